@@ -1,0 +1,19 @@
+"""Fixtures that several packages' tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of the authors' files and oracle values (TFNAS_TEST_DATA, else ../shared/data); skips where absent."""
+    folder = Path(os.environ.get("TFNAS_TEST_DATA", _PROJECT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no oracle data at {folder}: set TFNAS_TEST_DATA to the folder that holds tfnas/ and oracles/")
+    return folder

@@ -1,0 +1,198 @@
+"""What a draw looks like depends on (seed, epoch, index) only; a resumed epoch goes on where it stopped."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tfnas.data import DataConfig, Draw, ImageSet, loader, open_data
+from tfnas.data.images import ArraySource, FileSource, Raw, Transform
+from tfnas.data.transforms import RandomShift, plain_transform, training_transform
+from tfnas.errors import InputError
+
+# A machine with one core suggests fewer workers; Python 3.12 and later warn of forking beside torch's threads.
+forks = pytest.mark.filterwarnings("ignore:.*(worker processes|multi-threaded)")
+
+
+def coloured(count: int = 10, side: int = 8) -> ArraySource:
+    images = torch.randint(0, 256, (count, 3, side, side), generator=torch.Generator().manual_seed(1))
+    return ArraySource(images.to(torch.uint8), list(range(count)))
+
+
+def shifted_set(seed: int = 0, count: int = 10) -> ImageSet:
+    return ImageSet((coloured(count),), training_transform("digits", 8), seed)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> ImageSet:
+    """Five photographs of uneven sizes under the full augmentation of image lists."""
+    noise = np.random.default_rng(0)
+    names = [f"{index}.png" for index in range(5)]
+    for index, name in enumerate(names):
+        pixels = noise.integers(0, 256, (40 + 7 * index, 60 - 5 * index, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    source = FileSource(tmp_path, names, [0, 1, 2, 3, 4], Path("train.txt"))
+    return ImageSet((source,), training_transform("list", 32), seed=3)
+
+
+def epoch_of(images: ImageSet, workers: int = 0, epoch: int = 0, first: int = 0, shuffle: bool = True) -> list[list]:
+    batches = loader(images, batch_size=3, epoch=epoch, seed=5, first_batch=first, shuffle=shuffle, workers=workers)
+    listed = [list(batch) for batch in batches]
+    assert len(batches) == len(listed)
+    return listed
+
+
+def assert_same(left: list[list], right: list[list]) -> None:
+    assert len(left) == len(right)
+    for (images, labels), (other_images, other_labels) in zip(left, right, strict=True):
+        assert torch.equal(images, other_images)
+        assert torch.equal(labels, other_labels)
+
+
+@forks
+def test_the_number_of_workers_changes_nothing(photos: ImageSet) -> None:
+    assert_same(epoch_of(photos, workers=0), epoch_of(photos, workers=2))
+
+
+@forks
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_callers_random_numbers_are_left_alone(workers: int) -> None:
+    before = torch.get_rng_state()
+    epoch_of(shifted_set(), workers=workers)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_draw_depends_on_seed_epoch_and_index_alone(photos: ImageSet) -> None:
+    first, label = photos[Draw(2, 1)]
+    torch.rand(7)
+    photos[Draw(0, 0)]
+    again, _ = photos[Draw(2, 1)]
+    assert label == 1
+    assert torch.equal(first, again)
+    assert not torch.equal(first, photos[Draw(3, 1)][0])
+    assert not torch.equal(first, ImageSet(photos.sources, photos.transform, seed=4)[Draw(2, 1)][0])
+
+
+def test_a_batch_equals_its_draws_one_by_one(photos: ImageSet) -> None:
+    draws = [Draw(1, index) for index in (4, 0, 2)]
+    for draw, (image, label) in zip(draws, photos.__getitems__(draws), strict=True):
+        assert torch.equal(image, photos[draw][0])
+        assert label == draw.index
+
+
+def test_items_are_normalised_float32(photos: ImageSet) -> None:
+    image, label = ImageSet(photos.sources, plain_transform("list", 32), 0)[Draw(0, 3)]
+    assert (image.shape, image.dtype, label) == ((3, 32, 32), torch.float32, 3)
+    white = ArraySource(torch.full((1, 3, 32, 32), 255, dtype=torch.uint8), [0])
+    value, _ = ImageSet((white,), plain_transform("cifar10", 32), 0)[Draw(0, 0)]
+    expected = torch.tensor([(1 - 0.4914) / 0.2470, (1 - 0.4822) / 0.2435, (1 - 0.4465) / 0.2616])
+    torch.testing.assert_close(value[:, 0, 0], expected)
+
+
+def test_shift_is_a_crop_of_the_padded_image() -> None:
+    image = coloured(1).images[0]
+    padded = torch.zeros(3, 12, 12, dtype=torch.uint8)
+    padded[:, 2:10, 2:10] = image
+    crops = {(top, left): padded[:, top : top + 8, left : left + 8] for top in range(5) for left in range(5)}
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(300):
+        shifted = RandomShift(2)(image)
+        matches = [place for place, crop in crops.items() if torch.equal(crop, shifted)]
+        assert len(matches) == 1
+        seen.add(matches[0])
+    assert seen == set(crops)
+
+
+def test_the_first_draw_of_neighbouring_indices_is_uniform() -> None:
+    """Seeds of neighbouring images differ by one; their shifts must still cover all nine places evenly."""
+    mark = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    mark[..., 4, 4] = 1
+    places = ImageSet((ArraySource(mark.expand(3600, -1, -1, -1), [0] * 3600),), training_transform("digits", 8), 0)
+    raw = Transform(places.transform.shape, torch.nn.Identity())
+    items = ImageSet(places.sources, raw, 0).__getitems__([Draw(0, index) for index in range(3600)])
+    counts = torch.stack([image for image, _ in items])[:, 0, 3:6, 3:6].long().sum(0)
+    chi_square = ((counts - 400) ** 2 / 400).sum().item()
+    assert counts.sum() == 3600
+    assert chi_square < 26.1  # 99.9 % quantile at 8 degrees of freedom
+
+
+def test_two_sources_stand_in_one_row() -> None:
+    whole = coloured(10)
+    both = ImageSet((whole.subset([0, 1, 2]), whole.subset(range(3, 10))), plain_transform("digits", 8), 0)
+    one = ImageSet((whole,), plain_transform("digits", 8), 0)
+    assert len(both) == 10
+    assert both.labels == list(range(10))
+    for index in range(10):
+        assert torch.equal(both[Draw(0, index)][0], one[Draw(0, index)][0])
+    with pytest.raises(IndexError, match="image 10 of 10"):
+        both[Draw(0, 10)]
+
+
+def test_an_epoch_is_a_permutation_with_its_last_partial_batch() -> None:
+    batches = epoch_of(shifted_set())
+    labels = torch.cat([labels for _, labels in batches])
+    assert [len(labels) for _, labels in batches] == [3, 3, 3, 1]
+    assert sorted(labels.tolist()) == list(range(10))
+    assert labels.tolist() != list(range(10))
+    other = torch.cat([labels for _, labels in epoch_of(shifted_set(), epoch=1)])
+    assert labels.tolist() != other.tolist()
+    plain = torch.cat([labels for _, labels in epoch_of(shifted_set(), shuffle=False)])
+    assert plain.tolist() == list(range(10))
+
+
+@forks
+@pytest.mark.parametrize("first", range(5))
+def test_a_resumed_epoch_is_the_tail_of_the_whole(first: int) -> None:
+    whole = epoch_of(shifted_set(), epoch=4)
+    assert_same(epoch_of(shifted_set(), epoch=4, first=first, workers=first % 2), whole[first:])
+
+
+def test_a_batch_beyond_the_epoch_is_refused() -> None:
+    with pytest.raises(ValueError, match="first_batch is 5, but 10 images make 4 batches"):
+        epoch_of(shifted_set(), first=5)
+    with pytest.raises(InputError, match="batch size is 0"):
+        loader(shifted_set(), batch_size=0, epoch=0, seed=0, shuffle=True, workers=0)
+
+
+@forks
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_corrupt_image_names_its_line_with_any_number_of_workers(photos: ImageSet, workers: int) -> None:
+    (photos.sources[0].root / "3.png").write_bytes(b"not an image")
+    with pytest.raises(InputError) as caught:
+        epoch_of(photos, workers=workers)
+    assert str(caught.value).startswith("train.txt:4: cannot read the image")
+    assert "3.png" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+@dataclass(frozen=True)
+class InterruptProbe:
+    """A source that reads 1 where Ctrl-C is ignored."""
+
+    labels: Sequence[int] = field(default_factory=lambda: [0])
+
+    def read(self, index: int) -> Raw:
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        return torch.full((3, 1, 1), int(ignored), dtype=torch.uint8)
+
+
+@forks
+def test_workers_leave_ctrl_c_to_the_parent() -> None:
+    probe = ImageSet((InterruptProbe(),), Transform(torch.nn.Identity(), torch.nn.Identity()), 0)
+    assert epoch_of(probe, workers=0)[0][0].max() == 0
+    assert epoch_of(probe, workers=1)[0][0].min() == 1
+
+
+def test_digits_are_the_same_for_every_seed_but_for_their_augmentation() -> None:
+    data, other = (open_data(DataConfig(), image_size=16, seed=seed) for seed in (0, 1))
+    assert torch.equal(data.architecture[Draw(0, 5)][0], other.architecture[Draw(9, 5)][0])
+    pairs = [(data.weights[Draw(0, i)][0], other.weights[Draw(0, i)][0]) for i in range(20)]
+    assert not all(torch.equal(left, right) for left, right in pairs)

@@ -1,0 +1,201 @@
+"""The authors' pickled tables: read exactly, warned about, and nothing else admitted, let alone run."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import pickle
+import struct
+import warnings
+
+import pytest
+
+import tfnas
+from tfnas.errors import InputError
+from tfnas.latency import LatencyTable, LatencyTableWarning
+
+KEY = "MBInvertedResBlock_112_16_0_24_k3_s2_relu"
+OTHER_KEY = "MBInvertedResBlock_56_24_48_40_k5_s2_swish"
+
+
+def authors_document(**changes):
+    """A few of the authors' numbers (`latency_gpu.pkl`), in their structure."""
+    row = collections.OrderedDict((width, 0.5 + 0.001 * width) for width in range(1, 129))
+    row[1] = -0.23310141
+    document = collections.OrderedDict(base=1.985807514190674)
+    document[KEY] = row
+    document[OTHER_KEY] = collections.OrderedDict((width, 0.002 * width) for width in range(1, 193))
+    document.update(changes)
+    return document
+
+
+def written(folder, document, protocol=3):
+    path = folder / "latency.pkl"
+    path.write_bytes(document if isinstance(document, bytes) else pickle.dumps(document, protocol))
+    return path
+
+
+def load_quietly(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LatencyTableWarning)
+        return LatencyTable.load(path)
+
+
+def block(width, kernel_size=3):
+    space = tfnas.space("imagenet")
+    operation = space.operations[0 if kernel_size == 3 else 2]
+    return space.block(space.blocks[0], operation, width)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_table_of_the_authors_form_loads(tmp_path, protocol):
+    path = written(tmp_path, authors_document(), protocol)
+    with pytest.warns(
+        LatencyTableWarning, match=r"1 entries that are not above 0 ms, for instance -0\.2331 ms for .*112"
+    ):
+        table = LatencyTable.load(path)
+    assert table.base_ms == 1.985807514190674
+    assert table.block_ms(block(48), 112) == 0.5 + 0.048
+    assert table.batch_size is None
+    assert table.description == "the authors' table (no device recorded)"
+    assert len(table.fingerprint) == 16
+
+
+def test_a_negative_entry_that_is_asked_for_is_an_error(tmp_path):
+    path = written(
+        tmp_path,
+        authors_document(**{KEY: collections.OrderedDict({w: 0.1 if w != 40 else -0.2 for w in range(1, 65)})}),
+    )
+    table = load_quietly(path)
+    assert table.block_ms(block(48), 112) == 0.1
+    with pytest.raises(InputError, match=rf"holds -0\.2 ms for {KEY} at width 40, a fault of the file"):
+        table.widths_ms(block(48), 112)
+    with pytest.raises(InputError, match="at width 40"):
+        table.block_ms(block(40), 112)
+
+
+def test_a_table_without_provenance_is_not_written_in_our_form(tmp_path):
+    table = load_quietly(written(tmp_path, authors_document()))
+    with pytest.raises(InputError, match="do not say where they were measured"):
+        table.save(tmp_path / "table.json")
+    assert not (tmp_path / "table.json").exists()
+
+
+def test_its_own_space_only(tmp_path):
+    table = load_quietly(written(tmp_path, authors_document()))
+    with pytest.raises(InputError, match=r"stage1\.block1 of the space 'digits'.*nearest it has"):
+        table.check(tfnas.space("digits"))
+
+
+class _Runs:
+    """Pickles as a call of `os.mkdir(path)`."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_pickle_that_calls_something_is_refused_and_does_not_run(tmp_path, protocol, inside):
+    trap = _Runs(str(tmp_path / "ran"))
+    path = written(tmp_path, authors_document(**{KEY: trap}) if inside else trap, protocol)
+    with pytest.raises(InputError, match=r"latency\.pkl: "):
+        LatencyTable.load(path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["os getcwd", "builtins eval", "builtins dict", "collections deque", "numpy ndarray"])
+@pytest.mark.parametrize("called", [b")R.", b"."])
+def test_other_names_are_refused(tmp_path, name, called):
+    module, attribute = name.split()
+    for data in (
+        b"\x80\x03c" + f"{module}\n{attribute}\n".encode() + called,
+        b"\x80\x04"
+        + b"".join(b"\x8c" + bytes([len(word)]) + word.encode() for word in name.split())
+        + b"\x93"
+        + called,
+    ):
+        with pytest.raises(InputError, match=rf"it names {module}\.{attribute}, which is refused"):
+            LatencyTable.load(written(tmp_path, data))
+
+
+class _Persistent(pickle.Pickler):
+    def persistent_id(self, obj):
+        return "elsewhere" if obj == "outside" else None
+
+
+def test_references_to_the_outside_are_refused(tmp_path):
+    path = tmp_path / "latency.pkl"
+    with path.open("wb") as file:
+        _Persistent(file, 3).dump(authors_document(base="outside"))
+    with pytest.raises(InputError, match="BINPERSID, which is refused"):
+        LatencyTable.load(path)
+
+
+def test_extension_codes_and_memory_tricks_are_refused(tmp_path):
+    with pytest.raises(InputError, match="EXT1, which is refused"):
+        LatencyTable.load(written(tmp_path, b"\x80\x02\x82\x01."))
+    with pytest.raises(InputError, match="stores an object at place 4000000000"):
+        LatencyTable.load(written(tmp_path, b"\x80\x02)r" + struct.pack("<I", 4_000_000_000) + b"."))
+
+
+@pytest.mark.parametrize("keep", [1, 2, 30, 500, -1])
+def test_a_truncated_file_is_refused(tmp_path, keep):
+    with pytest.raises(InputError, match="pickle of another kind"):
+        LatencyTable.load(written(tmp_path, pickle.dumps(authors_document(), 3)[:keep]))
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"base": 1.0}, "EMPTY_DICT, which is refused"),
+        ([1.0], "EMPTY_LIST, which is refused"),
+        (3.5, "must be an OrderedDict"),
+        (collections.OrderedDict(), "with a number `base`"),
+        (collections.OrderedDict(base=1.0), "holds no blocks"),
+        (authors_document(base=1), "with a number `base`"),
+        (authors_document(base=float("nan")), "base must be above 0 ms"),
+        (authors_document(base=-1.0), "base must be above 0 ms"),
+        (authors_document(stem=collections.OrderedDict({1: 1.0})), "'stem' is no block"),
+        (authors_document(**{KEY: 1.0}), "must hold an OrderedDict of width -> ms"),
+        (authors_document(**{KEY: collections.OrderedDict()}), "must hold an OrderedDict of width -> ms"),
+        (authors_document(**{KEY: collections.OrderedDict({"1": 1.0})}), "has the width '1'"),
+        (authors_document(**{KEY: collections.OrderedDict({0: 1.0})}), "has the width 0"),
+        (authors_document(**{KEY: collections.OrderedDict({2_000_000_000: 1.0})}), "has the width 2000000000"),
+        (authors_document(**{KEY: collections.OrderedDict({1: float("inf")})}), "at width 1 must be a finite number"),
+        (authors_document(**{KEY: collections.OrderedDict({1: 2})}), "at width 1 must be a finite number"),
+    ],
+)
+def test_other_structures_are_refused(tmp_path, document, message):
+    with pytest.raises(InputError, match=message):
+        LatencyTable.load(written(tmp_path, document))
+
+
+# ---- the authors' files themselves --------------------------------------------------------------------------------
+
+
+def net_of(space, entry):
+    depths, operations, widths = [], [], []
+    for number, stage in enumerate(space.stages, 1):
+        chosen, width = entry["arch"][f"stage{number}"], entry["widths"][f"stage{number}"]
+        depths.append(len(chosen))
+        for position in range(1, stage.blocks + 1):
+            operations.append(chosen.get(f"block{position}", 0))
+            widths.append(width.get(f"block{position}", 1))
+    return space.architecture(operations, depths, widths, 1000)
+
+
+@pytest.mark.parametrize(("device", "faults"), [("gpu", 88), ("cpu", 84)])
+def test_sums_equal_those_of_the_authors_program(shared_data, device, faults):
+    with pytest.warns(LatencyTableWarning, match=f"{faults} entries"):
+        table = LatencyTable.load(shared_data / "tfnas" / f"latency_{device}.pkl")
+    space = tfnas.space("imagenet")
+    table.check(space)
+    nets = json.loads((shared_data / "oracles" / "tfnas.json").read_text())["nets"]
+    sums = [table.architecture_ms(net_of(space, entry)) for entry in nets]
+    assert sums == pytest.approx([entry[f"table_ms_{device}"] for entry in nets], rel=1e-9)
+    assert sums[0] == pytest.approx({"gpu": 9.304095482826233, "cpu": 43.422337567806245}[device], rel=1e-9)

@@ -1,0 +1,81 @@
+"""What a user may say about data: the flags, their defaults, and which of them belong to which kind of data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tfnas.errors import InputError
+
+DataName = Literal["digits", "list", "folder", "cifar10", "cifar100"]
+
+_SPACES: dict[DataName, str] = {
+    "digits": "digits",
+    "list": "imagenet",
+    "folder": "imagenet",
+    "cifar10": "cifar",
+    "cifar100": "cifar",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The images to search on and how to divide them.
+
+    Raises:
+        InputError: A value is outside its range, or a flag is given that this kind of data does not use.
+    """
+
+    data: Literal["digits", "list", "folder", "cifar10", "cifar100"] | None = None
+    """Kind of data. Default: `list` if --img_root or a list is given, else the embedded handwritten `digits`."""
+    img_root: str | None = None
+    """Folder that holds the images: what list lines are relative to, the parent of the class folders, or of CIFAR's."""
+    train_list: str | None = None
+    """Image list of the weight-training part, one `path label` per line (--data list)."""
+    val_list: str | None = None
+    """Image list of the architecture part, one `path label` per line (--data list)."""
+    val_ratio: float = 0.2
+    """Share of each class's training images that goes to the architecture part (--data folder, cifar10, cifar100)."""
+    image_size: int | None = None
+    """Side of the square input in pixels. Default: the search space's own."""
+    num_classes: int | None = None
+    """Number of classes. Default: 100 for `list`, the number of class folders for `folder`, the data set's own else."""
+    class_names: str | None = None
+    """File with one class name per line, in the order of the labels."""
+    workers: int | None = None
+    """Loader processes per part. Default: 0 for data held in memory (digits, CIFAR), else up to 16 of the cores."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.val_ratio < 1.0:
+            raise InputError(f"val_ratio is {self.val_ratio}; give a share between 0 and 1, such as 0.2")
+        for name, value, least in (
+            ("image_size", self.image_size, 1),
+            ("num_classes", self.num_classes, 2),
+            ("workers", self.workers, 0),
+        ):
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}; it must be at least {least}")
+        self._refuse_idle_flags()
+
+    def _refuse_idle_flags(self) -> None:
+        """Refuse flags that this kind of data would silently ignore."""
+        name = data_name(self)
+        if name == "digits" and self.img_root is not None:
+            raise InputError("--data digits is embedded and reads no --img_root; leave it out or choose another --data")
+        for flag, value in (("--train_list", self.train_list), ("--val_list", self.val_list)):
+            if name != "list" and value is not None:
+                raise InputError(f"--data {name} reads no {flag}; leave it out or use --data list")
+
+
+def data_name(config: DataConfig) -> DataName:
+    """Name the kind of data: --data, or `list` if --img_root or a list is given, else `digits`."""
+    if config.data is not None:
+        return config.data
+    if (config.img_root, config.train_list, config.val_list) == (None, None, None):
+        return "digits"
+    return "list"
+
+
+def default_space(config: DataConfig) -> str:
+    """Name the built-in search space made for this kind of data."""
+    return _SPACES[data_name(config)]

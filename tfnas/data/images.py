@@ -1,0 +1,142 @@
+"""Sets of images: where raw images come from, and what a draw from them looks like.
+
+A *source* reads a raw image and its label; an `ImageSet` puts a `Transform` on one or more sources. What comes out
+depends on (seed, epoch, index) only: the random numbers of a draw are seeded from these three inside the data set, so
+neither the number of loader processes nor the order of drawing changes a single bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from tfnas.data.reading import read_rgb
+
+Raw: TypeAlias = Image.Image | torch.Tensor
+"""A raw image: an RGB picture of any size, or a uint8 tensor 3 x H x W for data held in memory."""
+
+# Independent random streams of one seed.
+AUGMENT_STREAM, ORDER_STREAM = 0, 1
+
+
+@lru_cache(maxsize=16)  # one epoch asks for the same seed once per image
+def derived_seed(seed: int, *key: int) -> int:
+    """Return a 32-bit seed that is a pure function of a run's seed and the key."""
+    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1)[0])
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One image as one epoch sees it."""
+
+    epoch: int
+    index: int
+
+
+class Source(Protocol):
+    """Raw images with their labels."""
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """The label of every image."""
+
+    def read(self, index: int) -> Raw:
+        """Read image number `index`. Raises InputError if it cannot be read."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource:
+    """Images held in memory: `images` is a uint8 tensor N x 3 x H x W."""
+
+    images: torch.Tensor
+    labels: Sequence[int]
+
+    def read(self, index: int) -> Raw:
+        """Return image number `index`, a view of uint8 3 x H x W."""
+        return self.images[index]
+
+    def subset(self, indices: Sequence[int]) -> ArraySource:
+        """Return the images at the indices, in their order."""
+        return ArraySource(self.images[torch.as_tensor(indices)], [self.labels[i] for i in indices])
+
+
+@dataclass(frozen=True, eq=False)
+class FileSource:
+    """Image files under `root`. `listing` is the list that named them, image number i on its line i + 1."""
+
+    root: Path
+    paths: Sequence[str]
+    labels: Sequence[int]
+    listing: Path | None = None
+
+    def read(self, index: int) -> Raw:
+        """Read file number `index` as upright RGB. Raises InputError naming the file, its list and line."""
+        path = self.root / self.paths[index]
+        return read_rgb(path, f"--img_root {self.root}" if self.listing is None else f"{self.listing}:{index + 1}")
+
+    def subset(self, indices: Sequence[int]) -> FileSource:
+        """Return the files at the indices, in their order; they come from no list any more."""
+        return FileSource(self.root, [self.paths[i] for i in indices], [self.labels[i] for i in indices])
+
+
+@dataclass(frozen=True)
+class Transform:
+    """What happens to a raw image: `shape` makes it uint8 3 x S x S (and may be random), `normalise` float32.
+
+    `normalise` works element by element on any number of leading dimensions, so that it can take a batch at once.
+    """
+
+    shape: Callable[[Raw], torch.Tensor]
+    normalise: Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet(Dataset[tuple[torch.Tensor, int]]):
+    """Images of one or more sources under one transform; items are (float32 3 x S x S, label), indexed by `Draw`."""
+
+    sources: tuple[Source, ...]
+    transform: Transform
+    seed: int
+
+    def __len__(self) -> int:
+        return sum(len(source.labels) for source in self.sources)
+
+    def __getitem__(self, draw: Draw) -> tuple[torch.Tensor, int]:
+        return self.__getitems__([draw])[0]
+
+    def __getitems__(self, draws: Sequence[Draw]) -> list[tuple[torch.Tensor, int]]:
+        """Return the items of several draws; torch's loader fetches a batch through this.
+
+        Only the generator of the CPU is touched, and it is put back: torch.manual_seed would reseed CUDA's as well.
+        """
+        shaped: list[torch.Tensor] = []
+        labels: list[int] = []
+        with torch.random.fork_rng(devices=[]):
+            for draw in draws:
+                source, index = self._locate(draw.index)
+                torch.default_generator.manual_seed(derived_seed(self.seed, AUGMENT_STREAM, draw.epoch) + draw.index)
+                shaped.append(self.transform.shape(source.read(index)))
+                labels.append(source.labels[index])
+        return list(zip(self.transform.normalise(torch.stack(shaped)), labels, strict=True))
+
+    @property
+    def labels(self) -> list[int]:
+        """The label of every image."""
+        return [label for source in self.sources for label in source.labels]
+
+    def _locate(self, index: int) -> tuple[Source, int]:
+        """Find the source that holds image number `index`, and its number there."""
+        local = index
+        for source in self.sources:
+            if local < len(source.labels):
+                return source, local
+            local -= len(source.labels)
+        raise IndexError(f"image {index} of {len(self)}")

@@ -1,0 +1,126 @@
+"""Open the data that a configuration names: its parts, their transforms, and the names of its classes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfnas.data.cifar import cifar_parts
+from tfnas.data.config import DataConfig, data_name
+from tfnas.data.digits import digits_parts
+from tfnas.data.folder import folder_parts
+from tfnas.data.images import ImageSet
+from tfnas.data.lists import list_parts, read_text_lines
+from tfnas.data.parts import Parts
+from tfnas.data.transforms import plain_transform, training_transform
+from tfnas.errors import InputError
+
+_MOST_WORKERS = 16
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Opened data: an augmented part for weights, plain ones for the architecture and (where there is one) the test."""
+
+    name: str
+    weights: ImageSet
+    architecture: ImageSet
+    test: ImageSet | None
+    num_classes: int
+    class_names: tuple[str, ...]
+    image_size: int
+    workers: int
+
+    def describe(self) -> str:
+        """Say in one line what the data is."""
+        counts = f"{len(self.weights)} weight, {len(self.architecture)} architecture"
+        if self.test is not None:
+            counts += f", {len(self.test)} test"
+        return f"{self.name}: {counts} images, {self.num_classes} classes, {self.image_size} px"
+
+
+def open_data(config: DataConfig, *, image_size: int, seed: int) -> ImageData:
+    """Open the data set and check everything that can be known at start.
+
+    Args:
+        config: What to open.
+        image_size: Side of the square input in pixels.
+        seed: Seeds the augmentation; splits do not depend on it.
+
+    Raises:
+        InputError: Something is missing, malformed, or does not match.
+    """
+    name = data_name(config)
+    parts = _open_parts(config, image_size)
+    plain = plain_transform(name, image_size)
+    return ImageData(
+        name=name,
+        weights=ImageSet((parts.weights,), training_transform(name, image_size), seed),
+        architecture=ImageSet((parts.architecture,), plain, seed),
+        test=None if parts.test is None else ImageSet((parts.test,), plain, seed),
+        num_classes=len(parts.class_names),
+        class_names=_class_names(config, parts.class_names),
+        image_size=image_size,
+        workers=_workers(config),
+    )
+
+
+def _open_parts(config: DataConfig, image_size: int) -> Parts:
+    """Open the kind of data that the configuration names."""
+    name = data_name(config)
+    if name == "digits":
+        parts = digits_parts(image_size)
+    elif name == "list":
+        parts = list_parts(_root(config), *_lists(config), config.num_classes)
+    elif name == "folder":
+        parts = folder_parts(_root(config), config.val_ratio)
+    else:
+        parts = cifar_parts(name, _root(config), config.val_ratio)
+    if config.num_classes not in (None, len(parts.class_names)):
+        raise InputError(
+            f"--data {name} has {len(parts.class_names)} classes here, but --num_classes is {config.num_classes}; "
+            "correct it or leave it out"
+        )
+    return parts
+
+
+def _root(config: DataConfig) -> Path:
+    """Return --img_root, an existing folder."""
+    if config.img_root is None:
+        raise InputError(f"--data {data_name(config)} needs --img_root, the folder that holds the images")
+    root = Path(config.img_root)
+    if not root.is_dir():
+        raise InputError(f"--img_root {root}: there is no such folder; give the one that holds the images")
+    return root
+
+
+def _lists(config: DataConfig) -> tuple[Path, Path]:
+    """Return --train_list and --val_list."""
+    if config.train_list is None or config.val_list is None:
+        missing = "--train_list" if config.train_list is None else "--val_list"
+        raise InputError(f"--data list needs {missing}; for one folder per class say --data folder")
+    return Path(config.train_list), Path(config.val_list)
+
+
+def _class_names(config: DataConfig, own: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names in --class_names, or the data set's own."""
+    if config.class_names is None:
+        return own
+    path = Path(config.class_names)
+    names = read_text_lines(path, "--class_names")
+    if "" in names:
+        raise InputError(f"{path}:{names.index('') + 1}: empty line; write one class name per line")
+    if len(names) != len(own):
+        raise InputError(
+            f"--class_names {path}: names {len(names)} classes, but the data has {len(own)}; "
+            "make them agree, or set --num_classes"
+        )
+    return tuple(names)
+
+
+def _workers(config: DataConfig) -> int:
+    """Return the number of loader processes; images in memory are faster without any."""
+    if config.workers is not None:
+        return config.workers
+    return min(_MOST_WORKERS, len(os.sched_getaffinity(0))) if data_name(config) in ("list", "folder") else 0

@@ -1,0 +1,38 @@
+"""The four ways a command can end early, each with its exit status.
+
+The command line prints the message and leaves with `exit_status`; library users catch the classes.
+"""
+
+from __future__ import annotations
+
+
+class TfnasError(Exception):
+    """Base of every error that this package raises on purpose; the message says what, where and what to do."""
+
+    exit_status = 1
+
+
+class RunFailed(TfnasError):
+    """A run could not go on (non-finite loss, full disk, out of memory); its saved state is kept."""
+
+    exit_status = 1
+
+
+class InputError(TfnasError, ValueError):
+    """Wrong usage or wrong input: a flag, a file, a value."""
+
+    exit_status = 2
+
+
+class Infeasible(TfnasError):
+    """No architecture of the space measures the target in the table; the message says what is reachable."""
+
+    exit_status = 3
+
+
+class Interrupted(TfnasError):
+    """The run was interrupted (130) or terminated (143); its state is saved and the message says how to resume."""
+
+    def __init__(self, message: str, exit_status: int = 130) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status

@@ -1,0 +1,32 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from tfnas.errors import RunFailed
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Put the data at `path` by way of a temporary file in the same folder, flushed to disk and renamed.
+
+    Raises RunFailed saying what could not be written and why; what stood at `path` before is then untouched.
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)  # mkstemp makes files private
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise RunFailed(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,57 @@
+"""Names of what a table prices: the authors' key of a block, and ours for stems, feature mix and classifier."""
+
+from __future__ import annotations
+
+import re
+
+from tfnas.architecture import Architecture, Block, Conv
+from tfnas.space import SearchSpace
+
+KEY_PATTERN = re.compile(r"MBInvertedResBlock_[1-9]\d*_[1-9]\d*_\d+_[1-9]\d*_k[1-9]\d*_s[1-9]\d*_[a-z]+")
+"""The form of a block's key: `MBInvertedResBlock_{input size}_{in}_{se}_{out}_k{k}_s{s}_{act}`."""
+
+BASE_PARTS = ("first_stem", "second_stem", "feature_mix", "classifier")
+"""What every network of a space has besides its blocks; the sum of their milliseconds is the table's base."""
+
+
+def latency_key(block: Block, input_size: int) -> str:
+    """The key of a block that receives `input_size` x `input_size` pixels. The width is no part of it.
+
+    Source: the authors' tables. Blocks that differ in width only, such as k3_e3 and k3_e6 without SE, share a key.
+    """
+    return (
+        f"MBInvertedResBlock_{input_size}_{block.in_channels}_{block.se_channels}_{block.out_channels}"
+        f"_k{block.kernel_size}_s{block.stride}_{block.activation}"
+    )
+
+
+def shallowest_architecture(space: SearchSpace, num_classes: int) -> Architecture:
+    """The space's first operation at its initial width everywhere, with the fewest blocks."""
+    widths = [space.initial_width(place, space.operations[0]) for place in space.blocks]
+    depths = [min(choices) for choices in space.depth_choices]
+    return space.architecture([0] * len(widths), depths, widths, num_classes)
+
+
+def base_keys(architecture: Architecture) -> dict[str, str]:
+    """For each of `BASE_PARTS`, a name that says all its latency depends on, in the manner of a block's key."""
+    stem, second, mix = architecture.first_stem, architecture.second_stem, architecture.feature_mix
+    size, mix_size = architecture.image_size, architecture.feature_mix_size
+    second_key = latency_key(second, -(-size // stem.stride))
+    return {
+        "first_stem": _conv_key(stem, size),
+        "second_stem": f"{second_key}_m{second.mid_channels}",
+        "feature_mix": _conv_key(mix, mix_size),
+        "classifier": f"Classifier_{mix_size}_{mix.out_channels}_n{architecture.num_classes}",
+    }
+
+
+def without_classes(key: str) -> str:
+    """A classifier's name without its number of classes, which hardly moves its latency; other names as they are."""
+    return key.rpartition("_n")[0] if key.startswith("Classifier_") else key
+
+
+def _conv_key(conv: Conv, input_size: int) -> str:
+    return (
+        f"ConvLayer_{input_size}_{conv.in_channels}_{conv.out_channels}"
+        f"_k{conv.kernel_size}_s{conv.stride}_{conv.activation}"
+    )

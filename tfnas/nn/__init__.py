@@ -1,0 +1,7 @@
+"""Building blocks and the stand-alone network of an architecture."""
+
+from tfnas.nn.blocks import Classifier, ConvBNAct, MBConv
+from tfnas.nn.counting import Counts, count
+from tfnas.nn.network import Network
+
+__all__ = ["Classifier", "ConvBNAct", "Counts", "MBConv", "Network", "count"]

@@ -1,0 +1,75 @@
+"""Parameters and multiply-accumulates of a network.
+
+One multiply-accumulate is one MAC. Convolutions and linear layers count, one more per bias element and output
+position, and the additions of pooling modules (one per input element); the means inside squeeze-and-excite, batch norm
+and activations do not.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tfnas.errors import InputError
+from tfnas.space import IMAGE_CHANNELS
+
+
+@dataclass(frozen=True)
+class Counts:
+    """`params` and `macs` of one image."""
+
+    params: int
+    macs: int
+
+
+def _conv_macs(module: nn.Module, _: Tensor, output: Tensor) -> int:
+    assert isinstance(module, nn.Conv2d)
+    per_element = module.in_channels // module.groups * module.kernel_size[0] * module.kernel_size[1]
+    return output.numel() * (per_element + (module.bias is not None))
+
+
+def _linear_macs(module: nn.Module, _: Tensor, output: Tensor) -> int:
+    assert isinstance(module, nn.Linear)
+    return output.numel() * (module.in_features + (module.bias is not None))
+
+
+def _pool_macs(_module: nn.Module, features: Tensor, _output: Tensor) -> int:
+    return features.numel()
+
+
+HANDLES: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor], int]] = {
+    nn.Conv2d: _conv_macs,
+    nn.Linear: _linear_macs,
+    nn.AdaptiveAvgPool2d: _pool_macs,
+}
+
+
+def count(network: nn.Module, input_size: int) -> Counts:
+    """Counts for one image of `input_size` pixels a side. The network is not changed and nothing is computed.
+
+    Raises InputError naming a module with parameters that there is no rule for: nothing is silently zero.
+    """
+    shadow = copy.deepcopy(network).to("meta").eval()
+    total = 0
+
+    def hook(
+        rule: Callable[[nn.Module, Tensor, Tensor], int],
+    ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            nonlocal total
+            total += rule(module, inputs[0], output)
+
+        return add
+
+    for name, module in shadow.named_modules():
+        if type(module) in HANDLES:
+            module.register_forward_hook(hook(HANDLES[type(module)]))
+        elif any(True for _ in module.parameters(recurse=False)) and not isinstance(module, nn.BatchNorm2d):
+            raise InputError(f"cannot count the MACs of {name} ({type(module).__name__}): no rule for it in HANDLES")
+    with torch.no_grad():
+        shadow(torch.empty(1, IMAGE_CHANNELS, input_size, input_size, device="meta"))
+    return Counts(sum(parameter.numel() for parameter in network.parameters()), total)

@@ -1,0 +1,100 @@
+"""The saved state of a search: plain tensors and numbers in a file that is written whole, checked when read, run never.
+
+The last two are kept (`checkpoints/search-<epoch>-<step>.pt`), so that a damaged one costs minutes, not the run.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tfnas.errors import InputError
+from tfnas.files import write_whole
+from tfnas.latency.choice import Choice
+from tfnas.space import SearchSpace
+from tfnas.space_file import space_from_json
+
+FORMAT = "tfnas-search-checkpoint"
+VERSION = 1
+FOLDER = "checkpoints"
+_NAME = re.compile(r"search-(\d+)-(\d+)\.pt")
+
+State = dict[str, Any]
+
+
+def save_checkpoint(run_dir: Path, state: State, epoch: int, step: int) -> Path:
+    """Write the state reached before weight step `step` of `epoch`, then drop all but the last two files.
+
+    Raises RunFailed when it cannot be written; the files saved before stay.
+    """
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "version": VERSION, "epoch": epoch, "step": step, **state}, buffer)
+    path = run_dir / FOLDER / f"search-{epoch:04d}-{step:06d}.pt"
+    write_whole(path, buffer.getvalue())
+    for old in saved_checkpoints(run_dir)[2:]:
+        old.unlink()
+    return path
+
+
+def saved_checkpoints(run_dir: Path) -> list[Path]:
+    """The checkpoints of a run directory, newest first."""
+    found = [path for path in (run_dir / FOLDER).glob("search-*.pt") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def load_checkpoint(path: Path) -> State:
+    """Read one checkpoint onto the CPU. Raises InputError when it is missing, damaged or something else."""
+    try:
+        with zipfile.ZipFile(path) as archive:  # checks what torch.load does not: every member's checksum
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise InputError(f"{path} is damaged ({damaged})")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"no checkpoint at {path}") from error
+    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is damaged or is no checkpoint: {error}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise InputError(f"{path} is not a checkpoint of a search of this program")
+    if state["version"] != VERSION:
+        raise InputError(f"{path} has version {state['version']}, this program reads version {VERSION}")
+    return state
+
+
+def load_latest(run_dir: Path) -> tuple[State, Path, list[str]]:
+    """The newest readable checkpoint, its path, and what is wrong with those passed over.
+
+    Raises InputError when there is none.
+    """
+    problems: list[str] = []
+    for path in saved_checkpoints(run_dir):
+        try:
+            return load_checkpoint(path), path, problems
+        except InputError as error:
+            problems.append(str(error))
+    detail = "; ".join(problems) or "the run was stopped before its first one"
+    raise InputError(f"{run_dir} holds no readable checkpoint ({detail}): start a new run")
+
+
+def space_of(state: State) -> SearchSpace:
+    """The search space that a checkpoint was made in."""
+    return space_from_json(state["space"])
+
+
+def choice_of(state: State) -> Choice:
+    """What the search had learned when the checkpoint was taken."""
+    space, parameters = space_of(state), state["parameters"]
+    betas = [parameters[f"betas.{stage}"] for stage in range(len(space.stages))]
+    return Choice(
+        space=space,
+        num_classes=state["num_classes"],
+        log_alphas=parameters["log_alphas"].double().numpy(),
+        log_depths=tuple(values.double().log_softmax(0).numpy() for values in betas),
+        widths=np.array([[len(index) for index in row] for row in state["active"]], dtype=np.int64),
+    )

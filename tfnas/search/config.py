@@ -1,0 +1,94 @@
+"""Everything a user can say about a search: one typed definition for Python, command line and YAML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from tfnas.data import DataConfig
+from tfnas.errors import InputError
+from tfnas.space import Schedule
+
+DEFAULT_TARGET_MS = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig(DataConfig):
+    """Settings of a search. Fields that are None take the search space's own value."""
+
+    target_lat: float = DEFAULT_TARGET_MS
+    """Target latency in milliseconds per batch, as the latency table was measured."""
+    lookup_path: str | None = None
+    """Latency table: our JSON or the authors' .pkl. Default: the table shipped for the space."""
+    space: str | None = None
+    """Search space: imagenet, cifar, digits, or a YAML file of your own. Default: the one made for the data."""
+    save: str = "runs"
+    """Folder in which the run directory is made."""
+    note: str = ""
+    """A word for the run directory's name."""
+    run_dir: str | None = None
+    """The run directory itself, in place of one made under --save; it must be empty or not exist."""
+    resume: str | None = None
+    """Go on with the interrupted run in this run directory, with its own settings."""
+    seed: int = 2
+    """Decides initial weights, the order of images, augmentation and sampling."""
+    device: str = "auto"
+    """auto (the first GPU if there is one), cpu, cuda or cuda:N."""
+    threads: int | None = None
+    """Processor threads for training, 0 for all cores. Results are bit-equal only at the same number."""
+    deterministic: bool = False
+    """On a GPU: deterministic algorithms only, so that a resumed run is bit-equal (slower)."""
+    print_freq: int = 100
+    """Log the training state every so many weight steps."""
+    save_minutes: float = 5.0
+    """Save the state every so many minutes inside an epoch, besides at every epoch's end."""
+    epochs: int | None = None
+    """Epochs over the weight-training images."""
+    warmup_epochs: int | None = None
+    """First epochs, which train weights only."""
+    batch_size: int | None = None
+    """Images per step, for weights and architecture alike."""
+    w_lr: float | None = None
+    """Learning rate of the weights (SGD), decayed to 0 by a cosine over all epochs."""
+    w_mom: float | None = None
+    """Momentum of the weights."""
+    w_wd: float | None = None
+    """Weight decay of the weights."""
+    a_lr: float | None = None
+    """Learning rate of the architecture parameters (Adam)."""
+    a_wd: float | None = None
+    """Weight decay of the architecture parameters."""
+    a_beta1: float | None = None
+    """First Adam coefficient of the architecture parameters."""
+    a_beta2: float | None = None
+    """Second Adam coefficient of the architecture parameters."""
+    grad_clip: float | None = None
+    """Largest gradient norm, of weights and of architecture parameters."""
+    T: float | None = None
+    """First temperature of the Gumbel-softmax."""
+    T_decay: float | None = None
+    """Factor on the temperature after each epoch that trained the architecture."""
+    lambda_lat: float | None = None
+    """Weight of the latency term while searching. The target is met for every value: there is nothing to tune."""
+    aligned_init: bool | None = None
+    """Start the operations of a block from the same weights, which sampled paths learn much faster from."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (math.isfinite(self.target_lat) and self.target_lat > 0):
+            raise InputError(f"target_lat must be a positive number of milliseconds, got {self.target_lat}")
+        if self.print_freq < 1:
+            raise InputError(f"print_freq must be 1 or more, got {self.print_freq}")
+        if not self.save_minutes > 0:
+            raise InputError(f"save_minutes must be above 0, got {self.save_minutes}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed must be 0 to 2**63 - 1, got {self.seed}")
+        if self.run_dir is not None and self.resume is not None:
+            raise InputError("give --run_dir for a new run or --resume for an interrupted one, not both")
+
+    def schedule(self, of_space: Schedule) -> Schedule:
+        """The space's schedule with the values given here in place. Raises InputError for values that do not fit."""
+        names = [field.name for field in dataclasses.fields(Schedule)]
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return dataclasses.replace(of_space, **given)

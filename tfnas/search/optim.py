@@ -1,0 +1,53 @@
+"""SGD that leaves alone what did not take part in a step: inactive channels and operations that were not sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from tfnas.supernet import ActiveRows
+
+
+class ElasticSGD(torch.optim.Optimizer):
+    """SGD with momentum and weight decay on the entries in use; the others keep value and momentum bit for bit.
+
+    Plain SGD on maximum-width tensors would move inactive channels by momentum and weight decay alone. Momentum lives
+    at maximum width, so it survives every change of width. `rows` tells at each step what is used in part.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        rows: Callable[[], Mapping[Tensor, ActiveRows]],
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.rows = rows
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]  # no closure: gradients are there when it is called
+        """Update every parameter that has a gradient, within its active rows."""
+        rows = self.rows()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, rows.get(parameter), group)
+
+    def _update(self, parameter: Tensor, rows: ActiveRows | None, group: Mapping[str, float]) -> None:
+        assert parameter.grad is not None
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        values, gradient, momentum = parameter, parameter.grad, state["momentum_buffer"]
+        if rows is not None:
+            values, gradient, momentum = (tensor.index_select(*rows) for tensor in (values, gradient, momentum))
+        momentum.mul_(group["momentum"]).add_(gradient).add_(values, alpha=group["weight_decay"])
+        values.add_(momentum, alpha=-group["lr"])
+        if rows is not None:
+            parameter.index_copy_(*rows, values)
+            state["momentum_buffer"].index_copy_(*rows, momentum)

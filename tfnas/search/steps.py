@@ -1,0 +1,145 @@
+"""The two steps of the search (TF-NAS, algorithm 1): one trains the weights, the other the architecture parameters.
+
+Both stop before the update when the loss or a gradient is not finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tfnas.errors import RunFailed
+from tfnas.latency import LatencyTable
+from tfnas.search.expected import expected_ms
+from tfnas.search.optim import ElasticSGD
+from tfnas.search.parameters import ArchitectureParameters
+from tfnas.search.sampling import sample_mixture_weights
+from tfnas.space import Schedule
+from tfnas.supernet import Mixture, Path, Supernet
+
+
+class WeightStep(NamedTuple):
+    """Of a weight step: the loss (mean over its paths) and how many of the images each path got right, averaged."""
+
+    loss: float
+    correct: float
+
+
+class ArchitectureStep(NamedTuple):
+    """Of an architecture step: cross entropy, latency term (before lambda), expected latency in ms."""
+
+    cross_entropy: float
+    latency_loss: float
+    expected_ms: float
+
+
+@dataclass
+class Learner:
+    """Supernet and architecture parameters with their optimizers, and the latencies they are trained against."""
+
+    supernet: Supernet
+    parameters: ArchitectureParameters
+    weight_optimizer: ElasticSGD
+    architecture_optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    target_ms: float
+    base_ms: float
+    table_ms: Tensor
+
+
+def make_learner(
+    supernet: Supernet, parameters: ArchitectureParameters, schedule: Schedule, table: LatencyTable, target_ms: float
+) -> Learner:
+    """Optimizers with the schedule's settings; the caller sets `table_ms` whenever widths change."""
+    weights = list(supernet.parameters())
+    check_partition(weights, list(parameters.parameters()), nn.ModuleList([supernet, parameters]))
+    sgd = ElasticSGD(
+        weights, supernet.active_rows, lr=schedule.w_lr, momentum=schedule.w_mom, weight_decay=schedule.w_wd
+    )
+    adam = torch.optim.Adam(
+        parameters.parameters(),
+        lr=schedule.a_lr,
+        betas=(schedule.a_beta1, schedule.a_beta2),
+        weight_decay=schedule.a_wd,
+    )
+    empty = torch.empty(0)
+    return Learner(supernet, parameters, sgd, adam, schedule, target_ms, table.base_ms, empty)
+
+
+def check_partition(weights: Sequence[Tensor], architecture: Sequence[Tensor], model: nn.Module) -> None:
+    """Assert that every parameter of the model is in exactly one of the two lists."""
+    listed = [id(parameter) for parameter in (*weights, *architecture)]
+    assert len(set(listed)) == len(listed), "a parameter is both a weight and an architecture parameter"
+    assert set(listed) == {id(parameter) for parameter in model.parameters()}, "a parameter belongs to no optimizer"
+
+
+def weight_step(learner: Learner, images: Tensor, labels: Tensor, paths: Sequence[Path]) -> WeightStep:
+    """Add the losses of the paths, one backward pass, clip, one SGD step on the weights.
+
+    Raises RunFailed before the update when the loss or a gradient is not finite.
+    """
+    learner.weight_optimizer.zero_grad(set_to_none=True)
+    loss, correct = weight_loss(learner, images, labels, paths)
+    loss.backward()  # type: ignore[no-untyped-call]
+    _clip(learner.supernet.parameters(), learner.schedule.grad_clip, loss, "weight")
+    learner.weight_optimizer.step()
+    return WeightStep(loss.item() / len(paths), correct)
+
+
+def weight_loss(learner: Learner, images: Tensor, labels: Tensor, paths: Sequence[Path]) -> tuple[Tensor, float]:
+    """The sum of the paths' cross entropies, and the number of images got right, averaged over the paths."""
+    depth_weights = [weights.detach() for weights in learner.parameters.depth_weights()]
+    total, correct = images.new_zeros(()), 0.0
+    for path in paths:
+        logits = learner.supernet(images, path, depth_weights)
+        total = total + functional.cross_entropy(logits, labels)
+        correct += (logits.detach().argmax(1) == labels).sum().item() / len(paths)
+    return total, correct
+
+
+def architecture_step(
+    learner: Learner, images: Tensor, labels: Tensor, temperature: float, generator: torch.Generator
+) -> ArchitectureStep:
+    """One Adam step of the architecture parameters on cross entropy + lambda * |expected latency / target - 1|.
+
+    Raises RunFailed before the update when the loss or a gradient is not finite.
+    """
+    parameters = list(learner.parameters.parameters())
+    loss, report = architecture_loss(learner, images, labels, temperature, generator)
+    gradients = torch.autograd.grad(loss, parameters)  # of these only: no weight gradient is computed
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    _clip(parameters, learner.schedule.grad_clip, loss, "architecture")
+    learner.architecture_optimizer.step()
+    learner.parameters.renormalize()
+    return report
+
+
+def architecture_loss(
+    learner: Learner, images: Tensor, labels: Tensor, temperature: float, generator: torch.Generator
+) -> tuple[Tensor, ArchitectureStep]:
+    """The loss of an architecture step and its parts; one Gumbel-softmax sample weighs outputs and latencies alike."""
+    weights = sample_mixture_weights(learner.parameters.log_alphas, temperature, generator)
+    depth_weights = learner.parameters.depth_weights()
+    logits = learner.supernet(images, Mixture(weights), depth_weights)
+    cross_entropy = functional.cross_entropy(logits, labels)
+    space, table_ms = learner.supernet.space, learner.table_ms.to(weights)
+    expected = expected_ms(space, table_ms, learner.base_ms, weights, depth_weights)
+    latency_loss = (expected / learner.target_ms - 1).abs()
+    loss = cross_entropy + learner.schedule.lambda_lat * latency_loss
+    return loss, ArchitectureStep(cross_entropy.item(), latency_loss.item(), expected.item())
+
+
+def _clip(parameters: Iterable[Tensor], limit: float, loss: Tensor, what: str) -> None:
+    norm = nn.utils.clip_grad_norm_(parameters, limit)
+    if not (torch.isfinite(loss) and torch.isfinite(norm)):
+        learning_rate = {"weight": "--w_lr", "architecture": "--a_lr"}[what]
+        raise RunFailed(
+            f"the {what} step gave loss {loss.item():g} with gradient norm {norm.item():g}; nothing was updated. "
+            f"The usual cause is a learning rate that is too high: lower {learning_rate}"
+        )

@@ -1,0 +1,173 @@
+"""Reading search spaces: the built-in ones by name, a user's own from a YAML file, with the wrong field named."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from tfnas.errors import InputError
+from tfnas.space import Operation, Schedule, SearchSpace, Stage
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+_SPACES = resources.files("tfnas") / "spaces"
+
+
+def space_names() -> list[str]:
+    """Names of the built-in spaces."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _SPACES.iterdir() if entry.name.endswith(".yaml"))
+
+
+def space(name_or_path: str | Path) -> SearchSpace:
+    """The space of a built-in name (`imagenet`, `cifar`, `digits`) or of a YAML file.
+
+    Raises InputError naming the file and the field that is wrong, and why.
+    """
+    document, where = _document(str(name_or_path))
+    try:
+        return _read_space(document)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def space_from_json(document: Mapping[str, Any]) -> SearchSpace:
+    """The space that `SearchSpace.to_json` wrote. Raises InputError naming the field that is wrong."""
+    return _read_space(document)
+
+
+def _document(name_or_path: str, seen: tuple[str, ...] = ()) -> tuple[dict[str, Any], str]:
+    """The fields of a space with those of the space it extends filled in, and a name for messages."""
+    if name_or_path in space_names():
+        text, where = (_SPACES / f"{name_or_path}.yaml").read_text(encoding="utf-8"), f"space {name_or_path}"
+    elif Path(name_or_path).is_file():
+        where = f"space file {name_or_path}"
+        try:
+            text = Path(name_or_path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{where} cannot be read: {error}") from error
+    else:
+        hint = _suggest(name_or_path, space_names())
+        raise InputError(f"no space {name_or_path!r}: give one of {', '.join(space_names())} or a YAML file{hint}")
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where} is not YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{where} must be a mapping of fields, got {type(document).__name__}")
+    parent = document.pop("extends", None)
+    if parent is None:
+        return document, where
+    if not isinstance(parent, str) or parent in seen:
+        raise InputError(f"{where}: extends must name another space, got {parent!r}")
+    inherited, _ = _document(parent, (*seen, name_or_path))
+    schedule = document.get("schedule")
+    if isinstance(schedule, dict):  # a schedule is completed field by field; everything else is replaced whole
+        document["schedule"] = {**inherited.get("schedule", {}), **schedule}
+    document.setdefault("name", Path(name_or_path).stem)
+    return {**inherited, **document}, where
+
+
+def _read_space(document: Mapping[str, Any]) -> SearchSpace:
+    fields = _fields(document, SearchSpace, "")
+    for name in ("name", "stem_activation", "feature_mix_activation"):
+        _expect(fields[name], str, name)
+    for name in ("image_size", "stem_channels", "stem_stride", "second_stem_channels", "second_stem_se_channels"):
+        _expect(fields[name], int, name)
+    _expect(fields["feature_mix_channels"], int, "feature_mix_channels")
+    channels, stages = fields["second_stem_channels"], []
+    for index, entry in enumerate(_expect(fields["stages"], list, "stages")):
+        stages.append(_read_stage(entry, f"stages[{index}]", channels))
+        channels = stages[-1].channels
+    fields["stages"] = tuple(stages)
+    names = [_expect(name, str, "operations") for name in _expect(fields["operations"], list, "operations")]
+    fields["operations"] = tuple(_located("operations", Operation.parse, name) for name in names)
+    if "width_bounds" in fields:
+        fields["width_bounds"] = _read_bounds(fields["width_bounds"])
+    fields["schedule"] = _read_schedule(fields.get("schedule", {}))
+    return SearchSpace(**fields)
+
+
+def _read_stage(entry: object, where: str, in_channels: int) -> Stage:
+    fields = _fields(_expect(entry, dict, where), Stage, f"{where}.")
+    for name in fields:
+        _expect(fields[name], str if name == "activation" else int, f"{where}.{name}")
+    keeps_shape = fields["stride"] == 1 and fields["channels"] == in_channels
+    return Stage(**{"min_blocks": 0 if keeps_shape else 1, **fields})
+
+
+def _read_bounds(value: object) -> tuple[Fraction, Fraction]:
+    bounds = _expect(value, list, "width_bounds")
+    if len(bounds) != 2:
+        raise InputError(f"width_bounds must be two numbers like [2/3, 4/3], got {bounds}")
+    try:
+        low, high = (Fraction(str(bound)) for bound in bounds)
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(f"width_bounds must be two numbers like [2/3, 4/3], got {bounds}") from error
+    return low, high
+
+
+def _read_schedule(value: object) -> Schedule:
+    fields = _fields(_expect(value, dict, "schedule"), Schedule, "schedule.")
+    for item in dataclasses.fields(Schedule):
+        if item.name in fields:
+            kind = {"int": int, "float": float, "bool": bool}[str(item.type)]
+            fields[item.name] = _expect(fields[item.name], kind, f"schedule.{item.name}")
+    return _located("schedule", _make_schedule, fields)
+
+
+def _fields(mapping: Mapping[str, Any], kind: type[Any], prefix: str) -> dict[str, Any]:
+    """The entries of a mapping, which must be fields of the dataclass, with none missing that has no default."""
+    known = {item.name: item for item in dataclasses.fields(kind)}
+    for name in mapping:
+        if name not in known:
+            raise InputError(f"unknown field {prefix}{name}{_suggest(str(name), known)}; known: {', '.join(known)}")
+    for name, item in known.items():
+        no_default = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if no_default and name not in mapping:
+            raise InputError(f"field {prefix}{name} is missing")
+    return dict(mapping)
+
+
+def _expect(value: Any, kind: type[Any], where: str) -> Any:
+    """The value if it has the type (whole numbers pass as numbers, booleans do not), else InputError."""
+    if kind is float and isinstance(value, str):
+        try:  # YAML reads 1e-5, without a point, as text
+            return float(value)
+        except ValueError:
+            pass
+    accepted = (int, float) if kind is float else (kind,)
+    if isinstance(value, accepted) and isinstance(value, bool) == (kind is bool):
+        return value
+    words = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "a mapping",
+    }
+    raise InputError(f"{where} must be {words[kind]}, got {value!r}")
+
+
+def _make_schedule(fields: dict[str, Any]) -> Schedule:
+    return Schedule(**fields)
+
+
+def _located(where: str, make: Callable[[A], B], argument: A) -> B:
+    try:
+        return make(argument)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,0 +1,8 @@
+"""The weight-sharing supernet: it knows neither how paths are sampled nor what they cost."""
+
+from tfnas.supernet.elastic import ActiveRows, ElasticMBConv
+from tfnas.supernet.initialise import align_operations
+from tfnas.supernet.routes import Mixture, Path, Route
+from tfnas.supernet.supernet import Supernet
+
+__all__ = ["ActiveRows", "ElasticMBConv", "Mixture", "Path", "Route", "Supernet", "align_operations"]

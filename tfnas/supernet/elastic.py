@@ -1,0 +1,148 @@
+"""Blocks whose weights stay at maximum width while only their active channels compute and learn (TF-NAS, section 3.4).
+
+While searching, batch norm has no affine parameters and always uses the batch's own statistics.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tfnas.architecture import Block, Conv
+from tfnas.errors import InputError
+from tfnas.nn.blocks import activation
+
+
+class ActiveRows(NamedTuple):
+    """The entries of a parameter that are in use: those at indices `entries` along dimension `dim`."""
+
+    dim: int
+    entries: Tensor
+
+
+def batch_normalize(features: Tensor) -> Tensor:
+    """Normalise by the batch's own statistics, without affine parameters."""
+    return functional.batch_norm(features, None, None, training=True)
+
+
+class Weight(nn.Module):
+    """A convolution's weight under the authors' name `<layer>.conv.weight`; its owner decides which entries compute."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, groups: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, groups=groups, bias=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The whole weight, at maximum width."""
+        return self.conv.weight
+
+
+class SearchConv(Weight):
+    """First stem and feature mix while searching: convolution, batch statistics, activation."""
+
+    def __init__(self, conv: Conv) -> None:
+        super().__init__(conv.in_channels, conv.out_channels, conv.kernel_size)
+        self.stride = conv.stride
+        self.padding = conv.kernel_size // 2
+        self.act = activation(conv.activation)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
+        features = functional.conv2d(features, self.weight, stride=self.stride, padding=self.padding)
+        output: Tensor = self.act(batch_normalize(features))
+        return output
+
+
+class ElasticSqueezeExcite(nn.Module):
+    """Weights of squeeze-and-excite at maximum width."""
+
+    def __init__(self, channels: int, se_channels: int) -> None:
+        super().__init__()
+        self.conv_reduce = nn.Conv2d(channels, se_channels, 1)
+        self.conv_expand = nn.Conv2d(se_channels, channels, 1)
+
+
+class ElasticMBConv(nn.Module):
+    """An MBConv whose `active` channels (sorted indices below `max_width`) compute; the others rest unchanged.
+
+    The block handed over gives kernel, stride, SE and activation, its current width, and in `mid_range` the maximum.
+    """
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.max_width = width = block.mid_range[1]
+        self.kernel_size, self.stride, self.padding = block.kernel_size, block.stride, block.kernel_size // 2
+        self.has_residual = block.has_residual
+        self.act = activation(block.activation)
+        self.inverted_bottleneck = Weight(block.in_channels, width, 1) if block.expands else None
+        self.depth_conv = Weight(width, width, block.kernel_size, groups=width)
+        self.squeeze_excite = ElasticSqueezeExcite(width, block.se_channels) if block.se_channels else None
+        self.point_linear = Weight(width, block.out_channels, 1)
+        self.active: Tensor
+        self.register_buffer("active", torch.arange(block.mid_channels), persistent=False)
+
+    @property
+    def width(self) -> int:
+        """Number of active channels."""
+        return self.active.numel()
+
+    def set_active(self, index: Tensor) -> None:
+        """Make the channels at these indices (int64, distinct) active. Raises InputError where they do not fit."""
+        index = index.to(self.active.device).sort().values
+        wrong = index.numel() == 0 or int(index[0]) < 0 or int(index[-1]) >= self.max_width
+        if wrong or (index.diff() == 0).any():
+            raise InputError(
+                f"active channels must be distinct indices below {self.max_width}, got {index.tolist()[:8]}..."
+            )
+        self.active = index
+
+    def set_width(self, width: int) -> None:
+        """Keep the `width` channels whose depthwise kernels have the largest L1 norm (the first ones among equals)."""
+        if not 1 <= width <= self.max_width:
+            raise InputError(f"the width must be 1 to {self.max_width}, got {width}")
+        norms = self.depth_conv.weight.detach().abs().sum((1, 2, 3))
+        self.set_active(norms.argsort(descending=True, stable=True)[:width])
+
+    def active_rows(self) -> dict[Tensor, ActiveRows]:
+        """Which entries of which parameters are in use; a parameter that is not named is used whole."""
+        if self.width == self.max_width:
+            return {}
+        across, along = ActiveRows(0, self.active), ActiveRows(1, self.active)
+        rows: dict[Tensor, ActiveRows] = {self.depth_conv.weight: across, self.point_linear.weight: along}
+        if self.inverted_bottleneck is not None:
+            rows[self.inverted_bottleneck.weight] = across
+        if self.squeeze_excite is not None:
+            rows[self.squeeze_excite.conv_reduce.weight] = along
+            rows[self.squeeze_excite.conv_expand.weight] = across
+            bias = self.squeeze_excite.conv_expand.bias
+            assert bias is not None
+            rows[bias] = across
+        return rows
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
+        branch = features
+        if self.inverted_bottleneck is not None:
+            branch = functional.conv2d(branch, self._rows(self.inverted_bottleneck.weight, 0))
+            branch = self.act(batch_normalize(branch))
+        kernel = self._rows(self.depth_conv.weight, 0)
+        branch = functional.conv2d(branch, kernel, stride=self.stride, padding=self.padding, groups=self.width)
+        branch = self.act(batch_normalize(branch))
+        if self.squeeze_excite is not None:
+            branch = self._excite(branch, self.squeeze_excite)
+        branch = batch_normalize(functional.conv2d(branch, self._rows(self.point_linear.weight, 1)))
+        return features + branch if self.has_residual else branch
+
+    def _excite(self, features: Tensor, layer: ElasticSqueezeExcite) -> Tensor:
+        assert layer.conv_expand.bias is not None
+        squeezed = features.mean((2, 3), keepdim=True)
+        reduced = functional.conv2d(squeezed, self._rows(layer.conv_reduce.weight, 1), layer.conv_reduce.bias)
+        expand, bias = self._rows(layer.conv_expand.weight, 0), self._rows(layer.conv_expand.bias, 0)
+        return features * torch.sigmoid(functional.conv2d(self.act(reduced), expand, bias))
+
+    def _rows(self, parameter: Tensor, dim: int) -> Tensor:
+        return parameter if self.width == self.max_width else parameter.index_select(dim, self.active)

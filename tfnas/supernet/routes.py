@@ -1,0 +1,52 @@
+"""How a batch goes through the blocks: along one operation of each (Path) or a weighted sum of all (Mixture)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Route(Protocol):
+    """What the supernet asks in each block."""
+
+    def through(self, block: int, operations: nn.ModuleList, features: Tensor) -> Tensor:
+        """The output of block number `block` (counted through all stages) for its input."""
+        ...
+
+
+@dataclass(frozen=True)
+class Path:
+    """One operation per block: their indices in the order of the space."""
+
+    operations: tuple[int, ...]
+
+    def through(self, block: int, operations: nn.ModuleList, features: Tensor) -> Tensor:
+        """The output of the chosen operation; it is not multiplied by anything."""
+        output: Tensor = operations[self.operations[block]](features)
+        return output
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """All operations in every block, weighted: `weights` is (blocks, operations)."""
+
+    weights: Tensor
+
+    def through(self, block: int, operations: nn.ModuleList, features: Tensor) -> Tensor:
+        """The weighted sum of what all operations give."""
+        total = features.new_zeros(())
+        for weight, operation in zip(self.weights[block], operations, strict=True):
+            total = total + weight * operation(features)
+        return total
+
+
+def one_hot_depths(depth_choices: Sequence[Sequence[int]], depths: Sequence[int]) -> tuple[Tensor, ...]:
+    """Depth weights that keep exactly `depths[s]` blocks of stage s; for use in place of softmax(betas)."""
+    return tuple(
+        torch.tensor([float(choice == depth) for choice in choices])
+        for choices, depth in zip(depth_choices, depths, strict=True)
+    )

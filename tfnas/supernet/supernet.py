@@ -1,0 +1,138 @@
+"""All networks of a space in one: shared weights, sink-connecting depth (TF-NAS, section 3.3).
+
+State names are those of the authors' search checkpoints (without `module.`), all weights at maximum width. The
+supernet is handed a route and the weights of the depth choices; where those come from is not its business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar, cast
+
+from torch import Tensor, nn
+
+from tfnas.architecture import Architecture
+from tfnas.errors import InputError
+from tfnas.nn.blocks import Classifier, zero_biases
+from tfnas.space import BlockPlace, SearchSpace
+from tfnas.supernet.elastic import ActiveRows, ElasticMBConv, SearchConv
+from tfnas.supernet.routes import Route
+
+T = TypeVar("T")
+
+
+class SearchBlock(nn.Module):
+    """The operations of one block, in the order of the space; `number` counts through all stages."""
+
+    def __init__(self, space: SearchSpace, place: BlockPlace, number: int) -> None:
+        super().__init__()
+        self.number = number
+        self.m_ops = nn.ModuleList(
+            ElasticMBConv(space.block(place, operation, space.initial_width(place, operation)))
+            for operation in space.operations
+        )
+
+    def forward(self, features: Tensor, route: Route) -> Tensor:
+        """The block's output along the route."""
+        return route.through(self.number, self.m_ops, features)
+
+
+class SearchStage(nn.Module):
+    """Blocks in a row whose outputs all reach the sink, weighted by the depth choices."""
+
+    def __init__(self, blocks: Sequence[SearchBlock], depth_choices: tuple[int, ...]) -> None:
+        super().__init__()
+        self.depth_choices = depth_choices
+        for position, block in enumerate(blocks, 1):
+            self.add_module(f"block{position}", block)
+
+    def forward(self, features: Tensor, route: Route, depth_weights: Tensor) -> Tensor:
+        """The sink: the sum over depth choices d of depth_weights[d] * the output of block d (d = 0: the input)."""
+        weight_of = dict(zip(self.depth_choices, depth_weights, strict=True))
+        sink = features * weight_of[0] if 0 in weight_of else None
+        for depth, block in enumerate(self.children(), 1):
+            features = block(features, route)
+            if depth in weight_of:
+                weighted = features * weight_of[depth]
+                sink = weighted if sink is None else sink + weighted
+        assert sink is not None
+        output: Tensor = sink
+        return output
+
+
+class Supernet(nn.Module):
+    """The shared weights of a space for `num_classes` classes, initialised as PyTorch does with all biases 0."""
+
+    def __init__(self, space: SearchSpace, num_classes: int) -> None:
+        super().__init__()
+        self.space = space
+        self.first_stem = SearchConv(space.first_stem)
+        self.second_stem = ElasticMBConv(space.second_stem)
+        self.blocks = [SearchBlock(space, place, number) for number, place in enumerate(space.blocks)]
+        self.stages: list[SearchStage] = []
+        for index, (choices, first) in enumerate(zip(space.depth_choices, space.first_blocks, strict=True)):
+            stage = SearchStage(self.blocks[first : first + space.stages[index].blocks], choices)
+            self.add_module(f"stage{index + 1}", stage)
+            self.stages.append(stage)
+        self.feature_mix_layer = SearchConv(space.feature_mix)
+        self.classifier = Classifier(space.feature_mix_channels, num_classes)
+        zero_biases(self)
+
+    def forward(self, images: Tensor, route: Route, depth_weights: Sequence[Tensor]) -> Tensor:
+        """Logits (N, classes) of images (N, 3, H, W); `depth_weights` has a vector per stage that sums to 1."""
+        features = self.second_stem(self.first_stem(images))
+        for stage, weights in zip(self.stages, depth_weights, strict=True):
+            features = stage(features, route, weights)
+        logits: Tensor = self.classifier(self.feature_mix_layer(features))
+        return logits
+
+    def operations(self) -> Iterator[tuple[int, int, ElasticMBConv]]:
+        """Every searchable operation with its block number and operation index."""
+        for number in range(len(self.blocks)):
+            for index, operation in enumerate(self.block_operations(number)):
+                yield number, index, operation
+
+    def block_operations(self, number: int) -> list[ElasticMBConv]:
+        """The operations of a block, in the order of the space."""
+        return cast("list[ElasticMBConv]", list(self.blocks[number].m_ops))
+
+    def widths(self) -> list[list[int]]:
+        """Active channels of every operation: (blocks, operations)."""
+        return self._table(lambda operation: operation.width)
+
+    def set_widths(self, operations: Sequence[int], architecture: Architecture) -> None:
+        """Bring the operations of an architecture to its widths; those whose width stays keep their channels.
+
+        `operations` has the operation index of every block of the space.
+        """
+        for place in architecture.blocks:
+            number = self.space.first_blocks[place.stage] + place.position
+            operation = self.block_operations(number)[operations[number]]
+            if operation.width != place.block.mid_channels:
+                operation.set_width(place.block.mid_channels)
+
+    def active_rows(self) -> dict[Tensor, ActiveRows]:
+        """The parameters that are used in part, with the entries in use."""
+        return {
+            parameter: rows
+            for _, _, operation in self.operations()
+            for parameter, rows in operation.active_rows().items()
+        }
+
+    def active_channels(self) -> list[list[Tensor]]:
+        """Indices of the active channels of every operation, for checkpoints."""
+        return self._table(lambda operation: operation.active.clone())
+
+    def _table(self, value: Callable[[ElasticMBConv], T]) -> list[list[T]]:
+        rows: list[list[T]] = [[] for _ in self.blocks]
+        for number, _, operation in self.operations():
+            rows[number].append(value(operation))
+        return rows
+
+    def set_active_channels(self, channels: Sequence[Sequence[Tensor]]) -> None:
+        """Restore what `active_channels` gave. Raises InputError where it does not fit this space."""
+        shape = [len(row) for row in channels]
+        if shape != [len(block.m_ops) for block in self.blocks]:
+            raise InputError(f"active channels of {shape} operations do not fit space {self.space.name}")
+        for number, index, operation in self.operations():
+            operation.set_active(channels[number][index])
