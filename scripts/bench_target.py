@@ -2,8 +2,9 @@
 
     python scripts/bench_target.py --space imagenet --lookup_path latency_gpu.pkl --cases 60
 
-Targets are uniform over 2 % to 98 % of the space's range; log-probabilities are those of normal numbers with the given
-scale; widths are uniform in their ranges. Errors are percent of the target, latency minus target.
+Targets are uniform over 2 % to 98 % of the space's range, or near the derived choice's latency (--near);
+log-probabilities are those of normal numbers with the given scale; widths are uniform in their ranges. Errors are
+percent of the target, latency minus target.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--lookup_path", required=True, help="its latency table")
     parser.add_argument("--cases", type=int, default=60, help="how many random choices and targets")
     parser.add_argument("--scale", type=float, default=1.0, help="standard deviation of the random numbers")
+    parser.add_argument("--near", type=float, help="targets within this percentage of the derived choice's latency")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     space, table = tfnas.space(arguments.space), LatencyTable.load(arguments.lookup_path)
@@ -36,6 +38,9 @@ def main() -> None:
     for _ in range(arguments.cases):
         choice = random_choice(space, random, arguments.scale)
         target_ms = lowest + (highest - lowest) * random.uniform(0.02, 0.98)
+        if arguments.near is not None:
+            derived_ms = table.architecture_ms(choice.derived())
+            target_ms = min(max(derived_ms * (1 + random.uniform(-0.01, 0.01) * arguments.near), lowest), highest)
         fitted = fit_widths(choice.derived(), table, target_ms)
         started = time.perf_counter()
         met = meet_target(choice, table, target_ms)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 _PROJECT = Path(__file__).resolve().parents[1]
 
@@ -17,3 +19,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no oracle data at {folder}: set TFNAS_TEST_DATA to the folder that holds tfnas/ and oracles/")
     return folder
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """New tensors and modules are in double precision during the test."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)

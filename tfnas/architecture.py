@@ -313,5 +313,7 @@ def _conv_from_json(fields: Mapping[str, Any]) -> Conv:
 def _block_from_json(fields: Mapping[str, Any]) -> Block:
     names = ("in_channels", "mid_channels", "se_channels", "out_channels", "kernel_size", "stride")
     numbers = {name: _whole(fields[name], name) for name in names}
-    low, high = (_whole(bound, "mid_range") for bound in fields["mid_range"])
-    return Block(**numbers, activation=fields["activation"], mid_range=(low, high))
+    bounds = [_whole(bound, "mid_range") for bound in fields["mid_range"]]
+    if len(bounds) != 2:
+        raise InputError(f"mid_range must be two whole numbers, got {bounds}")
+    return Block(**numbers, activation=fields["activation"], mid_range=(bounds[0], bounds[1]))

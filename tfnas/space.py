@@ -233,6 +233,22 @@ class SearchSpace:
             mid_range=self.width_range(place, operation),
         )
 
+    def operation_index(self, place: BlockPlace, block: Block) -> int:
+        """Which operation a block is: by kernel, SE and a range that holds its width (its own range where two do).
+
+        Raises InputError when it is none of the space's.
+        """
+        wanted = (block.kernel_size, block.se_channels)
+        found = []
+        for index, operation in enumerate(self.operations):
+            low, high = self.width_range(place, operation)
+            same = (operation.kernel_size, operation.se_channels(place.in_channels)) == wanted
+            if same and low <= block.mid_channels <= high:
+                found.append((block.mid_range != (low, high), index))
+        if not found or (place.in_channels, place.out_channels) != (block.in_channels, block.out_channels):
+            raise InputError(f"{place.name} of space {self.name} offers no operation like {block.to_text()}")
+        return min(found)[1]
+
     @property
     def first_stem(self) -> Conv:
         """The convolution that every network of the space starts with."""
@@ -287,6 +303,7 @@ class SearchSpace:
     def to_json(self) -> dict[str, Any]:
         """All fields as plain data (fractions and operations as text)."""
         document = dataclasses.asdict(self)
+        document["stages"] = list(document["stages"])
         document["operations"] = [operation.name for operation in self.operations]
         document["width_bounds"] = [str(bound) for bound in self.width_bounds]
         return document

@@ -27,8 +27,8 @@ class Recorder(nn.Module):
         self.name, self.calls = name, calls
 
     def forward(self, features):
-        self.calls.append((self.name, self.training, features.clone()))
-        return features.zero_()  # spoils its input, as an in-place layer would
+        self.calls.append((self.name, self.training, features._version))
+        return features
 
 
 def test_timing_is_median_and_interquartile_spread():
@@ -66,7 +66,10 @@ def test_rounds_are_interleaved_and_inputs_are_written_anew():
     assert all(sorted(order) == [0, 1, 2, 3] for order in rounds) and len({tuple(order) for order in rounds}) > 1
     after_reference = [own for before, own in itertools.pairwise(calls) if before[0] == "reference" != own[0]]
     assert len(after_reference) == 24 + 1  # every timed call, and the very first of all
-    assert all(bool(features.eq(name + 1).all()) for name, _, features in after_reference)
+    for index in range(4):  # six timed calls of each, each on an input just written
+        versions = [version for name, _, version in after_reference if name == index]
+        assert versions[-6:] == [1, 2, 3, 4, 5, 6]
+    assert [load.example_input[0, 0].item() for load in loads] == [1, 2, 3, 4]
 
 
 def test_widths_hold_the_ends_and_odd_widths_between():

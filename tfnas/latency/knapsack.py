@@ -108,7 +108,8 @@ class _Knapsack:
             integrality=np.ones(len(self._score)),
             bounds=Bounds(0, 1),
             constraints=LinearConstraint(np.array(self._rows), self._lows, self._highs),
-            options={"mip_rel_gap": 0.0},
+            # exact; and without presolve, whose way back can make HiGHS print lines of its own to standard output
+            options={"mip_rel_gap": 0.0, "presolve": False},
         )
         if result.x is None:
             return None

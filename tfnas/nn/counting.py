@@ -41,7 +41,9 @@ def _pool_macs(_module: nn.Module, features: Tensor, _output: Tensor) -> int:
     return features.numel()
 
 
-HANDLES: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor], int]] = {
+Rule = Callable[[nn.Module, Tensor, Tensor], int]
+
+HANDLES: dict[type[nn.Module], Rule] = {
     nn.Conv2d: _conv_macs,
     nn.Linear: _linear_macs,
     nn.AdaptiveAvgPool2d: _pool_macs,
@@ -53,23 +55,40 @@ def count(network: nn.Module, input_size: int) -> Counts:
 
     Raises InputError naming a module with parameters that there is no rule for: nothing is silently zero.
     """
-    shadow = copy.deepcopy(network).to("meta").eval()
-    total = 0
+    macs = _macs_by_module(network, input_size)
+    return Counts(sum(parameter.numel() for parameter in network.parameters()), sum(macs.values()))
 
-    def hook(
-        rule: Callable[[nn.Module, Tensor, Tensor], int],
-    ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+
+def count_by_part(network: nn.Module, input_size: int) -> dict[str, Counts]:
+    """The same for each part of a Network: its children by name, and `stage1.0`... for the blocks of its stages."""
+    macs = _macs_by_module(network, input_size)
+    parts: dict[str, Counts] = {}
+    for name, module in network.named_children():
+        inner = module.named_children() if isinstance(module, nn.Sequential) else [("", module)]
+        for number, part in inner:
+            prefix = f"{name}.{number}".rstrip(".")
+            params = sum(parameter.numel() for parameter in part.parameters())
+            own = sum(value for key, value in macs.items() if key == prefix or key.startswith(f"{prefix}."))
+            parts[prefix] = Counts(params, own)
+    return parts
+
+
+def _macs_by_module(network: nn.Module, input_size: int) -> dict[str, int]:
+    """MACs of every module that there is a rule for, by its name."""
+    shadow = copy.deepcopy(network).to("meta").eval()
+    macs: dict[str, int] = {}
+
+    def hook(name: str, rule: Rule) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            nonlocal total
-            total += rule(module, inputs[0], output)
+            macs[name] = macs.get(name, 0) + rule(module, inputs[0], output)
 
         return add
 
     for name, module in shadow.named_modules():
         if type(module) in HANDLES:
-            module.register_forward_hook(hook(HANDLES[type(module)]))
+            module.register_forward_hook(hook(name, HANDLES[type(module)]))
         elif any(True for _ in module.parameters(recurse=False)) and not isinstance(module, nn.BatchNorm2d):
             raise InputError(f"cannot count the MACs of {name} ({type(module).__name__}): no rule for it in HANDLES")
     with torch.no_grad():
         shadow(torch.empty(1, IMAGE_CHANNELS, input_size, input_size, device="meta"))
-    return Counts(sum(parameter.numel() for parameter in network.parameters()), total)
+    return macs

@@ -11,12 +11,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from tfnas.errors import InputError
 from tfnas.files import write_whole
 from tfnas.latency.choice import Choice
+from tfnas.search.derive import choice_from
 from tfnas.space import SearchSpace
 from tfnas.space_file import space_from_json
 
@@ -89,12 +89,5 @@ def space_of(state: State) -> SearchSpace:
 
 def choice_of(state: State) -> Choice:
     """What the search had learned when the checkpoint was taken."""
-    space, parameters = space_of(state), state["parameters"]
-    betas = [parameters[f"betas.{stage}"] for stage in range(len(space.stages))]
-    return Choice(
-        space=space,
-        num_classes=state["num_classes"],
-        log_alphas=parameters["log_alphas"].double().numpy(),
-        log_depths=tuple(values.double().log_softmax(0).numpy() for values in betas),
-        widths=np.array([[len(index) for index in row] for row in state["active"]], dtype=np.int64),
-    )
+    widths = [[len(index) for index in row] for row in state["active"]]
+    return choice_from(space_of(state), state["num_classes"], state["parameters"], widths)

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from made_choices import search_spaces
+
+import tfnas
+from tfnas import InputError
+from tfnas.space import Operation, Schedule
+from tfnas.space_file import space_from_json, space_names
+
+# Stage table of the paper: in, out, stride, blocks, activation.
+IMAGENET_STAGES = [
+    (16, 24, 2, 2, "relu"),
+    (24, 40, 2, 3, "swish"),
+    (40, 80, 2, 4, "swish"),
+    (80, 112, 1, 4, "swish"),
+    (112, 192, 2, 4, "swish"),
+    (192, 320, 1, 1, "swish"),
+]
+
+
+def written(path, document):
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def document_of(name):
+    return yaml.safe_load(yaml.safe_dump(tfnas.space(name).to_json()))
+
+
+def test_imagenet_is_the_space_of_the_paper():
+    space = tfnas.space("imagenet")
+    expected = []
+    for stage, (in_channels, channels, stride, blocks, activation) in enumerate(IMAGENET_STAGES):
+        for position in range(blocks):
+            expected.append((stage, position, in_channels if position == 0 else channels, channels,
+                             stride if position == 0 else 1, activation))  # fmt: skip
+    assert [place[:6] for place in space.blocks] == expected
+    assert len(space.blocks) == 18
+    sizes = [112] + [56] * 1 + [56] + [28] * 2 + [28] + [14] * 3 + [14] * 4 + [14] + [7] * 3 + [7]
+    assert [place.input_size for place in space.blocks] == sizes
+    assert space.depth_choices == ((1, 2), (1, 2, 3), (1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 3, 4), (1,))
+    assert space.first_blocks == (0, 2, 5, 9, 13, 17)
+    names = ["k3_e3", "k3_e6", "k5_e3", "k5_e6", "k3_e3_se", "k3_e6_se", "k5_e3_se", "k5_e6_se"]
+    assert [operation.name for operation in space.operations] == names
+
+
+def test_imagenet_widths_and_squeeze_widths_are_those_of_the_paper():
+    space = tfnas.space("imagenet")
+    for place in space.blocks:
+        n = place.in_channels
+        for operation in space.operations:
+            large = operation.expansion == 6
+            assert space.initial_width(place, operation) == (6 * n if large else 3 * n)
+            assert space.width_range(place, operation) == ((4 * n, 8 * n) if large else (2 * n, 4 * n))
+            se = 0 if not operation.se else 2 * n if large else n
+            assert space.block(place, operation, 4 * n).se_channels == se
+
+
+def test_imagenet_schedule_and_stems_are_those_of_the_paper():
+    space = tfnas.space("imagenet")
+    assert space.schedule == Schedule(
+        epochs=90, warmup_epochs=10, batch_size=32, w_lr=0.025, w_mom=0.9, w_wd=1e-5, a_lr=0.01, a_wd=5e-4,
+        a_beta1=0.5, a_beta2=0.999, grad_clip=5.0, T=5.0, T_decay=0.96, lambda_lat=0.1, aligned_init=False,
+    )  # fmt: skip
+    stem, second, mix = space.first_stem, space.second_stem, space.feature_mix
+    assert (stem.in_channels, stem.out_channels, stem.kernel_size, stem.stride) == (3, 32, 3, 2)
+    assert (second.mid_channels, second.se_channels, second.out_channels, second.expands) == (32, 8, 16, False)
+    assert (mix.in_channels, mix.out_channels, mix.kernel_size, mix.activation) == (320, 1280, 1, "swish")
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(search_spaces())
+def test_a_space_survives_yaml(tmp_path_factory, made):
+    file = written(tmp_path_factory.getbasetemp() / "space.yaml", made.to_json())
+    assert tfnas.space(file) == made
+    assert space_from_json(made.to_json()) == made
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_every_built_in_space_is_read(name):
+    space = tfnas.space(name)
+    assert space.name == name
+    assert space_from_json(space.to_json()) == space
+
+
+def test_a_search_without_some_operations_is_a_line(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: imagenet\noperations: [k3_e3, k3_e6]\n")
+    space, parent = tfnas.space(file), tfnas.space("imagenet")
+    assert space == dataclasses.replace(
+        parent, name="mine", operations=(Operation(3, 3, False), Operation(3, 6, False))
+    )
+
+
+def test_an_extended_schedule_keeps_what_is_not_said(tmp_path):
+    file = written(tmp_path / "mine.yaml", {"extends": "digits", "schedule": {"epochs": 7}})
+    parent = tfnas.space("digits").schedule
+    assert tfnas.space(file).schedule == dataclasses.replace(parent, epochs=7)
+
+
+def test_a_stage_that_keeps_its_shape_can_be_skipped(tmp_path):
+    same = {"channels": 16, "stride": 1, "blocks": 2, "activation": "relu"}
+    other = {"channels": 20, "stride": 1, "blocks": 2, "activation": "relu"}
+    file = written(tmp_path / "mine.yaml", {"extends": "digits", "stages": [same, other]})
+    assert tfnas.space(file).depth_choices == ((0, 1, 2), (1, 2))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda d: d.update(colour="red"), "unknown field colour"),
+    (lambda d: d.update(stem_chanels=3), r"unknown field stem_chanels \(did you mean stem_channels\?\)"),
+    (lambda d: d.pop("feature_mix_channels"), "field feature_mix_channels is missing"),
+    (lambda d: d.update(name=5), "name must be text, got 5"),
+    (lambda d: d.update(image_size="16"), "image_size must be a whole number, got '16'"),
+    (lambda d: d.update(image_size=True), "image_size must be a whole number, got True"),
+    (lambda d: d.update(image_size=0), "image_size must be 1 or more, got 0"),
+    (lambda d: d.update(second_stem_se_channels=-1), "second_stem_se_channels must be 0"),
+    (lambda d: d.update(stem_activation="gelu"), "stem_activation must be one of relu, swish, got 'gelu'"),
+    (lambda d: d.update(stages={}), "stages must be a list"),
+    (lambda d: d.update(stages=[]), "stages must hold one"),
+    (lambda d: d["stages"].append(3), r"stages\[3\] must be a mapping"),
+    (lambda d: d["stages"][1].pop("stride"), r"field stages\[1\]\.stride is missing"),
+    (lambda d: d["stages"][1].update(stride=3), r"stages\[1\]\.stride must be 1 or 2, got 3"),
+    (lambda d: d["stages"][1].update(blocks=1.5), r"stages\[1\]\.blocks must be a whole number, got 1.5"),
+    (lambda d: d["stages"][1].update(blocks=0), r"stages\[1\]\.blocks must be 1 or more"),
+    (lambda d: d["stages"][1].update(min_blocks=0), r"stages\[1\]\.min_blocks must be 1 to blocks \(2\)"),
+    (lambda d: d["stages"][1].update(activation="tanh"), r"stages\[1\]\.activation must be one of"),
+    (lambda d: d.update(operations=[]), "operations must name one"),
+    (lambda d: d.update(operations="k3_e3"), "operations must be a list"),
+    (lambda d: d.update(operations=["k3_e3", "k3_e3"]), "operations must differ"),
+    (lambda d: d.update(operations=["k4_e3"]), "operations: 'k4_e3': the kernel size must be odd"),
+    (lambda d: d.update(operations=["k3_e1"]), "operations: 'k3_e1': the expansion must be 2 or more"),
+    (lambda d: d.update(operations=["mbconv"]), "operations: 'mbconv' is not an operation"),
+    (lambda d: d.update(width_bounds=[1]), "width_bounds must be two numbers"),
+    (lambda d: d.update(width_bounds=["a", "b"]), "width_bounds must be two numbers"),
+    (lambda d: d.update(width_bounds=["1/0", 2]), "width_bounds must be two numbers"),
+    (lambda d: d.update(width_bounds=[1.1, 1.2]), "width_bounds must be 0 < lowest <= 1 <= highest"),
+    (lambda d: d.update(width_bounds=["1/3", 1]), r"width_bounds\[0\] is too small: k3_e3 in stage1.block1"),
+    (lambda d: d["schedule"].update(epoch=3), r"unknown field schedule.epoch \(did you mean epochs\?\)"),
+    (lambda d: d["schedule"].update(w_lr="fast"), "schedule.w_lr must be a number, got 'fast'"),
+    (lambda d: d["schedule"].update(aligned_init=1), "schedule.aligned_init must be true or false"),
+    (lambda d: d["schedule"].update(w_lr=-1.0), "schedule: w_lr must be above 0"),
+    (lambda d: d["schedule"].update(w_mom=1.0), "schedule: w_mom must be below 1"),
+    (lambda d: d["schedule"].update(T_decay=1.1), "schedule: T_decay must be at most 1"),
+    (lambda d: d["schedule"].update(warmup_epochs=99), r"schedule: warmup_epochs \(99\) must be below epochs"),
+])  # fmt: skip
+def test_a_wrong_space_says_which_file_and_field(tmp_path, change, message):
+    document = document_of("digits")
+    change(document)
+    file = written(tmp_path / "mine.yaml", document)
+    with pytest.raises(InputError, match=message) as refused:
+        tfnas.space(file)
+    assert str(file) in str(refused.value)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("[1, 2]", "must be a mapping of fields, got list"),
+    ("", "must be a mapping of fields, got NoneType"),
+    ("a: [1", "is not YAML"),
+    ("!!python/object/apply:os.getcwd []", "is not YAML"),
+    ("extends: 3", "extends must name another space, got 3"),
+    ("extends: imagnet", r"no space 'imagnet': give one of cifar, digits, imagenet.*did you mean imagenet"),
+])  # fmt: skip
+def test_a_file_that_is_no_space_is_refused(tmp_path, text, message):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        tfnas.space(file)
+
+
+def test_spaces_that_extend_each_other_are_refused(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text(f"extends: {second}\n")
+    second.write_text(f"extends: {first}\n")
+    with pytest.raises(InputError, match="extends must name another space"):
+        tfnas.space(first)
+
+
+def test_numbers_in_scientific_notation_without_a_point_are_numbers(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: digits\nschedule: {w_wd: 1e-5}\nwidth_bounds: [2/3, 1.5]\n")
+    space = tfnas.space(file)
+    assert space.schedule.w_wd == 1e-5
+    assert space.width_bounds == (Fraction(2, 3), Fraction(3, 2))
+
+
+def test_the_fingerprint_is_of_what_may_be_chosen():
+    space = tfnas.space("digits")
+    same = dataclasses.replace(space, name="other", schedule=Schedule())
+    assert same.fingerprint == space.fingerprint
+    others = [space.at(32), dataclasses.replace(space, operations=space.operations[:4])]
+    assert len({space.fingerprint, *(other.fingerprint for other in others)}) == 3

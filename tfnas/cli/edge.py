@@ -1,0 +1,49 @@
+"""The edge of every command: errors become one message on stderr and an exit status, never a traceback.
+
+0 done; 1 the run failed; 2 wrong usage or input; 3 the target cannot be met; 130 and 143 interrupted and terminated;
+141 the reader of the output closed it (as the shell counts a broken pipe).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+import tfnas
+from tfnas.errors import TfnasError
+
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+
+
+def run_command(prog: str, body: Callable[[Sequence[str]], None], argv: Sequence[str] | None) -> int:
+    """Run a command on its arguments (those of the process by default) and return its exit status.
+
+    `--version` is answered here, before anything slow is imported. `--help` and `--print_config` leave by SystemExit.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if "--version" in arguments:
+        print(version_text())
+        return 0
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"{prog}: warning: {message}", file=sys.stderr)
+        try:
+            body(arguments)
+            sys.stdout.flush()
+        except TfnasError as error:
+            print(f"{prog}: {error}", file=sys.stderr)
+            return error.exit_status
+        except KeyboardInterrupt:
+            print(f"{prog}: interrupted", file=sys.stderr)
+            return _INTERRUPTED
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains when it flushes at its end
+            return _BROKEN_PIPE
+    return 0
+
+
+def version_text() -> str:
+    """What `--version` prints."""
+    return f"tfnas {tfnas.__version__}"

@@ -1,0 +1,43 @@
+"""What kind of value a field of a command's dataclass takes: for its help text and for messages."""
+
+from __future__ import annotations
+
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_METAVARS = {int: "N", float: "X", bool: "[true|false]"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The type of a field without its `| None`: one of bool, int, float and str; `choices` where it is a Literal."""
+
+    type: type[Any]
+    choices: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What a value must be."""
+        return f"one of {', '.join(self.choices)}" if self.choices else _WORDS[self.type]
+
+    def metavar(self, name: str) -> str:
+        """What stands for the value in the help text; for text, the last word of the field's name."""
+        if self.choices:
+            return "{" + ",".join(self.choices) + "}"
+        return _METAVARS.get(self.type, name.rpartition("_")[2].upper())
+
+
+def kinds_of(config_class: type[Any]) -> dict[str, Kind]:
+    """The kind of every field of a dataclass."""
+    return {name: _kind(hint) for name, hint in typing.get_type_hints(config_class).items()}
+
+
+def _kind(hint: Any) -> Kind:
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
+    if typing.get_origin(hint) is Literal:
+        return Kind(str, typing.get_args(hint))
+    return Kind(hint)

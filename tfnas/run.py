@@ -1,0 +1,132 @@
+"""The run directory: everything a run leaves behind, and the interruption that must not cost any of it.
+
+`config.yaml`, `log.txt`, `tensorboard/`, `checkpoints/`, `model.config`, `architecture.json`, `summary.json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+from rich.console import Console, RenderableType
+
+from tfnas.architecture import RUN_FILE, Architecture
+from tfnas.errors import InputError, Interrupted, RunFailed
+from tfnas.files import write_whole
+
+CONFIG_FILE = "config.yaml"
+LOG_FILE = "log.txt"
+MODEL_CONFIG_FILE = "model.config"
+SUMMARY_FILE = "summary.json"
+
+
+class RunDirectory:
+    """A run's files. Lines said to the console stand in `log.txt` too, with the time."""
+
+    def __init__(self, path: Path, console: Console) -> None:
+        self.path = path
+        self.console = console
+
+    @classmethod
+    def create(cls, path: Path, config: Any, console: Console) -> RunDirectory:
+        """Make the directory and write the effective configuration (a dataclass) into it.
+
+        Raises InputError when the directory holds something already or cannot be made.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            occupied = any(path.iterdir())
+        except OSError as error:
+            raise InputError(f"cannot make the run directory {path}: {error.strerror}; choose another") from error
+        if occupied:
+            raise InputError(
+                f"the run directory {path} is not empty: choose another with --run_dir, "
+                f"or go on with the run in it by --resume {path}"
+            )
+        write_whole(path / CONFIG_FILE, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+        return cls(path, console)
+
+    @classmethod
+    def open(cls, path: Path, console: Console) -> tuple[RunDirectory, dict[str, Any]]:
+        """An existing run directory and its configuration. Raises InputError when it is none."""
+        try:
+            config = yaml.safe_load((path / CONFIG_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise InputError(f"{path} is not a run directory: {CONFIG_FILE} cannot be read ({error})") from error
+        if not isinstance(config, dict):
+            raise InputError(f"{path / CONFIG_FILE} holds no configuration")
+        return cls(path, console), config
+
+    def say(self, message: str = "") -> None:
+        """Print a line and append it to the log."""
+        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        self._log(message)
+
+    def show(self, renderable: RenderableType) -> None:
+        """Print a table or the like and append it to the log as plain text."""
+        self.console.print(renderable)
+        plain = Console(width=120, no_color=True, record=False, file=None)
+        with plain.capture() as capture:
+            plain.print(renderable)
+        for line in capture.get().rstrip().splitlines():
+            self._log(line)
+
+    def _log(self, message: str) -> None:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        try:
+            with (self.path / LOG_FILE).open("a", encoding="utf-8") as log:
+                log.write(f"{stamp} {message}\n")
+        except OSError as error:
+            raise RunFailed(f"cannot write {self.path / LOG_FILE}: {error.strerror or error}") from error
+
+    def write_json(self, name: str, document: Mapping[str, Any]) -> None:
+        """Write a JSON file of the directory, whole."""
+        write_whole(self.path / name, json.dumps(document, indent=2) + "\n")
+
+    def write_architecture(self, architecture: Architecture) -> None:
+        """Write both JSON forms of the result."""
+        self.write_json(RUN_FILE, architecture.to_json())
+        self.write_json(MODEL_CONFIG_FILE, architecture.to_model_config())
+
+
+class Interruption:
+    """Notes Ctrl-C and termination, for the run to save its state at the next step. A second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def raise_if_asked(self, how_to_resume: str) -> None:
+        """Raise Interrupted (130 for Ctrl-C, 143 for termination) if a signal came."""
+        if self.signal is not None:
+            word = "interrupted" if self.signal == signal.SIGINT else "terminated"
+            raise Interrupted(f"{word}; the state is saved. {how_to_resume}", 128 + self.signal)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+@contextmanager
+def watch_interruption() -> Iterator[Interruption]:
+    """Catch SIGINT and SIGTERM for the duration (where Python allows it: in the main thread)."""
+    watch = Interruption()
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            before[number] = signal.signal(number, watch._note)
+        except ValueError:  # not in the main thread: the program around us handles signals
+            break
+    try:
+        yield watch
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,139 @@
+"""The end of a search: the architecture that meets the target, its numbers, and a summary a person can read."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from tfnas.architecture import Architecture
+from tfnas.latency.choice import Choice
+from tfnas.latency.meet import meet_target
+from tfnas.nn import Network, count
+from tfnas.run import SUMMARY_FILE, RunDirectory
+from tfnas.search.derive import accuracy, choice_of, derived_accuracy
+from tfnas.search.health import depth_entropy, operation_entropy
+from tfnas.search.report import clock
+from tfnas.search.sampling import sample_path
+from tfnas.search.session import Session
+
+JUDGED_PATHS = 4
+
+Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
+
+
+def conclude(session: Session, run: RunDirectory, held_out: Batches) -> tuple[Architecture, dict[str, Any]]:
+    """Choose the architecture, judge it with inherited weights, write and show everything. It trains nothing.
+
+    Raises Infeasible when no architecture of the space lies in the band below the target.
+    """
+    start = time.perf_counter()
+    choice = choice_of(session.learner)
+    architecture = meet_target(choice, session.setup.table, session.setup.target_ms)
+    supernet, device = session.learner.supernet, session.setup.device
+    top1 = derived_accuracy(supernet, architecture, held_out(), device)
+    noise = torch.Generator().manual_seed(session.setup.config.seed)
+    depth_weights = session.learner.parameters.depth_weights()
+    paths = [sample_path(session.learner.parameters.log_alphas, noise) for _ in range(JUDGED_PATHS)]
+    supernet_top1 = float(np.mean([accuracy(supernet, path, depth_weights, held_out(), device) for path in paths]))
+    session.spend("conclusion", time.perf_counter() - start)
+    summary = summarize(session, choice, architecture, top1, supernet_top1)
+    run.write_architecture(architecture)
+    run.write_json(SUMMARY_FILE, summary)
+    show(run, choice, architecture, summary)
+    return architecture, summary
+
+
+def summarize(
+    session: Session, choice: Choice, architecture: Architecture, top1: float, supernet_top1: float
+) -> dict[str, Any]:
+    """The numbers that a script or a person wants, as `summary.json` holds them."""
+    setup = session.setup
+    with torch.device("meta"):
+        counts = count(Network(architecture), architecture.image_size)
+    table_ms = setup.table.architecture_ms(architecture)
+    return {
+        "target_ms": setup.target_ms,
+        "table_ms": table_ms,
+        "error_percent": 100 * (table_ms / setup.target_ms - 1),
+        "params": counts.params,
+        "macs": counts.macs,
+        "top1": top1,
+        "supernet_top1": supernet_top1,
+        "chance_top1": 100 / setup.data.num_classes,
+        "operation_entropy": operation_entropy(choice),
+        "depth_entropy": depth_entropy(choice),
+        "architecture": architecture.to_text(),
+        "seed": setup.config.seed,
+        "seconds": {**session.seconds, "total": sum(session.seconds.values())},
+        "space": setup.space.name,
+        "space_fingerprint": setup.space.fingerprint,
+        "data": setup.data.name,
+        "num_classes": setup.data.num_classes,
+        "class_names": list(setup.data.class_names),
+        "image_size": setup.data.image_size,
+        "lookup_path": setup.lookup_path,
+        "table_fingerprint": setup.table.fingerprint,
+        "table_description": setup.table.description,
+        "history": session.history,
+    }
+
+
+def show(run: RunDirectory, choice: Choice, architecture: Architecture, summary: dict[str, Any]) -> None:
+    """Print what was found and whether to believe it."""
+    run.show(_decisions(choice, architecture))
+    chance, supernet_top1 = summary["chance_top1"], summary["supernet_top1"]
+    seconds = summary["seconds"]
+    phases = ", ".join(f"{name.replace('_', ' ')} {clock(value)}" for name, value in seconds.items() if name != "total")
+    for line in (
+        "",
+        f"target    {summary['target_ms']:g} ms    table latency {summary['table_ms']:.4g} ms "
+        f"({summary['error_percent']:+.2f} %)    {summary['table_description']}",
+        f"network   {summary['params'] / 1e6:.4g} M parameters, {summary['macs'] / 1e6:.4g} M MACs",
+        f"supernet  sampled paths {supernet_top1:.1f} % on the held-out part (chance {chance:.1f} %); the derived path "
+        f"{summary['top1']:.1f} % with inherited weights",
+        f"decided   operation entropy {summary['operation_entropy']:.2f}, depth entropy {summary['depth_entropy']:.2f} "
+        f"(1 undecided, 0 decided){_verdict(summary)}",
+        f"took      {clock(seconds['total'])}: {phases}",
+        f"files     {run.path}: architecture.json, model.config, summary.json, tensorboard/, log.txt",
+        f"next      python parsing_model.py --model_path {run.path}",
+    ):
+        run.say(line)
+
+
+def _verdict(summary: dict[str, Any]) -> str:
+    if summary["supernet_top1"] < 2 * summary["chance_top1"]:
+        return "; the supernet is near chance, so this choice means little: train it longer (--epochs, --w_lr)"
+    if summary["operation_entropy"] > 0.98:
+        return "; operations are undecided, so this choice is near random: search longer or raise --a_lr"
+    return ""
+
+
+def _decisions(choice: Choice, architecture: Architecture) -> Table:
+    """Per block: what was taken, how probable it is, its width and range; blocks left out are shown as such."""
+    table = Table(title="What the search decided", title_justify="left")
+    for name in ("block", "operation", "probability", "width", "range", "depth probabilities"):
+        table.add_column(name, justify="right" if name in ("probability", "width") else "left")
+    space = choice.space
+    taken = {(place.stage, place.position): place.block for place in architecture.blocks}
+    for number, place in enumerate(space.blocks):
+        depths = ""
+        if place.position == 0:
+            pairs = zip(space.depth_choices[place.stage], choice.log_depths[place.stage], strict=True)
+            depths = "  ".join(f"{depth}: {math.exp(value):.2f}" for depth, value in pairs)
+        block = taken.get((place.stage, place.position))
+        if block is None:
+            table.add_row(place.name, "left out", "", "", "", depths)
+            continue
+        index = space.operation_index(place, block)
+        probability = f"{math.exp(choice.log_alphas[number, index]):.2f}"
+        low, high = block.mid_range
+        operation = space.operations[index].name
+        table.add_row(place.name, operation, probability, str(block.mid_channels), f"{low}-{high}", depths)
+    return table

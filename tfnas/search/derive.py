@@ -1,0 +1,100 @@
+"""From what has been learned to an architecture: deriving, elasticity scaling of width, and judging a derived path."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tfnas.architecture import Architecture
+from tfnas.latency import LatencyTable
+from tfnas.latency.choice import Choice
+from tfnas.latency.fit import fit_widths
+from tfnas.search.expected import operations_ms
+from tfnas.search.steps import Learner
+from tfnas.space import SearchSpace
+from tfnas.supernet import Path, Supernet
+from tfnas.supernet.routes import one_hot_depths
+
+
+def choice_of(learner: Learner) -> Choice:
+    """What has been learned so far, for deriving and for meeting the target."""
+    supernet = learner.supernet
+    num_classes = supernet.classifier.linear.out_features
+    return choice_from(supernet.space, num_classes, learner.parameters.state_dict(), supernet.widths())
+
+
+def choice_from(
+    space: SearchSpace, num_classes: int, parameters: Mapping[str, Tensor], widths: Sequence[Sequence[int]]
+) -> Choice:
+    """The same from the state of ArchitectureParameters and the widths (blocks, operations)."""
+    betas = [parameters[f"betas.{stage}"].cpu().double() for stage in range(len(space.stages))]
+    return Choice(
+        space=space,
+        num_classes=num_classes,
+        log_alphas=parameters["log_alphas"].cpu().double().numpy(),
+        log_depths=tuple(values.log_softmax(0).numpy() for values in betas),
+        widths=np.array(widths, dtype=np.int64),
+    )
+
+
+def scale_widths(learner: Learner, table: LatencyTable, target_ms: float) -> float:
+    """Elasticity scaling: fit the derived architecture's widths and make them the supernet's.
+
+    Returns the derived architecture's table latency in ms after the fit. Momentum of all channels is kept.
+    """
+    choice = choice_of(learner)
+    fitted = fit_widths(choice.derived(), table, target_ms)
+    learner.supernet.set_widths(choice.best_operations, fitted)
+    look_up(learner, table)
+    return table.architecture_ms(fitted)
+
+
+def look_up(learner: Learner, table: LatencyTable) -> None:
+    """Bring the learner's table latencies up to the supernet's current widths."""
+    learner.table_ms = operations_ms(learner.supernet.space, table, learner.supernet.widths())
+
+
+def route_of(supernet: Supernet, architecture: Architecture) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The operation index of every block of the space (0 for dropped ones) and the depth of every stage."""
+    space = supernet.space
+    operations = [0] * len(space.blocks)
+    for place in architecture.blocks:
+        number = space.first_blocks[place.stage] + place.position
+        operations[number] = space.operation_index(space.blocks[number], place.block)
+    return tuple(operations), tuple(len(blocks) for blocks in architecture.stages)
+
+
+@torch.no_grad()
+def derived_accuracy(
+    supernet: Supernet, architecture: Architecture, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device
+) -> float:
+    """Top-1 in percent of an architecture's path with inherited weights: its widths, one-hot depth, batch statistics.
+
+    The supernet is not changed.
+    """
+    shadow = copy.deepcopy(supernet)
+    operations, depths = route_of(supernet, architecture)
+    shadow.set_widths(operations, architecture)
+    depth_weights = [weights.to(device) for weights in one_hot_depths(supernet.space.depth_choices, depths)]
+    return accuracy(shadow, Path(operations), depth_weights, batches, device)
+
+
+@torch.no_grad()
+def accuracy(
+    supernet: Supernet,
+    path: Path,
+    depth_weights: Sequence[Tensor],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+) -> float:
+    """Top-1 in percent of one path."""
+    correct = total = 0
+    for images, labels in batches:
+        images = images.to(device, memory_format=torch.channels_last)
+        correct += int((supernet(images, path, depth_weights).argmax(1).cpu() == labels).sum())
+        total += len(labels)
+    return 100 * correct / total

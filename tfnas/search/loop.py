@@ -1,0 +1,213 @@
+"""The search, from a configuration to an architecture that meets its target (TF-NAS, algorithm 1).
+
+result = run_search(SearchConfig(target_lat=15))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from tfnas.architecture import Architecture
+from tfnas.data import data_name, loader
+from tfnas.errors import InputError, RunFailed
+from tfnas.latency.measure import prime_allocator, torch_threads
+from tfnas.run import Interruption, RunDirectory, watch_interruption
+from tfnas.search.checkpoint import load_latest, save_checkpoint, saved_checkpoints
+from tfnas.search.conclude import conclude
+from tfnas.search.config import SearchConfig
+from tfnas.search.report import Reporter
+from tfnas.search.schedules import trains_architecture
+from tfnas.search.session import resumed_config, start_session
+from tfnas.search.setup import Setup, prepare
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search returns: the architecture, where the run's files are, and the numbers of `summary.json`."""
+
+    architecture: Architecture
+    run_dir: Path
+    summary: dict[str, Any]
+
+
+def run_search(config: SearchConfig, console: Console | None = None) -> SearchResult:
+    """Search, or go on with the search that `config.resume` names.
+
+    Raises InputError, Infeasible (before anything is written), RunFailed and Interrupted (state saved).
+    """
+    console = console or Console()
+    if config.resume is not None:
+        run, saved = RunDirectory.open(Path(config.resume), console)
+        config = resumed_config(config, saved)
+        setup = prepare(config)
+    else:
+        setup = prepare(config)
+        run = RunDirectory.create(_run_path(config), _effective(setup), console)
+    with _computing(setup), watch_interruption() as interruption:
+        return _Search(setup, run, interruption).run()
+
+
+class _Search:
+    """One process's part of a run: trains a session, reports and saves."""
+
+    def __init__(self, setup: Setup, run: RunDirectory, interruption: Interruption) -> None:
+        self.setup, self.run_dir, self.interruption = setup, run, interruption
+        self.session = start_session(setup)
+        self.saved_at = time.monotonic()
+        self.how_to_resume = f"Resume with: python train_search.py --resume {run.path}"
+
+    def run(self) -> SearchResult:
+        """All epochs that are left, then the conclusion."""
+        try:
+            self._begin()
+            with Reporter(self.session, self.run_dir) as reporter:
+                reporter.announce(self._first_batch())
+                while self.session.epoch < self.setup.schedule.epochs:
+                    self._train_epoch(reporter)
+                    reporter.show_epoch(self.session.finish_epoch(self._held_out_once()))
+                    self._save()
+                    self.interruption.raise_if_asked(self.how_to_resume)
+                architecture, summary = conclude(self.session, self.run_dir, self._held_out_once)
+        except RunFailed as error:
+            raise RunFailed(f"{error}. What was saved before is kept. {self.how_to_resume}") from error
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise RunFailed(self._out_of_memory()) from error
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            raise RunFailed(
+                f"the system refused: {error.strerror or error}{where}. What was saved before is kept. "
+                f"{self.how_to_resume}"
+            ) from error
+        return SearchResult(architecture, self.run_dir.path, summary)
+
+    def _begin(self) -> None:
+        """Stand at the newest readable checkpoint, or save the beginning, which also shows that the disk takes it."""
+        if not saved_checkpoints(self.run_dir.path):
+            (self.run_dir.path / "checkpoints").mkdir(exist_ok=True)
+            self._save()
+            return
+        state, path, problems = load_latest(self.run_dir.path)
+        for problem in problems:
+            self.run_dir.say(f"warning: {problem}; using the one before")
+        self.session.restore(state)
+        self.run_dir.say(f"resumed from {path} (epoch {self.session.epoch + 1}, step {self.session.step})")
+
+    def _train_epoch(self, reporter: Reporter) -> None:
+        session = self.session
+        held_out: Iterator[tuple[Tensor, Tensor]] | None = None
+        waiting = time.perf_counter()
+        for images, labels in self._batches(self.setup.data.weights, turn=session.epoch, first=session.step):
+            start = time.perf_counter()
+            session.spend("data", start - waiting)
+            session.train_weights(images, labels)
+            session.spend("weights", time.perf_counter() - start)
+            if trains_architecture(self.setup.schedule, session.epoch) and session.step % 2 == 0:
+                start = time.perf_counter()
+                held_out = held_out or self._held_out(session.step // 2)
+                session.train_architecture(*next(held_out))
+                session.spend("architecture", time.perf_counter() - start)
+            session.step += 1
+            reporter.show_step()
+            self._save_if_due()
+            waiting = time.perf_counter()
+
+    def _save_if_due(self) -> None:
+        if self.interruption.signal is not None:
+            self._save()
+            self.interruption.raise_if_asked(self.how_to_resume)
+        if time.monotonic() - self.saved_at > 60 * self.setup.config.save_minutes:
+            self._save()
+
+    def _save(self) -> None:
+        start = time.monotonic()
+        save_checkpoint(self.run_dir.path, self.session.state(), self.session.epoch, self.session.step)
+        self.saved_at = time.monotonic()
+        self.session.spend("saving", self.saved_at - start)
+
+    # ---- batches ----------------------------------------------------------------------------------------------
+
+    def _batches(self, images: Any, *, turn: int, first: int = 0, shuffle: bool = True) -> Any:
+        return loader(
+            images,
+            batch_size=self.setup.schedule.batch_size,
+            epoch=turn,
+            seed=self.setup.config.seed,
+            first_batch=first,
+            shuffle=shuffle,
+            workers=self.setup.data.workers,
+        )
+
+    def _held_out(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of the architecture part from number `first` of this epoch on, over and over in new orders."""
+        images, batch_size = self.setup.data.architecture, self.setup.schedule.batch_size
+        per_turn = -(-len(images) // batch_size)
+        turns_per_epoch = -(-len(self.setup.data.weights) // batch_size)  # more than an epoch can need
+        turn, first = divmod(first, per_turn)
+        while True:
+            yield from self._batches(images, turn=self.session.epoch * turns_per_epoch + turn, first=first)
+            turn, first = turn + 1, 0
+
+    def _held_out_once(self) -> Any:
+        return self._batches(self.setup.data.architecture, turn=0, shuffle=False)
+
+    def _first_batch(self) -> tuple[Tensor, Tensor]:
+        for images, labels in self._batches(self.setup.data.weights, turn=self.session.epoch):
+            return self.session.place(images, labels)
+        raise InputError("the weight part holds no image")
+
+    def _out_of_memory(self) -> str:
+        batch_size = self.setup.schedule.batch_size
+        return (
+            f"out of memory at batch size {batch_size}. What was saved before is kept, but a run keeps its batch size: "
+            f"start a new one with a smaller --image_size or --batch_size, for instance --batch_size {batch_size // 2}"
+        )
+
+
+def _run_path(config: SearchConfig) -> Path:
+    if config.run_dir is not None:
+        return Path(config.run_dir)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return Path(config.save) / "-".join(part for part in ("search", config.note, stamp) if part)
+
+
+def _effective(setup: Setup) -> SearchConfig:
+    """The configuration with every default of the space written out."""
+    values = {
+        field.name: getattr(setup.schedule, field.name)
+        for field in dataclasses.fields(setup.schedule)
+        if field.name in {item.name for item in dataclasses.fields(SearchConfig)}
+    }
+    return dataclasses.replace(
+        setup.config,
+        **values,
+        data=data_name(setup.config),
+        space=setup.config.space or setup.space.name,
+        lookup_path=setup.lookup_path,
+        device=str(setup.device),
+    )
+
+
+@contextmanager
+def _computing(setup: Setup) -> Iterator[None]:
+    """Threads, allocator and determinism as configured, for the duration of the search."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if setup.config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        torch.use_deterministic_algorithms(True)
+    prime_allocator()
+    try:
+        with torch_threads(setup.schedule.threads or os.cpu_count() or 1):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -1,0 +1,224 @@
+"""A search under way: the learner, its noise and its place in the schedule, and how all of it is saved and restored."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from tfnas.errors import InputError
+from tfnas.search.checkpoint import State
+from tfnas.search.config import SearchConfig
+from tfnas.search.derive import accuracy, choice_of, look_up, scale_widths
+from tfnas.search.health import depth_entropy, operation_entropy
+from tfnas.search.parameters import ArchitectureParameters
+from tfnas.search.sampling import sample_other_path, sample_path
+from tfnas.search.schedules import temperature, trains_architecture, weight_learning_rate
+from tfnas.search.setup import Setup
+from tfnas.search.steps import ArchitectureStep, Learner, WeightStep, architecture_step, make_learner, weight_step
+from tfnas.supernet import Supernet, align_operations
+
+# What may differ between a run and its resumption: the first changes no result, the second is a way out of a failure.
+RESUMABLE = {"resume", "workers", "print_freq", "save_minutes", "run_dir", "save", "note"}
+RESCUES = {"w_lr", "a_lr", "grad_clip", "threads", "device"}
+
+JUDGED_EPOCHS = 4  # the last epochs, in which a sampled path is judged on the held-out part
+
+
+@dataclass
+class EpochTotals:
+    """Sums over the steps of the epoch so far, from which its averages come."""
+
+    images: int = 0
+    weight_steps: int = 0
+    weight_loss: float = 0.0
+    correct: float = 0.0
+    architecture_steps: int = 0
+    cross_entropy: float = 0.0
+    latency_loss: float = 0.0
+    expected_ms: float = 0.0
+
+    def add_weight_step(self, report: WeightStep, images: int) -> None:
+        """Count a weight step on so many images."""
+        self.images += images
+        self.weight_steps += 1
+        self.weight_loss += report.loss
+        self.correct += report.correct
+
+    def add_architecture_step(self, report: ArchitectureStep) -> None:
+        """Count an architecture step."""
+        self.architecture_steps += 1
+        self.cross_entropy += report.cross_entropy
+        self.latency_loss += report.latency_loss
+        self.expected_ms += report.expected_ms
+
+    def averages(self) -> dict[str, float]:
+        """Means by name; the architecture's only where it was trained."""
+        means = {
+            "weight_loss": self.weight_loss / max(1, self.weight_steps),
+            "path_accuracy": 100 * self.correct / max(1, self.images),
+        }
+        if self.architecture_steps:
+            for name in ("cross_entropy", "latency_loss", "expected_ms"):
+                means[name] = getattr(self, name) / self.architecture_steps
+        return means
+
+
+@dataclass
+class Session:
+    """Where a search stands: `step` weight steps of `epoch` are done."""
+
+    setup: Setup
+    learner: Learner
+    noise: torch.Generator
+    epoch: int = 0
+    step: int = 0
+    totals: EpochTotals = field(default_factory=EpochTotals)
+    history: list[dict[str, float]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    last_probabilities: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def __post_init__(self) -> None:
+        self.last_probabilities = self.learner.parameters.log_alphas.detach().exp().cpu()
+
+    # ---- one step ---------------------------------------------------------------------------------------------
+
+    def train_weights(self, images: Tensor, labels: Tensor) -> None:
+        """A weight step: path 1, and after the warm-up path 2, on a batch of the weight part."""
+        log_alphas = self.learner.parameters.log_alphas
+        paths = [sample_path(log_alphas, self.noise)]
+        if trains_architecture(self.setup.schedule, self.epoch):
+            paths.append(sample_other_path(paths[0], log_alphas.shape[1], self.noise))
+        for group in self.learner.weight_optimizer.param_groups:
+            group["lr"] = weight_learning_rate(self.setup.schedule, self.epoch)
+        report = weight_step(self.learner, *self.place(images, labels), paths)
+        self.totals.add_weight_step(report, len(labels))
+
+    def train_architecture(self, images: Tensor, labels: Tensor) -> None:
+        """An architecture step on a batch of the held-out part."""
+        heat = temperature(self.setup.schedule, self.epoch)
+        report = architecture_step(self.learner, *self.place(images, labels), heat, self.noise)
+        self.totals.add_architecture_step(report)
+
+    def place(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Put a batch where the supernet is, in the layout it computes in."""
+        device = self.setup.device
+        placed = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        return placed, labels.to(device, non_blocking=True)
+
+    def spend(self, phase: str, seconds: float) -> None:
+        """Account for time."""
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+
+    # ---- the end of an epoch ----------------------------------------------------------------------------------
+
+    def finish_epoch(self, held_out: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        """Scale widths if the architecture was trained, judge a sampled path in the last epochs, go on to the next.
+
+        Returns the epoch's numbers, which are kept in `history`.
+        """
+        setup, learner = self.setup, self.learner
+        start = time.perf_counter()
+        entry = {"epoch": float(self.epoch + 1), **self.totals.averages()}
+        if trains_architecture(setup.schedule, self.epoch):
+            probabilities = learner.parameters.log_alphas.detach().exp().cpu()
+            entry["alpha_move"] = float((probabilities - self.last_probabilities).abs().max())
+            entry["temperature"] = temperature(setup.schedule, self.epoch)
+            entry["derived_ms"] = scale_widths(learner, setup.table, setup.target_ms)
+            self.last_probabilities = probabilities
+        choice = choice_of(learner)
+        entry["operation_entropy"], entry["depth_entropy"] = operation_entropy(choice), depth_entropy(choice)
+        if self.epoch >= setup.schedule.epochs - JUDGED_EPOCHS:
+            path = sample_path(learner.parameters.log_alphas, self.noise)
+            depth_weights = learner.parameters.depth_weights()
+            entry["held_out_accuracy"] = accuracy(learner.supernet, path, depth_weights, held_out, setup.device)
+        self.history.append(entry)
+        self.epoch, self.step, self.totals = self.epoch + 1, 0, EpochTotals()
+        self.spend("epoch_ends", time.perf_counter() - start)
+        return entry
+
+    # ---- saving and restoring ---------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """Everything that decides how the search goes on, as plain tensors, numbers and text."""
+        learner, setup = self.learner, self.setup
+        return {
+            "config": dataclasses.asdict(setup.config),
+            "space": setup.space.to_json(),
+            "num_classes": setup.data.num_classes,
+            "data": setup.data.describe(),
+            "table_fingerprint": setup.table.fingerprint,
+            "lookup_path": setup.lookup_path,
+            "target_ms": setup.target_ms,
+            "supernet": learner.supernet.state_dict(),
+            "active": learner.supernet.active_channels(),
+            "parameters": learner.parameters.state_dict(),
+            "weight_optimizer": learner.weight_optimizer.state_dict(),
+            "architecture_optimizer": learner.architecture_optimizer.state_dict(),
+            "noise": self.noise.get_state(),
+            "last_probabilities": self.last_probabilities,
+            "totals": dataclasses.asdict(self.totals),
+            "history": self.history,
+            "seconds": self.seconds,
+        }
+
+    def restore(self, state: State) -> None:
+        """Stand where `state` was taken. Raises InputError when data, table or space are not the same as then."""
+        setup, learner = self.setup, self.learner
+        for name, now in (("data", setup.data.describe()), ("table_fingerprint", setup.table.fingerprint)):
+            if state[name] != now:
+                raise InputError(f"the run cannot go on: its {name.replace('_', ' ')} was {state[name]!r}, now {now!r}")
+        learner.supernet.load_state_dict(state["supernet"])
+        learner.supernet.set_active_channels(state["active"])
+        learner.parameters.load_state_dict(state["parameters"])
+        learner.weight_optimizer.load_state_dict(state["weight_optimizer"])
+        learner.architecture_optimizer.load_state_dict(state["architecture_optimizer"])
+        for group in learner.architecture_optimizer.param_groups:
+            group["lr"] = setup.schedule.a_lr
+        self.noise.set_state(state["noise"])
+        self.last_probabilities = state["last_probabilities"]
+        self.totals = EpochTotals(**state["totals"])
+        self.history, self.seconds = list(state["history"]), dict(state["seconds"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        look_up(learner, setup.table)
+
+
+def start_session(setup: Setup) -> Session:
+    """A search at its beginning, with weights from the configuration's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(setup.config.seed)
+        supernet = Supernet(setup.space, setup.data.num_classes)
+        if setup.schedule.aligned_init:
+            align_operations(supernet)
+    supernet = supernet.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parameters = ArchitectureParameters(setup.space).to(setup.device)
+    learner = make_learner(supernet, parameters, setup.schedule, setup.table, setup.target_ms)
+    look_up(learner, setup.table)
+    return Session(setup, learner, torch.Generator().manual_seed(setup.config.seed))
+
+
+def resumed_config(given: SearchConfig, saved: dict[str, object]) -> SearchConfig:
+    """The configuration to go on with: the saved one, with those given settings that may change.
+
+    Raises InputError for a setting given that differs and may not.
+    """
+    fields = dataclasses.fields(SearchConfig)
+    unknown = sorted(set(saved) - {item.name for item in fields})
+    if unknown:
+        raise InputError(f"the run's config.yaml has unknown settings {unknown}: it is from another version")
+    changed = {}
+    for item in fields:
+        value = getattr(given, item.name)
+        if value == item.default or value == saved.get(item.name, item.default):
+            continue
+        if item.name not in RESUMABLE | RESCUES:
+            raise InputError(
+                f"--{item.name} {value} differs from the run's own {saved.get(item.name)}: a resumed run keeps its "
+                "settings; leave the flag out, or start a new run"
+            )
+        changed[item.name] = value
+    return dataclasses.replace(SearchConfig(**{**saved, "run_dir": None}), **changed)  # type: ignore[arg-type]

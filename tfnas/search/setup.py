@@ -1,0 +1,80 @@
+"""What a search needs, opened and checked before anything is written: space, table, data, device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tfnas.data import ImageData, default_space, open_data
+from tfnas.errors import InputError
+from tfnas.latency import LatencyTable, default_table_path
+from tfnas.latency.meet import check_target
+from tfnas.search.config import SearchConfig
+from tfnas.space import Schedule, SearchSpace
+from tfnas.space_file import space as load_space
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that a search is given."""
+
+    config: SearchConfig
+    space: SearchSpace
+    schedule: Schedule
+    table: LatencyTable
+    lookup_path: str
+    data: ImageData
+    device: torch.device
+
+    @property
+    def target_ms(self) -> float:
+        """The target latency."""
+        return self.config.target_lat
+
+
+def prepare(config: SearchConfig) -> Setup:
+    """Open and check it all.
+
+    Raises InputError for what does not fit together, and Infeasible when the target lies outside the space's range in
+    the table.
+    """
+    device = _device(config.device)
+    space = load_space(config.space or default_space(config))
+    if config.image_size is not None:
+        space = space.at(config.image_size)
+    schedule = config.schedule(space.schedule)
+    table, lookup_path = open_table(config.lookup_path, space)
+    check_target(space, table, config.target_lat)
+    data = open_data(config, image_size=space.image_size, seed=config.seed)
+    return Setup(config, space, schedule, table, lookup_path, data, device)
+
+
+def open_table(lookup_path: str | None, space: SearchSpace) -> tuple[LatencyTable, str]:
+    """The table at a path, or the one shipped for the space, checked against the space; and its path.
+
+    Raises InputError when there is none or when it is for another space.
+    """
+    path = lookup_path or default_table_path(space.name)
+    if path is None:
+        raise InputError(
+            f"no latency table comes with space {space.name}: give one with --lookup_path, "
+            f"or measure one with: python -m tfnas latency build --space {space.name} --out FILE"
+        )
+    table = LatencyTable.load(path)
+    table.check(space)
+    return table, str(path)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {name} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
