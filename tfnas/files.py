@@ -12,11 +12,14 @@ from tfnas.errors import RunFailed
 def write_whole(path: Path, data: bytes | str) -> None:
     """Put the data at `path` by way of a temporary file in the same folder, flushed to disk and renamed.
 
+    Missing folders above it are made.
+
     Raises RunFailed saying what could not be written and why; what stood at `path` before is then untouched.
     """
     raw = data.encode() if isinstance(data, str) else data
     temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(raw)

@@ -224,10 +224,10 @@ def test_fingerprint_follows_the_contents(space):
 
 def test_saving_where_nothing_can_be_written_leaves_nothing(table, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RunFailed, match=r"could not be written to .*table\.json"):
+    with pytest.raises(RunFailed, match=r"cannot write .*table\.json"):
         table.save(tmp_path / "file" / "table.json")
     (tmp_path / "table.json").mkdir()
-    with pytest.raises(RunFailed, match="could not be written"):
+    with pytest.raises(RunFailed, match="cannot write"):
         table.save(tmp_path / "table.json")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "table.json"]
 

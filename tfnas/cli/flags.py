@@ -1,25 +1,26 @@
 """From arguments to a command's typed dataclass: flags, `--config FILE.yaml`, and one clear message for every mistake.
 
-The fields of the dataclass are the flags, their docstrings the help text. Flags keep the field's spelling; `--target-lat` is read as
-`--target_lat`. A field that is true or false also works as a bare flag (`--print_lat`).
+The fields of the dataclass are the flags, their docstrings the help text. Flags keep the field's spelling, and
+`--target-lat` is read as `--target_lat`. A field that is true or false also works as a bare flag (`--print_lat`).
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import difflib
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import jsonargparse
 import yaml
 
 from tfnas.cli.edge import version_text
-from tfnas.cli.help import FlagGroup, PlainHelp
-from tfnas.cli.kinds import Kind, kinds_of
+from tfnas.cli.groups import FlagGroup
+from tfnas.cli.help import PlainHelp
+from tfnas.cli.kinds import kinds_of
 from tfnas.errors import InputError
 
 C = TypeVar("C")
@@ -28,30 +29,32 @@ _OWN_FLAGS = ("help", "version", "config", "print_config")
 _BOOLEANS = ("true", "false", "yes", "no")
 
 
-class FlagParser:
+class FlagParser(Generic[C]):
     """Reads the arguments of one command.
 
-    `groups` must name every field of the dataclass once; `examples` end the help text.
+    `groups` must name every field of the dataclass once; `examples` end the help text, with {command} for the program.
     """
 
     def __init__(
-        self, prog: str, config_class: type[Any], description: str, groups: Sequence[FlagGroup], examples: str
+        self, prog: str, config_class: type[C], description: str, groups: Sequence[FlagGroup], examples: str
     ) -> None:
         self._config_class = config_class
         self._kinds = kinds_of(config_class)
-        assert sorted(name for group in groups for name in group.fields) == sorted(self._kinds), "groups name all fields"
+        grouped = [name for group in groups for name in group.fields]
+        assert sorted(grouped) == sorted(self._kinds), set(grouped) ^ set(self._kinds)
         jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
         self._parser = jsonargparse.ArgumentParser(
             prog=prog,
             usage=f"{prog} [--flag value ...]",
             description=description,
-            epilog=f"examples:\n{examples}",
+            epilog="examples:\n" + examples.format(command=f"python {prog}" if prog.endswith(".py") else prog),
             formatter_class=PlainHelp,
             version=version_text(),
             exit_on_error=False,
             allow_abbrev=False,
         )
-        self._parser.add_argument("--config", action="config", metavar="FILE", help="YAML file of flags and values.")
+        self._parser.add_argument("--config", action="config", metavar="FILE", help="YAML file of settings.")
+        _action_of(self._parser, "--print_config").help = "Print all settings, as --config reads them, and exit."
         for group in groups:
             self._add(group)
 
@@ -62,52 +65,55 @@ class FlagParser:
         for action in section._group_actions:
             action.metavar = self._kinds[action.dest].metavar(action.dest)
 
-    def read(self, arguments: Sequence[str], config_class: type[C]) -> C:
+    def read(self, arguments: Sequence[str]) -> C:
         """The dataclass that the arguments make. Raises InputError saying which flag or file is wrong, and why."""
         tidy = [self._tidy(argument) for argument in arguments]
-        tidy = [_with_value(argument, following, self._kinds) for argument, following in _pairs(tidy)]
-        files = self._check_files(tidy)
+        tidy = [self._with_value(*pair) for pair in itertools.zip_longest(tidy, tidy[1:], fillvalue="--")]
+        for path in _values_of("--config", tidy):
+            self._check_file(path)
         try:
             values = self._parser.parse_args(tidy)
         except argparse.ArgumentError as error:
-            self._explain(str(error), tidy, files)
-        names = [item.name for item in dataclasses.fields(self._config_class)]
-        return config_class(**{name: values[name] for name in names})
+            self._explain(str(error), tidy)
+        return self._config_class(**{name: values[name] for name in self._kinds})
 
     def _tidy(self, argument: str) -> str:
-        """The argument with its flag in underscores. Raises InputError for an unknown flag."""
+        """The argument, a flag in underscores. Raises InputError for an unknown flag."""
         if not argument.startswith("--"):
             return argument
         flag, equals, value = argument.partition("=")
         name = flag[2:].replace("-", "_")
         if name not in self._kinds and name not in _OWN_FLAGS:
-            raise InputError(f"unknown flag {flag}{self._suggestion(name, '--')}; --help lists all")
+            raise InputError(f"unknown flag {flag}{self._suggestion(name, '--')}; --help lists all flags")
         return f"--{name}{equals}{value}"
 
+    def _with_value(self, argument: str, following: str) -> str:
+        """A flag that may stand alone, with the value that this means."""
+        kind = self._kinds.get(argument[2:])
+        stands_alone = kind is not None and kind.type is bool and following.lower() not in _BOOLEANS
+        return f"{argument}=true" if stands_alone else argument
+
     def _suggestion(self, name: str, prefix: str = "") -> str:
-        close = difflib.get_close_matches(name, [*self._kinds, *_OWN_FLAGS], 1, cutoff=0.5)
+        close = difflib.get_close_matches(name, [*self._kinds, *_OWN_FLAGS], 1)
         return f" (did you mean {prefix}{close[0]}?)" if close else ""
 
-    def _check_files(self, arguments: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        """The contents of the --config files by path. Raises InputError for what is no mapping of known fields."""
-        files = {path: _read_yaml(path) for path in _values_of("--config", arguments)}
-        for path, document in files.items():
-            for name in document:
-                if name not in self._kinds:
-                    raise InputError(f"{path}: unknown field {name!r}{self._suggestion(str(name))}; --help lists all")
-        return files
+    def _check_file(self, path: str) -> None:
+        """Raise InputError unless the file is a mapping of fields to values of their kinds."""
+        for name, value in _read_yaml(path).items():
+            kind = self._kinds.get(name)
+            if kind is None:
+                raise InputError(f"{path}: unknown field {name!r}{self._suggestion(str(name))}; --help lists all flags")
+            if not kind.accepts(value):
+                raise InputError(f"{path}: {name} must be {kind.words}, got {value!r}")
 
-    def _explain(self, message: str, arguments: Sequence[str], files: Mapping[str, Mapping[str, Any]]) -> NoReturn:
-        """Say in our words what the parser found wrong. Raises InputError."""
-        field = re.match(r'Parser key "(\w+)":', message)
-        if field is not None and field[1] in self._kinds:
-            name, kind = field[1], self._kinds[field[1]]
-            given = _values_of(f"--{name}", arguments)
-            path = next((path for path, document in files.items() if name in document), None)
-            if path is not None and not _is(kind, files[path][name]):
-                raise InputError(f"{path}: {name} must be {kind.words}, got {files[path][name]!r}")
-            raise InputError(f"--{name} must be {kind.words}, got {given[-1] if given else 'nothing'!r}")
-        missing = re.search(r'"(\w+)"', message) if "required" in message else None
+    def _explain(self, message: str, arguments: Sequence[str]) -> NoReturn:
+        """Say in our words what the parser found wrong on the command line. Raises InputError."""
+        wrong = re.match(r'Parser key "(\w+)":', message)
+        if wrong is not None and wrong[1] in self._kinds:
+            name = wrong[1]
+            given = _values_of(f"--{name}", arguments)[-1]
+            raise InputError(f"--{name} must be {self._kinds[name].words}, got {given!r}")
+        missing = re.search(r"arguments are required: (.*)", message)
         if missing is not None:
             raise InputError(f"--{missing[1]} must be given; --help says more")
         lonely = re.match(r"argument (--\w+): expected", message)
@@ -117,3 +123,25 @@ class FlagParser:
         if stray is not None:
             raise InputError(f"unexpected argument {stray[1]!r}: write --flag value; --help lists all flags")
         raise InputError(f"{' '.join(message.split())}; --help says more")
+
+
+def _action_of(parser: argparse.ArgumentParser, flag: str) -> argparse.Action:
+    return parser._option_string_actions[flag]
+
+
+def _values_of(flag: str, arguments: Sequence[str]) -> list[str]:
+    """The values given to a flag, as `--flag value` or `--flag=value`."""
+    joined = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{flag}=")]
+    return [following for argument, following in itertools.pairwise(arguments) if argument == flag] + joined
+
+
+def _read_yaml(path: str) -> dict[Any, Any]:
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the --config file {path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"the --config file {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise InputError(f"the --config file {path} must hold lines like `target_lat: 15`, got {document!r:.60}")
+    return document

@@ -1,34 +1,22 @@
-"""How `--help` looks: a flag, what it means, its default where there is one to tell; groups that answer questions."""
+"""How `--help` looks: a flag, what it means, its default where there is one to tell."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 
 import jsonargparse
-
-_SILENT_DEFAULTS = (None, False, "", argparse.SUPPRESS)
-
-
-@dataclass(frozen=True)
-class FlagGroup:
-    """A heading of the help text, the fields of the command's dataclass under it, and a line on all of them."""
-
-    title: str
-    fields: tuple[str, ...]
-    description: str | None = None
 
 
 class PlainHelp(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Without types and without defaults that say nothing; the examples at the end keep their lines."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30)
+        super().__init__(prog, max_help_position=30)  # type: ignore[no-untyped-call]
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        silent = action.default in _SILENT_DEFAULTS or "Default:" in text
-        return text if silent else f"{text} (default: %(default)s)"
+        says_nothing = action.default is None or action.default is False or action.default in ("", argparse.SUPPRESS)
+        return text if says_nothing or "Default:" in text else f"{text} (default: %(default)s)"
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         names = ", ".join(action.option_strings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ _METAVARS = {int: "N", float: "X", bool: "[true|false]"}
 
 @dataclass(frozen=True)
 class Kind:
-    """The type of a field without its `| None`: one of bool, int, float and str; `choices` where it is a Literal."""
+    """The type of a field: one of bool, int, float and str; `choices` where it is a Literal; or None, if `optional`."""
 
     type: type[Any]
+    optional: bool
     choices: tuple[str, ...] = ()
 
     @property
@@ -29,6 +31,17 @@ class Kind:
             return "{" + ",".join(self.choices) + "}"
         return _METAVARS.get(self.type, name.rpartition("_")[2].upper())
 
+    def accepts(self, value: object) -> bool:
+        """Whether a value read from YAML will do: whole numbers pass as numbers, true and false as nothing else."""
+        if value is None:
+            return self.optional
+        if self.choices:
+            return value in self.choices
+        if self.type is float and isinstance(value, str):  # YAML reads 1e-5, without a point, as text
+            return re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) is not None
+        accepted = (int, float) if self.type is float else (self.type,)
+        return isinstance(value, accepted) and isinstance(value, bool) == (self.type is bool)
+
 
 def kinds_of(config_class: type[Any]) -> dict[str, Kind]:
     """The kind of every field of a dataclass."""
@@ -36,8 +49,9 @@ def kinds_of(config_class: type[Any]) -> dict[str, Kind]:
 
 
 def _kind(hint: Any) -> Kind:
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+    optional = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    if optional:
         (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
     if typing.get_origin(hint) is Literal:
-        return Kind(str, typing.get_args(hint))
-    return Kind(hint)
+        return Kind(str, optional, typing.get_args(hint))
+    return Kind(hint, optional)

@@ -13,7 +13,6 @@ import difflib
 import hashlib
 import json
 import os
-from itertools import accumulate
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,10 +21,11 @@ from numpy.typing import NDArray
 
 from tfnas.architecture import Architecture, Block
 from tfnas.errors import InputError
+from tfnas.files import write_whole
 from tfnas.latency.authors import read_authors_table
 from tfnas.latency.contents import TableContents
 from tfnas.latency.keys import base_keys, latency_key, shallowest_architecture, without_classes
-from tfnas.latency.table_file import read_json, table_to_json, write_json
+from tfnas.latency.table_file import read_json, table_to_json, to_text
 from tfnas.space import BlockPlace, SearchSpace
 
 _LARGEST_FILE = 64 * 2**20
@@ -77,7 +77,7 @@ class LatencyTable:
 
         Raises InputError for the authors' tables, which do not say what ours must, and RunFailed on a full disk.
         """
-        write_json(table_to_json(self.contents), Path(path))
+        write_whole(Path(path), to_text(table_to_json(self.contents)))
 
     # ---- identity ---------------------------------------------------------------------------------------------
 
@@ -123,11 +123,12 @@ class LatencyTable:
             curves = [self.widths_ms(block, place.input_size) for block in _choices(space, place)]
             lowest[place.stage].append(min(float(curve.min()) for curve in curves))
             highest[place.stage].append(max(float(curve.max()) for curve in curves))
-        low = high = self.base_ms
+        low: list[float] = []
+        high: list[float] = []
         for stage, depths in enumerate(space.depth_choices):
-            low += min(list(accumulate(lowest[stage], initial=0.0))[depth] for depth in depths)
-            high += max(list(accumulate(highest[stage], initial=0.0))[depth] for depth in depths)
-        return low, high
+            low += min((lowest[stage][:depth] for depth in depths), key=sum)
+            high += max((highest[stage][:depth] for depth in depths), key=sum)
+        return self.base_ms + sum(low), self.base_ms + sum(high)  # in the order in which architecture_ms adds
 
     def bounds_text(self, space: SearchSpace) -> str:
         """For messages: the range of the space in this table, and what bounds it."""

@@ -1,4 +1,4 @@
-"""Our JSON form of a latency table: written whole or not at all, and checked field by field when read."""
+"""Our JSON form of a latency table, checked field by field when read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 import re
 import tempfile
 from collections.abc import Mapping
@@ -54,30 +53,7 @@ def check_writable(path: Path) -> None:
         raise RunFailed(f"the latency table could not be written to {path}: {error}") from error
 
 
-def write_json(document: Mapping[str, Any], path: Path) -> None:
-    """Write a document whole or not at all: temporary file beside it, fsync, rename.
-
-    Raises RunFailed naming the file.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            file.write(_to_text(document))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise RunFailed(f"the latency table could not be written to {path}: {error}") from error
-
-
-def _to_text(document: Mapping[str, Any]) -> str:
+def to_text(document: Mapping[str, Any]) -> str:
     """JSON with one line for every entry of the two upper levels: a block a line, so that versions can be compared."""
     entries = []
     for name, value in document.items():

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
 
-from tfnas.nn import Counts, Network
-from tfnas.nn.counting import count_by_part
+from tfnas.latency.keys import shallowest_architecture
+from tfnas.nn import Counts
+from tfnas.nn.counting import block_counts, part_counts
 from tfnas.search.sampling import sample_other_path, sample_path
 from tfnas.search.session import Session
 from tfnas.search.steps import architecture_loss, weight_loss
@@ -19,32 +20,28 @@ from tfnas.space import SearchSpace
 
 def count_range(space: SearchSpace, num_classes: int) -> tuple[Counts, Counts]:
     """Smallest and largest parameters and MACs over all operations, widths and depths (each by itself)."""
-    bounds = []
+    parts = part_counts(shallowest_architecture(space, num_classes))
+    fixed = [counts for name, counts in parts.items() if not name.startswith("stage")]
+    ends = []
     for end, best in ((0, min), (1, max)):
-        networks = [_uniform_counts(space, operation, end, num_classes) for operation in range(len(space.operations))]
-        params = _best_total(space, [{k: v.params for k, v in counts.items()} for counts in networks], best)
-        macs = _best_total(space, [{k: v.macs for k, v in counts.items()} for counts in networks], best)
-        bounds.append(Counts(params, macs))
-    return bounds[0], bounds[1]
+        blocks = [
+            [
+                block_counts(space.block(place, operation, space.width_range(place, operation)[end]), place.input_size)
+                for operation in space.operations
+            ]
+            for place in space.blocks
+        ]
+        params = _best_total(space, [[counts.params for counts in row] for row in blocks], best)
+        macs = _best_total(space, [[counts.macs for counts in row] for row in blocks], best)
+        ends.append(Counts(params + sum(part.params for part in fixed), macs + sum(part.macs for part in fixed)))
+    return ends[0], ends[1]
 
 
-def _uniform_counts(space: SearchSpace, operation: int, end: int, num_classes: int) -> dict[str, Counts]:
-    """Counts by part of the deepest network of one operation, at its smallest (end 0) or largest (1) widths."""
-    widths = [space.width_range(place, space.operations[operation])[end] for place in space.blocks]
-    depths = [stage.blocks for stage in space.stages]
-    architecture = space.architecture([operation] * len(widths), depths, widths, num_classes)
-    with torch.device("meta"):
-        network = Network(architecture)
-    return count_by_part(network, space.image_size)
-
-
-def _best_total(space: SearchSpace, networks: list[dict[str, int]], best: Callable[..., int]) -> int:
-    """The best choice of operations and depths when every part counts by itself."""
-    blocks = {f"stage{place.stage + 1}.{place.position}" for place in space.blocks}
-    total = sum(value for name, value in networks[0].items() if name not in blocks)
-    for stage, depths in enumerate(space.depth_choices, 1):
-        per_block = [best(counts[f"stage{stage}.{position}"] for counts in networks) for position in range(max(depths))]
-        reached = list(accumulate(per_block, initial=0))
+def _best_total(space: SearchSpace, values: list[list[int]], best: Callable[[Iterable[int]], int]) -> int:
+    """The best choice of operations (of each block's row) and depths when every block counts by itself."""
+    total = 0
+    for stage, first, depths in zip(space.stages, space.first_blocks, space.depth_choices, strict=True):
+        reached = list(accumulate((best(row) for row in values[first : first + stage.blocks]), initial=0))
         total += best(reached[depth] for depth in depths)
     return total
 

@@ -1,0 +1,166 @@
+"""From arguments to a dataclass: what is accepted, what is refused, and in which words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from tfnas.cli.flags import FlagParser
+from tfnas.cli.groups import FlagGroup
+from tfnas.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Of a made-up command."""
+
+    path: str
+    """Where it is."""
+    count: int | None = None
+    """How many. Default: all."""
+    rate: float = 0.5
+    """How fast, 100 % at most."""
+    kind: Literal["plain", "fancy"] = "plain"
+    """Which kind."""
+    print_lat: bool = False
+    """Whether to time."""
+    quick: bool | None = None
+    """Whether to hurry."""
+    seed: int = 0
+    """Where randomness starts."""
+
+
+def read(*arguments):
+    groups = (
+        FlagGroup("input", ("path", "kind", "count")),
+        FlagGroup("how", ("rate", "print_lat", "quick", "seed"), "All of these can stay."),
+    )
+    return FlagParser("made_up.py", Settings, "What it does.", groups, "  {command} --path x").read(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], {}),
+        (["--count", "3", "--rate=1e-5"], {"count": 3, "rate": 1e-5}),
+        (["--rate", "-5"], {"rate": -5.0}),
+        (["--count", "3", "--count", "4"], {"count": 4}),
+        (["--count", "null"], {"count": None}),
+        (["--kind", "fancy"], {"kind": "fancy"}),
+        (["--print_lat"], {"print_lat": True}),
+        (["--print_lat", "--count", "3"], {"print_lat": True, "count": 3}),
+        (["--print_lat", "false"], {"print_lat": False}),
+        (["--print_lat=true", "--quick", "False"], {"print_lat": True, "quick": False}),
+        (["--print-lat", "--quick"], {"print_lat": True, "quick": True}),
+    ],
+)
+def test_accepted(arguments, expected):
+    assert read("--path", "p", *arguments) == Settings(path="p", **expected)
+
+
+@pytest.mark.parametrize("text", ["123", "1e5", "null", "true", "{a: 1}", "[x", "a=b", "2020-01-01"])
+def test_text_stays_text(text):
+    assert read("--path", text).path == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--counts", "3"], r"unknown flag --counts \(did you mean --count\?\); --help"),
+        (["--print-lats"], r"unknown flag --print-lats \(did you mean --print_lat\?\)"),
+        (["--wholly_else=3"], "unknown flag --wholly_else; --help"),
+        (["--coun", "3"], "unknown flag --coun"),
+        (["--count", "three"], "--count must be a whole number, got 'three'"),
+        (["--count=3.5"], "--count must be a whole number, got '3.5'"),
+        (["--count", "3", "--count", "x"], "--count must be a whole number, got 'x'"),
+        (["--rate", "fast"], "--rate must be a number, got 'fast'"),
+        (["--kind", "fany"], "--kind must be one of plain, fancy, got 'fany'"),
+        (["--print_lat=maybe"], "--print_lat must be true or false, got 'maybe'"),
+        (["--count"], "--count needs a value"),
+        (["stray"], "unexpected argument 'stray': write --flag value"),
+        (["--print_lat", "maybe"], "unexpected argument 'maybe'"),
+    ],
+)
+def test_refused(arguments, message):
+    with pytest.raises(InputError, match=message) as refusal:
+        read("--path", "p", *arguments)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_required_flag():
+    with pytest.raises(InputError, match="^--path must be given; --help says more$"):
+        read("--count", "3")
+
+
+def test_config_files_and_flags(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("path: there\nrate: 1e-3\nprint_lat: true\nquick: no\ncount: null\n")
+    assert read("--config", str(file)) == Settings(path="there", rate=1e-3, print_lat=True, quick=False)
+    assert read("--config", str(file), "--rate", "2", "--path=here").path == "here"
+    assert read("--config", str(file), "--rate", "2").rate == 2.0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("count: three", r"settings\.yaml: count must be a whole number, got 'three'"),
+        ("count: 3.5", "count must be a whole number, got 3.5"),
+        ("count: true", "count must be a whole number, got True"),
+        ("count: '3'", "count must be a whole number, got '3'"),
+        ("path: 3", "path must be text, got 3"),
+        ("path: [a]", r"path must be text, got \['a'\]"),
+        ("rate: fast", "rate must be a number, got 'fast'"),
+        ("rate: null", "rate must be a number, got None"),
+        ("kind: fany", "kind must be one of plain, fancy, got 'fany'"),
+        ("print_lat: 1", "print_lat must be true or false, got 1"),
+        ("counts: 3", r"settings\.yaml: unknown field 'counts' \(did you mean count\?\)"),
+        ("config: other.yaml", "unknown field 'config'"),
+        ("3: 4", "unknown field 3"),
+        ("path: [", r"settings\.yaml is not YAML"),
+        ("- path", "must hold lines like"),
+        ("", "must hold lines like"),
+        ("!!python/object/apply:os.getcwd []", "is not YAML: could not determine a constructor"),
+    ],
+)
+def test_config_files_refused(tmp_path, text, message):
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    for arguments in (["--config", str(file)], [f"--config={file}"]):
+        with pytest.raises(InputError, match=message) as refusal:
+            read("--path", "p", *arguments)
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_config_file(tmp_path):
+    with pytest.raises(InputError, match=r"the --config file .*none\.yaml cannot be read"):
+        read("--path", "p", "--config", str(tmp_path / "none.yaml"))
+
+
+def test_print_config_can_be_read_back(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        read("--path", "p", "--rate", "0.25", "--print_lat", "--print_config")
+    file = tmp_path / "settings.yaml"
+    file.write_text(capsys.readouterr().out)
+    assert read("--config", str(file)) == Settings(path="p", rate=0.25, print_lat=True)
+
+
+def test_help(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit, match="0"):
+        read("--help")
+    text = capsys.readouterr().out
+    assert "usage: made_up.py [--flag value ...]" in text
+    assert text.index("input:") < text.index("--path") < text.index("how:") < text.index("--rate X")
+    assert "How fast, 100 % at most. (default: 0.5)" in text
+    assert "How many. Default: all.\n" in text
+    assert "Where randomness starts. (default: 0)" in text
+    assert "--kind {plain,fancy}" in text
+    assert "examples:\n  python made_up.py --path x" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_groups_must_name_every_field():
+    with pytest.raises(AssertionError, match="seed"):
+        FlagParser("made_up.py", Settings, "", (FlagGroup("all", ("path", "kind", "count")),), "")

@@ -1,0 +1,36 @@
+"""A search small enough for tests: 8 px digits, a tiny space as a YAML file, a made-up table."""
+
+from __future__ import annotations
+
+import random
+
+import yaml
+from tiny import tiny_contents, tiny_space
+
+from tfnas.latency import LatencyTable
+from tfnas.search import SearchConfig
+
+
+def write_inputs(folder, **changes):
+    """Write space and table; returns the flags that name them."""
+    space = tiny_space(**changes)
+    document = space.to_json()
+    document["schedule"] = {"epochs": 3, "warmup_epochs": 1, "batch_size": 96, "w_lr": 0.05, "threads": 1}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(document))
+    LatencyTable(tiny_contents(space, random.Random(3))).save(folder / "table.json")
+    return {"space": str(folder / "tiny.yaml"), "lookup_path": str(folder / "table.json")}
+
+
+def middle_ms(inputs):
+    """A target in the middle of the space's range."""
+    from tfnas.space_file import space
+
+    low, high = LatencyTable.load(inputs["lookup_path"]).range_ms(space(inputs["space"]))
+    return (low + high) / 2
+
+
+def small_config(folder, name, **changes):
+    """The configuration of a run in `folder/name`, which saves after every step."""
+    inputs = write_inputs(folder)
+    settings = {"target_lat": middle_ms(inputs), "seed": 4, "device": "cpu", "save_minutes": 1e-9, **inputs}
+    return SearchConfig(run_dir=str(folder / name), **{**settings, **changes})

@@ -1,0 +1,50 @@
+"""`python parsing_model.py --model_path RUN_DIR`: write out and show what a search found (also `tfnas parse`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tfnas.cli.edge import run_command
+from tfnas.cli.groups import FlagGroup
+
+_EXAMPLES = """\
+  {command} --model_path runs/search-20250131-120000 --print_lat
+      show the network of a run and time it on this machine
+  {command} --model_path searched_model_EE.pth.tar --lookup_path latency_gpu.pkl --save_path model.config
+      a search checkpoint of the TF-NAS authors' program
+  {command} --model_path model.config --num_classes 10
+      the same network for 10 classes"""
+
+
+_GROUPS = (
+    FlagGroup("what to read and write", ("model_path", "save_path")),
+    FlagGroup("what to hold it against", ("lookup_path", "print_lat", "device", "seed")),
+    FlagGroup("what the file does not say, or to change", ("space", "image_size", "num_classes")),
+)
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "parsing_model.py") -> int:
+    """Run the command on `argv` (default: the process's arguments) and return the exit status."""
+    return run_command(prog, lambda arguments: _parse(prog, arguments), argv)
+
+
+def _parse(prog: str, arguments: Sequence[str]) -> None:
+    from rich.console import Console
+
+    from tfnas.cli.flags import FlagParser
+    from tfnas.parse import ParseConfig, parse_model, print_report, print_timings, time_here, write_files
+
+    description = "Write the architecture that a search found as JSON, show its stages and blocks, and what they cost."
+    config = FlagParser(prog, ParseConfig, description, _GROUPS, _EXAMPLES).read(arguments)
+    parsed = parse_model(
+        config.model_path,
+        lookup_path=config.lookup_path,
+        space=config.space,
+        image_size=config.image_size,
+        num_classes=config.num_classes,
+    )
+    written = write_files(parsed, config.save_path)
+    console = Console()
+    print_report(console, parsed, written)
+    if config.print_lat:
+        print_timings(console, time_here(parsed, config.device, config.seed))

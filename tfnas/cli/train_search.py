@@ -1,0 +1,56 @@
+"""`python train_search.py --target_lat 15`: search an architecture that meets a latency (also `tfnas search`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tfnas.cli.edge import run_command
+from tfnas.cli.groups import FlagGroup
+
+_EXAMPLES = """\
+  {command} --target_lat 15
+      search on the embedded handwritten digits, two minutes on a laptop
+  {command} --img_root DIR --train_list train.txt --val_list val.txt \\
+    --lookup_path latency_gpu.pkl --target_lat 15
+      the authors' search on lists of ImageNet-100 images
+  {command} --data folder --img_root DIR --space my_space.yaml \\
+    --lookup_path my_table.json --target_lat 40
+      your own images, one folder per class, in your own space
+  {command} --resume runs/search-20250131-120000
+      go on with an interrupted run"""
+
+
+_GROUPS = (
+    FlagGroup("what to meet", ("target_lat", "lookup_path", "space")),
+    FlagGroup(
+        "what to search on",
+        ("data", "img_root", "train_list", "val_list", "val_ratio", "image_size", "num_classes", "class_names"),
+    ),
+    FlagGroup("the run", ("save", "note", "run_dir", "resume", "seed", "save_minutes", "print_freq")),
+    FlagGroup("the machine", ("device", "threads", "workers", "deterministic")),
+    FlagGroup(
+        "schedule of the weights",
+        ("epochs", "warmup_epochs", "batch_size", "w_lr", "w_mom", "w_wd", "grad_clip", "aligned_init"),
+        "Default of each: the search space's own.",
+    ),
+    FlagGroup(
+        "schedule of the architecture",
+        ("a_lr", "a_wd", "a_beta1", "a_beta2", "T", "T_decay", "lambda_lat"),
+        "Default of each: the search space's own.",
+    ),
+)
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "train_search.py") -> int:
+    """Run the command on `argv` (default: the process's arguments) and return the exit status."""
+    return run_command(prog, lambda arguments: _search(prog, arguments), argv)
+
+
+def _search(prog: str, arguments: Sequence[str]) -> None:
+    from tfnas.cli.flags import FlagParser
+    from tfnas.search.config import SearchConfig
+    from tfnas.search.loop import run_search
+
+    description = "Search for the most promising network whose latency in a table is 99.5 to 100 % of a target."
+    parser = FlagParser(prog, SearchConfig, description, _GROUPS, _EXAMPLES)
+    run_search(parser.read(arguments))

@@ -1,0 +1,142 @@
+"""Search checkpoints of the TF-NAS authors' program (`searched_model_EE.pth.tar`), read without running anything.
+
+Such a file is a dict of `state_dict` (all weights at maximum width, `log_alphas` per block, `betas` per stage) and
+`mc_mask_dddict` ([stage][block][operation index] -> 0/1 tensor of the maximum width). PyTorch's zip form and the older
+one both load.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tfnas.errors import InputError
+from tfnas.latency.choice import Choice
+from tfnas.space import SearchSpace
+from tfnas.supernet import Supernet
+
+_MASKS = "mc_mask_dddict"
+_PREFIX = "module."
+
+
+def load_plain(path: Path) -> Any:
+    """What torch.save wrote, on the CPU, if it is tensors, numbers, text and containers.
+
+    Raises InputError for a file that is damaged or holds anything else; nothing in it is run.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # on pickle protocols: what follows from them is an error
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (
+        *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError),
+        *(LookupError, AttributeError, AssertionError, OverflowError, MemoryError, struct.error),
+    ) as error:
+        raise InputError(
+            f"{path} is no readable checkpoint: it is damaged, or it holds other things than tensors, numbers, text "
+            "and containers, which are refused because loading them could run code"
+        ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class AuthorsSearch:
+    """A search checkpoint of the authors' program: `state` without the prefix `module.`, and the masks of widths."""
+
+    source: str
+    state: Mapping[str, Tensor]
+    masks: Mapping[str, Mapping[str, Mapping[int, Tensor]]]
+
+    @classmethod
+    def from_document(cls, document: Any, source: str) -> AuthorsSearch:
+        """The checkpoint in what `load_plain` gave. Raises InputError saying what is missing."""
+        if not isinstance(document, dict) or not isinstance(document.get("state_dict"), dict):
+            raise InputError(f"{source} is not a search checkpoint: it holds no state_dict")
+        if not isinstance(document.get(_MASKS), dict):
+            raise InputError(
+                f"{source} is not a search checkpoint: it holds no {_MASKS}. "
+                "A trained network's architecture is in the model.config that it was trained with: give that"
+            )
+        state = {str(name).removeprefix(_PREFIX): value for name, value in document["state_dict"].items()}
+        for name, value in state.items():
+            if not isinstance(value, Tensor):
+                raise InputError(f"{source}: state_dict entry {name} is a {type(value).__name__}, not a tensor")
+        return cls(source, state, document[_MASKS])
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the classifier."""
+        return len(self._tensor("classifier.linear.bias"))
+
+    def choice(self, space: SearchSpace) -> Choice:
+        """What the search had learned. Raises InputError where the file is not for this space."""
+        try:
+            return Choice(
+                space=space,
+                num_classes=self.num_classes,
+                log_alphas=np.array(
+                    [_log_probabilities(self._tensor(f"{place.name}.log_alphas")) for place in space.blocks]
+                ),
+                log_depths=tuple(
+                    _log_probabilities(self._tensor(f"stage{number}.betas"))
+                    for number in range(1, len(space.stages) + 1)
+                ),
+                widths=np.array([[len(active) for active in row] for row in self.active_channels(space)]),
+            )
+        except ValueError as error:  # InputError among them; numpy's for rows of different lengths
+            raise InputError(f"{self.source} is not of space {space.name}: {error}") from error
+
+    def active_channels(self, space: SearchSpace) -> list[list[Tensor]]:
+        """Indices of the active channels of every operation: [blocks][operations]."""
+        rows = []
+        for place in space.blocks:
+            stage, block = place.name.split(".")
+            masks = [self._mask(stage, block, index) for index, _ in enumerate(space.operations)]
+            rows.append([mask.flatten().nonzero().flatten() for mask in masks])
+        return rows
+
+    def load_into(self, supernet: Supernet) -> None:
+        """Give a supernet these weights and active channels. Raises InputError naming what does not fit its space."""
+        for name, parameter in supernet.state_dict().items():
+            found = self._tensor(name)
+            if found.shape != parameter.shape:
+                raise InputError(
+                    f"{self.source} is not of space {supernet.space.name}: {name} has the shape {tuple(found.shape)}, "
+                    f"the supernet's has {tuple(parameter.shape)}"
+                )
+        supernet.load_state_dict({name: self.state[name] for name in supernet.state_dict()})
+        supernet.set_active_channels(self.active_channels(supernet.space))
+
+    def _tensor(self, name: str) -> Tensor:
+        if name not in self.state:
+            raise InputError(f"state_dict has no {name}")
+        return self.state[name]
+
+    def _mask(self, stage: str, block: str, index: int) -> Tensor:
+        try:
+            mask = self.masks[stage][block][index]
+        except (LookupError, TypeError) as error:
+            raise InputError(f"{_MASKS} has no entry {stage}, {block}, {index}") from error
+        if not isinstance(mask, Tensor) or not ((mask == 0) | (mask == 1)).all():
+            raise InputError(f"{_MASKS} at {stage}, {block}, {index} must be a tensor of zeros and ones")
+        return mask
+
+
+def read_search_checkpoint(path: Path) -> AuthorsSearch:
+    """Read a `searched_model_EE.pth.tar`. Raises InputError when it is damaged, unsafe or something else."""
+    return AuthorsSearch.from_document(load_plain(path), str(path))
+
+
+def _log_probabilities(values: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The vector as log-probabilities: theirs are up to rounding already, except for betas before the first step."""
+    return np.asarray(values.double().flatten().log_softmax(0))

@@ -1,0 +1,28 @@
+"""What a search found: read from whatever holds it, priced, written out, shown.
+
+parsed = parse_model("runs/search-20250131-120000")
+parsed.architecture, parsed.table_ms, parsed.target_ms
+"""
+
+from __future__ import annotations
+
+from tfnas.parse.config import ParseConfig
+from tfnas.parse.parsed import Parsed, Part, parse_model
+from tfnas.parse.report import print_report, print_timings
+from tfnas.parse.source import Source, read_source
+from tfnas.parse.timing import NetworkTiming, time_here
+from tfnas.parse.writing import write_files
+
+__all__ = [
+    "NetworkTiming",
+    "ParseConfig",
+    "Parsed",
+    "Part",
+    "Source",
+    "parse_model",
+    "print_report",
+    "print_timings",
+    "read_source",
+    "time_here",
+    "write_files",
+]

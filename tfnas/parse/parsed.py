@@ -1,0 +1,211 @@
+"""An architecture with what it costs: parameters, MACs and table milliseconds, part by part and in all."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tfnas.architecture import Architecture, Block, Conv, output_size
+from tfnas.errors import InputError
+from tfnas.latency import LatencyTable, default_table_path
+from tfnas.nn import Counts, Network, count
+from tfnas.parse.source import Source, read_source
+from tfnas.space import SearchSpace
+from tfnas.space_file import space as load_space
+from tfnas.space_file import space_names
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a network: `label` names its place, `layer` is its description (None: the classifier).
+
+    `counts` are of one image; `table_ms` is None where the table does not tell it apart, or there is no table.
+    """
+
+    label: str
+    layer: Conv | Block | None
+    in_channels: int
+    out_channels: int
+    input_size: int
+    counts: Counts
+    table_ms: float | None
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """An architecture, where it was found, what it costs, and notes that a user should read."""
+
+    architecture: Architecture
+    source: Source
+    parts: tuple[Part, ...]
+    counts: Counts
+    table: LatencyTable | None
+    notes: tuple[str, ...]
+
+    @property
+    def target_ms(self) -> float | None:
+        """The search's target in milliseconds; None where it is not known."""
+        return self.source.target_ms
+
+    @property
+    def table_ms(self) -> float | None:
+        """The network's latency in the table, in milliseconds per batch; None without a table."""
+        return None if self.table is None else self.table.architecture_ms(self.architecture)
+
+    @property
+    def error_percent(self) -> float | None:
+        """Table latency minus target, in percent of the target; None where either is not known."""
+        if self.table_ms is None or self.target_ms is None:
+            return None
+        return 100 * (self.table_ms / self.target_ms - 1)
+
+
+def parse_model(
+    path: str | os.PathLike[str],
+    *,
+    lookup_path: str | os.PathLike[str] | None = None,
+    space: str | None = None,
+    image_size: int | None = None,
+    num_classes: int | None = None,
+) -> Parsed:
+    """Read a run directory, a checkpoint of a search (ours or the authors') or an architecture file, and price it.
+
+    The table is the one at `lookup_path`, else the search's own, else the one shipped for the space, if it fits.
+    `space` (a name or a YAML file) is what the network must be of; `image_size` and `num_classes` replace what was
+    found. Raises InputError naming the file and what is wrong with it.
+    """
+    named_space = None if space is None else _named_space(space, image_size)
+    source = read_source(Path(path), named_space)
+    found = source.architecture
+    architecture = dataclasses.replace(
+        found, image_size=image_size or found.image_size, num_classes=num_classes or found.num_classes
+    )
+    if named_space is not None:
+        _check_of_space(architecture, named_space, str(path))
+    table, notes = _choose_table(architecture, source, lookup_path, space)
+    with torch.device("meta"):  # counting needs no weights
+        network = Network(architecture)
+    return Parsed(
+        architecture=architecture,
+        source=source if architecture == found else dataclasses.replace(source, finished_run=None),
+        parts=tuple(_parts(architecture, network, table)),
+        counts=count(network, architecture.image_size),
+        table=table,
+        notes=(*source.notes, *notes),
+    )
+
+
+# ---- the space ------------------------------------------------------------------------------------------------------
+
+
+def _named_space(name_or_path: str, image_size: int | None) -> SearchSpace:
+    space = load_space(name_or_path)
+    return space if image_size is None else space.at(image_size)
+
+
+def _check_of_space(architecture: Architecture, space: SearchSpace, source: str) -> None:
+    """Raise InputError naming what about the architecture is not in the space."""
+    refusal = f"{source} is not a network of space {space.name}"
+    fixed = (
+        ("image_size", architecture.image_size, space.image_size),
+        ("first stem", architecture.first_stem, space.first_stem),
+        ("second stem", architecture.second_stem, space.second_stem),
+        ("feature mix", architecture.feature_mix, space.feature_mix),
+        ("number of stages", len(architecture.stages), len(space.stages)),
+    )
+    for name, found, wanted in fixed:
+        if found != wanted:
+            raise InputError(f"{refusal}: its {name} is {found}, the space's is {wanted}")
+    for number, (blocks, depths) in enumerate(zip(architecture.stages, space.depth_choices, strict=True), 1):
+        if len(blocks) not in depths:
+            raise InputError(f"{refusal}: its stage {number} has {len(blocks)} blocks, the space's {depths}")
+    for place in architecture.blocks:
+        offered = space.blocks[space.first_blocks[place.stage] + place.position]
+        try:
+            space.operation_index(offered, place.block)
+        except InputError as error:
+            raise InputError(f"{refusal}: {error}") from error
+
+
+# ---- the table ------------------------------------------------------------------------------------------------------
+
+
+def _choose_table(
+    architecture: Architecture, source: Source, lookup_path: str | os.PathLike[str] | None, space: str | None
+) -> tuple[LatencyTable | None, tuple[str, ...]]:
+    """The table to price with, and what to say about it. Raises InputError if the one asked for does not fit."""
+    if lookup_path is not None:
+        table = _fitting_table(Path(lookup_path), architecture)
+        other = source.target_ms is not None and table.fingerprint != source.table_fingerprint
+        return table, ("the target was set with another table than this one",) if other else ()
+    notes: tuple[str, ...] = ()
+    if source.lookup_path is not None:
+        try:
+            table = _fitting_table(Path(source.lookup_path), architecture)
+            if table.fingerprint == source.table_fingerprint:
+                return table, ()
+            notes = (f"{table.source} has changed since the search",)
+        except InputError as error:
+            notes = (f"the search's own table cannot be used: {error}",)
+    for name in [space] if space else space_names():
+        default = default_table_path(name)
+        if default is not None:
+            try:
+                return _fitting_table(default, architecture), (*notes, f"priced by the table shipped for space {name}")
+            except InputError:
+                continue
+    return None, (*notes, "no shipped latency table fits this network; give one with --lookup_path")
+
+
+def _fitting_table(path: Path, architecture: Architecture) -> LatencyTable:
+    table = LatencyTable.load(path)
+    table.architecture_ms(architecture)
+    return table
+
+
+# ---- the parts ------------------------------------------------------------------------------------------------------
+
+
+class _Alone(nn.Module):
+    """A part behind an image, whose values it ignores: what `count` asks for, to count the part alone."""
+
+    def __init__(self, part: nn.Module, in_channels: int, input_size: int) -> None:
+        super().__init__()
+        self.part = part
+        self.input_shape = (in_channels, input_size, input_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        output: Tensor = self.part(images.new_empty((len(images), *self.input_shape)))
+        return output
+
+
+def _parts(architecture: Architecture, network: Network, table: LatencyTable | None) -> Iterator[Part]:
+    """Every part of the network in order."""
+    base = {} if table is None else table.contents.base
+
+    def part(label: str, layer: Conv | Block, module: nn.Module, size: int, table_ms: float | None) -> Part:
+        counts = count(_Alone(module, layer.in_channels, size), architecture.image_size)
+        return Part(label, layer, layer.in_channels, layer.out_channels, size, counts, table_ms)
+
+    def base_ms(name: str) -> float | None:
+        return base[name].ms if name in base else None
+
+    first, second, mix = architecture.first_stem, architecture.second_stem, architecture.feature_mix
+    yield part("stem 1", first, network.first_stem, architecture.image_size, base_ms("first_stem"))
+    size = output_size(architecture.image_size, first.stride)
+    yield part("stem 2", second, network.second_stem, size, base_ms("second_stem"))
+    for place in architecture.blocks:
+        module = network.get_submodule(f"stage{place.stage + 1}.{place.position}")
+        block_ms = None if table is None else table.block_ms(place.block, place.input_size)
+        yield part(f"{place.stage + 1}.{place.position + 1}", place.block, module, place.input_size, block_ms)
+    size = architecture.feature_mix_size
+    yield part("mix", mix, network.feature_mix_layer, size, base_ms("feature_mix"))
+    size = output_size(size, mix.stride)
+    counts = count(_Alone(network.classifier, mix.out_channels, size), architecture.image_size)
+    yield Part("head", None, mix.out_channels, architecture.num_classes, size, counts, base_ms("classifier"))

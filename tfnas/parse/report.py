@@ -1,0 +1,109 @@
+"""What a person sees of a parsed network: a table of its parts, totals, and timings. Fits 80 columns, cuts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from tfnas.architecture import Block, Conv
+from tfnas.parse.parsed import Parsed, Part
+from tfnas.parse.timing import NetworkTiming
+
+_COLUMNS = ("part", "operation", "in", "out", "width", "SE", "stride", "size", "ms", "MACs", "params")
+_TEXT_COLUMNS = ("part", "operation")
+_ANY_WIDTH = 10_000
+
+
+def print_report(console: Console, parsed: Parsed, written: Iterable[Path]) -> None:
+    """The parts, what they add up to, what to know about it, and where the files are."""
+    table = _table()
+    previous = ""
+    for part in parsed.parts:
+        stage = part.label.partition(".")[0] if "." in part.label else ""
+        if stage != previous:
+            table.add_row()
+        table.add_row(*_cells(part))
+        previous = stage
+    _print_whole(console, table)
+    console.print()
+    for name, text in _totals(parsed, written):
+        _say(console, f"{name:<11}{text}")
+
+
+def print_timings(console: Console, timings: Iterable[NetworkTiming]) -> None:
+    """A line for every timing, as soon as it is there."""
+    console.print()
+    _say(console, "measured here, float32, random weights: median and interquartile spread")
+    for found in timings:
+        timing = found.timing
+        numbers = f"{timing.median_ms:10.3f} ms +- {timing.spread_ms:.3f} ms of {timing.runs:>2} runs"
+        _say(console, f"batch {found.batch_size:<4}{numbers}   {found.device}")
+
+
+def _table() -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in _COLUMNS:
+        table.add_column(name, justify="left" if name in _TEXT_COLUMNS else "right", no_wrap=True)
+    return table
+
+
+def _cells(part: Part) -> list[str]:
+    operation, width, se, stride = _layer_cells(part.layer)
+    return [
+        *(part.label, operation, str(part.in_channels), str(part.out_channels), width, se, stride),
+        str(part.input_size),
+        "" if part.table_ms is None else f"{part.table_ms:.3f}",
+        _short(part.counts.macs),
+        _short(part.counts.params),
+    ]
+
+
+def _layer_cells(layer: Conv | Block | None) -> tuple[str, str, str, str]:
+    """Operation, width, SE and stride."""
+    match layer:
+        case None:
+            return "linear", "", "", ""
+        case Conv():
+            return f"conv k{layer.kernel_size}", "", "", str(layer.stride)
+        case Block():
+            se = str(layer.se_channels) if layer.se_channels else "-"
+            return f"MBConv k{layer.kernel_size}", str(layer.mid_channels), se, str(layer.stride)
+
+
+def _totals(parsed: Parsed, written: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """Names and lines under the table."""
+    architecture, counts = parsed.architecture, parsed.counts
+    size = architecture.image_size
+    yield "read", parsed.source.kind
+    yield "network", f"{size} x {size} pixels, {architecture.num_classes} classes"
+    yield "parameters", f"{_short(counts.params)} ({counts.params:,})"
+    yield "MACs", f"{_short(counts.macs)} ({counts.macs:,}) per image"
+    if parsed.table is not None:
+        yield "table", f"{parsed.table_ms:.4f} ms per batch: {parsed.table.description}"
+        yield "", parsed.table.source
+    if parsed.target_ms is not None:
+        error = "" if parsed.error_percent is None else f" (table latency {parsed.error_percent:+.2f} %)"
+        yield "target", f"{parsed.target_ms:g} ms{error}"
+    for note in parsed.notes:
+        yield "note", note
+    for path in written:
+        yield "written", str(path)
+
+
+def _short(number: int) -> str:
+    return f"{number / 1e6:.2f} M" if number >= 10**6 else f"{number / 1e3:.1f} k"
+
+
+def _say(console: Console, line: str) -> None:
+    """Print a line as it is: paths and brackets are no markup, and a pipe gets it whole."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """Print at the table's own width: a narrower terminal wraps its lines, and nothing is cut."""
+    width = Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), table).maximum
+    console.print(table, width=width, crop=False, markup=False, highlight=False)

@@ -1,0 +1,134 @@
+"""Finding the architecture: in a run directory, a checkpoint of a search (ours or the authors'), or a JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfnas.architecture import RUN_FILE, Architecture
+from tfnas.errors import InputError
+from tfnas.legacy import AuthorsSearch, load_plain
+from tfnas.run import SUMMARY_FILE
+from tfnas.search.checkpoint import FOLDER, FORMAT, State, choice_of, load_checkpoint, load_latest
+from tfnas.space import SearchSpace
+from tfnas.space_file import space as load_space
+
+_AUTHORS_IMAGE_SIZE = 224
+_AUTHORS_SPACE = "imagenet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """An architecture, what held it, and what stood beside it: target, latency table, notes for the user.
+
+    `finished_run` is the directory of a finished run whose result this is.
+    """
+
+    architecture: Architecture
+    kind: str
+    finished_run: Path | None = None
+    target_ms: float | None = None
+    lookup_path: str | None = None
+    table_fingerprint: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_source(path: Path, space: SearchSpace | None) -> Source:
+    """Read whatever `path` is; `space` is the one the user named, for what the file does not say.
+
+    Raises InputError naming the file and what is wrong with it.
+    """
+    if path.is_dir():
+        return _read_run(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(64).lstrip()
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}): give a run directory, a checkpoint of a search, model.config "
+            "or architecture.json"
+        ) from error
+    if start.startswith(b"{"):
+        return _read_json(path, space)
+    if start.startswith((b"PK", b"\x80")):
+        return _read_checkpoint(path, space)
+    raise InputError(f"{path} is neither JSON (model.config, architecture.json) nor a checkpoint of PyTorch's")
+
+
+def _read_run(run_dir: Path) -> Source:
+    """A finished run's result, or what its newest readable checkpoint had come to."""
+    if (run_dir / FOLDER).is_dir() and not _summary(run_dir):  # the summary is the last file of a run
+        return _from_state(*load_latest(run_dir))
+    if not (run_dir / RUN_FILE).is_file():
+        raise InputError(f"{run_dir} is no run directory: it holds neither {RUN_FILE} nor {FOLDER}/")
+    return _read_json(run_dir / RUN_FILE, None)
+
+
+def _read_json(path: Path, space: SearchSpace | None) -> Source:
+    architecture = Architecture.load(path, image_size=space.image_size if space else _AUTHORS_IMAGE_SIZE)
+    notes: tuple[str, ...] = ()
+    if "format" not in json.loads(path.read_bytes()):  # the authors' form: it carries no image size
+        ours = path.with_name(RUN_FILE)
+        beside = Architecture.load(ours) if ours.is_file() else None
+        if beside is not None and beside.to_model_config() == architecture.to_model_config():
+            architecture = beside
+        elif space is None:
+            notes = (f"{path.name} carries no image size: {_AUTHORS_IMAGE_SIZE} assumed; --image_size gives another",)
+    summary = _summary(path.parent)
+    if summary.get("architecture") != architecture.to_text():
+        return Source(architecture=architecture, kind="architecture file", notes=notes)
+    return Source(
+        architecture=architecture,
+        kind="result of a finished search",
+        finished_run=path.parent,
+        **_recorded(summary),
+        notes=notes,
+    )
+
+
+def _read_checkpoint(path: Path, space: SearchSpace | None) -> Source:
+    document = load_plain(path)
+    if isinstance(document, dict) and document.get("format") == FORMAT:
+        return _from_state(load_checkpoint(path), path, ())
+    authors = AuthorsSearch.from_document(document, str(path))
+    named = "" if space else f"read as a network of space {_AUTHORS_SPACE}; --space names another"
+    return Source(
+        architecture=authors.choice(space or load_space(_AUTHORS_SPACE)).derived(),
+        kind="search checkpoint of the TF-NAS authors' program",
+        notes=(named,) if named else (),
+    )
+
+
+def _from_state(state: State, path: Path, problems: Sequence[str]) -> Source:
+    note = (
+        f"this is not the end of a search: {path.name} holds what it preferred after {state['epoch']} epochs and "
+        f"{state['step']} steps, not yet brought to the target; --resume ends an interrupted run"
+    )
+    return Source(
+        architecture=choice_of(state).derived(),
+        kind="checkpoint of a search",
+        **_recorded(state),
+        notes=(*problems, note),
+    )
+
+
+def _recorded(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Target and latency table, as a summary and a checkpoint both name them."""
+    return {name: fields.get(name) for name in ("target_ms", "lookup_path", "table_fingerprint")}
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    """The summary of a run directory; empty where there is none. Raises InputError when it is damaged."""
+    path = folder / SUMMARY_FILE
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path} must hold a JSON object, this is a {type(document).__name__}")
+    return document
