@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import torch
-from latency.tiny import tiny_contents, tiny_space
+from tiny import tiny_contents, tiny_space
 
 from tfnas.latency import LatencyTable
 from tfnas.search.expected import operations_ms
@@ -29,10 +29,10 @@ def random_supernet(space, seed=0, classes=CLASSES):
     with torch.no_grad():
         for parameter in supernet.parameters():
             parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
-    for _, _, operation in supernet.operations():
-        low = (operation.max_width + 1) // 2
-        width = int(torch.randint(low, operation.max_width, (), generator=generator))
-        operation.set_active(torch.randperm(operation.max_width, generator=generator)[:width])
+    for number, index, operation in supernet.operations():
+        low, high = space.width_range(space.blocks[number], space.operations[index])
+        width = int(torch.randint(low, high, (), generator=generator))  # below the largest: some channels rest
+        operation.set_active(torch.randperm(high, generator=generator)[:width])
     return supernet
 
 

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 import tfnas
 from tfnas.supernet import Supernet
@@ -86,3 +87,25 @@ def _search_names(supernet):
     alphas = [f"{place.name}.log_alphas" for place in supernet.space.blocks]
     betas = [f"stage{number}.betas" for number in range(1, len(supernet.stages) + 1)]
     return sorted([*supernet.state_dict(), *alphas, *betas])
+
+
+_library_conv2d = functional.conv2d
+
+
+def conv2d(features, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """`functional.conv2d`, but depthwise ones as a sum of shifted images.
+
+    In double precision the library computes these channel by channel, which takes minutes here.
+    """
+    if not 1 < groups == weight.shape[0]:
+        return _library_conv2d(features, weight, bias, stride, padding, dilation, groups)
+    assert bias is None
+    step, rim, size = (pair if isinstance(pair, int) else pair[0] for pair in (stride, padding, weight.shape[2:]))
+    padded = functional.pad(features, (rim,) * 4)
+    height, width = ((extent - size) // step + 1 for extent in padded.shape[2:])
+    total = features.new_zeros(*features.shape[:2], height, width)
+    for i in range(size):
+        for j in range(size):
+            window = padded[:, :, i : i + step * height : step, j : j + step * width : step]
+            total.addcmul_(window, weight[:, 0, i, j, None, None])
+    return total

@@ -1,4 +1,4 @@
-"""The authors' search checkpoints: read in both of PyTorch's formats, refused when unsafe, damaged or for another space."""
+"""The authors' search checkpoints: read in both PyTorch formats; unsafe, damaged or foreign ones refused."""
 
 from __future__ import annotations
 
@@ -81,7 +81,10 @@ def without(document, part, name):
         (lambda d: d["mc_mask_dddict"]["stage2"]["block1"][1].fill_(0.5), "must be a tensor of zeros and ones"),
         (lambda d: d["mc_mask_dddict"]["stage2"]["block1"][1].fill_(0), r"k5_e6_se in stage2\.block1 .* 24 to 48"),
         (lambda d: d["state_dict"].update({"module.stage2.betas": torch.zeros(3)}), "log_depths of stage 2"),
-        (lambda d: d["state_dict"].update({"module.stage1.block1.log_alphas": torch.zeros(8)}), "is not of space small"),
+        (
+            lambda d: d["state_dict"].update({"module.stage1.block1.log_alphas": torch.zeros(8)}),
+            "is not of space small",
+        ),
         (lambda d: d["state_dict"]["module.stage2.block1.log_alphas"].fill_(float("nan")), "must be finite"),
     ],
 )

@@ -34,13 +34,15 @@ def load_plain(path: Path) -> Any:
     Raises InputError for a file that is damaged or holds anything else; nothing in it is run.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # on pickle protocols: what follows from them is an error
-            return torch.load(path, map_location="cpu", weights_only=True)
+        file = path.open("rb")
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        with file, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # on pickle protocols: what follows from them is an error
+            return torch.load(file, map_location="cpu", weights_only=True)
     except (
-        *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError),
+        *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError),
         *(LookupError, AttributeError, AssertionError, OverflowError, MemoryError, struct.error),
     ) as error:
         raise InputError(

@@ -90,7 +90,7 @@ def test_refused(arguments, message):
 
 
 def test_a_required_flag():
-    with pytest.raises(InputError, match="^--path must be given; --help says more$"):
+    with pytest.raises(InputError, match=r"^--path must be given; --help says more$"):
         read("--count", "3")
 
 

@@ -1,5 +1,6 @@
 """A run may die at any moment: resumed, it ends bit for bit where it would have ended."""
 
+import io
 import random
 import signal
 import subprocess
@@ -131,12 +132,11 @@ def test_truncated_checkpoint_is_passed_over(tmp_path, uninterrupted):
     run_search(small_config(tmp_path, "run"), QUIET)
     newest = saved_checkpoints(tmp_path / "run")[0]
     newest.write_bytes(newest.read_bytes()[:-1000])
-    state, path, problems = load_latest(tmp_path / "run")
+    _, path, problems = load_latest(tmp_path / "run")
     assert path == saved_checkpoints(tmp_path / "run")[1]
     assert "damaged" in problems[0] and newest.name in problems[0]
-    console = Console(record=True, width=200, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(record=True, width=200, file=io.StringIO())
     run_search(SearchConfig(resume=str(tmp_path / "run")), console)
-    console.file.close()
     assert "damaged" in console.export_text()
     assert_same(final_state(tmp_path / "run"), uninterrupted)
 
@@ -190,7 +190,7 @@ def test_settings_of_a_resumed_run_stay(tmp_path):
 
 def test_occupied_directory_is_refused(tmp_path):
     run_search(small_config(tmp_path, "run", epochs=2), QUIET)
-    with pytest.raises(InputError, match="not empty.*--resume"):
+    with pytest.raises(InputError, match=r"not empty.*--resume"):
         run_search(small_config(tmp_path, "run"), QUIET)
 
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import torch
-from latency.tiny import tiny_space
 from made_learners import random_supernet, varied_space
+from tiny import tiny_space
 
 from tfnas.space import Operation
 from tfnas.supernet import align_operations

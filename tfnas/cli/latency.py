@@ -11,7 +11,8 @@ from tfnas.errors import InputError
 _EXAMPLES = """\
   {command} --space digits --out digits_here.json
       a table for the small space on one thread of this processor, a few minutes
-  {command} --space imagenet --batch 32 --device cuda --out imagenet_gpu.json
+  {command} --space imagenet --batch 32 --device cuda \\
+    --out imagenet_gpu.json
       a table for the GPU; search with it: --lookup_path imagenet_gpu.json"""
 
 

@@ -10,7 +10,8 @@ from tfnas.cli.groups import FlagGroup
 _EXAMPLES = """\
   {command} --model_path runs/search-20250131-120000 --print_lat
       show the network of a run and time it on this machine
-  {command} --model_path searched_model_EE.pth.tar --lookup_path latency_gpu.pkl --save_path model.config
+  {command} --model_path searched_model_EE.pth.tar \\
+    --lookup_path latency_gpu.pkl
       a search checkpoint of the TF-NAS authors' program
   {command} --model_path model.config --num_classes 10
       the same network for 10 classes"""
@@ -34,7 +35,7 @@ def _parse(prog: str, arguments: Sequence[str]) -> None:
     from tfnas.cli.flags import FlagParser
     from tfnas.parse import ParseConfig, parse_model, print_report, print_timings, time_here, write_files
 
-    description = "Write the architecture that a search found as JSON, show its stages and blocks, and what they cost."
+    description = "Write out the architecture that a search found, and show what it costs."
     config = FlagParser(prog, ParseConfig, description, _GROUPS, _EXAMPLES).read(arguments)
     parsed = parse_model(
         config.model_path,

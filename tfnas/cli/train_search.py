@@ -10,8 +10,8 @@ from tfnas.cli.groups import FlagGroup
 _EXAMPLES = """\
   {command} --target_lat 15
       search on the embedded handwritten digits, two minutes on a laptop
-  {command} --img_root DIR --train_list train.txt --val_list val.txt \\
-    --lookup_path latency_gpu.pkl --target_lat 15
+  {command} --img_root DIR --train_list train.txt \\
+    --val_list val.txt --lookup_path latency_gpu.pkl --target_lat 15
       the authors' search on lists of ImageNet-100 images
   {command} --data folder --img_root DIR --space my_space.yaml \\
     --lookup_path my_table.json --target_lat 40
@@ -51,6 +51,6 @@ def _search(prog: str, arguments: Sequence[str]) -> None:
     from tfnas.search.config import SearchConfig
     from tfnas.search.loop import run_search
 
-    description = "Search for the most promising network whose latency in a table is 99.5 to 100 % of a target."
+    description = "Search for the best network whose latency is 99.5 to 100 % of a target."
     parser = FlagParser(prog, SearchConfig, description, _GROUPS, _EXAMPLES)
     run_search(parser.read(arguments))

@@ -8,12 +8,13 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def default_table_path(space_name: str) -> Path | None:
-    """The measured table of a built-in space, or None where there is none.
+    """The measured table of a built-in space, or None where there is none."""
+    return next((path for path in shipped_table_paths() if path.name == f"{space_name}_cpu.json"), None)
 
-    A source checkout holds the tables in `latency_pkl/` at its top level; an installed wheel holds them in the package.
-    """
+
+def shipped_table_paths() -> list[Path]:
+    """All tables that come along: in `latency_pkl/` of a source checkout, in the package of an installed wheel."""
     for folder in (_PACKAGE.parent / "latency_pkl", _PACKAGE / "latency_pkl"):
-        path = folder / f"{space_name}_cpu.json"
-        if path.is_file():
-            return path
-    return None
+        if folder.is_dir():
+            return sorted(folder.glob("*.json"))
+    return []

@@ -128,9 +128,12 @@ def _check_of_space(architecture: Architecture, space: SearchSpace, source: str)
     for place in architecture.blocks:
         offered = space.blocks[space.first_blocks[place.stage] + place.position]
         try:
-            space.operation_index(offered, place.block)
+            operation = space.operations[space.operation_index(offered, place.block)]
         except InputError as error:
             raise InputError(f"{refusal}: {error}") from error
+        wanted = space.block(offered, operation, place.block.mid_channels)
+        if (place.block.stride, place.block.activation) != (wanted.stride, wanted.activation):
+            raise InputError(f"{refusal}: its {offered.name} is {place.block.to_text()}, not {wanted.to_text()}")
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.measure import Measurement
+from rich.segment import Segments
 from rich.table import Table
 
 from tfnas.architecture import Block, Conv
@@ -105,5 +106,6 @@ def _say(console: Console, line: str) -> None:
 
 def _print_whole(console: Console, table: Table) -> None:
     """Print at the table's own width: a narrower terminal wraps its lines, and nothing is cut."""
-    width = Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), table).maximum
-    console.print(table, width=width, crop=False, markup=False, highlight=False)
+    unbounded = console.options.update(max_width=_ANY_WIDTH)
+    width = Measurement.get(console, unbounded, table).maximum
+    console.print(Segments(console.render(table, unbounded.update_width(width))), soft_wrap=True)

@@ -83,6 +83,13 @@ class _Search:
             raise RunFailed(f"{error}. What was saved before is kept. {self.how_to_resume}") from error
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise RunFailed(self._out_of_memory()) from error
+        except RuntimeError as error:
+            # on the CPU PyTorch has no class of its own for either
+            if "can't allocate memory" in str(error):
+                raise RunFailed(self._out_of_memory()) from error
+            if "DataLoader worker" in str(error):
+                raise RunFailed(f"a loader process died ({error}). {self.how_to_resume}") from error
+            raise
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             raise RunFailed(

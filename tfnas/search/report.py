@@ -43,8 +43,11 @@ class Reporter:
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         self.progress.stop()
-        if kind is None or not issubclass(kind, OSError):  # a full disk would fail here again and hide the first error
+        try:
             self.writer.close()
+        except OSError:
+            if kind is None:  # else a full disk fails here again, and would hide the error that says so
+                raise
 
     def _total_steps(self) -> int:
         return self.session.epoch * self.steps_per_epoch + self.session.step

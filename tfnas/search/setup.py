@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from tfnas.data import ImageData, default_space, open_data
 from tfnas.errors import InputError
 from tfnas.latency import LatencyTable, default_table_path
+from tfnas.latency.default import shipped_table_paths
 from tfnas.latency.meet import check_target
 from tfnas.search.config import SearchConfig
 from tfnas.space import Schedule, SearchSpace
@@ -45,8 +47,8 @@ def prepare(config: SearchConfig) -> Setup:
         space = space.at(config.image_size)
     schedule = config.schedule(space.schedule)
     table, lookup_path = open_table(config.lookup_path, space)
-    check_target(space, table, config.target_lat)
     data = open_data(config, image_size=space.image_size, seed=config.seed)
+    check_target(space, table, config.target_lat)
     return Setup(config, space, schedule, table, lookup_path, data, device)
 
 
@@ -55,7 +57,7 @@ def open_table(lookup_path: str | None, space: SearchSpace) -> tuple[LatencyTabl
 
     Raises InputError when there is none or when it is for another space.
     """
-    path = lookup_path or default_table_path(space.name)
+    path = lookup_path or default_table_path(space.name) or _fitting_table(space)
     if path is None:
         raise InputError(
             f"no latency table comes with space {space.name}: give one with --lookup_path, "
@@ -64,6 +66,17 @@ def open_table(lookup_path: str | None, space: SearchSpace) -> tuple[LatencyTabl
     table = LatencyTable.load(path)
     table.check(space)
     return table, str(path)
+
+
+def _fitting_table(space: SearchSpace) -> Path | None:
+    """The first table that comes along and prices all of the space, as it does for a part of a built-in one."""
+    for path in shipped_table_paths():
+        try:
+            LatencyTable.load(path).check(space)
+        except InputError:
+            continue
+        return path
+    return None
 
 
 def _device(name: str) -> torch.device:

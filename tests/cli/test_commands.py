@@ -1,0 +1,317 @@
+"""Commands as a user meets them: what is accepted, and every kind of bad input as one message and an exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tfnas
+from tfnas.cli import edge, latency, main, parsing_model, train_search
+from tfnas.errors import Infeasible, InputError, Interrupted, RunFailed
+from tfnas.latency import default_table_path
+from tfnas.search.config import SearchConfig
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    """The configurations that the search command hands over, in place of searching."""
+    configs = []
+    monkeypatch.setattr("tfnas.search.loop.run_search", configs.append)
+    return configs
+
+
+def outcome(capsys, command, *arguments):
+    """Exit status and what was written to stderr; nothing may have been left behind or printed elsewhere."""
+    status = command(list(arguments))
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return status, captured.err
+
+
+# ---- search ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_authors_command_line(searched, capsys):
+    line = (
+        "--img_root DIR --train_list train.txt --val_list val.txt --lookup_path ./latency_pkl/latency_gpu.pkl "
+        "--target_lat 15.0 --save ./checkpoints --note TF-NAS-A --print_freq 100 --workers 4 --epochs 90 "
+        "--batch_size 32 --w_lr 0.025 --w_mom 0.9 --w_wd 1e-5 --a_lr 0.01 --a_wd 5e-4 --a_beta1 0.5 --a_beta2 0.999 "
+        "--grad_clip 5.0 --T 5.0 --T_decay 0.96 --num_classes 100 --lambda_lat 0.1 --seed 2"
+    )
+    assert outcome(capsys, train_search.main, *line.split()) == (0, "")
+    (config,) = searched
+    assert config == SearchConfig(
+        img_root="DIR",
+        train_list="train.txt",
+        val_list="val.txt",
+        lookup_path="./latency_pkl/latency_gpu.pkl",
+        target_lat=15.0,
+        save="./checkpoints",
+        note="TF-NAS-A",
+        print_freq=100,
+        workers=4,
+        epochs=90,
+        batch_size=32,
+        w_lr=0.025,
+        w_mom=0.9,
+        w_wd=1e-5,
+        a_lr=0.01,
+        a_wd=5e-4,
+        a_beta1=0.5,
+        a_beta2=0.999,
+        grad_clip=5.0,
+        T=5.0,
+        T_decay=0.96,
+        num_classes=100,
+        lambda_lat=0.1,
+        seed=2,
+    )
+
+
+def test_nothing_given_is_the_default_search(searched, capsys):
+    assert outcome(capsys, train_search.main) == (0, "")
+    assert searched == [SearchConfig()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["--target_latt", "15"], ["unknown flag --target_latt", "did you mean --target_lat?"]),
+        (["--target_lat", "fast"], ["--target_lat must be a number, got 'fast'"]),
+        (["--target_lat", "0"], ["target_lat must be a positive number of milliseconds, got 0"]),
+        (["--target_lat", "-15"], ["target_lat must be a positive number", "-15"]),
+        (["--target_lat", ".nan"], ["target_lat must be a positive number", "nan"]),
+        (["--data", "digit"], ["--data must be one of digits, list, folder, cifar10, cifar100, got 'digit'"]),
+        (["--epochs", "0"], ["epochs must be above 0, got 0"]),
+        (["--epochs", "many"], ["--epochs must be a whole number, got 'many'"]),
+        (["--space", "digit"], ["no space 'digit'", "did you mean digits?"]),
+        (["--space", "none.yaml"], ["no space 'none.yaml'"]),
+        (["--space", "bad.yaml"], ["bad.yaml", "unknown field stagess", "did you mean stages?"]),
+        (["--config", "none.yaml"], ["none.yaml cannot be read"]),
+        (["--config", "settings.yaml"], ["settings.yaml: epochs must be a whole number, got 'ten'"]),
+        (["--lookup_path", "none.json"], ["latency table none.json cannot be read"]),
+        (["--lookup_path", "trap.pkl"], ["latency table trap.pkl", "refused"]),
+        (["--space", "cifar", "--lookup_path", "DIGITS_TABLE"], ["was measured for images of 16 px", "32 px"]),
+        (["--img_root", "none", "--train_list", "a", "--val_list", "b", "--lookup_path", "x"], ["x cannot be read"]),
+        (["--data", "digits", "--img_root", "here"], ["--data digits", "--img_root"]),
+        (["--num_classes", "7"], ["7", "10"]),
+        (["--device", "gpu"], ["device must be auto, cpu, cuda or cuda:N, got 'gpu'"]),
+        (["--run_dir", "full"], ["the run directory full is not empty", "--resume"]),
+        (["--resume", "full"], ["full is not a run directory"]),
+        (["--resume", "none"], ["none is not a run directory"]),
+        (["--resume", "full", "--run_dir", "full"], ["--resume", "not both"]),
+    ],
+)
+def test_search_refuses_bad_input(capsys, tmp_path, arguments, fragments):
+    (tmp_path / "bad.yaml").write_text("extends: digits\nstagess: []\n")
+    (tmp_path / "settings.yaml").write_text("epochs: ten\n")
+    (tmp_path / "trap.pkl").write_bytes(pickle.dumps(os.getcwd))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    arguments = [str(default_table_path("digits")) if word == "DIGITS_TABLE" else word for word in arguments]
+    status, message = outcome(capsys, train_search.main, *arguments)
+    assert status == 2, message
+    assert message.startswith("train_search.py: ") and message.count("\n") == 1
+    for fragment in fragments:
+        assert fragment in message
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("target", ["1", "1000"])
+def test_a_target_out_of_reach_ends_at_once(capsys, tmp_path, target):
+    status, message = outcome(capsys, train_search.main, "--target_lat", target)
+    assert status == 3
+    assert "stem and head alone take" in message
+    assert not list(tmp_path.iterdir())
+
+
+# ---- parse ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def architecture_file(tmp_path):
+    space = tfnas.space("digits")
+    widths = [space.initial_width(place, space.operations[0]) for place in space.blocks]
+    path = tmp_path / "found" / "architecture.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(space.architecture([0] * len(widths), [1, 1, 1], widths, 10).to_json()))
+    return path
+
+
+def test_parse_shows_and_writes(capsys, tmp_path, architecture_file):
+    assert parsing_model.main(["--model_path", str(architecture_file), "--num_classes", "4"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "MBConv k3" in captured.out and "written    model.config" in captured.out
+    assert json.loads((tmp_path / "model.config").read_text())["classifier"]["out_features"] == 4
+    assert tfnas.Architecture.load(tmp_path / "architecture.json").num_classes == 4
+
+
+def test_parse_times_the_network(capsys, architecture_file):
+    arguments = ["--model_path", str(architecture_file), "--save_path", "a.config", "--print_lat", "--device", "cpu"]
+    assert parsing_model.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:9].strip() for line in lines[-3:]] == ["batch 1", "batch 32", "batch 64"]
+    assert all("CPU, 1 thread" in line for line in lines[-3:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        ([], ["--model_path must be given"]),
+        (["--model_path", "none"], ["none cannot be read", "give a run directory, a checkpoint"]),
+        (["--model_path", "."], [". is no run directory"]),
+        (["--model_path", "FILE", "--space", "cifar"], ["is not a network of space cifar", "image_size is 16"]),
+        (["--model_path", "FILE", "--space", "cifa"], ["no space 'cifa'", "did you mean cifar?"]),
+        (["--model_path", "FILE", "--lookup_path", "none"], ["latency table none cannot be read"]),
+        (["--model_path", "FILE", "--image_size", "17", "--lookup_path", "TABLE"], ["is for other networks"]),
+        (["--model_path", "FILE", "--image_size", "0"], ["image_size must be 1 or more, got 0"]),
+        (["--model_path", "FILE", "--num_classes", "x"], ["--num_classes must be a whole number, got 'x'"]),
+        (["--model_path", "FILE", "--save_path", "a.json"], ["a.json", "give model.config"]),
+        (["--model_path", "FILE", "--save_path", "no/a"], ["there is no folder no"]),
+        (["--model_path", "FILE", "--print_lat", "--device", "gpu"], ["device must be", "'gpu'"]),
+        (["--modelpath", "FILE"], ["unknown flag --modelpath", "did you mean --model_path?"]),
+    ],
+)
+def test_parse_refuses_bad_input(capsys, tmp_path, architecture_file, arguments, fragments):
+    names = {"FILE": str(architecture_file), "TABLE": str(default_table_path("digits"))}
+    status, message = outcome(capsys, parsing_model.main, *(names.get(word, word) for word in arguments))
+    assert status == 2, message
+    assert message.startswith("parsing_model.py: ") and message.count("\n") == 1
+    for fragment in fragments:
+        assert fragment in message
+
+
+# ---- latency --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        ([], ["write tfnas latency build"]),
+        (["bild"], ["write tfnas latency build, not 'bild'"]),
+        (["build"], ["--out must be given"]),
+        (["build", "--out", "t.json", "--batch", "0"], ["batch must be 1 or more, got 0"]),
+        (["build", "--out", "t.json", "--space", "digit"], ["no space 'digit'"]),
+        (["build", "--out", "t.json", "--wdith", "3"], ["unknown flag --wdith"]),
+    ],
+)
+def test_latency_refuses_bad_input(capsys, arguments, fragments):
+    status, message = outcome(capsys, latency.main, *arguments)
+    assert status == 2
+    for fragment in fragments:
+        assert fragment in message
+
+
+def test_latency_build_hands_its_flags_over(capsys, monkeypatch):
+    configs = []
+
+    def build_table(config):
+        configs.append(config)
+        return tfnas.latency.LatencyTable.load(default_table_path("digits"))
+
+    monkeypatch.setattr("tfnas.latency.build.build_table", build_table)
+    assert latency.main(["build", "--out", "t.json", "--batch", "8", "--widths-per-block", "3"]) == 0
+    assert [(config.out, config.batch, config.widths_per_block) for config in configs] == [("t.json", 8, 3)]
+    assert "t.json: " in capsys.readouterr().out
+
+
+# ---- all of them ----------------------------------------------------------------------------------------------------
+
+
+def test_one_name_for_all(capsys, searched):
+    assert main.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {name} " in text for name in ("search", "parse", "latency"))
+    assert main.main(["search", "--target_lat", "12"]) == 0
+    assert searched == [SearchConfig(target_lat=12)]
+    assert outcome(capsys, main.main, "parse", "--x")[1].startswith("tfnas parse: unknown flag --x")
+    assert outcome(capsys, main.main, "serch") == (
+        2,
+        "tfnas: unknown command 'serch' (did you mean search?); there are search, parse, latency\n",
+    )
+    assert outcome(capsys, main.main)[0] == 2
+
+
+@pytest.mark.parametrize("command", [main.main, train_search.main, parsing_model.main, latency.main])
+def test_version(capsys, command):
+    assert command(["--version"]) == 0
+    assert capsys.readouterr().out == f"tfnas {tfnas.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "command", [train_search.main, parsing_model.main, lambda arguments: latency.main(["build", *arguments])]
+)
+def test_help_fits_a_terminal(capsys, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit, match="0"):
+        command(["--help"])
+    text = capsys.readouterr().out
+    assert "examples:" in text and "--config FILE" in text and "--print_config" in text and "--version" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InputError("what"), 2),
+        (RunFailed("what"), 1),
+        (Infeasible("what"), 3),
+        (Interrupted("what"), 130),
+        (Interrupted("what", 143), 143),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_statuses(capsys, error, status):
+    def fail(_):
+        raise error
+
+    assert edge.run_command("made_up", fail, []) == status
+    assert capsys.readouterr().err in ("made_up: what\n", "made_up: interrupted\n")
+
+
+def test_faults_of_the_program_are_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        edge.run_command("made_up", lambda _: 1 / 0, [])
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_are_one_line(capsys):
+    import warnings
+
+    assert edge.run_command("made_up", lambda _: warnings.warn("careful", stacklevel=1), []) == 0
+    assert capsys.readouterr().err == "made_up: warning: careful\n"
+
+
+def test_the_commands_start_fast_and_a_closed_pipe_is_quiet():
+    check = "import sys, tfnas.cli.main as m; m.main(['--help']); sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    shown = subprocess.run([sys.executable, "-c", check], env=environment, capture_output=True, check=True)
+    assert shown.stdout and not shown.stderr
+    reader, writer = os.pipe()
+    os.close(reader)
+    closed = subprocess.run(
+        [sys.executable, "-m", "tfnas", "--help"], env=environment, stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (closed.returncode, closed.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("name", ["train_search.py", "parsing_model.py"])
+def test_the_files_at_the_root_run(name):
+    shown = subprocess.run([sys.executable, PROJECT / name, "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout == f"tfnas {tfnas.__version__}\n"
