@@ -7,48 +7,22 @@ one both load.
 
 from __future__ import annotations
 
-import pickle
-import struct
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tfnas.errors import InputError
 from tfnas.latency.choice import Choice
 from tfnas.space import SearchSpace
 from tfnas.supernet import Supernet
+from tfnas.tensor_file import load_plain
 
 _MASKS = "mc_mask_dddict"
 _PREFIX = "module."
-
-
-def load_plain(path: Path) -> Any:
-    """What torch.save wrote, on the CPU, if it is tensors, numbers, text and containers.
-
-    Raises InputError for a file that is damaged or holds anything else; nothing in it is run.
-    """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        with file, warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # on pickle protocols: what follows from them is an error
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except (
-        *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError),
-        *(LookupError, AttributeError, AssertionError, OverflowError, MemoryError, struct.error),
-    ) as error:
-        raise InputError(
-            f"{path} is no readable checkpoint: it is damaged, or it holds other things than tensors, numbers, text "
-            "and containers, which are refused because loading them could run code"
-        ) from error
 
 
 @dataclass(frozen=True, eq=False)

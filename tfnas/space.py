@@ -234,18 +234,18 @@ class SearchSpace:
         )
 
     def operation_index(self, place: BlockPlace, block: Block) -> int:
-        """Which operation a block is: by kernel, SE and a range that holds its width (its own range where two do).
+        """Which operation a block is; where its width could be that of two, the one whose range is the block's own.
 
         Raises InputError when it is none of the space's.
         """
-        wanted = (block.kernel_size, block.se_channels)
         found = []
         for index, operation in enumerate(self.operations):
-            low, high = self.width_range(place, operation)
-            same = (operation.kernel_size, operation.se_channels(place.in_channels)) == wanted
-            if same and low <= block.mid_channels <= high:
-                found.append((block.mid_range != (low, high), index))
-        if not found or (place.in_channels, place.out_channels) != (block.in_channels, block.out_channels):
+            low, high = bounds = self.width_range(place, operation)
+            if low <= block.mid_channels <= high:
+                same_width = self.block(place, operation, block.mid_channels)
+                if dataclasses.replace(block, mid_range=bounds) == same_width:
+                    found.append((block.mid_range != bounds, index))
+        if not found:
             raise InputError(f"{place.name} of space {self.name} offers no operation like {block.to_text()}")
         return min(found)[1]
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -92,7 +94,7 @@ def test_its_state_can_be_saved_and_restored(steps):
         optimizer.step()
     second = [torch.nn.Parameter(parameter.detach().clone()) for parameter in first]
     restored = ElasticSGD(second, dict, **SETTINGS)
-    restored.load_state_dict(optimizer.state_dict())
+    restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # as a file does
     for parameters, stepped in ((first, optimizer), (second, restored)):
         give_gradients(parameters, 9)
         stepped.step()

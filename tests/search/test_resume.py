@@ -200,9 +200,23 @@ def test_file_in_the_directorys_place(tmp_path):
         run_search(small_config(tmp_path, "run"), QUIET)
 
 
+def test_other_space_is_refused(tmp_path):
+    run_search(small_config(tmp_path, "run", epochs=2), QUIET)
+    space = tmp_path / "tiny.yaml"
+    space.write_text(space.read_text().replace("- k3_e3_se\n", ""))
+    with pytest.raises(InputError, match="its space was"):
+        run_search(SearchConfig(resume=str(tmp_path / "run")), QUIET)
+
+
+def test_foreign_objects_in_a_checkpoint_are_refused(tmp_path):
+    torch.save({"format": "tfnas-search-checkpoint", "payload": random.Random(1)}, tmp_path / "search-0001-000000.pt")
+    with pytest.raises(InputError, match="refused because loading them could run code"):
+        load_checkpoint(tmp_path / "search-0001-000000.pt")
+
+
 def test_other_table_is_refused(tmp_path):
     run_search(small_config(tmp_path, "run", epochs=2), QUIET)
     table = tmp_path / "table.json"
     table.write_text(table.read_text().replace("Made-up Processor", "Another Processor"))
-    with pytest.raises(InputError, match="table fingerprint was"):
+    with pytest.raises(InputError, match="its table was"):
         run_search(SearchConfig(resume=str(tmp_path / "run")), QUIET)

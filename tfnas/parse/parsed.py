@@ -8,13 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-
 from tfnas.architecture import Architecture, Block, Conv, output_size
 from tfnas.errors import InputError
 from tfnas.latency import LatencyTable, default_table_path
-from tfnas.nn import Counts, Network, count
+from tfnas.nn import Counts
+from tfnas.nn.counting import part_counts
 from tfnas.parse.source import Source, read_source
 from tfnas.space import SearchSpace
 from tfnas.space_file import space as load_space
@@ -89,13 +87,12 @@ def parse_model(
     if named_space is not None:
         _check_of_space(architecture, named_space, str(path))
     table, notes = _choose_table(architecture, source, lookup_path, space)
-    with torch.device("meta"):  # counting needs no weights
-        network = Network(architecture)
+    parts = tuple(_parts(architecture, table))
     return Parsed(
         architecture=architecture,
         source=source if architecture == found else dataclasses.replace(source, finished_run=None),
-        parts=tuple(_parts(architecture, network, table)),
-        counts=count(network, architecture.image_size),
+        parts=parts,
+        counts=Counts(sum(part.counts.params for part in parts), sum(part.counts.macs for part in parts)),
         table=table,
         notes=(*source.notes, *notes),
     )
@@ -128,12 +125,9 @@ def _check_of_space(architecture: Architecture, space: SearchSpace, source: str)
     for place in architecture.blocks:
         offered = space.blocks[space.first_blocks[place.stage] + place.position]
         try:
-            operation = space.operations[space.operation_index(offered, place.block)]
+            space.operation_index(offered, place.block)
         except InputError as error:
             raise InputError(f"{refusal}: {error}") from error
-        wanted = space.block(offered, operation, place.block.mid_channels)
-        if (place.block.stride, place.block.activation) != (wanted.stride, wanted.activation):
-            raise InputError(f"{refusal}: its {offered.name} is {place.block.to_text()}, not {wanted.to_text()}")
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------
@@ -175,40 +169,26 @@ def _fitting_table(path: Path, architecture: Architecture) -> LatencyTable:
 # ---- the parts ------------------------------------------------------------------------------------------------------
 
 
-class _Alone(nn.Module):
-    """A part behind an image, whose values it ignores: what `count` asks for, to count the part alone."""
-
-    def __init__(self, part: nn.Module, in_channels: int, input_size: int) -> None:
-        super().__init__()
-        self.part = part
-        self.input_shape = (in_channels, input_size, input_size)
-
-    def forward(self, images: Tensor) -> Tensor:
-        output: Tensor = self.part(images.new_empty((len(images), *self.input_shape)))
-        return output
-
-
-def _parts(architecture: Architecture, network: Network, table: LatencyTable | None) -> Iterator[Part]:
+def _parts(architecture: Architecture, table: LatencyTable | None) -> Iterator[Part]:
     """Every part of the network in order."""
     base = {} if table is None else table.contents.base
+    counts = part_counts(architecture)
 
-    def part(label: str, layer: Conv | Block, module: nn.Module, size: int, table_ms: float | None) -> Part:
-        counts = count(_Alone(module, layer.in_channels, size), architecture.image_size)
-        return Part(label, layer, layer.in_channels, layer.out_channels, size, counts, table_ms)
+    def part(label: str, layer: Conv | Block, name: str, size: int, table_ms: float | None) -> Part:
+        return Part(label, layer, layer.in_channels, layer.out_channels, size, counts[name], table_ms)
 
     def base_ms(name: str) -> float | None:
         return base[name].ms if name in base else None
 
     first, second, mix = architecture.first_stem, architecture.second_stem, architecture.feature_mix
-    yield part("stem 1", first, network.first_stem, architecture.image_size, base_ms("first_stem"))
+    yield part("stem 1", first, "first_stem", architecture.image_size, base_ms("first_stem"))
     size = output_size(architecture.image_size, first.stride)
-    yield part("stem 2", second, network.second_stem, size, base_ms("second_stem"))
+    yield part("stem 2", second, "second_stem", size, base_ms("second_stem"))
     for place in architecture.blocks:
-        module = network.get_submodule(f"stage{place.stage + 1}.{place.position}")
         block_ms = None if table is None else table.block_ms(place.block, place.input_size)
-        yield part(f"{place.stage + 1}.{place.position + 1}", place.block, module, place.input_size, block_ms)
+        name = f"stage{place.stage + 1}.{place.position}"
+        yield part(f"{place.stage + 1}.{place.position + 1}", place.block, name, place.input_size, block_ms)
     size = architecture.feature_mix_size
-    yield part("mix", mix, network.feature_mix_layer, size, base_ms("feature_mix"))
-    size = output_size(size, mix.stride)
-    counts = count(_Alone(network.classifier, mix.out_channels, size), architecture.image_size)
-    yield Part("head", None, mix.out_channels, architecture.num_classes, size, counts, base_ms("classifier"))
+    yield part("mix", mix, "feature_mix_layer", size, base_ms("feature_mix"))
+    classes, head_ms = architecture.num_classes, base_ms("classifier")
+    yield Part("head", None, mix.out_channels, classes, output_size(size, mix.stride), counts["classifier"], head_ms)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tfnas.errors import InputError
+from tfnas.device import named_device
 from tfnas.latency.measure import Timing, time_network, torch_threads
 from tfnas.nn import Network
 from tfnas.parse.parsed import Parsed
@@ -64,14 +64,5 @@ def _table_batch(parsed: Parsed) -> tuple[int, ...]:
 
 
 def _devices(name: str) -> list[torch.device]:
-    if name == "auto":
-        return [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {name} is not there: PyTorch sees {torch.cuda.device_count()} GPUs here")
-    return [device]
+    device = named_device(name)
+    return [torch.device("cpu"), device] if name == "auto" and device.type == "cuda" else [device]

@@ -19,6 +19,7 @@ from tfnas.latency.choice import Choice
 from tfnas.search.derive import choice_from
 from tfnas.space import SearchSpace
 from tfnas.space_file import space_from_json
+from tfnas.tensor_file import load_plain
 
 FORMAT = "tfnas-search-checkpoint"
 VERSION = 1
@@ -55,16 +56,16 @@ def load_checkpoint(path: Path) -> State:
             damaged = archive.testzip()
         if damaged is not None:
             raise InputError(f"{path} is damaged ({damaged})")
-        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"no checkpoint at {path}") from error
-    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError) as error:
         raise InputError(f"{path} is damaged or is no checkpoint: {error}") from error
+    state = load_plain(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(f"{path} is not a checkpoint of a search of this program")
     if state["version"] != VERSION:
         raise InputError(f"{path} has version {state['version']}, this program reads version {VERSION}")
-    return state
+    return dict(state)
 
 
 def load_latest(run_dir: Path) -> tuple[State, Path, list[str]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tfnas.errors import InputError
-from tfnas.search.checkpoint import State
+from tfnas.search.checkpoint import State, space_of
 from tfnas.search.config import SearchConfig
 from tfnas.search.derive import accuracy, choice_of, look_up, scale_widths
 from tfnas.search.health import depth_entropy, operation_entropy
@@ -169,9 +169,14 @@ class Session:
     def restore(self, state: State) -> None:
         """Stand where `state` was taken. Raises InputError when data, table or space are not the same as then."""
         setup, learner = self.setup, self.learner
-        for name, now in (("data", setup.data.describe()), ("table_fingerprint", setup.table.fingerprint)):
-            if state[name] != now:
-                raise InputError(f"the run cannot go on: its {name.replace('_', ' ')} was {state[name]!r}, now {now!r}")
+        same = (
+            ("data", state["data"], setup.data.describe()),
+            ("table", state["table_fingerprint"], setup.table.fingerprint),
+            ("space", space_of(state).fingerprint, setup.space.fingerprint),
+        )
+        for name, then, now in same:
+            if then != now:
+                raise InputError(f"the run cannot go on: its {name} was {then!r} when it was saved, and is {now!r} now")
         learner.supernet.load_state_dict(state["supernet"])
         learner.supernet.set_active_channels(state["active"])
         learner.parameters.load_state_dict(state["parameters"])

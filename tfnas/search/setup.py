@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from tfnas.data import ImageData, default_space, open_data
+from tfnas.device import named_device
 from tfnas.errors import InputError
 from tfnas.latency import LatencyTable, default_table_path
 from tfnas.latency.default import shipped_table_paths
@@ -41,7 +42,7 @@ def prepare(config: SearchConfig) -> Setup:
     Raises InputError for what does not fit together, and Infeasible when the target lies outside the space's range in
     the table.
     """
-    device = _device(config.device)
+    device = named_device(config.device)
     space = load_space(config.space or default_space(config))
     if config.image_size is not None:
         space = space.at(config.image_size)
@@ -77,17 +78,3 @@ def _fitting_table(space: SearchSpace) -> Path | None:
             continue
         return path
     return None
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {name} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
-    return device

@@ -1,0 +1,97 @@
+"""One short real search, killed in the middle and resumed, against the same search left alone: they must end bit-equal.
+
+    python scripts/kill_and_resume.py [--target_lat 15] [--epochs 3]
+
+Exit status 1 says what differs. Takes about two such searches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from tfnas.search.checkpoint import load_checkpoint, saved_checkpoints
+
+COMMAND = [sys.executable, str(Path(__file__).resolve().parents[1] / "train_search.py")]
+NUMBERS = ("target_ms", "table_ms", "error_percent", "params", "macs", "top1", "supernet_top1", "architecture", "seed")
+PATIENCE_S = 240
+
+
+def main() -> None:
+    """Run, kill, resume, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target_lat", default="15", help="target in milliseconds")
+    parser.add_argument("--epochs", default="3", help="epochs of the search; one of them is warm-up")
+    arguments = parser.parse_args()
+    flags = ["--target_lat", arguments.target_lat, "--epochs", arguments.epochs, "--warmup_epochs", "1"]
+    flags += ["--device", "cpu", "--save_minutes", "0.01"]
+    with tempfile.TemporaryDirectory() as folder:
+        whole, killed = Path(folder) / "whole", Path(folder) / "killed"
+        print("1. a search that is left alone", flush=True)
+        subprocess.run([*COMMAND, *flags, "--run_dir", str(whole)], check=True, stdin=subprocess.DEVNULL)
+        print("2. the same search, killed after a checkpoint inside its second epoch", flush=True)
+        kill_inside_epoch([*flags, "--run_dir", str(killed)], killed)
+        print("3. resumed", flush=True)
+        subprocess.run([*COMMAND, "--resume", str(killed)], check=True, stdin=subprocess.DEVNULL)
+        problems = differences(whole, killed)
+    if problems:
+        raise SystemExit("the resumed search differs: " + ", ".join(problems))
+    print("The search that was killed and resumed ended bit for bit as the one that was left alone.")
+
+
+def kill_inside_epoch(flags: list[str], run_dir: Path) -> None:
+    """Start a search and end it with SIGKILL once it has saved a state inside epoch 1 (counted from 0)."""
+    with subprocess.Popen([*COMMAND, *flags], stdin=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + PATIENCE_S
+        while not any(inside_epoch(path) for path in saved_checkpoints(run_dir)):
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                raise SystemExit("the search ended, or took too long, before it could be killed")
+            time.sleep(0.05)
+        process.kill()
+    print("killed at", saved_checkpoints(run_dir)[0].name, flush=True)
+
+
+def inside_epoch(checkpoint: Path) -> bool:
+    """Whether the name search-<epoch>-<step>.pt says epoch 1 or later, after its first step."""
+    epoch, step = (int(number) for number in checkpoint.stem.split("-")[1:])
+    return epoch >= 1 and step > 0
+
+
+def differences(whole: Path, killed: Path) -> list[str]:
+    """Names of what is not equal in the two run directories."""
+    files = [name for name in ("architecture.json", "model.config") if read(whole, name) != read(killed, name)]
+    one, other = (json.loads(read(folder, "summary.json")) for folder in (whole, killed))
+    numbers = [f"summary {name}" for name in NUMBERS if one[name] != other[name]]
+    states = [load_checkpoint(saved_checkpoints(folder)[0]) for folder in (whole, killed)]
+    parts = ("parameters", "supernet", "active", "weight_optimizer", "architecture_optimizer")
+    return [*files, *numbers, *(f"checkpoint {part}" for part in parts if not same(states[0][part], states[1][part]))]
+
+
+def read(folder: Path, name: str) -> bytes:
+    """The bytes of a file of a run directory."""
+    return (folder / name).read_bytes()
+
+
+def same(one: object, other: object) -> bool:
+    """Bit equality through the dictionaries and lists of a checkpoint."""
+    match one, other:
+        case torch.Tensor(), torch.Tensor():
+            return torch.equal(one, other)
+        case dict(), dict():
+            return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+        case ((list() | tuple()), (list() | tuple())):
+            return len(one) == len(other) and all(map(same, one, other))
+        case _:
+            return one == other
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The wheel: everything it needs is inside, and it works where no source tree is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import tfnas
+
+PROJECT = Path(__file__).resolve().parents[1]
+SOURCES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "tfnas", "latency_pkl")
+COMMAND = [sys.executable, "-m", "tfnas"]
+
+
+def run(command, folder, **environment):
+    result = subprocess.run(
+        command, cwd=folder, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel built from a copy of the sources, without the network."""
+    room = tmp_path_factory.mktemp("build")
+    for name in SOURCES:
+        source = PROJECT / name
+        if source.is_dir():
+            shutil.copytree(source, room / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, room / name)
+    offline = ["--no-deps", "--no-index", "--no-build-isolation"]
+    run([sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", "dist", "."], room)
+    (built,) = (room / "dist").glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """A folder that holds the installed wheel and nothing else."""
+    folder = tmp_path_factory.mktemp("site")
+    run(
+        [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(folder), str(wheel)], folder
+    )
+    return folder
+
+
+def test_it_holds_every_module_space_and_table(wheel):
+    expected = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "tfnas").rglob("*.py")}
+    expected |= {f"tfnas/spaces/{path.name}" for path in (PROJECT / "tfnas" / "spaces").glob("*.yaml")}
+    expected |= {f"tfnas/latency_pkl/{path.name}" for path in (PROJECT / "latency_pkl").glob("*.json")}
+    expected |= {"tfnas/py.typed"}
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    missing = sorted(expected - names)
+    assert not missing, f"not in the wheel (a new sub-package is listed in setup.cfg): {missing}"
+    assert {name.split("/")[0] for name in names} == {"tfnas", f"tfnas-{tfnas.__version__}.dist-info"}
+
+
+def test_its_metadata_say_what_it_needs(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        text = archive.read(f"tfnas-{tfnas.__version__}.dist-info/METADATA").decode()
+    lines = text.split("\n\n")[0].splitlines()
+    assert "Requires-Python: >=3.10" in lines
+    assert "Requires-Dist: torch>=2.11" in lines
+    assert any(line in lines for line in ("License-Expression: MIT", "License: MIT"))
+    assert f"Version: {tfnas.__version__}" in lines
+
+
+def test_it_runs_in_an_empty_directory(installed, tmp_path):
+    code = "import tfnas, tfnas.latency as l; print(tfnas.__file__, l.default_table_path('digits'))"
+    module, table = run([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(installed)).split()
+    assert Path(module).is_relative_to(installed)
+    assert Path(table).is_relative_to(installed)
+    assert run([*COMMAND, "--version"], tmp_path, PYTHONPATH=str(installed)) == f"tfnas {tfnas.__version__}\n"
+    script = run([str(installed / "bin" / "tfnas"), "--version"], tmp_path, PYTHONPATH=str(installed))
+    assert script == f"tfnas {tfnas.__version__}\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_search_works_in_an_empty_directory(installed, tmp_path):
+    flags = ["search", "--target_lat", "15", "--epochs", "2", "--warmup_epochs", "1", "--run_dir", "found"]
+    run([*COMMAND, *flags], tmp_path, PYTHONPATH=str(installed))
+    summary = json.loads((tmp_path / "found" / "summary.json").read_text())
+    assert 0.995 * 15 <= summary["table_ms"] <= 15
+    table = run([*COMMAND, "parse", "--model_path", "found"], tmp_path, PYTHONPATH=str(installed))
+    assert "MACs" in table
