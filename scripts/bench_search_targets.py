@@ -16,8 +16,8 @@ from typing import Any
 
 from rich.console import Console
 
-from tfnas.search import SearchConfig, run_search
-from tfnas.search.report import clock
+from tfnas.searching import SearchConfig, search
+from tfnas.searching.report import clock
 
 COLUMNS = (
     "target ms", "seed", "table ms", "error %", "params k", "MACs M", "depths", "sampled paths %", "derived %",
@@ -55,7 +55,7 @@ def searched(run_dir: Path, target: float, seed: int) -> dict[str, Any]:
         config = SearchConfig(resume=str(run_dir))
     else:
         config = SearchConfig(target_lat=target, seed=seed, run_dir=str(run_dir))
-    return run_search(config, Console(quiet=True)).summary
+    return search(config, Console(quiet=True)).summary
 
 
 def row(summary: dict[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from tfnas.search.checkpoint import load_checkpoint, saved_checkpoints
+from tfnas.searching.checkpoint import load_checkpoint, saved_checkpoints
 
 COMMAND = [sys.executable, str(Path(__file__).resolve().parents[1] / "train_search.py")]
 NUMBERS = ("target_ms", "table_ms", "error_percent", "params", "macs", "top1", "supernet_top1", "architecture", "seed")

@@ -8,9 +8,9 @@ import torch
 from tiny import tiny_contents, tiny_space
 
 from tfnas.latency import LatencyTable
-from tfnas.search.expected import operations_ms
-from tfnas.search.parameters import ArchitectureParameters
-from tfnas.search.steps import make_learner
+from tfnas.searching.expected import operations_ms
+from tfnas.searching.parameters import ArchitectureParameters
+from tfnas.searching.steps import make_learner
 from tfnas.space import Operation, Schedule
 from tfnas.supernet import Supernet
 

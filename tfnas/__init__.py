@@ -1,9 +1,72 @@
-"""tfnas: images, a device and X milliseconds in; a trained network that measures X ms there out."""
+"""tfnas: images, a device and X milliseconds in; a network that measures X ms there out.
+
+    import tfnas
+    result = tfnas.search(tfnas.SearchConfig(target_lat=15))
+
+Names that need PyTorch are looked up when they are first used, so that importing the package costs little.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from tfnas.architecture import Architecture
 from tfnas.errors import Infeasible, InputError, Interrupted, RunFailed, TfnasError
 from tfnas.space import SearchSpace
 from tfnas.space_file import space
 
-__all__ = ["Architecture", "Infeasible", "InputError", "Interrupted", "RunFailed", "SearchSpace", "TfnasError", "space"]
+if TYPE_CHECKING:
+    from tfnas.latency.choice import Choice
+    from tfnas.latency.fit import fit_widths
+    from tfnas.latency.meet import meet_target
+    from tfnas.latency.table import LatencyTable
+    from tfnas.nn.counting import Counts, count
+    from tfnas.nn.network import Network
+    from tfnas.searching.config import SearchConfig
+    from tfnas.searching.loop import SearchResult, search
+
+_HOMES = {
+    "Choice": "tfnas.latency.choice",
+    "Counts": "tfnas.nn.counting",
+    "LatencyTable": "tfnas.latency.table",
+    "Network": "tfnas.nn.network",
+    "SearchConfig": "tfnas.searching.config",
+    "SearchResult": "tfnas.searching.loop",
+    "count": "tfnas.nn.counting",
+    "fit_widths": "tfnas.latency.fit",
+    "meet_target": "tfnas.latency.meet",
+    "search": "tfnas.searching.loop",
+}
+
+__all__ = [
+    "Architecture",
+    "Choice",
+    "Counts",
+    "Infeasible",
+    "InputError",
+    "Interrupted",
+    "LatencyTable",
+    "Network",
+    "RunFailed",
+    "SearchConfig",
+    "SearchResult",
+    "SearchSpace",
+    "TfnasError",
+    "count",
+    "fit_widths",
+    "meet_target",
+    "search",
+    "space",
+]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tfnas' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

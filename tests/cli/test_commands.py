@@ -15,7 +15,7 @@ import tfnas
 from tfnas.cli import edge, latency, main, parsing_model, train_search
 from tfnas.errors import Infeasible, InputError, Interrupted, RunFailed
 from tfnas.latency import default_table_path
-from tfnas.search.config import SearchConfig
+from tfnas.searching.config import SearchConfig
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -29,7 +29,7 @@ def empty_folder(tmp_path, monkeypatch):
 def searched(monkeypatch):
     """The configurations that the search command hands over, in place of searching."""
     configs = []
-    monkeypatch.setattr("tfnas.search.loop.run_search", configs.append)
+    monkeypatch.setattr("tfnas.searching.loop.search", configs.append)
     return configs
 
 

@@ -11,7 +11,7 @@ import tfnas
 from tfnas.errors import InputError
 from tfnas.nn import Counts, Network, count
 from tfnas.nn.counting import part_counts
-from tfnas.search.forecast import count_range
+from tfnas.searching.forecast import count_range
 
 
 @pytest.mark.parametrize("name", ["imagenet", "cifar", "digits"])

@@ -48,9 +48,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "train_search.py") -> in
 
 def _search(prog: str, arguments: Sequence[str]) -> None:
     from tfnas.cli.flags import FlagParser
-    from tfnas.search.config import SearchConfig
-    from tfnas.search.loop import run_search
+    from tfnas.searching.config import SearchConfig
+    from tfnas.searching.loop import search
 
     description = "Search for the best network whose latency is 99.5 to 100 % of a target."
     parser = FlagParser(prog, SearchConfig, description, _GROUPS, _EXAMPLES)
-    run_search(parser.read(arguments))
+    search(parser.read(arguments))

@@ -1,7 +1,8 @@
 """What a search found: read from whatever holds it, priced, written out, shown.
 
-parsed = parse_model("runs/search-20250131-120000")
-parsed.architecture, parsed.table_ms, parsed.target_ms
+    parsed = parse_model("runs/search-20250131-120000")
+
+`parsed.architecture`, `parsed.table_ms` and `parsed.target_ms` are what most callers want.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from tfnas.architecture import RUN_FILE, Architecture
 from tfnas.errors import InputError
 from tfnas.legacy import AuthorsSearch
 from tfnas.run import SUMMARY_FILE
-from tfnas.search.checkpoint import FOLDER, FORMAT, State, choice_of, load_checkpoint, load_latest
+from tfnas.searching.checkpoint import FOLDER, FORMAT, State, choice_of, load_checkpoint, load_latest
 from tfnas.space import SearchSpace
 from tfnas.space_file import space as load_space
 from tfnas.tensor_file import load_plain

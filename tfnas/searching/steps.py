@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from tfnas.errors import RunFailed
 from tfnas.latency import LatencyTable
-from tfnas.search.expected import expected_ms
-from tfnas.search.optim import ElasticSGD
-from tfnas.search.parameters import ArchitectureParameters
-from tfnas.search.sampling import sample_mixture_weights
+from tfnas.searching.expected import expected_ms
+from tfnas.searching.optim import ElasticSGD
+from tfnas.searching.parameters import ArchitectureParameters
+from tfnas.searching.sampling import sample_mixture_weights
 from tfnas.space import Schedule
 from tfnas.supernet import Mixture, Path, Supernet
 

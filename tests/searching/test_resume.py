@@ -14,15 +14,15 @@ from rich.console import Console
 from small_search import small_config
 
 from tfnas.errors import InputError, Interrupted, RunFailed
-from tfnas.search import SearchConfig, run_search
-from tfnas.search import loop as search_loop
-from tfnas.search.checkpoint import load_checkpoint, load_latest, saved_checkpoints
+from tfnas.searching import SearchConfig, search
+from tfnas.searching import loop as search_loop
+from tfnas.searching.checkpoint import load_checkpoint, load_latest, saved_checkpoints
 
 QUIET = Console(quiet=True)
 DRIVER = """
 import sys
-from tfnas.search import SearchConfig, run_search
-run_search(SearchConfig(**eval(sys.argv[1])))
+from tfnas.searching import SearchConfig, search
+search(SearchConfig(**eval(sys.argv[1])))
 """
 
 
@@ -54,7 +54,7 @@ def assert_same(a, b):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    run_search(small_config(folder, "run"), QUIET)
+    search(small_config(folder, "run"), QUIET)
     return final_state(folder / "run")
 
 
@@ -80,8 +80,8 @@ def test_interrupted_at_a_random_step_and_resumed(tmp_path, uninterrupted, monke
     with monkeypatch.context() as patched:
         patched.setattr(search_loop, "watch_interruption", lambda: _Context(_InterruptAt(steps)))
         with pytest.raises(Interrupted, match="--resume"):
-            run_search(setup_config, QUIET)
-    run_search(SearchConfig(resume=str(tmp_path / "run"), workers=0), QUIET)
+            search(setup_config, QUIET)
+    search(SearchConfig(resume=str(tmp_path / "run"), workers=0), QUIET)
     assert_same(final_state(tmp_path / "run"), uninterrupted)
 
 
@@ -129,20 +129,20 @@ def test_killed_process(tmp_path, uninterrupted, kills):
 
 
 def test_truncated_checkpoint_is_passed_over(tmp_path, uninterrupted):
-    run_search(small_config(tmp_path, "run"), QUIET)
+    search(small_config(tmp_path, "run"), QUIET)
     newest = saved_checkpoints(tmp_path / "run")[0]
     newest.write_bytes(newest.read_bytes()[:-1000])
     _, path, problems = load_latest(tmp_path / "run")
     assert path == saved_checkpoints(tmp_path / "run")[1]
     assert "damaged" in problems[0] and newest.name in problems[0]
     console = Console(record=True, width=200, file=io.StringIO())
-    run_search(SearchConfig(resume=str(tmp_path / "run")), console)
+    search(SearchConfig(resume=str(tmp_path / "run")), console)
     assert "damaged" in console.export_text()
     assert_same(final_state(tmp_path / "run"), uninterrupted)
 
 
 def test_flipped_bit_is_detected(tmp_path):
-    run_search(small_config(tmp_path, "run", epochs=2), QUIET)
+    search(small_config(tmp_path, "run", epochs=2), QUIET)
     newest = saved_checkpoints(tmp_path / "run")[0]
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
@@ -152,10 +152,10 @@ def test_flipped_bit_is_detected(tmp_path):
 
 
 def test_killed_before_the_first_checkpoint(tmp_path, uninterrupted):
-    run_search(small_config(tmp_path, "run"), QUIET)
+    search(small_config(tmp_path, "run"), QUIET)
     for path in saved_checkpoints(tmp_path / "run"):
         path.unlink()
-    run_search(SearchConfig(resume=str(tmp_path / "run")), QUIET)
+    search(SearchConfig(resume=str(tmp_path / "run")), QUIET)
     assert_same(final_state(tmp_path / "run"), uninterrupted)
 
 
@@ -171,7 +171,7 @@ def test_full_disk_keeps_what_was_saved(tmp_path, monkeypatch):
 
     monkeypatch.setattr(search_loop, "save_checkpoint", failing)
     with pytest.raises(RunFailed, match=r"No space left.*kept.*--resume"):
-        run_search(config, QUIET)
+        search(config, QUIET)
     monkeypatch.undo()
     state, _, problems = load_latest(tmp_path / "run")
     assert not problems and state["step"] == 3
@@ -183,29 +183,29 @@ def _no_space(_handle):
 
 
 def test_settings_of_a_resumed_run_stay(tmp_path):
-    run_search(small_config(tmp_path, "run", epochs=2), QUIET)
+    search(small_config(tmp_path, "run", epochs=2), QUIET)
     with pytest.raises(InputError, match=r"--target_lat 3.* differs from the run's own"):
-        run_search(SearchConfig(resume=str(tmp_path / "run"), target_lat=3.0), QUIET)
+        search(SearchConfig(resume=str(tmp_path / "run"), target_lat=3.0), QUIET)
 
 
 def test_occupied_directory_is_refused(tmp_path):
-    run_search(small_config(tmp_path, "run", epochs=2), QUIET)
+    search(small_config(tmp_path, "run", epochs=2), QUIET)
     with pytest.raises(InputError, match=r"not empty.*--resume"):
-        run_search(small_config(tmp_path, "run"), QUIET)
+        search(small_config(tmp_path, "run"), QUIET)
 
 
 def test_file_in_the_directorys_place(tmp_path):
     (tmp_path / "run").write_text("a file")
     with pytest.raises(InputError, match="cannot make the run directory"):
-        run_search(small_config(tmp_path, "run"), QUIET)
+        search(small_config(tmp_path, "run"), QUIET)
 
 
 def test_other_space_is_refused(tmp_path):
-    run_search(small_config(tmp_path, "run", epochs=2), QUIET)
+    search(small_config(tmp_path, "run", epochs=2), QUIET)
     space = tmp_path / "tiny.yaml"
     space.write_text(space.read_text().replace("- k3_e3_se\n", ""))
     with pytest.raises(InputError, match="its space was"):
-        run_search(SearchConfig(resume=str(tmp_path / "run")), QUIET)
+        search(SearchConfig(resume=str(tmp_path / "run")), QUIET)
 
 
 def test_foreign_objects_in_a_checkpoint_are_refused(tmp_path):
@@ -215,8 +215,8 @@ def test_foreign_objects_in_a_checkpoint_are_refused(tmp_path):
 
 
 def test_other_table_is_refused(tmp_path):
-    run_search(small_config(tmp_path, "run", epochs=2), QUIET)
+    search(small_config(tmp_path, "run", epochs=2), QUIET)
     table = tmp_path / "table.json"
     table.write_text(table.read_text().replace("Made-up Processor", "Another Processor"))
     with pytest.raises(InputError, match="its table was"):
-        run_search(SearchConfig(resume=str(tmp_path / "run")), QUIET)
+        search(SearchConfig(resume=str(tmp_path / "run")), QUIET)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tfnas.search.sampling import gumbel_noise, sample_mixture_weights, sample_other_path, sample_path
+from tfnas.searching.sampling import gumbel_noise, sample_mixture_weights, sample_other_path, sample_path
 from tfnas.supernet import Path
 
 DRAWS = 8000

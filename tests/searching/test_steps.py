@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from tfnas import RunFailed
-from tfnas.search.sampling import sample_mixture_weights
-from tfnas.search.steps import architecture_loss, architecture_step, check_partition, weight_step
+from tfnas.searching.sampling import sample_mixture_weights
+from tfnas.searching.steps import architecture_loss, architecture_step, check_partition, weight_step
 from tfnas.supernet import Mixture, Path
 
 FIRST, SECOND = Path((0, 1, 0)), Path((1, 0, 0))

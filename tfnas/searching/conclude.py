@@ -17,11 +17,11 @@ from tfnas.latency.choice import Choice
 from tfnas.latency.meet import meet_target
 from tfnas.nn import Network, count
 from tfnas.run import SUMMARY_FILE, RunDirectory
-from tfnas.search.derive import accuracy, choice_of, derived_accuracy
-from tfnas.search.health import depth_entropy, operation_entropy
-from tfnas.search.report import clock
-from tfnas.search.sampling import sample_path
-from tfnas.search.session import Session
+from tfnas.searching.derive import accuracy, choice_of, derived_accuracy
+from tfnas.searching.health import depth_entropy, operation_entropy
+from tfnas.searching.report import clock
+from tfnas.searching.sampling import sample_path
+from tfnas.searching.session import Session
 
 JUDGED_PATHS = 4
 

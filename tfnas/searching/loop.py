@@ -1,6 +1,8 @@
 """The search, from a configuration to an architecture that meets its target (TF-NAS, algorithm 1).
 
-result = run_search(SearchConfig(target_lat=15))
+    result = search(SearchConfig(target_lat=15))
+
+`result.architecture` is what to build, `result.run_dir` holds all files.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ from tfnas.data import data_name, loader
 from tfnas.errors import InputError, RunFailed
 from tfnas.latency.measure import prime_allocator, torch_threads
 from tfnas.run import Interruption, RunDirectory, watch_interruption
-from tfnas.search.checkpoint import load_latest, save_checkpoint, saved_checkpoints
-from tfnas.search.conclude import conclude
-from tfnas.search.config import SearchConfig
-from tfnas.search.report import Reporter
-from tfnas.search.schedules import trains_architecture
-from tfnas.search.session import resumed_config, start_session
-from tfnas.search.setup import Setup, prepare
+from tfnas.searching.checkpoint import load_latest, save_checkpoint, saved_checkpoints
+from tfnas.searching.conclude import conclude
+from tfnas.searching.config import SearchConfig
+from tfnas.searching.report import Reporter
+from tfnas.searching.schedules import trains_architecture
+from tfnas.searching.session import resumed_config, start_session
+from tfnas.searching.setup import Setup, prepare
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class SearchResult:
     summary: dict[str, Any]
 
 
-def run_search(config: SearchConfig, console: Console | None = None) -> SearchResult:
+def search(config: SearchConfig, console: Console | None = None) -> SearchResult:
     """Search, or go on with the search that `config.resume` names.
 
     Raises InputError, Infeasible (before anything is written), RunFailed and Interrupted (state saved).

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import tfnas
 from tfnas.latency import LatencyTable, LatencyTableWarning
-from tfnas.search.expected import expected_ms, operations_ms
+from tfnas.searching.expected import expected_ms, operations_ms
 from tfnas.supernet.routes import one_hot_depths
 
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from tfnas.search.optim import ElasticSGD
+from tfnas.searching.optim import ElasticSGD
 from tfnas.supernet import ActiveRows
 
 SETTINGS = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}

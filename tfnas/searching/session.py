@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from tfnas.errors import InputError
-from tfnas.search.checkpoint import State, space_of
-from tfnas.search.config import SearchConfig
-from tfnas.search.derive import accuracy, choice_of, look_up, scale_widths
-from tfnas.search.health import depth_entropy, operation_entropy
-from tfnas.search.parameters import ArchitectureParameters
-from tfnas.search.sampling import sample_other_path, sample_path
-from tfnas.search.schedules import temperature, trains_architecture, weight_learning_rate
-from tfnas.search.setup import Setup
-from tfnas.search.steps import ArchitectureStep, Learner, WeightStep, architecture_step, make_learner, weight_step
+from tfnas.searching.checkpoint import State, space_of
+from tfnas.searching.config import SearchConfig
+from tfnas.searching.derive import accuracy, choice_of, look_up, scale_widths
+from tfnas.searching.health import depth_entropy, operation_entropy
+from tfnas.searching.parameters import ArchitectureParameters
+from tfnas.searching.sampling import sample_other_path, sample_path
+from tfnas.searching.schedules import temperature, trains_architecture, weight_learning_rate
+from tfnas.searching.setup import Setup
+from tfnas.searching.steps import ArchitectureStep, Learner, WeightStep, architecture_step, make_learner, weight_step
 from tfnas.supernet import Supernet, align_operations
 
 # What may differ between a run and its resumption: the first changes no result, the second is a way out of a failure.

@@ -13,8 +13,8 @@ from tfnas.architecture import Architecture
 from tfnas.latency import LatencyTable
 from tfnas.latency.choice import Choice
 from tfnas.latency.fit import fit_widths
-from tfnas.search.expected import operations_ms
-from tfnas.search.steps import Learner
+from tfnas.searching.expected import operations_ms
+from tfnas.searching.steps import Learner
 from tfnas.space import SearchSpace
 from tfnas.supernet import Path, Supernet
 from tfnas.supernet.routes import one_hot_depths

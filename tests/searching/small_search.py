@@ -8,7 +8,7 @@ import yaml
 from tiny import tiny_contents, tiny_space
 
 from tfnas.latency import LatencyTable
-from tfnas.search import SearchConfig
+from tfnas.searching import SearchConfig
 
 
 def write_inputs(folder, **changes):

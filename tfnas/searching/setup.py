@@ -13,7 +13,7 @@ from tfnas.errors import InputError
 from tfnas.latency import LatencyTable, default_table_path
 from tfnas.latency.default import shipped_table_paths
 from tfnas.latency.meet import check_target
-from tfnas.search.config import SearchConfig
+from tfnas.searching.config import SearchConfig
 from tfnas.space import Schedule, SearchSpace
 from tfnas.space_file import space as load_space
 

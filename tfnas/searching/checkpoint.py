@@ -16,7 +16,7 @@ import torch
 from tfnas.errors import InputError
 from tfnas.files import write_whole
 from tfnas.latency.choice import Choice
-from tfnas.search.derive import choice_from
+from tfnas.searching.derive import choice_from
 from tfnas.space import SearchSpace
 from tfnas.space_file import space_from_json
 from tfnas.tensor_file import load_plain

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from tfnas.run import RunDirectory
-from tfnas.search.derive import choice_of
-from tfnas.search.forecast import count_range, forecast
-from tfnas.search.health import warnings
-from tfnas.search.session import Session
+from tfnas.searching.derive import choice_of
+from tfnas.searching.forecast import count_range, forecast
+from tfnas.searching.health import warnings
+from tfnas.searching.session import Session
 
 
 class Reporter:

@@ -12,9 +12,9 @@ import torch
 from tfnas.latency.keys import shallowest_architecture
 from tfnas.nn import Counts
 from tfnas.nn.counting import block_counts, part_counts
-from tfnas.search.sampling import sample_other_path, sample_path
-from tfnas.search.session import Session
-from tfnas.search.steps import architecture_loss, weight_loss
+from tfnas.searching.sampling import sample_other_path, sample_path
+from tfnas.searching.session import Session
+from tfnas.searching.steps import architecture_loss, weight_loss
 from tfnas.space import SearchSpace
 
 

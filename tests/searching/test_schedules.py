@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tfnas.search.schedules import temperature, trains_architecture, weight_learning_rate
+from tfnas.searching.schedules import temperature, trains_architecture, weight_learning_rate
 from tfnas.space import Schedule
 
 PAPER = Schedule()

@@ -14,13 +14,13 @@ from tfnas.errors import Infeasible, InputError, RunFailed
 from tfnas.latency import LatencyTable
 from tfnas.latency.choice import Choice
 from tfnas.nn import Network
-from tfnas.search import SearchConfig, run_search
-from tfnas.search import steps as search_steps
-from tfnas.search.derive import choice_of, route_of, scale_widths
-from tfnas.search.health import collapsed, depth_entropy, operation_entropy, warnings
-from tfnas.search.report import clock
-from tfnas.search.session import start_session
-from tfnas.search.setup import open_table, prepare
+from tfnas.searching import SearchConfig, search
+from tfnas.searching import steps as search_steps
+from tfnas.searching.derive import choice_of, route_of, scale_widths
+from tfnas.searching.health import collapsed, depth_entropy, operation_entropy, warnings
+from tfnas.searching.report import clock
+from tfnas.searching.session import start_session
+from tfnas.searching.setup import open_table, prepare
 
 QUIET = Console(quiet=True)
 
@@ -29,7 +29,7 @@ QUIET = Console(quiet=True)
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     config = small_config(folder, "run", note="small", save_minutes=5.0, print_freq=5)
-    return config, run_search(config, QUIET)
+    return config, search(config, QUIET)
 
 
 def test_target_is_met_by_the_table(finished):
@@ -79,7 +79,7 @@ def test_learning_raises_accuracy(finished):
 def test_infeasible_target_leaves_nothing_behind(tmp_path, factor):
     config = small_config(tmp_path, "run")
     with pytest.raises(Infeasible, match="stem and head alone take") as raised:
-        run_search(SearchConfig(**{**vars(config), "target_lat": factor * config.target_lat}), QUIET)
+        search(SearchConfig(**{**vars(config), "target_lat": factor * config.target_lat}), QUIET)
     assert raised.value.exit_status == 3
     assert not (tmp_path / "run").exists()
 
@@ -95,9 +95,9 @@ def test_non_finite_loss_stops_before_the_update(tmp_path, monkeypatch):
 
     monkeypatch.setattr(search_steps, "weight_loss", broken)
     with pytest.raises(RunFailed, match=r"loss nan.*--w_lr.*kept.*--resume"):
-        run_search(config, QUIET)
+        search(config, QUIET)
     monkeypatch.undo()
-    run_search(SearchConfig(resume=config.run_dir, w_lr=0.01), QUIET)  # the way out that the message names
+    search(SearchConfig(resume=config.run_dir, w_lr=0.01), QUIET)  # the way out that the message names
     assert (tmp_path / "run" / "summary.json").is_file()
 
 
@@ -107,7 +107,7 @@ def test_out_of_memory_names_the_batch_size(tmp_path, monkeypatch):
 
     monkeypatch.setattr(search_steps, "weight_loss", exhausted)
     with pytest.raises(RunFailed, match=r"batch size 96.*--batch_size 48"):
-        run_search(small_config(tmp_path, "run"), QUIET)
+        search(small_config(tmp_path, "run"), QUIET)
 
 
 def test_width_scaling_reaches_the_derived_operations_only(tmp_path):
