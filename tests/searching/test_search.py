@@ -174,7 +174,7 @@ def test_table_for_a_part_of_a_shipped_space(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("extends: digits\noperations: [k3_e3, k3_e6]\n")
     table, path = open_table(None, tfnas.space(file))
-    assert path.endswith("digits_cpu.json") and table.batch_size == 64
+    assert path.endswith("digits_cpu.json") and table.batch_size == 32
     file.write_text("extends: digits\nstem_channels: 24\n")
     with pytest.raises(InputError, match=r"no latency table comes with space mine.*latency build"):
         open_table(None, tfnas.space(file))
