@@ -15,10 +15,6 @@ import time
 import numpy as np
 
 import tfnas
-from tfnas.latency.choice import Choice
-from tfnas.latency.fit import fit_widths
-from tfnas.latency.meet import meet_target
-from tfnas.latency.table import LatencyTable
 
 
 def main() -> None:
@@ -31,7 +27,7 @@ def main() -> None:
     parser.add_argument("--near", type=float, help="targets within this percentage of the derived choice's latency")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    space, table = tfnas.space(arguments.space), LatencyTable.load(arguments.lookup_path)
+    space, table = tfnas.space(arguments.space), tfnas.LatencyTable.load(arguments.lookup_path)
     random = np.random.default_rng(arguments.seed)
     lowest, highest = table.range_ms(space)
     errors, seconds = [], []
@@ -41,9 +37,9 @@ def main() -> None:
         if arguments.near is not None:
             derived_ms = table.architecture_ms(choice.derived())
             target_ms = min(max(derived_ms * (1 + random.uniform(-0.01, 0.01) * arguments.near), lowest), highest)
-        fitted = fit_widths(choice.derived(), table, target_ms)
+        fitted = tfnas.fit_widths(choice.derived(), table, target_ms)
         started = time.perf_counter()
-        met = meet_target(choice, table, target_ms)
+        met = tfnas.meet_target(choice, table, target_ms)
         seconds.append(time.perf_counter() - started)
         errors.append([100 * (table.architecture_ms(found) / target_ms - 1) for found in (fitted, met)])
     print(f"space {space.name}, {lowest:.4g} to {highest:.4g} ms, {arguments.cases} cases")
@@ -55,12 +51,12 @@ def main() -> None:
     print(f"meet_target: median {np.median(seconds):.3f} s, longest {max(seconds):.3f} s")
 
 
-def random_choice(space: tfnas.SearchSpace, random: np.random.Generator, scale: float) -> Choice:
+def random_choice(space: tfnas.SearchSpace, random: np.random.Generator, scale: float) -> tfnas.Choice:
     """A choice as a search could leave it: random log-probabilities and widths."""
     alphas = scale * random.standard_normal((len(space.blocks), len(space.operations)))
     depths = [scale * random.standard_normal(len(choices)) for choices in space.depth_choices]
     ranges = [[space.width_range(place, operation) for operation in space.operations] for place in space.blocks]
-    return Choice(
+    return tfnas.Choice(
         space=space,
         num_classes=100,
         log_alphas=alphas - np.log(np.exp(alphas).sum(axis=1, keepdims=True)),

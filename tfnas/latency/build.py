@@ -1,6 +1,6 @@
 """Measuring the latency table of a space on this machine.
 
-    python -m tfnas latency build --space digits --batch 64 --out latency_pkl/digits_cpu.json
+    python -m tfnas latency build --space digits --batch 32 --out latency_pkl/digits_cpu.json
 
 Every block is measured alone, at a few widths of every operation; whole networks are timed between them, and the table
 says how far the sums are from them.
@@ -45,7 +45,7 @@ class BuildConfig:
     """Pixels along a side of the images; the space's own by default."""
     num_classes: int = 10
     """Outputs of the classifier; a search with another number may use the table all the same."""
-    batch: int = 64
+    batch: int = 32
     """Images per batch: all milliseconds are per batch."""
     threads: int = 1
     """CPU threads to compute with."""
