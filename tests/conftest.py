@@ -11,6 +11,8 @@ import torch
 
 _PROJECT = Path(__file__).resolve().parents[1]
 
+torch.set_num_threads(1)  # on a machine with other work, two threads wait for each other far longer than they compute
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
