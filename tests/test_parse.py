@@ -368,7 +368,10 @@ def test_the_report_cuts_nothing(run_dir, terminal):
     parsed = parse_model(run_dir)
     texts = [shown(parsed, width, terminal) for width in (30, 80, 120)]
     assert "…" not in "".join(texts)
-    assert texts[1] == texts[2]
+    if terminal:  # long lines are wrapped between words, the table is not
+        assert max(len(line) for line in texts[1].splitlines() if "/" not in line) <= 80  # a path stays whole
+    else:
+        assert texts[1] == texts[2]
     squeezed = [re.sub(r"\s+", "", text) for text in texts]
     assert squeezed[0] == squeezed[1]
     rows = texts[1].split("\n\n")[0].splitlines()

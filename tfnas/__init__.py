@@ -8,9 +8,9 @@ Names that need PyTorch are looked up when they are first used, so that importin
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from tfnas._lazy import lazy_names
 from tfnas.architecture import Architecture
 from tfnas.errors import Infeasible, InputError, Interrupted, RunFailed, TfnasError
 from tfnas.space import SearchSpace
@@ -62,10 +62,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'tfnas' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = lazy_names("tfnas", _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -29,6 +29,11 @@ def write_whole(path: Path, data: bytes | str) -> None:
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)  # mkstemp makes files private
         Path(temporary).replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name too must outlive a power cut
+        finally:
+            os.close(folder)
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)

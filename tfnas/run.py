@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import signal
 import time
@@ -21,11 +22,13 @@ from rich.console import Console, RenderableType
 from tfnas.architecture import RUN_FILE, Architecture
 from tfnas.errors import InputError, Interrupted, RunFailed
 from tfnas.files import write_whole
+from tfnas.wording import say, typed
 
 CONFIG_FILE = "config.yaml"
 LOG_FILE = "log.txt"
 MODEL_CONFIG_FILE = "model.config"
 SUMMARY_FILE = "summary.json"
+PATIENCE_SECONDS = 2.0
 
 
 class RunDirectory:
@@ -36,48 +39,58 @@ class RunDirectory:
         self.console = console
 
     @classmethod
-    def create(cls, path: Path, config: Any, console: Console) -> RunDirectory:
+    def create(cls, path: Path, or_another: bool, config: Any, console: Console) -> RunDirectory:
         """Make the directory and write the effective configuration (a dataclass) into it.
 
-        Raises InputError when the directory holds something already or cannot be made.
+        Where it exists, `or_another` takes the name with -2, -3, ... Raises InputError when it holds something already
+        (files whose names begin with a dot do not count) or cannot be made.
         """
+        wanted, number = path, 1
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            occupied = any(path.iterdir())
+            while or_another and path.exists():  # two runs may start within a second
+                number += 1
+                path = wanted.with_name(f"{wanted.name}-{number}")
+            path.mkdir(parents=True, exist_ok=not or_another)
+            occupied = any(not entry.name.startswith(".") for entry in path.iterdir())
         except OSError as error:
             raise InputError(f"cannot make the run directory {path}: {error.strerror}; choose another") from error
         if occupied:
             raise InputError(
                 f"the run directory {path} is not empty: choose another with --run_dir, "
-                f"or go on with the run in it by --resume {path}"
+                f"or go on with the run in it by --resume {typed(path)}"
             )
-        write_whole(path / CONFIG_FILE, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
-        return cls(path, console)
+        run = cls(path, console)
+        run.write_config(config)
+        return run
 
     @classmethod
     def open(cls, path: Path, console: Console) -> tuple[RunDirectory, dict[str, Any]]:
         """An existing run directory and its configuration. Raises InputError when it is none."""
         try:
             config = yaml.safe_load((path / CONFIG_FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise InputError(f"{path} is not a run directory: there is no {CONFIG_FILE} in it") from error
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise InputError(f"{path} is not a run directory: {CONFIG_FILE} cannot be read ({error})") from error
         if not isinstance(config, dict):
             raise InputError(f"{path / CONFIG_FILE} holds no configuration")
         return cls(path, console), config
 
+    def write_config(self, config: Any) -> None:
+        """Write the effective configuration (a dataclass)."""
+        write_whole(self.path / CONFIG_FILE, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+
     def say(self, message: str = "") -> None:
         """Print a line and append it to the log."""
-        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        say(self.console, message)
         self._log(message)
 
     def show(self, renderable: RenderableType) -> None:
         """Print a table or the like and append it to the log as plain text."""
         self.console.print(renderable)
-        plain = Console(width=120, no_color=True, record=False, file=None)
-        with plain.capture() as capture:
-            plain.print(renderable)
-        for line in capture.get().rstrip().splitlines():
-            self._log(line)
+        text = io.StringIO()
+        Console(file=text, width=120, force_terminal=False, color_system=None).print(renderable)
+        self._log("\n" + text.getvalue().rstrip())
 
     def _log(self, message: str) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -98,27 +111,32 @@ class RunDirectory:
 
 
 class Interruption:
-    """Notes Ctrl-C and termination, for the run to save its state at the next step. A second one ends it at once."""
+    """Notes Ctrl-C and termination, for the run to save its state at the next step. A later one ends it at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console) -> None:
         self.signal: int | None = None
+        self.noted_at = 0.0
+        self.console = console
 
-    def raise_if_asked(self, how_to_resume: str) -> None:
-        """Raise Interrupted (130 for Ctrl-C, 143 for termination) if a signal came."""
+    def raise_if_asked(self, what_is_kept: str) -> None:
+        """Raise Interrupted (130 for Ctrl-C, 143 for termination), with these words, if a signal came."""
         if self.signal is not None:
             word = "interrupted" if self.signal == signal.SIGINT else "terminated"
-            raise Interrupted(f"{word}; the state is saved. {how_to_resume}", 128 + self.signal)
+            raise Interrupted(f"{word}; {what_is_kept}", 128 + self.signal)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.signal is not None:
+        now = time.monotonic()
+        if self.signal is None:
+            self.signal, self.noted_at = number, now
+            say(self.console, "stopping after this step, and saving; once more ends it at once, without saving")
+        elif now - self.noted_at > PATIENCE_SECONDS:  # many press twice: that is one wish
             raise KeyboardInterrupt
-        self.signal = number
 
 
 @contextmanager
-def watch_interruption() -> Iterator[Interruption]:
+def watch_interruption(console: Console) -> Iterator[Interruption]:
     """Catch SIGINT and SIGTERM for the duration (where Python allows it: in the main thread)."""
-    watch = Interruption()
+    watch = Interruption(console)
     before = {}
     for number in (signal.SIGINT, signal.SIGTERM):
         try:

@@ -41,7 +41,7 @@ class Operation:
         """Read `k5_e6_se`. Raises InputError for anything else."""
         found = re.fullmatch(r"k(\d+)_e(\d+)(_se)?", name)
         if found is None:
-            raise InputError(f"{name!r} is not an operation: write k3_e6 or, with squeeze-and-excite, k3_e6_se")
+            raise InputError(f"{name!r} is no operation: the form is k<kernel>_e<expansion>[_se], such as k5_e3_se")
         kernel_size, expansion = int(found[1]), int(found[2])
         if kernel_size % 2 == 0:
             raise InputError(f"{name!r}: the kernel size must be odd")
@@ -90,6 +90,9 @@ class Schedule:
     threads: int = 0
 
     def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            if not math.isfinite(getattr(self, item.name)):
+                raise InputError(f"{item.name} must be a finite number, got {getattr(self, item.name)}")
         for name in ("epochs", "batch_size", "w_lr", "a_lr", "grad_clip", "T", "T_decay"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
@@ -104,7 +107,8 @@ class Schedule:
         if self.warmup_epochs >= self.epochs:
             raise InputError(
                 f"warmup_epochs ({self.warmup_epochs}) must be below epochs ({self.epochs}): "
-                "the architecture is trained only after the warm-up"
+                "the architecture is trained only after the warm-up. "
+                f"Give --warmup_epochs too, for instance {self.epochs // 3}"
             )
 
 

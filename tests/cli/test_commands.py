@@ -29,7 +29,7 @@ def empty_folder(tmp_path, monkeypatch):
 def searched(monkeypatch):
     """The configurations that the search command hands over, in place of searching."""
     configs = []
-    monkeypatch.setattr("tfnas.searching.loop.search", configs.append)
+    monkeypatch.setattr("tfnas.searching.loop.search", lambda config, given: configs.append(config))
     return configs
 
 

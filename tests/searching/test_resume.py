@@ -1,15 +1,19 @@
 """A run may die at any moment: resumed, it ends bit for bit where it would have ended."""
 
 import io
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 from small_search import small_config
 
@@ -17,6 +21,7 @@ from tfnas.errors import InputError, Interrupted, RunFailed
 from tfnas.searching import SearchConfig, search
 from tfnas.searching import loop as search_loop
 from tfnas.searching.checkpoint import load_checkpoint, load_latest, saved_checkpoints
+from tfnas.searching.optim import ElasticSGD
 
 QUIET = Console(quiet=True)
 DRIVER = """
@@ -78,7 +83,7 @@ class _InterruptAt:
 def test_interrupted_at_a_random_step_and_resumed(tmp_path, uninterrupted, monkeypatch, steps):
     setup_config = small_config(tmp_path, "run")
     with monkeypatch.context() as patched:
-        patched.setattr(search_loop, "watch_interruption", lambda: _Context(_InterruptAt(steps)))
+        patched.setattr(search_loop, "watch_interruption", lambda _: _Context(_InterruptAt(steps)))
         with pytest.raises(Interrupted, match="--resume"):
             search(setup_config, QUIET)
     search(SearchConfig(resume=str(tmp_path / "run"), workers=0), QUIET)
@@ -141,11 +146,19 @@ def test_truncated_checkpoint_is_passed_over(tmp_path, uninterrupted):
     assert_same(final_state(tmp_path / "run"), uninterrupted)
 
 
+def archive_content(path, name):
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(name)
+
+
 def test_flipped_bit_is_detected(tmp_path):
     search(small_config(tmp_path, "run", epochs=2), QUIET)
     newest = saved_checkpoints(tmp_path / "run")[0]
+    with zipfile.ZipFile(newest) as archive:  # in the middle of the largest tensor
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
     data = bytearray(newest.read_bytes())
-    data[len(data) // 2] ^= 1
+    tensor = archive_content(newest, largest.filename)
+    data[data.index(tensor) + len(tensor) // 2] ^= 1
     newest.write_bytes(data)
     with pytest.raises(InputError, match="damaged"):
         load_checkpoint(newest)
@@ -182,16 +195,122 @@ def _no_space(_handle):
     raise OSError(28, "No space left on device")
 
 
-def test_settings_of_a_resumed_run_stay(tmp_path):
-    search(small_config(tmp_path, "run", epochs=2), QUIET)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    search(small_config(folder, "run", epochs=2), QUIET)
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A finished run of two epochs in `run`, with its inputs, to be tampered with."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    config = folder / "run" / "config.yaml"
+    config.write_text(config.read_text().replace(str(finished), str(folder)))
+    return folder / "run"
+
+
+def test_a_way_out_of_a_failure_is_kept_for_the_next_resumption(run):
+    search(SearchConfig(resume=str(run), w_lr=0.01), QUIET)
+    assert yaml.safe_load((run / "config.yaml").read_text())["w_lr"] == 0.01
+
+
+def test_what_was_said_is_compared_even_at_its_default(run):
+    said = SearchConfig(resume=str(run), seed=2)  # 2 is the default, 4 the run's own
+    search(said, QUIET)
+    with pytest.raises(InputError, match="--seed 2 differs from the run's own 4"):
+        search(said, QUIET, given={"resume", "seed"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("target_lat", "fifteen"), ("seed", None), ("epochs", "3"), ("data", "digit")]
+)
+def test_wrong_types_in_a_saved_configuration(run, name, value):
+    document = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**document, name: value}))
+    with pytest.raises(InputError, match=f"config.yaml: {name} must be"):
+        search(SearchConfig(resume=str(run)), QUIET)
+
+
+def test_an_edited_configuration_is_noticed(run):
+    document = yaml.safe_load((run / "config.yaml").read_text())
+    for name, value in (("target_lat", document["target_lat"] * 1.01), ("w_mom", 0.5)):
+        (run / "config.yaml").write_text(yaml.safe_dump({**document, name: value}))
+        with pytest.raises(InputError, match=r"cannot go on: its (target|schedule) was"):
+            search(SearchConfig(resume=str(run)), QUIET)
+
+
+def test_resuming_from_another_folder(run, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    result = search(SearchConfig(resume="../copy/run"), QUIET)
+    assert result.summary["seed"] == 4
+
+
+def test_two_runs_within_a_second_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("tfnas.searching.loop.time.strftime", lambda _: "20260131-120000")
+    configs = small_config(tmp_path, "unused", epochs=2, save=str(tmp_path / "runs"), note="two")
+    settings = {**vars(configs), "run_dir": None}
+    names = [search(SearchConfig(**settings), QUIET).run_dir.name for _ in range(2)]
+    assert names == ["search-two-20260131-120000", "search-two-20260131-120000-2"]
+
+
+def test_epoch_scalars_survive_a_resumption_at_an_epochs_end(run):
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    search(SearchConfig(resume=str(run)), QUIET)
+    events = accumulators.EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert len(events.Scalars("epoch/weight_loss")) == 2
+
+
+def test_what_a_killed_save_left_is_removed(run):
+    (run / "checkpoints" / ".search-0001-000003.pt.abc").write_bytes(b"half")
+    search(SearchConfig(resume=str(run)), QUIET)
+    assert not list((run / "checkpoints").glob(".*"))
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path, monkeypatch):
+    config = small_config(tmp_path, "run")
+    real = ElasticSGD.step
+
+    def overflowing(optimizer):
+        real(optimizer)
+        optimizer.param_groups[0]["params"][0].data.fill_(float("inf"))
+
+    monkeypatch.setattr(ElasticSGD, "step", overflowing)
+    with pytest.raises(RunFailed, match="no longer finite"):
+        search(config, QUIET)
+    state, _, _ = load_latest(tmp_path / "run")
+    assert state["step"] == 0 and all(torch.isfinite(value).all() for value in state["supernet"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_to_the_whole_group_saves_with_workers_too(tmp_path, number, status):
+    config = small_config(tmp_path, "run", workers=2, save_minutes=60.0, epochs=40)
+    flags = [f"--{name}={value}" for name, value in vars(config).items() if value not in (None, False, "")]
+    command = [sys.executable, "-m", "tfnas", "search", *flags]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while _newest(tmp_path / "run") is None or _newest(tmp_path / "run").name < "search-0002":
+        time.sleep(0.05)
+        assert process.poll() is None
+    os.killpg(process.pid, number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "the state is saved" in said and "--resume" in said
+    assert not load_latest(tmp_path / "run")[2]
+
+
+def test_settings_of_a_resumed_run_stay(run):
     with pytest.raises(InputError, match=r"--target_lat 3.* differs from the run's own"):
-        search(SearchConfig(resume=str(tmp_path / "run"), target_lat=3.0), QUIET)
+        search(SearchConfig(resume=str(run), target_lat=3.0), QUIET)
 
 
-def test_occupied_directory_is_refused(tmp_path):
-    search(small_config(tmp_path, "run", epochs=2), QUIET)
+def test_occupied_directory_is_refused(run):
     with pytest.raises(InputError, match=r"not empty.*--resume"):
-        search(small_config(tmp_path, "run"), QUIET)
+        search(small_config(run.parent, "run"), QUIET)
 
 
 def test_file_in_the_directorys_place(tmp_path):
@@ -200,12 +319,11 @@ def test_file_in_the_directorys_place(tmp_path):
         search(small_config(tmp_path, "run"), QUIET)
 
 
-def test_other_space_is_refused(tmp_path):
-    search(small_config(tmp_path, "run", epochs=2), QUIET)
-    space = tmp_path / "tiny.yaml"
+def test_other_space_is_refused(run):
+    space = run.parent / "tiny.yaml"
     space.write_text(space.read_text().replace("- k3_e3_se\n", ""))
     with pytest.raises(InputError, match="its space was"):
-        search(SearchConfig(resume=str(tmp_path / "run")), QUIET)
+        search(SearchConfig(resume=str(run)), QUIET)
 
 
 def test_foreign_objects_in_a_checkpoint_are_refused(tmp_path):
@@ -214,9 +332,8 @@ def test_foreign_objects_in_a_checkpoint_are_refused(tmp_path):
         load_checkpoint(tmp_path / "search-0001-000000.pt")
 
 
-def test_other_table_is_refused(tmp_path):
-    search(small_config(tmp_path, "run", epochs=2), QUIET)
-    table = tmp_path / "table.json"
+def test_other_table_is_refused(run):
+    table = run.parent / "table.json"
     table.write_text(table.read_text().replace("Made-up Processor", "Another Processor"))
     with pytest.raises(InputError, match="its table was"):
-        search(SearchConfig(resume=str(tmp_path / "run")), QUIET)
+        search(SearchConfig(resume=str(run)), QUIET)

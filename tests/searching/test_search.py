@@ -18,9 +18,9 @@ from tfnas.searching import SearchConfig, search
 from tfnas.searching import steps as search_steps
 from tfnas.searching.derive import choice_of, route_of, scale_widths
 from tfnas.searching.health import collapsed, depth_entropy, operation_entropy, warnings
-from tfnas.searching.report import clock
 from tfnas.searching.session import start_session
 from tfnas.searching.setup import open_table, prepare
+from tfnas.wording import clock
 
 QUIET = Console(quiet=True)
 
@@ -52,7 +52,7 @@ def test_run_directory_holds_what_it_should(finished):
     assert saved["epochs"] == 3 and saved["w_mom"] == 0.9  # the space's defaults, written out
     assert len(list((run / "tensorboard").iterdir())) == 1
     log = (run / "log.txt").read_text()
-    for words in ("epoch 3/3", "will take about", "reachable", "What the search decided", "chance 10.0 %"):
+    for words in ("epoch 3/3", "time      about", "reachable", "What the search decided", "chance 10.0 %"):
         assert words in log
     network = Network(result.architecture)
     assert result.summary["params"] == sum(parameter.numel() for parameter in network.parameters())
@@ -173,11 +173,11 @@ def test_health_watch():
 def test_table_for_a_part_of_a_shipped_space(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("extends: digits\noperations: [k3_e3, k3_e6]\n")
-    table, path = open_table(None, tfnas.space(file))
+    table, path = open_table(None, tfnas.space(file), str(file))
     assert path.endswith("digits_cpu.json") and table.batch_size == 32
     file.write_text("extends: digits\nstem_channels: 24\n")
     with pytest.raises(InputError, match=r"no latency table comes with space mine.*latency build"):
-        open_table(None, tfnas.space(file))
+        open_table(None, tfnas.space(file), str(file))
 
 
 def test_wrong_devices_are_refused(tmp_path):
@@ -190,7 +190,7 @@ def test_wrong_devices_are_refused(tmp_path):
 def test_table_of_another_space_is_refused(tmp_path):
     write_inputs(tmp_path)
     with pytest.raises(InputError, match="px"):
-        open_table(str(tmp_path / "table.json"), tfnas.space("digits"))
+        open_table(str(tmp_path / "table.json"), tfnas.space("digits"), "digits")
 
 
 def test_middle_target_is_feasible(tmp_path):

@@ -7,6 +7,7 @@ from tfnas import InputError
 from tfnas.architecture import Block
 from tfnas.nn import MBConv
 from tfnas.supernet import ElasticMBConv
+from tfnas.supernet.elastic import batch_normalize
 
 WIDE = 12
 
@@ -135,3 +136,11 @@ def test_active_rows_name_what_is_used_in_part():
     }
     assert rows["squeeze_excite.conv_reduce.bias"] is None  # used whole
     assert all(row.entries.tolist() == [2, 7] for row in rows.values() if row is not None)
+
+
+def test_a_single_value_per_channel_becomes_zero():
+    features = torch.randn(1, 3, 1, 1)
+    assert batch_normalize(features).abs().max() < 1e-4
+    many = torch.randn(5, 3, 2, 2)
+    expected = torch.nn.functional.batch_norm(many, None, None, training=True)
+    assert torch.equal(batch_normalize(many), expected)

@@ -28,6 +28,7 @@ def run_command(prog: str, body: Callable[[Sequence[str]], None], argv: Sequence
         print(version_text())
         return 0
     with warnings.catch_warnings():
+        warnings.simplefilter("default")
         warnings.showwarning = lambda message, *_: print(f"{prog}: warning: {message}", file=sys.stderr)
         try:
             body(arguments)
@@ -42,6 +43,12 @@ def run_command(prog: str, body: Callable[[Sequence[str]], None], argv: Sequence
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains when it flushes at its end
             return _BROKEN_PIPE
     return 0
+
+
+def say_loading(prog: str) -> None:
+    """Tell a person at a terminal why nothing happens for the next seconds."""
+    if sys.stderr.isatty():
+        print(f"{prog}: loading PyTorch", file=sys.stderr)
 
 
 def version_text() -> str:

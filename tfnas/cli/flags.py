@@ -20,8 +20,8 @@ import yaml
 from tfnas.cli.edge import version_text
 from tfnas.cli.groups import FlagGroup
 from tfnas.cli.help import PlainHelp
-from tfnas.cli.kinds import kinds_of
 from tfnas.errors import InputError
+from tfnas.kinds import kinds_of
 
 C = TypeVar("C")
 
@@ -32,6 +32,7 @@ _BOOLEANS = ("true", "false", "yes", "no")
 class FlagParser(Generic[C]):
     """Reads the arguments of one command.
 
+    `given` holds, after reading, the names of what was said, by flag or in a file.
     `groups` must name every field of the dataclass once; `examples` end the help text, with {command} for the program.
     """
 
@@ -39,6 +40,7 @@ class FlagParser(Generic[C]):
         self, prog: str, config_class: type[C], description: str, groups: Sequence[FlagGroup], examples: str
     ) -> None:
         self._config_class = config_class
+        self.given: set[str] = set()
         self._kinds = kinds_of(config_class)
         grouped = [name for group in groups for name in group.fields]
         assert sorted(grouped) == sorted(self._kinds), set(grouped) ^ set(self._kinds)
@@ -68,9 +70,10 @@ class FlagParser(Generic[C]):
     def read(self, arguments: Sequence[str]) -> C:
         """The dataclass that the arguments make. Raises InputError saying which flag or file is wrong, and why."""
         tidy = [self._tidy(argument) for argument in arguments]
+        self.given = {argument[2:].partition("=")[0] for argument in tidy if argument.startswith("--")}
         tidy = [self._with_value(*pair) for pair in itertools.zip_longest(tidy, tidy[1:], fillvalue="--")]
         for path in _values_of("--config", tidy):
-            self._check_file(path)
+            self.given |= set(self._check_file(path))
         try:
             values = self._parser.parse_args(tidy)
         except argparse.ArgumentError as error:
@@ -97,14 +100,16 @@ class FlagParser(Generic[C]):
         close = difflib.get_close_matches(name, [*self._kinds, *_OWN_FLAGS], 1)
         return f" (did you mean {prefix}{close[0]}?)" if close else ""
 
-    def _check_file(self, path: str) -> None:
-        """Raise InputError unless the file is a mapping of fields to values of their kinds."""
-        for name, value in _read_yaml(path).items():
+    def _check_file(self, path: str) -> dict[Any, Any]:
+        """What the file says. Raises InputError unless it is a mapping of fields to values of their kinds."""
+        document = _read_yaml(path)
+        for name, value in document.items():
             kind = self._kinds.get(name)
             if kind is None:
                 raise InputError(f"{path}: unknown field {name!r}{self._suggestion(str(name))}; --help lists all flags")
             if not kind.accepts(value):
                 raise InputError(f"{path}: {name} must be {kind.words}, got {value!r}")
+        return document
 
     def _explain(self, message: str, arguments: Sequence[str]) -> NoReturn:
         """Say in our words what the parser found wrong on the command line. Raises InputError."""
@@ -121,7 +126,8 @@ class FlagParser(Generic[C]):
             raise InputError(f"{lonely[1]} needs a value; --help says more")
         stray = re.match(r"unrecognized arguments: (.*)", message)
         if stray is not None:
-            raise InputError(f"unexpected argument {stray[1]!r}: write --flag value; --help lists all flags")
+            hint = " (did you mean --model_path?)" if "model_path" in self._kinds else ""
+            raise InputError(f"unexpected argument {stray[1]!r}{hint}: write --flag value; --help lists all flags")
         raise InputError(f"{' '.join(message.split())}; --help says more")
 
 

@@ -41,8 +41,19 @@ def _latency(prog: str, arguments: Sequence[str]) -> None:
 def _build(prog: str, arguments: Sequence[str]) -> None:
     from tfnas.cli.flags import FlagParser
     from tfnas.latency.build import BuildConfig, build_table
+    from tfnas.space_file import space as load_space
+    from tfnas.wording import typed
 
     description = "Measure the milliseconds of every block of a search space, at a few widths each."
     config = FlagParser(prog, BuildConfig, description, _GROUPS, _EXAMPLES).read(arguments)
     table = build_table(config)
     print(f"{config.out}: {table.description}, fingerprint {table.fingerprint}")
+    space = load_space(config.space)
+    space = space if config.image_size is None else space.at(config.image_size)
+    low, high = table.range_ms(space)
+    size = "" if config.image_size is None else f" --image_size {config.image_size}"
+    print(f"reachable {table.bounds_text(space)}")
+    print(
+        f"next      python train_search.py --space {typed(config.space)}{size} --lookup_path {typed(config.out)} "
+        f"--target_lat {(low + high) / 2:.3g}"
+    )

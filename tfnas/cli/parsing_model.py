@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tfnas.cli.edge import run_command
+from tfnas.cli.edge import run_command, say_loading
 from tfnas.cli.groups import FlagGroup
 
 _EXAMPLES = """\
@@ -33,10 +33,13 @@ def _parse(prog: str, arguments: Sequence[str]) -> None:
     from rich.console import Console
 
     from tfnas.cli.flags import FlagParser
-    from tfnas.parse import ParseConfig, parse_model, print_report, print_timings, time_here, write_files
+    from tfnas.parse import ParseConfig
 
     description = "Write out the architecture that a search found, and show what it costs."
     config = FlagParser(prog, ParseConfig, description, _GROUPS, _EXAMPLES).read(arguments)
+    say_loading(prog)
+    from tfnas.parse import parse_model, print_report, print_timings, time_here, write_files
+
     parsed = parse_model(
         config.model_path,
         lookup_path=config.lookup_path,

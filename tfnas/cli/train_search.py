@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tfnas.cli.edge import run_command
+from tfnas.cli.edge import run_command, say_loading
 from tfnas.cli.groups import FlagGroup
 
 _EXAMPLES = """\
@@ -49,8 +49,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "train_search.py") -> in
 def _search(prog: str, arguments: Sequence[str]) -> None:
     from tfnas.cli.flags import FlagParser
     from tfnas.searching.config import SearchConfig
-    from tfnas.searching.loop import search
 
     description = "Search for the best network whose latency is 99.5 to 100 % of a target."
     parser = FlagParser(prog, SearchConfig, description, _GROUPS, _EXAMPLES)
-    search(parser.read(arguments))
+    config = parser.read(arguments)
+    say_loading(prog)
+    from tfnas.searching.loop import search  # PyTorch takes seconds to load: wrong flags are told before
+
+    search(config, given=parser.given)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from tfnas._lazy import lazy_names
 from tfnas.data.config import DataConfig, DataName, data_name, default_space
-from tfnas.data.images import Draw, ImageSet
-from tfnas.data.loading import loader
-from tfnas.data.opening import ImageData, open_data
+
+if TYPE_CHECKING:
+    from tfnas.data.images import Draw, ImageSet
+    from tfnas.data.loading import loader
+    from tfnas.data.opening import ImageData, open_data
 
 __all__ = [
     "DataConfig",
@@ -18,3 +23,14 @@ __all__ = [
     "loader",
     "open_data",
 ]
+
+__getattr__ = lazy_names(
+    "tfnas.data",
+    {
+        "Draw": "tfnas.data.images",
+        "ImageData": "tfnas.data.opening",
+        "ImageSet": "tfnas.data.images",
+        "loader": "tfnas.data.loading",
+        "open_data": "tfnas.data.opening",
+    },
+)

@@ -7,6 +7,7 @@ neither the number of loader processes nor the order of drawing changes a single
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -51,6 +52,9 @@ class Source(Protocol):
     def read(self, index: int) -> Raw:
         """Read image number `index`. Raises InputError if it cannot be read."""
 
+    def identity(self) -> bytes:
+        """What tells these images from others: their contents where they are in memory, their names else."""
+
 
 @dataclass(frozen=True, eq=False)
 class ArraySource:
@@ -62,6 +66,10 @@ class ArraySource:
     def read(self, index: int) -> Raw:
         """Return image number `index`, a view of uint8 3 x H x W."""
         return self.images[index]
+
+    def identity(self) -> bytes:
+        """Return the pixels."""
+        return self.images.numpy().tobytes()
 
     def subset(self, indices: Sequence[int]) -> ArraySource:
         """Return the images at the indices, in their order."""
@@ -81,6 +89,10 @@ class FileSource:
         """Read file number `index` as upright RGB. Raises InputError naming the file, its list and line."""
         path = self.root / self.paths[index]
         return read_rgb(path, f"--img_root {self.root}" if self.listing is None else f"{self.listing}:{index + 1}")
+
+    def identity(self) -> bytes:
+        """Return the paths; the files are not read."""
+        return "\n".join(self.paths).encode()
 
     def subset(self, indices: Sequence[int]) -> FileSource:
         """Return the files at the indices, in their order; they come from no list any more."""
@@ -126,6 +138,13 @@ class ImageSet(Dataset[tuple[torch.Tensor, int]]):
                 shaped.append(self.transform.shape(source.read(index)))
                 labels.append(source.labels[index])
         return list(zip(self.transform.normalise(torch.stack(shaped)), labels, strict=True))
+
+    def fingerprint(self) -> str:
+        """Return a short digest of labels and images (files by their names), the same for the same set."""
+        digest = hashlib.sha256(np.array(self.labels, dtype=np.int64).tobytes())
+        for source in self.sources:
+            digest.update(source.identity())
+        return digest.hexdigest()[:16]
 
     @property
     def labels(self) -> list[int]:

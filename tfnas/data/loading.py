@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from types import FrameType
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 from tfnas.data.images import ORDER_STREAM, Draw, ImageSet, derived_seed
 from tfnas.errors import InputError
 
+_GRACE_SECONDS = 10
 _INPUT_ERROR = f"{InputError.__module__}.{InputError.__qualname__}: "
 
 
@@ -80,12 +82,21 @@ def loader(
         ),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_ignore_interrupt,
+        worker_init_fn=_leave_signals_to_the_parent,
         # A generator of its own: torch would otherwise draw a number from the caller's global one.
         generator=torch.Generator(),
     )
 
 
-def _ignore_interrupt(_worker: int) -> None:
-    """Leave Ctrl-C to the parent, which saves and then ends its workers."""
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    """Leave Ctrl-C and termination to the parent, which saves and then ends its workers.
+
+    `timeout` and batch systems terminate the whole group: a worker goes on for a while then, so that the parent can
+    finish its step.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _go_on_for_a_while)
+
+
+def _go_on_for_a_while(_number: int, _frame: FrameType | None) -> None:
+    signal.alarm(_GRACE_SECONDS)

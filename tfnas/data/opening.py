@@ -32,6 +32,11 @@ class ImageData:
     image_size: int
     workers: int
 
+    @property
+    def fingerprint(self) -> str:
+        """Short digest of the two parts that a search uses: tells a resumed run that its images are still the same."""
+        return f"{self.weights.fingerprint()}-{self.architecture.fingerprint()}"
+
     def describe(self) -> str:
         """Say in one line what the data is."""
         counts = f"{len(self.weights)} weight, {len(self.architecture)} architecture"

@@ -13,6 +13,7 @@ from rich.table import Table
 from tfnas.architecture import Block, Conv
 from tfnas.parse.parsed import Parsed, Part
 from tfnas.parse.timing import NetworkTiming
+from tfnas.wording import say, short
 
 _COLUMNS = ("part", "operation", "in", "out", "width", "SE", "stride", "size", "ms", "MACs", "params")
 _TEXT_COLUMNS = ("part", "operation")
@@ -32,17 +33,17 @@ def print_report(console: Console, parsed: Parsed, written: Iterable[Path]) -> N
     _print_whole(console, table)
     console.print()
     for name, text in _totals(parsed, written):
-        _say(console, f"{name:<11}{text}")
+        say(console, f"{name:<11}{text}")
 
 
 def print_timings(console: Console, timings: Iterable[NetworkTiming]) -> None:
     """A line for every timing, as soon as it is there."""
     console.print()
-    _say(console, "measured here, float32, random weights: median and interquartile spread")
+    say(console, "measured here, float32, random weights: median and interquartile spread")
     for found in timings:
         timing = found.timing
         numbers = f"{timing.median_ms:10.3f} ms +- {timing.spread_ms:.3f} ms of {timing.runs:>2} runs"
-        _say(console, f"batch {found.batch_size:<4}{numbers}   {found.device}")
+        say(console, f"batch {found.batch_size:<4}{numbers}   {found.device}")
 
 
 def _table() -> Table:
@@ -58,8 +59,8 @@ def _cells(part: Part) -> list[str]:
         *(part.label, operation, str(part.in_channels), str(part.out_channels), width, se, stride),
         str(part.input_size),
         "" if part.table_ms is None else f"{part.table_ms:.3f}",
-        _short(part.counts.macs),
-        _short(part.counts.params),
+        short(part.counts.macs),
+        short(part.counts.params),
     ]
 
 
@@ -81,8 +82,8 @@ def _totals(parsed: Parsed, written: Iterable[Path]) -> Iterator[tuple[str, str]
     size = architecture.image_size
     yield "read", parsed.source.kind
     yield "network", f"{size} x {size} pixels, {architecture.num_classes} classes"
-    yield "parameters", f"{_short(counts.params)} ({counts.params:,})"
-    yield "MACs", f"{_short(counts.macs)} ({counts.macs:,}) per image"
+    yield "parameters", f"{short(counts.params)} ({counts.params:,})"
+    yield "MACs", f"{short(counts.macs)} ({counts.macs:,}) per image"
     if parsed.table is not None:
         yield "table", f"{parsed.table_ms:.4f} ms per batch: {parsed.table.description}"
         yield "", parsed.table.source
@@ -93,15 +94,6 @@ def _totals(parsed: Parsed, written: Iterable[Path]) -> Iterator[tuple[str, str]
         yield "note", note
     for path in written:
         yield "written", str(path)
-
-
-def _short(number: int) -> str:
-    return f"{number / 1e6:.2f} M" if number >= 10**6 else f"{number / 1e3:.1f} k"
-
-
-def _say(console: Console, line: str) -> None:
-    """Print a line as it is: paths and brackets are no markup, and a pipe gets it whole."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_whole(console: Console, table: Table) -> None:

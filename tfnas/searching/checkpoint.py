@@ -45,8 +45,25 @@ def save_checkpoint(run_dir: Path, state: State, epoch: int, step: int) -> Path:
 
 def saved_checkpoints(run_dir: Path) -> list[Path]:
     """The checkpoints of a run directory, newest first."""
-    found = [path for path in (run_dir / FOLDER).glob("search-*.pt") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: path.name, reverse=True)
+    found = [(_NAME.fullmatch(path.name), path) for path in (run_dir / FOLDER).glob("search-*.pt")]
+    placed = [((int(match[1]), int(match[2])), path) for match, path in found if match is not None]
+    return [path for _, path in sorted(placed, reverse=True)]
+
+
+def set_aside(run_dir: Path, good: Path) -> None:
+    """Rename the checkpoints newer than a good one, or they would count among the two that are kept."""
+    for path in saved_checkpoints(run_dir):
+        if path == good:
+            return
+        path.rename(path.with_suffix(".damaged"))
+
+
+def prepare_folder(run_dir: Path) -> bool:
+    """Make the folder for checkpoints and clear it of what a killed save left; whether it holds checkpoints."""
+    (run_dir / FOLDER).mkdir(exist_ok=True)
+    for unfinished in (run_dir / FOLDER).glob(".search-*"):
+        unfinished.unlink()
+    return bool(saved_checkpoints(run_dir))
 
 
 def load_checkpoint(path: Path) -> State:

@@ -19,9 +19,9 @@ from tfnas.nn import Network, count
 from tfnas.run import SUMMARY_FILE, RunDirectory
 from tfnas.searching.derive import accuracy, choice_of, derived_accuracy
 from tfnas.searching.health import depth_entropy, operation_entropy
-from tfnas.searching.report import clock
 from tfnas.searching.sampling import sample_path
 from tfnas.searching.session import Session
+from tfnas.wording import clock, percent, short, typed
 
 JUDGED_PATHS = 4
 
@@ -93,16 +93,16 @@ def show(run: RunDirectory, choice: Choice, architecture: Architecture, summary:
     phases = ", ".join(f"{name.replace('_', ' ')} {clock(value)}" for name, value in seconds.items() if name != "total")
     for line in (
         "",
-        f"target    {summary['target_ms']:g} ms    table latency {summary['table_ms']:.4g} ms "
-        f"({summary['error_percent']:+.2f} %)    {summary['table_description']}",
-        f"network   {summary['params'] / 1e6:.4g} M parameters, {summary['macs'] / 1e6:.4g} M MACs",
+        f"target    {summary['target_ms']:g} ms; table latency {summary['table_ms']:.3f} ms "
+        f"({percent(summary['error_percent'])})",
+        f"network   {short(summary['params'])} parameters, {short(summary['macs'])} MACs",
         f"supernet  sampled paths {supernet_top1:.1f} % on the held-out part (chance {chance:.1f} %); the derived path "
         f"{summary['top1']:.1f} % with inherited weights",
         f"decided   operation entropy {summary['operation_entropy']:.2f}, depth entropy {summary['depth_entropy']:.2f} "
         f"(1 undecided, 0 decided){_verdict(summary)}",
         f"took      {clock(seconds['total'])}: {phases}",
-        f"files     {run.path}: architecture.json, model.config, summary.json, tensorboard/, log.txt",
-        f"next      python parsing_model.py --model_path {run.path}",
+        f"files     {typed(run.path)}: architecture.json, model.config, summary.json, tensorboard/, log.txt",
+        f"next      python parsing_model.py --model_path {typed(run.path)}",
     ):
         run.say(line)
 

@@ -36,6 +36,6 @@ def expected_ms(
     total = weights.new_tensor(base_ms)
     stages = zip(space.stages, space.first_blocks, space.depth_choices, depth_weights, strict=True)
     for stage, first, choices, stage_weights in stages:
-        reached = torch.cat([blocks_ms.new_zeros(1), blocks_ms[first : first + stage.blocks].cumsum(0)])
-        total = total + (stage_weights * reached[list(choices)]).sum()
+        kept = weights.new_tensor([[float(position < depth) for position in range(stage.blocks)] for depth in choices])
+        total = total + stage_weights @ (kept @ blocks_ms[first : first + stage.blocks])
     return total

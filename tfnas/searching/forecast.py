@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,9 +14,13 @@ from tfnas.latency.keys import shallowest_architecture
 from tfnas.nn import Counts
 from tfnas.nn.counting import block_counts, part_counts
 from tfnas.searching.sampling import sample_other_path, sample_path
+from tfnas.searching.schedules import trains_architecture
 from tfnas.searching.session import Session
 from tfnas.searching.steps import architecture_loss, weight_loss
 from tfnas.space import SearchSpace
+
+REHEARSALS = 5
+REHEARSAL_SECONDS = 1.0
 
 
 def count_range(space: SearchSpace, num_classes: int) -> tuple[Counts, Counts]:
@@ -48,16 +53,25 @@ def _best_total(space: SearchSpace, values: list[list[int]], best: Callable[[Ite
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds of one warm-up step, one bi-sampling step and one architecture step, and of what is left of the run."""
+    """Seconds of one warm-up step, one weight step after it and one architecture step, and of the whole run."""
 
     warmup_step: float
     weight_step: float
     architecture_step: float
-    remaining: float
+    total: float
+
+    def done(self, session: Session) -> float:
+        """Seconds, by this forecast, that what the session has done so far takes."""
+        schedule = session.setup.schedule
+        steps = -(-len(session.setup.data.weights) // schedule.batch_size)
+        warmup, later = steps * self.warmup_step, steps * self.weight_step + -(-steps // 2) * self.architecture_step
+        epoch = later if trains_architecture(schedule, session.epoch) else warmup
+        epochs_of_warmup = min(session.epoch, schedule.warmup_epochs)
+        return epochs_of_warmup * warmup + (session.epoch - epochs_of_warmup) * later + epoch * session.step / steps
 
 
 def forecast(session: Session, images: torch.Tensor, labels: torch.Tensor) -> Forecast:
-    """Rehearse every kind of step on a batch, twice, the second timed; nothing of the session is changed."""
+    """Rehearse every kind of step on a batch and time it; nothing of the session is changed."""
     learner, schedule = session.learner, session.setup.schedule
     noise = torch.Generator().manual_seed(0)
     weights = list(learner.supernet.parameters())
@@ -72,22 +86,25 @@ def forecast(session: Session, images: torch.Tensor, labels: torch.Tensor) -> Fo
         loss, _ = architecture_loss(learner, images, labels, schedule.T, noise)
         torch.autograd.grad(loss, list(learner.parameters.parameters()))
 
-    warmup = _second_time(lambda: weight_rehearsal(1))
-    weight = _second_time(lambda: weight_rehearsal(2))
-    architecture = _second_time(architecture_rehearsal)
+    warmup = _typical_seconds(lambda: weight_rehearsal(1))
+    weight = _typical_seconds(lambda: weight_rehearsal(2))
+    architecture = _typical_seconds(architecture_rehearsal)
     steps = -(-len(session.setup.data.weights) // schedule.batch_size)
-    whole = schedule.warmup_epochs * steps * warmup
-    whole += (schedule.epochs - schedule.warmup_epochs) * (steps * weight + -(-steps // 2) * architecture)
-    left = 1 - (session.epoch + session.step / steps) / schedule.epochs
-    return Forecast(warmup, weight, architecture, whole * left)
+    total = schedule.warmup_epochs * steps * warmup
+    total += (schedule.epochs - schedule.warmup_epochs) * (steps * weight + -(-steps // 2) * architecture)
+    return Forecast(warmup, weight, architecture, total)
 
 
-def _second_time(work: Callable[[], None]) -> float:
+def _typical_seconds(work: Callable[[], None]) -> float:
+    """Median of up to five calls in about a second, at least one, after one that is not counted."""
     work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    seconds: list[float] = []
+    while not seconds or (len(seconds) < REHEARSALS and sum(seconds) < REHEARSAL_SECONDS):
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +23,20 @@ from torch import Tensor
 
 from tfnas.architecture import Architecture
 from tfnas.data import data_name, loader
-from tfnas.errors import InputError, RunFailed
+from tfnas.errors import InputError, Interrupted, RunFailed
 from tfnas.latency.measure import prime_allocator, torch_threads
 from tfnas.run import Interruption, RunDirectory, watch_interruption
-from tfnas.searching.checkpoint import load_latest, save_checkpoint, saved_checkpoints
+from tfnas.searching.checkpoint import load_latest, prepare_folder, save_checkpoint, set_aside
 from tfnas.searching.conclude import conclude
 from tfnas.searching.config import SearchConfig
 from tfnas.searching.report import Reporter
 from tfnas.searching.schedules import trains_architecture
-from tfnas.searching.session import resumed_config, start_session
+from tfnas.searching.session import Session, resumed_config, start_session
 from tfnas.searching.setup import Setup, prepare
+from tfnas.wording import typed
+
+LAST_KEPT = "what was saved last is kept"
+PATHS = ("space", "lookup_path", "img_root", "train_list", "val_list", "class_names")
 
 
 @dataclass(frozen=True)
@@ -43,20 +48,23 @@ class SearchResult:
     summary: dict[str, Any]
 
 
-def search(config: SearchConfig, console: Console | None = None) -> SearchResult:
+def search(config: SearchConfig, console: Console | None = None, given: Collection[str] | None = None) -> SearchResult:
     """Search, or go on with the search that `config.resume` names.
+
+    `given` names the settings that were said, for a resumed run to compare with its own; by default those that differ
+    from their defaults.
 
     Raises InputError, Infeasible (before anything is written), RunFailed and Interrupted (state saved).
     """
     console = console or Console()
     if config.resume is not None:
         run, saved = RunDirectory.open(Path(config.resume), console)
-        config = resumed_config(config, saved)
-        setup = prepare(config)
+        setup = prepare(resumed_config(config, saved, given))
+        run.write_config(_effective(setup))
     else:
         setup = prepare(config)
-        run = RunDirectory.create(_run_path(config), _effective(setup), console)
-    with _computing(setup), watch_interruption() as interruption:
+        run = RunDirectory.create(*_run_path(config), _effective(setup), console)
+    with _computing(setup), watch_interruption(console) as interruption:
         return _Search(setup, run, interruption).run()
 
 
@@ -65,9 +73,9 @@ class _Search:
 
     def __init__(self, setup: Setup, run: RunDirectory, interruption: Interruption) -> None:
         self.setup, self.run_dir, self.interruption = setup, run, interruption
-        self.session = start_session(setup)
+        self.session: Session
         self.saved_at = time.monotonic()
-        self.how_to_resume = f"Resume with: python train_search.py --resume {run.path}"
+        self.how_to_resume = f"Resume with: python train_search.py --resume {typed(run.path)}"
 
     def run(self) -> SearchResult:
         """All epochs that are left, then the conclusion."""
@@ -79,8 +87,13 @@ class _Search:
                     self._train_epoch(reporter)
                     reporter.show_epoch(self.session.finish_epoch(self._held_out_once()))
                     self._save()
-                    self.interruption.raise_if_asked(self.how_to_resume)
+                    self.interruption.raise_if_asked(f"the state is saved. {self.how_to_resume}")
                 architecture, summary = conclude(self.session, self.run_dir, self._held_out_once)
+        except KeyboardInterrupt as error:
+            status = 128 + (self.interruption.signal or signal.SIGINT)
+            raise Interrupted(f"ended at once; {LAST_KEPT}. {self.how_to_resume}", status) from error
+        except InputError as error:
+            raise InputError(f"{error} The state is kept. {self.how_to_resume}") from error
         except RunFailed as error:
             raise RunFailed(f"{error}. What was saved before is kept. {self.how_to_resume}") from error
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -90,6 +103,7 @@ class _Search:
             if "can't allocate memory" in str(error):
                 raise RunFailed(self._out_of_memory()) from error
             if "DataLoader worker" in str(error):
+                self.interruption.raise_if_asked(f"{LAST_KEPT}. {self.how_to_resume}")
                 raise RunFailed(f"a loader process died ({error}). {self.how_to_resume}") from error
             raise
         except OSError as error:
@@ -102,15 +116,21 @@ class _Search:
 
     def _begin(self) -> None:
         """Stand at the newest readable checkpoint, or save the beginning, which also shows that the disk takes it."""
-        if not saved_checkpoints(self.run_dir.path):
-            (self.run_dir.path / "checkpoints").mkdir(exist_ok=True)
+        self.session = start_session(self.setup)
+        if not prepare_folder(self.run_dir.path):
             self._save()
             return
         state, path, problems = load_latest(self.run_dir.path)
         for problem in problems:
             self.run_dir.say(f"warning: {problem}; using the one before")
+        set_aside(self.run_dir.path, path)
         self.session.restore(state)
-        self.run_dir.say(f"resumed from {path} (epoch {self.session.epoch + 1}, step {self.session.step})")
+        epochs = self.setup.schedule.epochs
+        if self.session.epoch == epochs:
+            self.run_dir.say(f"all {epochs} epochs of this run are done: writing its results again from {path}")
+        else:
+            where = f"epoch {self.session.epoch + 1}/{epochs}, step {self.session.step}"
+            self.run_dir.say(f"resumed at {where}, from {path}")
 
     def _train_epoch(self, reporter: Reporter) -> None:
         session = self.session
@@ -134,12 +154,13 @@ class _Search:
     def _save_if_due(self) -> None:
         if self.interruption.signal is not None:
             self._save()
-            self.interruption.raise_if_asked(self.how_to_resume)
+            self.interruption.raise_if_asked(f"the state is saved. {self.how_to_resume}")
         if time.monotonic() - self.saved_at > 60 * self.setup.config.save_minutes:
             self._save()
 
     def _save(self) -> None:
         start = time.monotonic()
+        self.session.check_finite()
         save_checkpoint(self.run_dir.path, self.session.state(), self.session.epoch, self.session.step)
         self.saved_at = time.monotonic()
         self.session.spend("saving", self.saved_at - start)
@@ -167,8 +188,11 @@ class _Search:
             yield from self._batches(images, turn=self.session.epoch * turns_per_epoch + turn, first=first)
             turn, first = turn + 1, 0
 
-    def _held_out_once(self) -> Any:
-        return self._batches(self.setup.data.architecture, turn=0, shuffle=False)
+    def _held_out_once(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The architecture part in its own order, for judging; an interruption need not wait for the end."""
+        for batch in self._batches(self.setup.data.architecture, turn=0, shuffle=False):
+            self.interruption.raise_if_asked(f"{LAST_KEPT}. {self.how_to_resume}")
+            yield batch
 
     def _first_batch(self) -> tuple[Tensor, Tensor]:
         for images, labels in self._batches(self.setup.data.weights, turn=self.session.epoch):
@@ -183,11 +207,13 @@ class _Search:
         )
 
 
-def _run_path(config: SearchConfig) -> Path:
+def _run_path(config: SearchConfig) -> tuple[Path, bool]:
+    """Where the run directory goes, and whether another may be taken where that one exists."""
     if config.run_dir is not None:
-        return Path(config.run_dir)
+        return Path(config.run_dir), False
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return Path(config.save) / "-".join(part for part in ("search", config.note, stamp) if part)
+    name = "-".join(part for part in ("search", config.note.replace("/", "-"), stamp) if part)
+    return Path(config.save) / name, True
 
 
 def _effective(setup: Setup) -> SearchConfig:
@@ -197,14 +223,20 @@ def _effective(setup: Setup) -> SearchConfig:
         for field in dataclasses.fields(setup.schedule)
         if field.name in {item.name for item in dataclasses.fields(SearchConfig)}
     }
-    return dataclasses.replace(
+    config = dataclasses.replace(
         setup.config,
         **values,
         data=data_name(setup.config),
         space=setup.config.space or setup.space.name,
         lookup_path=setup.lookup_path,
         device=str(setup.device),
+        resume=None,
     )
+    paths = {name: getattr(config, name) for name in PATHS}
+    absolute: dict[str, Any] = {
+        name: str(Path(path).resolve()) for name, path in paths.items() if path and Path(path).exists()
+    }
+    return dataclasses.replace(config, **absolute)  # a resumed run may stand in another folder
 
 
 @contextmanager
@@ -216,7 +248,7 @@ def _computing(setup: Setup) -> Iterator[None]:
         torch.use_deterministic_algorithms(True)
     prime_allocator()
     try:
-        with torch_threads(setup.schedule.threads or os.cpu_count() or 1):
+        with torch_threads(setup.schedule.threads):
             yield
     finally:
         torch.use_deterministic_algorithms(before)

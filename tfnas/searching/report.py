@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from types import TracebackType
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from tfnas.run import RunDirectory
 from tfnas.searching.derive import choice_of
-from tfnas.searching.forecast import count_range, forecast
+from tfnas.searching.forecast import Forecast, count_range, forecast
 from tfnas.searching.health import warnings
 from tfnas.searching.session import Session
+from tfnas.wording import clock, short
+
+SCALAR_STEPS = 10
 
 
 class Reporter:
@@ -26,18 +30,18 @@ class Reporter:
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps, left"),
-            TimeRemainingColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
             console=run.console,
             disable=not run.console.is_terminal,
             transient=True,
         )
         self.task: TaskID | None = None
+        self.forecast: Forecast
         self.said: set[str] = set()
 
     def __enter__(self) -> Reporter:
-        self.writer = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=self._total_steps())
+        self.writer = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=self._total_steps() + 1)
         self.progress.start()
         return self
 
@@ -56,38 +60,40 @@ class Reporter:
         """Say what is searched where, what the space spans, and (measured on a batch) how long it will take."""
         setup = self.session.setup
         smallest, largest = count_range(setup.space, setup.data.num_classes)
-        threads = f", {setup.schedule.threads or 'all'} threads" if setup.device.type == "cpu" else ""
+        number = setup.schedule.threads
+        threads = f", {number} thread{'s' * (number != 1)}" if setup.device.type == "cpu" else ""
         for line in (
-            f"run      {self.run.path}",
-            f"data     {setup.data.describe()}",
-            f"space    {setup.space.name}: {len(setup.space.blocks)} blocks of {len(setup.space.operations)} "
-            f"operations, {smallest.params / 1e6:.3g} to {largest.params / 1e6:.3g} M parameters, "
-            f"{smallest.macs / 1e6:.3g} to {largest.macs / 1e6:.3g} M MACs",
-            f"table    {setup.table.description}",
-            f"target   {setup.target_ms:g} ms; reachable {setup.table.bounds_text(setup.space)}",
-            f"train    {setup.schedule.epochs} epochs, {setup.schedule.warmup_epochs} of them warm-up, batch "
+            f"run       {self.run.path}",
+            f"data      {setup.data.describe()}",
+            f"space     {setup.space.name}: {len(setup.space.blocks)} blocks of {len(setup.space.operations)} "
+            f"operations, {short(smallest.params)} to {short(largest.params)} parameters, "
+            f"{short(smallest.macs)} to {short(largest.macs)} MACs",
+            f"table     {setup.table.description}",
+            f"target    {setup.target_ms:g} ms; reachable {setup.table.bounds_text(setup.space)}",
+            f"train     {setup.schedule.epochs} epochs, {setup.schedule.warmup_epochs} of them warm-up, batch "
             f"{setup.schedule.batch_size}, on {setup.device}{threads}, seed {setup.config.seed}",
         ):
             self.run.say(line)
+        self.forecast = forecast(self.session, *batch)
         if self.session.epoch < setup.schedule.epochs:
-            times = forecast(self.session, *batch)
             self.run.say(
-                f"will take about {clock(times.remaining)}: a weight step {1000 * times.weight_step:.0f} ms, an "
-                f"architecture step {1000 * times.architecture_step:.0f} ms, measured just now (without data loading)"
+                f"time      about {clock(self.forecast.total - self.forecast.done(self.session))}: a weight step "
+                f"{1000 * self.forecast.weight_step:.0f} ms, an architecture step "
+                f"{1000 * self.forecast.architecture_step:.0f} ms, measured just now (without data loading)"
             )
-        total = setup.schedule.epochs * self.steps_per_epoch
-        self.task = self.progress.add_task("search", total=total, completed=self._total_steps())
+        done = round(1000 * self.forecast.done(self.session))
+        self.task = self.progress.add_task("search", total=1000 * self.forecast.total, completed=done)
 
     def show_step(self) -> None:
-        """Progress; every `print_freq` steps a line in the log and scalars for TensorBoard."""
+        """Progress; every `print_freq` steps a line in the log; every ten, scalars for TensorBoard."""
         session, averages = self.session, self.session.totals.averages()
-        epoch = f"epoch {session.epoch + 1}/{session.setup.schedule.epochs}"
+        epoch = f"epoch {session.epoch + 1}/{session.setup.schedule.epochs} step {session.step}/{self.steps_per_epoch}"
         if self.task is not None:
             text = f"{epoch}  loss {averages['weight_loss']:.3f}  paths {averages['path_accuracy']:.1f} %"
-            self.progress.update(self.task, completed=self._total_steps(), description=text)
-        if self._total_steps() % session.setup.config.print_freq == 0:
-            parts = "  ".join(f"{name} {value:.4g}" for name, value in averages.items())
-            self.run.say(f"{epoch} step {session.step}/{self.steps_per_epoch}  {parts}")
+            self.progress.update(self.task, completed=1000 * self.forecast.done(session), description=text)
+        if session.step % session.setup.config.print_freq == 0:
+            self.run.say(f"{epoch}  {training_numbers(averages)}")
+        if session.step % SCALAR_STEPS == 0:
             for name, value in averages.items():
                 self.writer.add_scalar(f"step/{name}", value, self._total_steps())
 
@@ -97,6 +103,8 @@ class Reporter:
         self.run.say(epoch_line(entry, session.setup.schedule.epochs))
         step = self._total_steps()
         for name, value in entry.items():
+            if name == "epoch":
+                continue
             self.writer.add_scalar(f"epoch/{name}", value, step)
         parameters = session.learner.parameters
         for place, log_alphas in zip(session.setup.space.blocks, parameters.log_alphas.detach().cpu(), strict=True):
@@ -111,29 +119,22 @@ class Reporter:
                     self.said.add(warning)
 
 
-def epoch_line(entry: dict[str, float], epochs: int) -> str:
+def training_numbers(averages: Mapping[str, float]) -> str:
+    """Training losses and accuracies in words; those of the architecture where it is trained."""
+    text = f"loss {averages['weight_loss']:.3f}  sampled paths {averages['path_accuracy']:.1f} %"
+    if "expected_ms" in averages:
+        text += f"  expected {averages['expected_ms']:.2f} ms"
+    return text
+
+
+def epoch_line(entry: Mapping[str, float], epochs: int) -> str:
     """One line for an epoch's numbers."""
-    line = (
-        f"epoch {entry['epoch']:.0f}/{epochs}  loss {entry['weight_loss']:.3f}  "
-        f"sampled paths {entry['path_accuracy']:.1f} %"
-    )
+    line = f"epoch {entry['epoch']:.0f}/{epochs}  {training_numbers(entry)}"
     if "alpha_move" in entry:
         line += (
-            f"  expected {entry['expected_ms']:.2f} ms  derived {entry['derived_ms']:.2f} ms  "
-            f"T {entry['temperature']:.2f}  entropy ops {entry['operation_entropy']:.2f} "
-            f"depth {entry['depth_entropy']:.2f}"
+            f"  derived {entry['derived_ms']:.2f} ms  T {entry['temperature']:.2f}  "
+            f"entropy ops {entry['operation_entropy']:.2f} depth {entry['depth_entropy']:.2f}"
         )
     if "held_out_accuracy" in entry:
-        line += f"  held-out {entry['held_out_accuracy']:.1f} %"
+        line += f"  held-out path {entry['held_out_accuracy']:.1f} %"
     return line
-
-
-def clock(seconds: float) -> str:
-    """Seconds as a person says them: `2 min 5 s`, `3 h 10 min`, `1.8 days`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-    if seconds < 2 * 86400:
-        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
-    return f"{seconds / 86400:.1f} days"

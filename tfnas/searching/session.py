@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tfnas.errors import InputError
+from tfnas.errors import InputError, RunFailed
+from tfnas.kinds import kinds_of
 from tfnas.searching.checkpoint import State, space_of
 from tfnas.searching.config import SearchConfig
 from tfnas.searching.derive import accuracy, choice_of, look_up, scale_widths
@@ -20,10 +22,12 @@ from tfnas.searching.sampling import sample_other_path, sample_path
 from tfnas.searching.schedules import temperature, trains_architecture, weight_learning_rate
 from tfnas.searching.setup import Setup
 from tfnas.searching.steps import ArchitectureStep, Learner, WeightStep, architecture_step, make_learner, weight_step
+from tfnas.space import Schedule
 from tfnas.supernet import Supernet, align_operations
 
 # What may differ between a run and its resumption: the first changes no result, the second is a way out of a failure.
 RESUMABLE = {"resume", "workers", "print_freq", "save_minutes", "run_dir", "save", "note"}
+RESUMABLE |= {"space", "lookup_path", "img_root", "train_list", "val_list", "class_names"}  # what they name is compared
 RESCUES = {"w_lr", "a_lr", "grad_clip", "threads", "device"}
 
 JUDGED_EPOCHS = 4  # the last epochs, in which a sampled path is judged on the held-out part
@@ -143,14 +147,22 @@ class Session:
 
     # ---- saving and restoring ---------------------------------------------------------------------------------
 
+    def check_finite(self) -> None:
+        """Raise RunFailed unless all parameters are finite: such a state must not take the place of a good one."""
+        for owner in (self.learner.supernet, self.learner.parameters):
+            for name, parameter in owner.named_parameters():
+                if not torch.isfinite(parameter).all():
+                    raise RunFailed(f"{name} is no longer finite, so this state is not saved: lower --w_lr or --a_lr")
+
     def state(self) -> State:
         """Everything that decides how the search goes on, as plain tensors, numbers and text."""
         learner, setup = self.learner, self.setup
         return {
-            "config": dataclasses.asdict(setup.config),
             "space": setup.space.to_json(),
             "num_classes": setup.data.num_classes,
             "data": setup.data.describe(),
+            "data_fingerprint": setup.data.fingerprint,
+            "schedule": _lasting(setup.schedule),
             "table_fingerprint": setup.table.fingerprint,
             "lookup_path": setup.lookup_path,
             "target_ms": setup.target_ms,
@@ -171,8 +183,11 @@ class Session:
         setup, learner = self.setup, self.learner
         same = (
             ("data", state["data"], setup.data.describe()),
+            ("images", state["data_fingerprint"], setup.data.fingerprint),
             ("table", state["table_fingerprint"], setup.table.fingerprint),
             ("space", space_of(state).fingerprint, setup.space.fingerprint),
+            ("target", state["target_ms"], setup.target_ms),
+            ("schedule", state["schedule"], _lasting(setup.schedule)),
         )
         for name, then, now in same:
             if then != now:
@@ -206,24 +221,34 @@ def start_session(setup: Setup) -> Session:
     return Session(setup, learner, torch.Generator().manual_seed(setup.config.seed))
 
 
-def resumed_config(given: SearchConfig, saved: dict[str, object]) -> SearchConfig:
+def resumed_config(said: SearchConfig, saved: Mapping[str, Any], given: Collection[str] | None = None) -> SearchConfig:
     """The configuration to go on with: the saved one, with those given settings that may change.
 
-    Raises InputError for a setting given that differs and may not.
+    `given` names the settings that were said (default: those that differ from their defaults). Raises InputError for
+    one that differs from the saved one and may not, and for a saved one that is unknown or of a wrong type.
     """
-    fields = dataclasses.fields(SearchConfig)
-    unknown = sorted(set(saved) - {item.name for item in fields})
-    if unknown:
-        raise InputError(f"the run's config.yaml has unknown settings {unknown}: it is from another version")
+    fields, kinds = dataclasses.fields(SearchConfig), kinds_of(SearchConfig)
+    for name, value in saved.items():
+        if name not in kinds:
+            raise InputError(f"the run's config.yaml has the unknown setting {name}: it is from another version")
+        if not kinds[name].accepts(value):
+            raise InputError(f"the run's config.yaml: {name} must be {kinds[name].words}, got {value!r}")
+    if given is None:
+        given = {item.name for item in fields if getattr(said, item.name) != item.default}
     changed = {}
-    for item in fields:
-        value = getattr(given, item.name)
-        if value == item.default or value == saved.get(item.name, item.default):
+    for name in set(given) & set(kinds):
+        value, own = getattr(said, name), saved.get(name)
+        if value == own:
             continue
-        if item.name not in RESUMABLE | RESCUES:
+        if name not in RESUMABLE | RESCUES:
             raise InputError(
-                f"--{item.name} {value} differs from the run's own {saved.get(item.name)}: a resumed run keeps its "
-                "settings; leave the flag out, or start a new run"
+                f"--{name} {value} differs from the run's own {own}: a resumed run keeps its settings; "
+                "leave the flag out, or start a new run"
             )
-        changed[item.name] = value
-    return dataclasses.replace(SearchConfig(**{**saved, "run_dir": None}), **changed)  # type: ignore[arg-type]
+        changed[name] = value
+    return SearchConfig(**{**saved, **changed, "run_dir": None})
+
+
+def _lasting(schedule: Schedule) -> dict[str, float]:
+    """The part of a schedule that a resumed run may not change."""
+    return {name: value for name, value in dataclasses.asdict(schedule).items() if name not in RESCUES}

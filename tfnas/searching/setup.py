@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tfnas.latency.meet import check_target
 from tfnas.searching.config import SearchConfig
 from tfnas.space import Schedule, SearchSpace
 from tfnas.space_file import space as load_space
+from tfnas.wording import typed
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,18 @@ def prepare(config: SearchConfig) -> Setup:
     if config.image_size is not None:
         space = space.at(config.image_size)
     schedule = config.schedule(space.schedule)
-    table, lookup_path = open_table(config.lookup_path, space)
+    if schedule.threads == 0:  # PyTorch's own number: the cores, or what OMP_NUM_THREADS says
+        schedule = dataclasses.replace(schedule, threads=torch.get_num_threads())
+    table, lookup_path = open_table(config.lookup_path, space, config.space or space.name)
     data = open_data(config, image_size=space.image_size, seed=config.seed)
     check_target(space, table, config.target_lat)
     return Setup(config, space, schedule, table, lookup_path, data, device)
 
 
-def open_table(lookup_path: str | None, space: SearchSpace) -> tuple[LatencyTable, str]:
+def open_table(lookup_path: str | None, space: SearchSpace, named: str) -> tuple[LatencyTable, str]:
     """The table at a path, or the one shipped for the space, checked against the space; and its path.
+
+    `named` is what the user calls the space, for the message.
 
     Raises InputError when there is none or when it is for another space.
     """
@@ -62,7 +68,7 @@ def open_table(lookup_path: str | None, space: SearchSpace) -> tuple[LatencyTabl
     if path is None:
         raise InputError(
             f"no latency table comes with space {space.name}: give one with --lookup_path, "
-            f"or measure one with: python -m tfnas latency build --space {space.name} --out FILE"
+            f"or measure one with: python -m tfnas latency build --space {typed(named)} --out {space.name}_latency.json"
         )
     table = LatencyTable.load(path)
     table.check(space)

@@ -15,6 +15,8 @@ from tfnas.architecture import Block, Conv
 from tfnas.errors import InputError
 from tfnas.nn.blocks import activation
 
+BATCH_NORM_EPS = 1e-5  # PyTorch's default, which the derived networks have
+
 
 class ActiveRows(NamedTuple):
     """The entries of a parameter that are in use: those at indices `entries` along dimension `dim`."""
@@ -24,8 +26,11 @@ class ActiveRows(NamedTuple):
 
 
 def batch_normalize(features: Tensor) -> Tensor:
-    """Normalise by the batch's own statistics, without affine parameters."""
-    return functional.batch_norm(features, None, None, training=True)
+    """Normalise by the batch's own statistics, without affine parameters.
+
+    A channel of a single value becomes 0, where functional.batch_norm refuses it: the last batch may be one image.
+    """
+    return torch.batch_norm(features, None, None, None, None, True, 0.0, BATCH_NORM_EPS, torch.backends.cudnn.enabled)
 
 
 class Weight(nn.Module):

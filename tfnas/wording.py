@@ -1,0 +1,50 @@
+"""Numbers and lines as a person reads them."""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from pathlib import Path
+
+from rich.console import Console
+
+HANGING = 10
+
+
+def say(console: Console, line: str) -> None:
+    """Print a line: wrapped between words in a terminal, whole where a program reads it."""
+    if console.is_terminal and len(line) > console.width:
+        line = textwrap.fill(
+            line,
+            console.width,
+            subsequent_indent=" " * HANGING,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as a person says them: `2 min 5 s`, `3 h 10 min`, `1.8 days`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    if seconds < 2 * 86400:
+        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
+    return f"{seconds / 86400:.1f} days"
+
+
+def short(number: int) -> str:
+    """A count of parameters or MACs: `44.6 k`, `4.06 M`."""
+    return f"{number / 1e6:.2f} M" if number >= 10**6 else f"{number / 1e3:.1f} k"
+
+
+def percent(error: float) -> str:
+    """A signed percentage with two decimals, never -0.00."""
+    return f"{round(error, 2) + 0.0:+.2f} %"
+
+
+def typed(path: Path | str) -> str:
+    """A path as it must be typed in a shell."""
+    return shlex.quote(str(path))
