@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import io
 import json
 import signal
@@ -28,6 +29,7 @@ CONFIG_FILE = "config.yaml"
 LOG_FILE = "log.txt"
 MODEL_CONFIG_FILE = "model.config"
 SUMMARY_FILE = "summary.json"
+LOCK_FILE = ".lock"
 PATIENCE_SECONDS = 2.0
 
 
@@ -75,6 +77,22 @@ class RunDirectory:
         if not isinstance(config, dict):
             raise InputError(f"{path / CONFIG_FILE} holds no configuration")
         return cls(path, console), config
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out for the duration; a killed process keeps nobody out.
+
+        Raises InputError when another process is at work in the directory, RunFailed when nothing can be written there.
+        """
+        try:
+            file = (self.path / LOCK_FILE).open("w")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another process is at work in {self.path}: wait for it, or stop it first") from error
+        except OSError as error:
+            raise RunFailed(f"cannot write in {self.path}: {error.strerror or error}") from error
+        with file:
+            yield
 
     def write_config(self, config: Any) -> None:
         """Write the effective configuration (a dataclass)."""

@@ -18,6 +18,7 @@ from rich.console import Console
 from small_search import small_config
 
 from tfnas.errors import InputError, Interrupted, RunFailed
+from tfnas.run import RunDirectory
 from tfnas.searching import SearchConfig, search
 from tfnas.searching import loop as search_loop
 from tfnas.searching.checkpoint import load_checkpoint, load_latest, saved_checkpoints
@@ -26,6 +27,7 @@ from tfnas.searching.optim import ElasticSGD
 QUIET = Console(quiet=True)
 DRIVER = """
 import sys
+from tfnas.run import RunDirectory
 from tfnas.searching import SearchConfig, search
 search(SearchConfig(**eval(sys.argv[1])))
 """
@@ -263,6 +265,19 @@ def test_epoch_scalars_survive_a_resumption_at_an_epochs_end(run):
     events = accumulators.EventAccumulator(str(run / "tensorboard"))
     events.Reload()
     assert len(events.Scalars("epoch/weight_loss")) == 2
+
+
+def test_two_processes_cannot_work_in_one_directory(run):
+    with RunDirectory(run, QUIET).locked(), pytest.raises(InputError, match="another process is at work"):
+        search(SearchConfig(resume=str(run)), QUIET)
+
+
+def test_other_images_are_refused_and_leave_the_configuration(run, tmp_path, monkeypatch):
+    before = (run / "config.yaml").read_text()
+    monkeypatch.setattr("tfnas.data.opening.ImageData.fingerprint", "other")
+    with pytest.raises(InputError, match="its set of images was"):
+        search(SearchConfig(resume=str(run), w_lr=0.02), QUIET)
+    assert (run / "config.yaml").read_text() == before
 
 
 def test_what_a_killed_save_left_is_removed(run):

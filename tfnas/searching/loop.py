@@ -60,11 +60,10 @@ def search(config: SearchConfig, console: Console | None = None, given: Collecti
     if config.resume is not None:
         run, saved = RunDirectory.open(Path(config.resume), console)
         setup = prepare(resumed_config(config, saved, given))
-        run.write_config(_effective(setup))
     else:
         setup = prepare(config)
         run = RunDirectory.create(*_run_path(config), _effective(setup), console)
-    with _computing(setup), watch_interruption(console) as interruption:
+    with run.locked(), _computing(setup), watch_interruption(console) as interruption:
         return _Search(setup, run, interruption).run()
 
 
@@ -93,9 +92,9 @@ class _Search:
             status = 128 + (self.interruption.signal or signal.SIGINT)
             raise Interrupted(f"ended at once; {LAST_KEPT}. {self.how_to_resume}", status) from error
         except InputError as error:
-            raise InputError(f"{error} The state is kept. {self.how_to_resume}") from error
+            raise InputError(f"{str(error).rstrip('.')}. The state is kept. {self.how_to_resume}") from error
         except RunFailed as error:
-            raise RunFailed(f"{error}. What was saved before is kept. {self.how_to_resume}") from error
+            raise RunFailed(f"{str(error).rstrip('.')}. What was saved before is kept. {self.how_to_resume}") from error
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise RunFailed(self._out_of_memory()) from error
         except RuntimeError as error:
@@ -125,6 +124,7 @@ class _Search:
             self.run_dir.say(f"warning: {problem}; using the one before")
         set_aside(self.run_dir.path, path)
         self.session.restore(state)
+        self.run_dir.write_config(_effective(self.setup))  # with what may have changed, now that all of it fits
         epochs = self.setup.schedule.epochs
         if self.session.epoch == epochs:
             self.run_dir.say(f"all {epochs} epochs of this run are done: writing its results again from {path}")

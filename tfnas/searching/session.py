@@ -183,7 +183,7 @@ class Session:
         setup, learner = self.setup, self.learner
         same = (
             ("data", state["data"], setup.data.describe()),
-            ("images", state["data_fingerprint"], setup.data.fingerprint),
+            ("set of images", state["data_fingerprint"], setup.data.fingerprint),
             ("table", state["table_fingerprint"], setup.table.fingerprint),
             ("space", space_of(state).fingerprint, setup.space.fingerprint),
             ("target", state["target_ms"], setup.target_ms),
