@@ -86,12 +86,13 @@ class RunDirectory:
         """
         try:
             file = (self.path / LOCK_FILE).open("w")
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"another process is at work in {self.path}: wait for it, or stop it first") from error
         except OSError as error:
             raise RunFailed(f"cannot write in {self.path}: {error.strerror or error}") from error
         with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(f"another process is at work in {self.path}: wait for it, or stop it first") from error
             yield
 
     def write_config(self, config: Any) -> None:
