@@ -400,14 +400,16 @@ def test_widest_rows_fit_80_columns(tmp_path):
 def test_timing_here(run_dir):
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    found = list(time_here(parse_model(run_dir), "cpu", seed=2))
+    parsed = parse_model(run_dir)
+    found = list(time_here(parsed, "cpu", seed=2))
     assert [(item.device, item.batch_size) for item in found] == [("CPU, 1 thread", batch) for batch in (1, 3, 32)]
     assert all(item.timing.median_ms > 0 and item.timing.runs >= 5 for item in found)
     assert torch.equal(torch.get_rng_state(), before)
     console = Console(width=40, color_system=None)
     with console.capture() as capture:
-        print_timings(console, found)
+        print_timings(console, parsed, found)
     assert re.search(r"batch 32 +[\d.]+ ms \+- [\d.]+ ms of +\d+ runs   CPU, 1 thread\n", capture.get())
+    assert f"CPU, 1 thread; the table says {parsed.table_ms:.3f} ms" in capture.get()
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])

@@ -51,4 +51,4 @@ def _parse(prog: str, arguments: Sequence[str]) -> None:
     console = Console()
     print_report(console, parsed, written)
     if config.print_lat:
-        print_timings(console, time_here(parsed, config.device, config.seed))
+        print_timings(console, parsed, time_here(parsed, config.device, config.seed))

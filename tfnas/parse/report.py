@@ -36,14 +36,20 @@ def print_report(console: Console, parsed: Parsed, written: Iterable[Path]) -> N
         say(console, f"{name:<11}{text}")
 
 
-def print_timings(console: Console, timings: Iterable[NetworkTiming]) -> None:
-    """A line for every timing, as soon as it is there."""
+def print_timings(console: Console, parsed: Parsed, timings: Iterable[NetworkTiming]) -> None:
+    """A line for every timing, as soon as it is there; at the table's own batch, what the table says."""
     console.print()
     say(console, "measured here, float32, random weights: median and interquartile spread")
     for found in timings:
         timing = found.timing
         numbers = f"{timing.median_ms:10.3f} ms +- {timing.spread_ms:.3f} ms of {timing.runs:>2} runs"
-        say(console, f"batch {found.batch_size:<4}{numbers}   {found.device}")
+        say(console, f"batch {found.batch_size:<4}{numbers}   {found.device}{_against_table(parsed, found)}")
+
+
+def _against_table(parsed: Parsed, found: NetworkTiming) -> str:
+    if parsed.table is None or parsed.table_ms is None or found.batch_size != parsed.table.batch_size:
+        return ""
+    return f"; the table says {parsed.table_ms:.3f} ms"
 
 
 def _table() -> Table:
