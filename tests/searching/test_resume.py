@@ -314,7 +314,8 @@ def test_a_signal_to_the_whole_group_saves_with_workers_too(tmp_path, number, st
     os.killpg(process.pid, number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == status
-    assert "the state is saved" in said and "--resume" in said
+    # a worker that is only just starting dies of the signal: then the newest checkpoint is what remains
+    assert ("the state is saved" in said or "what was saved last is kept" in said) and "--resume" in said
     assert not load_latest(tmp_path / "run")[2]
 
 
