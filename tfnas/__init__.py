@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from tfnas.latency.fit import fit_widths
     from tfnas.latency.meet import meet_target
     from tfnas.latency.table import LatencyTable
+    from tfnas.model_file import TrainedModel, load
     from tfnas.nn.counting import Counts, count
     from tfnas.nn.network import Network
+    from tfnas.nn.weights import load_weights
     from tfnas.searching.config import SearchConfig
     from tfnas.searching.loop import SearchResult, search
 
@@ -33,8 +35,11 @@ _HOMES = {
     "Network": "tfnas.nn.network",
     "SearchConfig": "tfnas.searching.config",
     "SearchResult": "tfnas.searching.loop",
+    "TrainedModel": "tfnas.model_file",
     "count": "tfnas.nn.counting",
     "fit_widths": "tfnas.latency.fit",
+    "load": "tfnas.model_file",
+    "load_weights": "tfnas.nn.weights",
     "meet_target": "tfnas.latency.meet",
     "search": "tfnas.searching.loop",
 }
@@ -53,8 +58,11 @@ __all__ = [
     "SearchResult",
     "SearchSpace",
     "TfnasError",
+    "TrainedModel",
     "count",
     "fit_widths",
+    "load",
+    "load_weights",
     "meet_target",
     "search",
     "space",

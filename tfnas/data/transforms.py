@@ -63,9 +63,13 @@ def plain_transform(name: DataName, image_size: int) -> Transform:
     elif name in ("cifar10", "cifar100"):
         shape = _cifar_size(image_size)
     else:
-        short_side = round(image_size * 256 / 224)
-        shape = v2.Compose([v2.Resize(short_side), v2.CenterCrop(image_size), v2.PILToTensor()])
+        shape = v2.Compose([v2.Resize(short_side_of(name, image_size)), v2.CenterCrop(image_size), v2.PILToTensor()])
     return Transform(shape, _normalise(name))
+
+
+def short_side_of(name: DataName, image_size: int) -> int:
+    """Pixels of a picture's short side before its middle is taken; data of one size (digits, CIFAR) is taken whole."""
+    return round(image_size * 256 / 224) if name in ("list", "folder") else image_size
 
 
 def _cifar_size(image_size: int) -> nn.Module:

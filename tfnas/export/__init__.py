@@ -1,0 +1,1 @@
+"""Files to ship: ONNX and torch.export, checked and timed after they are written."""
