@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from tfnas.searching.checkpoint import load_checkpoint, saved_checkpoints
+from tfnas.checkpoint import load_checkpoint
+from tfnas.searching.checkpoint import KIND, search_checkpoints
 
 COMMAND = [sys.executable, str(Path(__file__).resolve().parents[1] / "train_search.py")]
 NUMBERS = ("target_ms", "table_ms", "error_percent", "params", "macs", "top1", "supernet_top1", "architecture", "seed")
@@ -50,13 +51,13 @@ def kill_inside_epoch(flags: list[str], run_dir: Path) -> None:
     """Start a search and end it with SIGKILL once it has saved a state inside epoch 1 (counted from 0)."""
     with subprocess.Popen([*COMMAND, *flags], stdin=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + PATIENCE_S
-        while not any(inside_epoch(path) for path in saved_checkpoints(run_dir)):
+        while not any(inside_epoch(path) for path in search_checkpoints(run_dir).saved()):
             if process.poll() is not None or time.monotonic() > deadline:
                 process.kill()
                 raise SystemExit("the search ended, or took too long, before it could be killed")
             time.sleep(0.05)
         process.kill()
-    print("killed at", saved_checkpoints(run_dir)[0].name, flush=True)
+    print("killed at", search_checkpoints(run_dir).saved()[0].name, flush=True)
 
 
 def inside_epoch(checkpoint: Path) -> bool:
@@ -70,7 +71,7 @@ def differences(whole: Path, killed: Path) -> list[str]:
     files = [name for name in ("architecture.json", "model.config") if read(whole, name) != read(killed, name)]
     one, other = (json.loads(read(folder, "summary.json")) for folder in (whole, killed))
     numbers = [f"summary {name}" for name in NUMBERS if one[name] != other[name]]
-    states = [load_checkpoint(saved_checkpoints(folder)[0]) for folder in (whole, killed)]
+    states = [load_checkpoint(search_checkpoints(folder).saved()[0], KIND) for folder in (whole, killed)]
     parts = ("parameters", "supernet", "active", "weight_optimizer", "architecture_optimizer")
     return [*files, *numbers, *(f"checkpoint {part}" for part in parts if not same(states[0][part], states[1][part]))]
 

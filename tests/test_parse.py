@@ -21,7 +21,7 @@ from tfnas.latency.contents import BasePart, Curve, Measurement, TableContents
 from tfnas.latency.keys import BASE_PARTS, base_keys
 from tfnas.nn import Network
 from tfnas.parse import parse_model, print_report, print_timings, time_here, write_files
-from tfnas.searching.checkpoint import save_checkpoint
+from tfnas.searching.checkpoint import search_checkpoints
 
 TEXT = (
     "i3x16_n10:conv_k3_s1_c16_relu:mb_k3_s1_m16_se4_c16_relu"
@@ -116,7 +116,7 @@ def checkpoint_in(folder, space, best):
         "lookup_path": None,
         "table_fingerprint": None,
     }
-    return save_checkpoint(folder, state, epoch=4, step=7)
+    return search_checkpoints(folder).save(state, epoch=4, step=7)
 
 
 # ---- what can be read -----------------------------------------------------------------------------------------------

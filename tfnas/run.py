@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 from rich.console import Console, RenderableType
@@ -68,15 +68,7 @@ class RunDirectory:
     @classmethod
     def open(cls, path: Path, console: Console) -> tuple[RunDirectory, dict[str, Any]]:
         """An existing run directory and its configuration. Raises InputError when it is none."""
-        try:
-            config = yaml.safe_load((path / CONFIG_FILE).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise InputError(f"{path} is not a run directory: there is no {CONFIG_FILE} in it") from error
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise InputError(f"{path} is not a run directory: {CONFIG_FILE} cannot be read ({error})") from error
-        if not isinstance(config, dict):
-            raise InputError(f"{path / CONFIG_FILE} holds no configuration")
-        return cls(path, console), config
+        return cls(path, console), read_config(path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -127,6 +119,44 @@ class RunDirectory:
         """Write both JSON forms of the result."""
         self.write_json(RUN_FILE, architecture.to_json())
         self.write_json(MODEL_CONFIG_FILE, architecture.to_model_config())
+
+
+class Placed(Protocol):
+    """What a configuration says about where its run directory goes."""
+
+    @property
+    def save(self) -> str:
+        """The folder in which it is made."""
+
+    @property
+    def note(self) -> str:
+        """A word for its name."""
+
+    @property
+    def run_dir(self) -> str | None:
+        """The directory itself, in place of one made under `save`."""
+
+
+def run_path(kind: str, config: Placed) -> tuple[Path, bool]:
+    """Where the run directory goes, and whether another may be taken where that one exists."""
+    if config.run_dir is not None:
+        return Path(config.run_dir), False
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    name = "-".join(part for part in (kind, config.note.replace("/", "-"), stamp) if part)
+    return Path(config.save) / name, True
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The effective configuration in a run directory. Raises InputError when it is none."""
+    try:
+        config = yaml.safe_load((path / CONFIG_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not a run directory: there is no {CONFIG_FILE} in it") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is not a run directory: {CONFIG_FILE} cannot be read ({error})") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path / CONFIG_FILE} holds no configuration")
+    return config
 
 
 class Interruption:

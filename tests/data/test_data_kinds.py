@@ -158,7 +158,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_folder_classes_are_sorted_and_split(folder: Path) -> None:
-    data = opened(data="folder", img_root=str(folder), val_ratio=0.4)
+    data = opened(data="folder", img_root=str(folder), val_ratio=0.4, test_ratio=0.0)
     assert data.class_names == ("cat", "dog", "emu")
     assert Counter(data.architecture.labels) == {0: 2, 1: 4, 2: 2}
     assert Counter(data.weights.labels) == {0: 3, 1: 6, 2: 2}
@@ -335,3 +335,11 @@ def test_the_plain_transform_of_files_is_resize_256_and_centre_crop_224() -> Non
     half = noise[:128, :200]
     seen = plain_transform("folder", 112).shape(Image.fromarray(half))  # 112 * 256 / 224 = 128
     np.testing.assert_array_equal(seen.permute(1, 2, 0).numpy(), half[8:120, 44:156])
+
+
+def test_the_test_part_of_a_folder_is_kept_from_the_other_parts(folder: Path) -> None:
+    data = opened(data="folder", img_root=str(folder), val_ratio=0.4, test_ratio=0.25)
+    assert data.test is not None
+    assert Counter(data.test.labels) == {0: 1, 1: 2, 2: 1}
+    parts = [set(part.sources[0].paths) for part in (data.weights, data.architecture, data.test)]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 19

@@ -17,12 +17,14 @@ import yaml
 from rich.console import Console
 from small_search import small_config
 
+from tfnas.checkpoint import Checkpoints, load_checkpoint
 from tfnas.errors import InputError, Interrupted, RunFailed
 from tfnas.run import RunDirectory
 from tfnas.searching import SearchConfig, search
 from tfnas.searching import loop as search_loop
-from tfnas.searching.checkpoint import load_checkpoint, load_latest, saved_checkpoints
+from tfnas.searching.checkpoint import KIND, search_checkpoints
 from tfnas.searching.optim import ElasticSGD
+from tfnas.searching.setup import prepare
 
 QUIET = Console(quiet=True)
 DRIVER = """
@@ -35,7 +37,7 @@ search(SearchConfig(**eval(sys.argv[1])))
 
 def final_state(run_dir):
     """Everything the last checkpoint holds that a resumed run must reproduce, and the result's files."""
-    state = load_checkpoint(saved_checkpoints(Path(run_dir))[0])
+    state = load_checkpoint(search_checkpoints(Path(run_dir)).saved()[0], KIND)
     kept = {name: state[name] for name in ("parameters", "supernet", "active", "weight_optimizer", "noise", "epoch")}
     files = [(Path(run_dir) / name).read_bytes() for name in ("architecture.json", "model.config")]
     kept["architecture_optimizer"] = state["architecture_optimizer"]
@@ -126,7 +128,7 @@ def _kill_at_random_points(folder, config, kills, randomizer):
 
 
 def _newest(run_dir):
-    return next(iter(saved_checkpoints(run_dir)), None)
+    return next(iter(search_checkpoints(run_dir).saved()), None)
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
@@ -137,10 +139,10 @@ def test_killed_process(tmp_path, uninterrupted, kills):
 
 def test_truncated_checkpoint_is_passed_over(tmp_path, uninterrupted):
     search(small_config(tmp_path, "run"), QUIET)
-    newest = saved_checkpoints(tmp_path / "run")[0]
+    newest = search_checkpoints(tmp_path / "run").saved()[0]
     newest.write_bytes(newest.read_bytes()[:-1000])
-    _, path, problems = load_latest(tmp_path / "run")
-    assert path == saved_checkpoints(tmp_path / "run")[1]
+    _, path, problems = search_checkpoints(tmp_path / "run").load_latest()
+    assert path == search_checkpoints(tmp_path / "run").saved()[1]
     assert "damaged" in problems[0] and newest.name in problems[0]
     console = Console(record=True, width=200, file=io.StringIO())
     search(SearchConfig(resume=str(tmp_path / "run")), console)
@@ -155,7 +157,7 @@ def archive_content(path, name):
 
 def test_flipped_bit_is_detected(tmp_path):
     search(small_config(tmp_path, "run", epochs=2), QUIET)
-    newest = saved_checkpoints(tmp_path / "run")[0]
+    newest = search_checkpoints(tmp_path / "run").saved()[0]
     with zipfile.ZipFile(newest) as archive:  # in the middle of the largest tensor
         largest = max(archive.infolist(), key=lambda member: member.file_size)
     data = bytearray(newest.read_bytes())
@@ -163,12 +165,12 @@ def test_flipped_bit_is_detected(tmp_path):
     data[data.index(tensor) + len(tensor) // 2] ^= 1
     newest.write_bytes(data)
     with pytest.raises(InputError, match="damaged"):
-        load_checkpoint(newest)
+        load_checkpoint(newest, KIND)
 
 
 def test_killed_before_the_first_checkpoint(tmp_path, uninterrupted):
     search(small_config(tmp_path, "run"), QUIET)
-    for path in saved_checkpoints(tmp_path / "run"):
+    for path in search_checkpoints(tmp_path / "run").saved():
         path.unlink()
     search(SearchConfig(resume=str(tmp_path / "run")), QUIET)
     assert_same(final_state(tmp_path / "run"), uninterrupted)
@@ -176,7 +178,7 @@ def test_killed_before_the_first_checkpoint(tmp_path, uninterrupted):
 
 def test_full_disk_keeps_what_was_saved(tmp_path, monkeypatch):
     config = small_config(tmp_path, "run")
-    real, calls = search_loop.save_checkpoint, []
+    real, calls = Checkpoints.save, []
 
     def failing(*arguments):
         calls.append(None)
@@ -184,11 +186,11 @@ def test_full_disk_keeps_what_was_saved(tmp_path, monkeypatch):
             monkeypatch.setattr("tfnas.files.os.fsync", _no_space)
         return real(*arguments)
 
-    monkeypatch.setattr(search_loop, "save_checkpoint", failing)
+    monkeypatch.setattr(Checkpoints, "save", failing)
     with pytest.raises(RunFailed, match=r"No space left.*kept.*--resume"):
         search(config, QUIET)
     monkeypatch.undo()
-    state, _, problems = load_latest(tmp_path / "run")
+    state, _, problems = search_checkpoints(tmp_path / "run").load_latest()
     assert not problems and state["step"] == 3
     assert not [path for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.startswith(".")]
 
@@ -252,7 +254,7 @@ def test_resuming_from_another_folder(run, tmp_path, monkeypatch):
 
 
 def test_two_runs_within_a_second_get_folders_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr("tfnas.searching.loop.time.strftime", lambda _: "20260131-120000")
+    monkeypatch.setattr("tfnas.run.time.strftime", lambda _: "20260131-120000")
     configs = small_config(tmp_path, "unused", epochs=2, save=str(tmp_path / "runs"), note="two")
     settings = {**vars(configs), "run_dir": None}
     names = [search(SearchConfig(**settings), QUIET).run_dir.name for _ in range(2)]
@@ -297,7 +299,7 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path, monkeypatch):
     monkeypatch.setattr(ElasticSGD, "step", overflowing)
     with pytest.raises(RunFailed, match="no longer finite"):
         search(config, QUIET)
-    state, _, _ = load_latest(tmp_path / "run")
+    state, _, _ = search_checkpoints(tmp_path / "run").load_latest()
     assert state["step"] == 0 and all(torch.isfinite(value).all() for value in state["supernet"].values())
 
 
@@ -316,7 +318,7 @@ def test_a_signal_to_the_whole_group_saves_with_workers_too(tmp_path, number, st
     assert process.returncode == status
     # a worker that is only just starting dies of the signal: then the newest checkpoint is what remains
     assert ("the state is saved" in said or "what was saved last is kept" in said) and "--resume" in said
-    assert not load_latest(tmp_path / "run")[2]
+    assert not search_checkpoints(tmp_path / "run").load_latest()[2]
 
 
 def test_settings_of_a_resumed_run_stay(run):
@@ -345,7 +347,7 @@ def test_other_space_is_refused(run):
 def test_foreign_objects_in_a_checkpoint_are_refused(tmp_path):
     torch.save({"format": "tfnas-search-checkpoint", "payload": random.Random(1)}, tmp_path / "search-0001-000000.pt")
     with pytest.raises(InputError, match="refused because loading them could run code"):
-        load_checkpoint(tmp_path / "search-0001-000000.pt")
+        load_checkpoint(tmp_path / "search-0001-000000.pt", KIND)
 
 
 def test_other_table_is_refused(run):
@@ -353,3 +355,10 @@ def test_other_table_is_refused(run):
     table.write_text(table.read_text().replace("Made-up Processor", "Another Processor"))
     with pytest.raises(InputError, match="its table was"):
         search(SearchConfig(resume=str(run)), QUIET)
+
+
+def test_a_folder_called_like_a_built_in_space_does_not_replace_it(tmp_path, monkeypatch):
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    effective = search_loop._effective(prepare(SearchConfig(target_lat=15, device="cpu")))
+    assert effective.space == "digits"

@@ -24,7 +24,17 @@ _GROUPS = (
     FlagGroup("what to meet", ("target_lat", "lookup_path", "space")),
     FlagGroup(
         "what to search on",
-        ("data", "img_root", "train_list", "val_list", "val_ratio", "image_size", "num_classes", "class_names"),
+        (
+            "data",
+            "img_root",
+            "train_list",
+            "val_list",
+            "val_ratio",
+            "test_ratio",
+            "image_size",
+            "num_classes",
+            "class_names",
+        ),
     ),
     FlagGroup("the run", ("save", "note", "run_dir", "resume", "seed", "save_minutes", "print_freq")),
     FlagGroup("the machine", ("device", "threads", "workers", "deterministic")),

@@ -36,6 +36,8 @@ class DataConfig:
     """Image list of the architecture part, one `path label` per line (--data list)."""
     val_ratio: float = 0.2
     """Share of each class's training images that goes to the architecture part (--data folder, cifar10, cifar100)."""
+    test_ratio: float = 0.2
+    """Share of each class that is kept for the final test and never used before it, 0 for none (--data folder)."""
     image_size: int | None = None
     """Side of the square input in pixels. Default: the search space's own."""
     num_classes: int | None = None
@@ -48,6 +50,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not 0.0 < self.val_ratio < 1.0:
             raise InputError(f"val_ratio is {self.val_ratio}; give a share between 0 and 1, such as 0.2")
+        if not 0.0 <= self.test_ratio < 1.0:
+            raise InputError(f"test_ratio is {self.test_ratio}; give a share between 0 and 1, such as 0.2, or 0")
         for name, value, least in (
             ("image_size", self.image_size, 1),
             ("num_classes", self.num_classes, 2),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfnas.data.cifar import cifar_parts
-from tfnas.data.config import DataConfig, data_name
+from tfnas.data.config import DataConfig, DataName, data_name
 from tfnas.data.digits import digits_parts
 from tfnas.data.folder import folder_parts
 from tfnas.data.images import ImageSet
@@ -57,7 +57,7 @@ def open_data(config: DataConfig, *, image_size: int, seed: int) -> ImageData:
         InputError: Something is missing, malformed, or does not match.
     """
     name = data_name(config)
-    parts = _open_parts(config, image_size)
+    parts = open_parts(config, image_size)
     plain = plain_transform(name, image_size)
     return ImageData(
         name=name,
@@ -65,13 +65,13 @@ def open_data(config: DataConfig, *, image_size: int, seed: int) -> ImageData:
         architecture=ImageSet((parts.architecture,), plain, seed),
         test=None if parts.test is None else ImageSet((parts.test,), plain, seed),
         num_classes=len(parts.class_names),
-        class_names=_class_names(config, parts.class_names),
+        class_names=named_classes(config.class_names, parts.class_names),
         image_size=image_size,
-        workers=_workers(config),
+        workers=loader_processes(config.workers, name),
     )
 
 
-def _open_parts(config: DataConfig, image_size: int) -> Parts:
+def open_parts(config: DataConfig, image_size: int) -> Parts:
     """Open the kind of data that the configuration names."""
     name = data_name(config)
     if name == "digits":
@@ -79,7 +79,7 @@ def _open_parts(config: DataConfig, image_size: int) -> Parts:
     elif name == "list":
         parts = list_parts(_root(config), *_lists(config), config.num_classes)
     elif name == "folder":
-        parts = folder_parts(_root(config), config.val_ratio)
+        parts = folder_parts(_root(config), config.val_ratio, config.test_ratio)
     else:
         parts = cifar_parts(name, _root(config), config.val_ratio)
     if config.num_classes not in (None, len(parts.class_names)):
@@ -108,11 +108,11 @@ def _lists(config: DataConfig) -> tuple[Path, Path]:
     return Path(config.train_list), Path(config.val_list)
 
 
-def _class_names(config: DataConfig, own: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names in --class_names, or the data set's own."""
-    if config.class_names is None:
+def named_classes(class_names: str | None, own: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names in the file that --class_names names, or the data set's own."""
+    if class_names is None:
         return own
-    path = Path(config.class_names)
+    path = Path(class_names)
     names = read_text_lines(path, "--class_names")
     if "" in names:
         raise InputError(f"{path}:{names.index('') + 1}: empty line; write one class name per line")
@@ -124,8 +124,8 @@ def _class_names(config: DataConfig, own: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _workers(config: DataConfig) -> int:
+def loader_processes(workers: int | None, name: DataName) -> int:
     """Return the number of loader processes; images in memory are faster without any."""
-    if config.workers is not None:
-        return config.workers
-    return min(_MOST_WORKERS, len(os.sched_getaffinity(0))) if data_name(config) in ("list", "folder") else 0
+    if workers is not None:
+        return workers
+    return min(_MOST_WORKERS, len(os.sched_getaffinity(0))) if name in ("list", "folder") else 0

@@ -7,6 +7,7 @@ those of TF-NAS (ECCV 2020); CIFAR's are those of He et al., 2016.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,8 +40,11 @@ NORMALISATIONS: dict[DataName, Normalisation] = {
 }
 
 
-def training_transform(name: DataName, image_size: int) -> Transform:
-    """Build the transform with augmentation, for the images that train weights."""
+def training_transform(name: DataName, image_size: int, further: Sequence[nn.Module] = ()) -> Transform:
+    """Build the transform with augmentation, for the images that train weights.
+
+    `further` augmentations come last, on uint8 3 x S x S.
+    """
     shape: nn.Module
     if name == "digits":
         reach = max(1, round(image_size / 16))  # half a pixel of the 8 x 8 original
@@ -52,6 +56,8 @@ def training_transform(name: DataName, image_size: int) -> Transform:
         jitter = v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2)
         crop = v2.RandomResizedCrop(image_size)
         shape = v2.Compose([crop, v2.RandomHorizontalFlip(), jitter, v2.PILToTensor()])
+    if further:
+        shape = v2.Compose([shape, *further])
     return Transform(shape, _normalise(name))
 
 

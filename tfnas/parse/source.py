@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tfnas.architecture import RUN_FILE, Architecture
+from tfnas.checkpoint import FOLDER, State, format_of, load_checkpoint
 from tfnas.errors import InputError
 from tfnas.legacy import AuthorsSearch
 from tfnas.run import SUMMARY_FILE
-from tfnas.searching.checkpoint import FOLDER, FORMAT, State, choice_of, load_checkpoint, load_latest
+from tfnas.searching.checkpoint import KIND, choice_of, search_checkpoints
 from tfnas.space import SearchSpace
 from tfnas.space_file import space as load_space
 from tfnas.tensor_file import load_plain
@@ -62,7 +63,7 @@ def read_source(path: Path, space: SearchSpace | None) -> Source:
 def _read_run(run_dir: Path) -> Source:
     """A finished run's result, or what its newest readable checkpoint had come to."""
     if (run_dir / FOLDER).is_dir() and not _summary(run_dir):  # the summary is the last file of a run
-        return _from_state(*load_latest(run_dir))
+        return _from_state(*search_checkpoints(run_dir).load_latest())
     if not (run_dir / RUN_FILE).is_file():
         raise InputError(f"{run_dir} is no run directory: it holds neither {RUN_FILE} nor {FOLDER}/")
     return _read_json(run_dir / RUN_FILE, None)
@@ -92,8 +93,8 @@ def _read_json(path: Path, space: SearchSpace | None) -> Source:
 
 def _read_checkpoint(path: Path, space: SearchSpace | None) -> Source:
     document = load_plain(path)
-    if isinstance(document, dict) and document.get("format") == FORMAT:
-        return _from_state(load_checkpoint(path), path, ())
+    if isinstance(document, dict) and document.get("format") == format_of(KIND):
+        return _from_state(load_checkpoint(path, KIND), path, ())
     authors = AuthorsSearch.from_document(document, str(path))
     named = "" if space else f"read as a network of space {_AUTHORS_SPACE}; --space names another"
     return Source(

@@ -8,35 +8,31 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from torch import Tensor
 
 from tfnas.architecture import Architecture
+from tfnas.computing import computing
 from tfnas.data import data_name, loader
-from tfnas.errors import InputError, Interrupted, RunFailed
-from tfnas.latency.measure import prime_allocator, torch_threads
-from tfnas.run import Interruption, RunDirectory, watch_interruption
-from tfnas.searching.checkpoint import load_latest, prepare_folder, save_checkpoint, set_aside
+from tfnas.endings import LAST_KEPT, told_endings
+from tfnas.errors import InputError
+from tfnas.resumption import resumed_config, with_absolute_paths
+from tfnas.run import Interruption, RunDirectory, run_path, watch_interruption
+from tfnas.searching.checkpoint import search_checkpoints
 from tfnas.searching.conclude import conclude
 from tfnas.searching.config import SearchConfig
 from tfnas.searching.report import Reporter
 from tfnas.searching.schedules import trains_architecture
-from tfnas.searching.session import Session, resumed_config, start_session
+from tfnas.searching.session import MAY_CHANGE, PATHS, Session, start_session
 from tfnas.searching.setup import Setup, prepare
+from tfnas.space_file import space_names
 from tfnas.wording import typed
-
-LAST_KEPT = "what was saved last is kept"
-PATHS = ("space", "lookup_path", "img_root", "train_list", "val_list", "class_names")
 
 
 @dataclass(frozen=True)
@@ -59,11 +55,15 @@ def search(config: SearchConfig, console: Console | None = None, given: Collecti
     console = console or Console()
     if config.resume is not None:
         run, saved = RunDirectory.open(Path(config.resume), console)
-        setup = prepare(resumed_config(config, saved, given))
+        setup = prepare(resumed_config(config, saved, given, may_change=MAY_CHANGE))
     else:
         setup = prepare(config)
-        run = RunDirectory.create(*_run_path(config), _effective(setup), console)
-    with run.locked(), _computing(setup), watch_interruption(console) as interruption:
+        run = RunDirectory.create(*run_path("search", config), _effective(setup), console)
+    with (
+        run.locked(),
+        computing(setup.schedule.threads, setup.config.deterministic),
+        watch_interruption(console) as interruption,
+    ):
         return _Search(setup, run, interruption).run()
 
 
@@ -72,13 +72,14 @@ class _Search:
 
     def __init__(self, setup: Setup, run: RunDirectory, interruption: Interruption) -> None:
         self.setup, self.run_dir, self.interruption = setup, run, interruption
+        self.checkpoints = search_checkpoints(run.path)
         self.session: Session
         self.saved_at = time.monotonic()
         self.how_to_resume = f"Resume with: python train_search.py --resume {typed(run.path)}"
 
     def run(self) -> SearchResult:
         """All epochs that are left, then the conclusion."""
-        try:
+        with told_endings(self.interruption, self.how_to_resume, self._out_of_memory()):
             self._begin()
             with Reporter(self.session, self.run_dir) as reporter:
                 reporter.announce(self._first_batch())
@@ -88,41 +89,18 @@ class _Search:
                     self._save()
                     self.interruption.raise_if_asked(f"the state is saved. {self.how_to_resume}")
                 architecture, summary = conclude(self.session, self.run_dir, self._held_out_once)
-        except KeyboardInterrupt as error:
-            status = 128 + (self.interruption.signal or signal.SIGINT)
-            raise Interrupted(f"ended at once; {LAST_KEPT}. {self.how_to_resume}", status) from error
-        except InputError as error:
-            raise InputError(f"{str(error).rstrip('.')}. The state is kept. {self.how_to_resume}") from error
-        except RunFailed as error:
-            raise RunFailed(f"{str(error).rstrip('.')}. What was saved before is kept. {self.how_to_resume}") from error
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise RunFailed(self._out_of_memory()) from error
-        except RuntimeError as error:
-            # on the CPU PyTorch has no class of its own for either
-            if "can't allocate memory" in str(error):
-                raise RunFailed(self._out_of_memory()) from error
-            if "DataLoader worker" in str(error):
-                self.interruption.raise_if_asked(f"{LAST_KEPT}. {self.how_to_resume}")
-                raise RunFailed(f"a loader process died ({error}). {self.how_to_resume}") from error
-            raise
-        except OSError as error:
-            where = f" ({error.filename})" if error.filename else ""
-            raise RunFailed(
-                f"the system refused: {error.strerror or error}{where}. What was saved before is kept. "
-                f"{self.how_to_resume}"
-            ) from error
         return SearchResult(architecture, self.run_dir.path, summary)
 
     def _begin(self) -> None:
         """Stand at the newest readable checkpoint, or save the beginning, which also shows that the disk takes it."""
         self.session = start_session(self.setup)
-        if not prepare_folder(self.run_dir.path):
+        if not self.checkpoints.prepare():
             self._save()
             return
-        state, path, problems = load_latest(self.run_dir.path)
+        state, path, problems = self.checkpoints.load_latest()
         for problem in problems:
             self.run_dir.say(f"warning: {problem}; using the one before")
-        set_aside(self.run_dir.path, path)
+        self.checkpoints.set_aside(path)
         self.session.restore(state)
         self.run_dir.write_config(_effective(self.setup))  # with what may have changed, now that all of it fits
         epochs = self.setup.schedule.epochs
@@ -161,7 +139,7 @@ class _Search:
     def _save(self) -> None:
         start = time.monotonic()
         self.session.check_finite()
-        save_checkpoint(self.run_dir.path, self.session.state(), self.session.epoch, self.session.step)
+        self.checkpoints.save(self.session.state(), self.session.epoch, self.session.step)
         self.saved_at = time.monotonic()
         self.session.spend("saving", self.saved_at - start)
 
@@ -207,15 +185,6 @@ class _Search:
         )
 
 
-def _run_path(config: SearchConfig) -> tuple[Path, bool]:
-    """Where the run directory goes, and whether another may be taken where that one exists."""
-    if config.run_dir is not None:
-        return Path(config.run_dir), False
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    name = "-".join(part for part in ("search", config.note.replace("/", "-"), stamp) if part)
-    return Path(config.save) / name, True
-
-
 def _effective(setup: Setup) -> SearchConfig:
     """The configuration with every default of the space written out."""
     values = {
@@ -232,23 +201,5 @@ def _effective(setup: Setup) -> SearchConfig:
         device=str(setup.device),
         resume=None,
     )
-    paths = {name: getattr(config, name) for name in PATHS}
-    absolute: dict[str, Any] = {
-        name: str(Path(path).resolve()) for name, path in paths.items() if path and Path(path).exists()
-    }
-    return dataclasses.replace(config, **absolute)  # a resumed run may stand in another folder
-
-
-@contextmanager
-def _computing(setup: Setup) -> Iterator[None]:
-    """Threads, allocator and determinism as configured, for the duration of the search."""
-    before = torch.are_deterministic_algorithms_enabled()
-    if setup.config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-        torch.use_deterministic_algorithms(True)
-    prime_allocator()
-    try:
-        with torch_threads(setup.schedule.threads):
-            yield
-    finally:
-        torch.use_deterministic_algorithms(before)
+    named = {"space"} if config.space in space_names() else set()  # a folder may be called like a built-in space
+    return with_absolute_paths(config, set(PATHS) - named)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from tfnas.checkpoint import State
 from tfnas.errors import InputError, RunFailed
-from tfnas.kinds import kinds_of
-from tfnas.searching.checkpoint import State, space_of
-from tfnas.searching.config import SearchConfig
+from tfnas.searching.checkpoint import space_of
 from tfnas.searching.derive import accuracy, choice_of, look_up, scale_widths
 from tfnas.searching.health import depth_entropy, operation_entropy
 from tfnas.searching.parameters import ArchitectureParameters
@@ -25,10 +23,11 @@ from tfnas.searching.steps import ArchitectureStep, Learner, WeightStep, archite
 from tfnas.space import Schedule
 from tfnas.supernet import Supernet, align_operations
 
-# What may differ between a run and its resumption: the first changes no result, the second is a way out of a failure.
-RESUMABLE = {"resume", "workers", "print_freq", "save_minutes", "run_dir", "save", "note"}
-RESUMABLE |= {"space", "lookup_path", "img_root", "train_list", "val_list", "class_names"}  # what they name is compared
-RESCUES = {"w_lr", "a_lr", "grad_clip", "threads", "device"}
+# What may differ between a run and its resumption: what changes no result, paths (what they name is compared), and
+# ways out of a failure.
+PATHS = ("space", "lookup_path", "img_root", "train_list", "val_list", "class_names")
+RESCUES = frozenset({"w_lr", "a_lr", "grad_clip", "threads", "device"})
+MAY_CHANGE = {"resume", "workers", "print_freq", "save_minutes", "run_dir", "save", "note", *PATHS, *RESCUES}
 
 JUDGED_EPOCHS = 4  # the last epochs, in which a sampled path is judged on the held-out part
 
@@ -219,34 +218,6 @@ def start_session(setup: Setup) -> Session:
     learner = make_learner(supernet, parameters, setup.schedule, setup.table, setup.target_ms)
     look_up(learner, setup.table)
     return Session(setup, learner, torch.Generator().manual_seed(setup.config.seed))
-
-
-def resumed_config(said: SearchConfig, saved: Mapping[str, Any], given: Collection[str] | None = None) -> SearchConfig:
-    """The configuration to go on with: the saved one, with those given settings that may change.
-
-    `given` names the settings that were said (default: those that differ from their defaults). Raises InputError for
-    one that differs from the saved one and may not, and for a saved one that is unknown or of a wrong type.
-    """
-    fields, kinds = dataclasses.fields(SearchConfig), kinds_of(SearchConfig)
-    for name, value in saved.items():
-        if name not in kinds:
-            raise InputError(f"the run's config.yaml has the unknown setting {name}: it is from another version")
-        if not kinds[name].accepts(value):
-            raise InputError(f"the run's config.yaml: {name} must be {kinds[name].words}, got {value!r}")
-    if given is None:
-        given = {item.name for item in fields if getattr(said, item.name) != item.default}
-    changed = {}
-    for name in set(given) & set(kinds):
-        value, own = getattr(said, name), saved.get(name)
-        if value == own:
-            continue
-        if name not in RESUMABLE | RESCUES:
-            raise InputError(
-                f"--{name} {value} differs from the run's own {own}: a resumed run keeps its settings; "
-                "leave the flag out, or start a new run"
-            )
-        changed[name] = value
-    return SearchConfig(**{**saved, **changed, "run_dir": None})
 
 
 def _lasting(schedule: Schedule) -> dict[str, float]:

@@ -1,0 +1,234 @@
+"""Images for retraining: everything that the search may see trains the weights, the test part is for judging only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from tfnas.data.config import DataConfig, DataName
+from tfnas.data.folder import folder_source
+from tfnas.data.images import ImageSet, Source
+from tfnas.data.lists import read_list
+from tfnas.data.opening import loader_processes, named_classes, open_parts
+from tfnas.data.preprocessing import Preprocessing
+from tfnas.data.transforms import plain_transform, training_transform
+from tfnas.errors import InputError
+from tfnas.kinds import kinds_of
+from tfnas.run import read_config
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainDataConfig:
+    """The images to train on and those to judge by.
+
+    Raises:
+        InputError: A value is outside its range, or a flag is given that this kind of data does not use.
+    """
+
+    data: Literal["digits", "list", "folder", "cifar10", "cifar100"] | None = None
+    """Kind of data. Default: `list` if a list is given, `folder` if only a root is, else the embedded `digits`."""
+    train_root: str | None = None
+    """Folder of the training images: what list lines are relative to, or the parent of the class folders or CIFAR's."""
+    val_root: str | None = None
+    """Folder of the images to judge by, which are never trained on. Default for lists: --train_root."""
+    train_list: str | None = None
+    """Image list to train on, one `path label` per line; several, separated by commas, are joined (--data list)."""
+    val_list: str | None = None
+    """Image list to judge by (--data list)."""
+    test_ratio: float = 0.2
+    """Share of each class to judge by where there is no --val_root; as in the search (--data folder)."""
+    image_size: int | None = None
+    """Side of the square input in pixels. Default: the architecture's own."""
+    num_classes: int | None = None
+    """Number of classes. Default: that of the data; for lists 1000, or what the search had."""
+    class_names: str | None = None
+    """File with one class name per line, in the order of the labels."""
+    workers: int | None = None
+    """Loader processes. Default: 0 for data held in memory (digits, CIFAR), else up to 16 of the cores."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.test_ratio < 1.0:
+            raise InputError(f"test_ratio is {self.test_ratio}; give a share between 0 and 1, such as 0.2, or 0")
+        for name, value, least in (
+            ("image_size", self.image_size, 1),
+            ("num_classes", self.num_classes, 2),
+            ("workers", self.workers, 0),
+        ):
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}; it must be at least {least}")
+        kind = retrain_data_name(self)
+        read = {"digits": (), "list": _ROOTS + _LISTS, "folder": _ROOTS}.get(kind, ("train_root",))
+        for name in _ROOTS + _LISTS:
+            if getattr(self, name) is not None and name not in read:
+                raise InputError(f"--data {kind} reads no --{name}; leave it out or choose another --data")
+
+
+IMAGENET_CLASSES = 1000
+_ROOTS = ("train_root", "val_root")
+_LISTS = ("train_list", "val_list")
+DATA_PATHS = (*_ROOTS, *_LISTS, "class_names")
+
+
+@dataclass(frozen=True)
+class RetrainData:
+    """Opened data: the augmented images to train on, and plain ones to judge by where there are any."""
+
+    name: DataName
+    train: ImageSet
+    validation: ImageSet | None
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    workers: int
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def fingerprint(self) -> str:
+        """Short digest of both parts: tells a resumed run that its images are still the same."""
+        judged = "none" if self.validation is None else self.validation.fingerprint()
+        return f"{self.train.fingerprint()}-{judged}"
+
+    def describe(self) -> str:
+        """Say in one line what the data is."""
+        judged = "no images to judge by" if self.validation is None else f"{len(self.validation)} to judge by"
+        size = self.preprocessing.image_size
+        return f"{self.name}: {len(self.train)} training images, {judged}, {self.num_classes} classes, {size} px"
+
+
+def retrain_data_name(config: RetrainDataConfig) -> DataName:
+    """Name the kind of data: --data, else what the other flags say, else `digits`."""
+    if config.data is not None:
+        return config.data
+    if config.train_list is not None or config.val_list is not None:
+        return "list"
+    return "digits" if config.train_root is None and config.val_root is None else "folder"
+
+
+def open_retrain_data(
+    config: RetrainDataConfig, *, image_size: int, seed: int, augmentations: Sequence[nn.Module] = ()
+) -> RetrainData:
+    """Open the data set and check everything that can be known at start.
+
+    Args:
+        config: What to open.
+        image_size: Side of the square input in pixels.
+        seed: Seeds the augmentation; splits do not depend on it.
+        augmentations: What comes after the data's own augmentation.
+
+    Raises:
+        InputError: Something is missing, malformed, or does not match.
+    """
+    name = retrain_data_name(config)
+    if name == "list":
+        train, validation, own = _listed(config)
+    elif name == "folder" and config.val_root is not None:
+        train, validation, own = _two_folders(config)
+    else:
+        train, validation, own = _parts(config, name, image_size)
+    transform = training_transform(name, image_size, augmentations)
+    judged = None if validation is None else ImageSet((validation,), plain_transform(name, image_size), seed)
+    return RetrainData(
+        name=name,
+        train=ImageSet(tuple(train), transform, seed),
+        validation=judged,
+        class_names=named_classes(config.class_names, own),
+        preprocessing=Preprocessing.of(name, image_size),
+        workers=loader_processes(config.workers, name),
+    )
+
+
+Opened = tuple[Sequence[Source], Source | None, tuple[str, ...]]
+
+
+def _listed(config: RetrainDataConfig) -> Opened:
+    if config.train_list is None:
+        raise InputError("--data list needs --train_list; for one folder per class say --data folder")
+    count = IMAGENET_CLASSES if config.num_classes is None else config.num_classes
+    root = _folder(config.train_root, "--train_root")
+    train = [read_list(Path(listing), root, count) for listing in config.train_list.split(",")]
+    validation = None
+    if config.val_list is not None:
+        judged_root = root if config.val_root is None else _folder(config.val_root, "--val_root")
+        validation = read_list(Path(config.val_list), judged_root, count)
+    elif config.val_root is not None:
+        raise InputError("--val_root is given without --val_list, the list of the images in it")
+    return train, validation, tuple(str(label) for label in range(count))
+
+
+def _two_folders(config: RetrainDataConfig) -> Opened:
+    train, classes = folder_source(_folder(config.train_root, "--train_root"))
+    validation, others = folder_source(_folder(config.val_root, "--val_root"))
+    if classes != others:
+        odd = sorted(set(classes) ^ set(others))
+        raise InputError(
+            f"--train_root {config.train_root} and --val_root {config.val_root} must have the same class folders; "
+            f"only one of them has {', '.join(odd[:5])}"
+        )
+    _check_count(config, "folder", classes)
+    return (train,), validation, classes
+
+
+def _parts(config: RetrainDataConfig, name: DataName, image_size: int) -> Opened:
+    """Those of the search: what trained its weights and its architecture trains now, its test part judges."""
+    root = None if name == "digits" else str(_folder(config.train_root, "--train_root"))
+    searched = DataConfig(data=name, img_root=root, test_ratio=config.test_ratio, num_classes=config.num_classes)
+    parts = open_parts(searched, image_size)
+    return (parts.weights, parts.architecture), parts.test, parts.class_names
+
+
+def _folder(path: str | None, flag: str) -> Path:
+    if path is None:
+        raise InputError(f"{flag} must be given: the folder that holds the images")
+    if not Path(path).is_dir():
+        raise InputError(f"{flag} {path}: there is no such folder; give the one that holds the images")
+    return Path(path)
+
+
+def _check_count(config: RetrainDataConfig, name: str, classes: tuple[str, ...]) -> None:
+    if config.num_classes not in (None, len(classes)):
+        raise InputError(
+            f"--data {name} has {len(classes)} classes here, but --num_classes is {config.num_classes}; "
+            "correct it or leave it out"
+        )
+
+
+def data_of_search(saved: Mapping[str, Any], image_size: int, num_classes: int) -> RetrainDataConfig:
+    """The data of a search, by the settings in its run directory: both its parts train."""
+    lists = [saved.get(name) for name in ("train_list", "val_list")]
+    return RetrainDataConfig(
+        data=saved.get("data"),
+        train_root=saved.get("img_root"),
+        train_list=",".join(str(name) for name in lists) if all(lists) else None,
+        test_ratio=saved.get("test_ratio", RetrainDataConfig.test_ratio),
+        class_names=saved.get("class_names"),
+        image_size=image_size,
+        num_classes=num_classes,
+    )
+
+
+def run_images(run_dir: Path) -> RetrainData:
+    """The images of a training run, opened as it had them. Raises InputError when it is none, or they are gone."""
+    saved, kinds = read_config(run_dir), kinds_of(RetrainDataConfig)
+    wrong = sorted(name for name, kind in kinds.items() if name not in saved or not kind.accepts(saved[name]))
+    if wrong or saved["image_size"] is None:
+        raise InputError(
+            f"{run_dir} is no training run: its configuration has no usable {(wrong or ['image_size'])[0]}"
+        )
+    config = RetrainDataConfig(**{name: saved[name] for name in kinds})
+    seed = saved.get("seed")
+    return open_retrain_data(config, image_size=saved["image_size"], seed=seed if isinstance(seed, int) else 0)
+
+
+def with_data(config: RetrainDataConfig, data: RetrainDataConfig) -> dict[str, Any]:
+    """The fields of `data`, with those that `config` sets in their place."""
+    fields = dataclasses.fields(RetrainDataConfig)
+    said = {item.name: getattr(config, item.name) for item in fields if getattr(config, item.name) != item.default}
+    return {**{item.name: getattr(data, item.name) for item in fields}, **said}

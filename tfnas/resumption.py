@@ -1,0 +1,54 @@
+"""Going on with a run: its own settings, those that may change, and paths that hold from any folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tfnas.errors import InputError
+from tfnas.kinds import kinds_of
+
+C = TypeVar("C")
+
+
+def resumed_config(
+    said: C, saved: Mapping[str, Any], given: Collection[str] | None, *, may_change: Collection[str]
+) -> C:
+    """The configuration (a dataclass) to go on with: the saved one, with those given settings that may change.
+
+    `given` names the settings that were said (default: those that differ from their defaults). Raises InputError for
+    one that differs from the saved one and may not, and for a saved one that is unknown or of a wrong type.
+    """
+    config_class: Any = type(said)
+    fields, kinds = dataclasses.fields(config_class), kinds_of(config_class)
+    for name, value in saved.items():
+        if name not in kinds:
+            raise InputError(f"the run's config.yaml has the unknown setting {name}: it is from another version")
+        if not kinds[name].accepts(value):
+            raise InputError(f"the run's config.yaml: {name} must be {kinds[name].words}, got {value!r}")
+    if given is None:
+        given = {item.name for item in fields if getattr(said, item.name) != item.default}
+    changed = {}
+    for name in set(given) & set(kinds):
+        value, own = getattr(said, name), saved.get(name)
+        if value == own:
+            continue
+        if name not in may_change:
+            raise InputError(
+                f"--{name} {value} differs from the run's own {own}: a resumed run keeps its settings; "
+                "leave the flag out, or start a new run"
+            )
+        changed[name] = value
+    resumed: C = config_class(**{**saved, **changed, "run_dir": None})
+    return resumed
+
+
+def with_absolute_paths(config: C, names: Collection[str]) -> C:
+    """The configuration with those of these paths that exist made absolute: a resumed run may stand elsewhere."""
+    paths = {name: getattr(config, name) for name in names}
+    absolute: dict[str, Any] = {
+        name: str(Path(path).resolve()) for name, path in paths.items() if path and Path(path).exists()
+    }
+    return dataclasses.replace(config, **absolute)  # type: ignore[type-var]
