@@ -10,6 +10,8 @@ class TfnasError(Exception):
     """Base of every error that this package raises on purpose; the message says what, where and what to do."""
 
     exit_status = 1
+    process: int | None = None
+    """The rank of the process that alone has met it, where several work together and it is not the first."""
 
 
 class RunFailed(TfnasError):

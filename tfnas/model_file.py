@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from tfnas.architecture import Architecture
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.errors import InputError
 from tfnas.files import write_whole
-from tfnas.nn import Network
+from tfnas.nn import FeatureNetwork, Network
 from tfnas.nn.weights import load_state
 from tfnas.tensor_file import load_plain
 
@@ -89,13 +89,15 @@ class TrainedModel:
         try:
             model = cls(
                 Architecture.from_json(document["architecture"]),
-                document["state_dict"],
+                dict(document["state_dict"]),
                 tuple(str(name) for name in document["class_names"]),
                 Preprocessing.from_json(document["preprocessing"]),
                 str(document["data"]),
             )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{source} is incomplete: {error}") from error
+        except KeyError as error:
+            raise InputError(f"{source} is incomplete: it has no {error.args[0]}") from error
+        except (TypeError, ValueError, AttributeError) as error:  # InputError among them
+            raise InputError(f"{source} is no whole trained model: {error}") from error
         if len(model.class_names) != model.architecture.num_classes:
             raise InputError(
                 f"{source} names {len(model.class_names)} classes, its network has {model.architecture.num_classes}"
@@ -103,9 +105,19 @@ class TrainedModel:
         return model
 
 
-def load(path: str | os.PathLike[str]) -> Network:
+@overload
+def load(path: str | os.PathLike[str], features_only: Literal[False] = False) -> Network: ...
+
+
+@overload
+def load(path: str | os.PathLike[str], features_only: Literal[True]) -> FeatureNetwork: ...
+
+
+def load(path: str | os.PathLike[str], features_only: bool = False) -> Network | FeatureNetwork:
     """The trained network of a run directory or of a `model.pt`, with its weights, in eval mode, on the CPU.
 
-    Raises InputError when there is none, or when it is damaged or something else; nothing in it is run.
+    It gives logits (N, classes); with `features_only`, a feature map for each stride, without feature mix and
+    classifier. Raises InputError when there is none, or when it is damaged or something else; nothing in it is run.
     """
-    return TrainedModel.load(path).network()
+    network = TrainedModel.load(path).network()
+    return FeatureNetwork(network) if features_only else network

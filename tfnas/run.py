@@ -41,7 +41,9 @@ class RunDirectory:
         self.console = console
 
     @classmethod
-    def create(cls, path: Path, or_another: bool, config: Any, console: Console) -> RunDirectory:
+    def create(
+        cls, path: Path, or_another: bool, config: Any, console: Console, resume_flag: str = "--resume"
+    ) -> RunDirectory:
         """Make the directory and write the effective configuration (a dataclass) into it.
 
         Where it exists, `or_another` takes the name with -2, -3, ... Raises InputError when it holds something already
@@ -59,7 +61,7 @@ class RunDirectory:
         if occupied:
             raise InputError(
                 f"the run directory {path} is not empty: choose another with --run_dir, "
-                f"or go on with the run in it by --resume {typed(path)}"
+                f"or go on with the run in it by {resume_flag} {typed(path)}"
             )
         run = cls(path, console)
         run.write_config(config)
@@ -71,11 +73,16 @@ class RunDirectory:
         return cls(path, console), read_config(path)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, exclusive: bool = True) -> Iterator[None]:
         """Keep other processes out for the duration; a killed process keeps nobody out.
+
+        Of processes that work together one takes the lock, for all (`exclusive` False: this one does not).
 
         Raises InputError when another process is at work in the directory, RunFailed when nothing can be written there.
         """
+        if not exclusive:
+            yield
+            return
         try:
             file = (self.path / LOCK_FILE).open("w")
         except OSError as error:

@@ -6,7 +6,7 @@ import pickle
 import struct
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -22,8 +22,14 @@ def load_plain(path: Path) -> Any:
         file = path.open("rb")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    with file:
+        return load_plain_bytes(file, str(path))
+
+
+def load_plain_bytes(file: IO[bytes], source: str) -> Any:
+    """The same from an open file; `source` is what messages call it."""
     try:
-        with file, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # on pickle protocols: what follows from them is an error
             return torch.load(file, map_location="cpu", weights_only=True)
     except (
@@ -31,6 +37,6 @@ def load_plain(path: Path) -> Any:
         *(LookupError, AttributeError, AssertionError, OverflowError, MemoryError, struct.error),
     ) as error:
         raise InputError(
-            f"{path} is no readable checkpoint: it is damaged, or it holds other things than tensors, numbers, text "
+            f"{source} is no readable checkpoint: it is damaged, or it holds other things than tensors, numbers, text "
             "and containers, which are refused because loading them could run code"
         ) from error

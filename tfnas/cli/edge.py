@@ -34,7 +34,10 @@ def run_command(prog: str, body: Callable[[Sequence[str]], None], argv: Sequence
             body(arguments)
             sys.stdout.flush()
         except TfnasError as error:
-            print(f"{prog}: {error}", file=sys.stderr)
+            if error.process is not None:
+                print(f"{prog}: process {error.process}: {error}", file=sys.stderr)
+            elif os.environ.get("RANK", "0") == "0":  # of processes that work together, the first speaks for all
+                print(f"{prog}: {error}", file=sys.stderr)
             return error.exit_status
         except KeyboardInterrupt:
             print(f"{prog}: interrupted", file=sys.stderr)

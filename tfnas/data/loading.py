@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from types import FrameType
+from typing import NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -16,35 +17,66 @@ _GRACE_SECONDS = 10
 _INPUT_ERROR = f"{InputError.__module__}.{InputError.__qualname__}: "
 
 
-class EpochBatches(Sampler[list[Draw]]):
-    """The draws of an epoch in batches, from batch `first_batch` on; the last partial batch is kept.
+class Share(NamedTuple):
+    """Which process this is, of how many that divide every batch among them."""
 
-    The order is a permutation that is a pure function of (seed, epoch), or the images' own order.
+    rank: int
+    processes: int
+
+
+WHOLE = Share(0, 1)
+
+
+class EpochBatches(Sampler[list[Draw]]):
+    """The draws of an epoch in batches, from batch `first_batch` on; the last partial batch is kept unless `whole`.
+
+    The order is a permutation that is a pure function of (seed, epoch), or the images' own order. Of every batch, the
+    share of one process is taken.
     """
 
-    def __init__(self, count: int, *, batch_size: int, epoch: int, seed: int, first_batch: int, shuffle: bool) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        batch_size: int,
+        epoch: int,
+        seed: int,
+        first_batch: int,
+        shuffle: bool,
+        share: Share = WHOLE,
+        whole: bool = False,
+    ) -> None:
         if batch_size < 1:
             raise InputError(f"the batch size is {batch_size}; it must be at least 1")
-        self.count = count
+        self.count = count // batch_size * batch_size if whole else count
+        self.images = count
         self.batch_size = batch_size
         self.epoch = epoch
         self.seed = seed
         self.first_batch = first_batch
         self.shuffle = shuffle
-        batches = -(-count // batch_size)
+        self.share = share
+        batches = -(-self.count // batch_size)
         if not 0 <= first_batch <= batches:
             raise ValueError(f"first_batch is {first_batch}, but {count} images make {batches} batches")
 
     def __len__(self) -> int:
-        return -(-self.count // self.batch_size) - self.first_batch
+        return sum(1 for _ in self._shares())
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        order = torch.arange(self.count)
+        order = torch.arange(self.images)
         if self.shuffle:
             generator = torch.Generator().manual_seed(derived_seed(self.seed, ORDER_STREAM, self.epoch))
-            order = torch.randperm(self.count, generator=generator)
+            order = torch.randperm(self.images, generator=generator)
+        for places in self._shares():
+            yield [Draw(self.epoch, index) for index in order[places].tolist()]
+
+    def _shares(self) -> Iterator[slice]:
+        """This process's places in the order, batch by batch; a last batch may have none for it."""
         for start in range(self.first_batch * self.batch_size, self.count, self.batch_size):
-            yield [Draw(self.epoch, index) for index in order[start : start + self.batch_size].tolist()]
+            end = min(start + self.batch_size, self.count)
+            if start + self.share.rank < end:
+                yield slice(start + self.share.rank, end, self.share.processes)
 
 
 class ImageLoader(DataLoader[tuple[torch.Tensor, int]]):
@@ -62,7 +94,16 @@ class ImageLoader(DataLoader[tuple[torch.Tensor, int]]):
 
 
 def loader(
-    images: ImageSet, *, batch_size: int, epoch: int, seed: int, first_batch: int = 0, shuffle: bool, workers: int
+    images: ImageSet,
+    *,
+    batch_size: int,
+    epoch: int,
+    seed: int,
+    first_batch: int = 0,
+    shuffle: bool,
+    workers: int,
+    share: Share = WHOLE,
+    whole: bool = False,
 ) -> ImageLoader:
     """Load one epoch's batches: pairs of float32 B x 3 x S x S and int64 B.
 
@@ -74,11 +115,20 @@ def loader(
         first_batch: Number of the batch to begin with, for a resumed epoch.
         shuffle: Draw a new order every epoch.
         workers: Loader processes; what is loaded does not depend on it. They leave Ctrl-C to this process.
+        share: The part of every batch to load, where several processes train together.
+        whole: Leave out the last batch if it is smaller.
     """
     return ImageLoader(
         images,
         batch_sampler=EpochBatches(
-            len(images), batch_size=batch_size, epoch=epoch, seed=seed, first_batch=first_batch, shuffle=shuffle
+            len(images),
+            batch_size=batch_size,
+            epoch=epoch,
+            seed=seed,
+            first_batch=first_batch,
+            shuffle=shuffle,
+            share=share,
+            whole=whole,
         ),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),

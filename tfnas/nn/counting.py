@@ -100,6 +100,12 @@ def part_counts(architecture: Architecture) -> dict[str, Counts]:
     return parts
 
 
+def architecture_counts(architecture: Architecture) -> Counts:
+    """Counts of the whole network."""
+    parts = part_counts(architecture).values()
+    return Counts(sum(part.params for part in parts), sum(part.macs for part in parts))
+
+
 def block_counts(block: Block, input_size: int) -> Counts:
     """Counts of an MBConv block that receives `input_size` x `input_size` pixels."""
     mid, se, pixels = block.mid_channels, block.se_channels, output_size(input_size, block.stride) ** 2

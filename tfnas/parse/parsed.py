@@ -12,7 +12,7 @@ from tfnas.architecture import Architecture, Block, Conv, output_size
 from tfnas.errors import InputError
 from tfnas.latency import LatencyTable, default_table_path
 from tfnas.nn import Counts
-from tfnas.nn.counting import part_counts
+from tfnas.nn.counting import architecture_counts, part_counts
 from tfnas.parse.source import Source, read_source
 from tfnas.space import SearchSpace
 from tfnas.space_file import space as load_space
@@ -92,7 +92,7 @@ def parse_model(
         architecture=architecture,
         source=source if architecture == found else dataclasses.replace(source, finished_run=None),
         parts=parts,
-        counts=Counts(sum(part.counts.params for part in parts), sum(part.counts.macs for part in parts)),
+        counts=architecture_counts(architecture),
         table=table,
         notes=(*source.notes, *notes),
     )

@@ -62,8 +62,9 @@ def read_source(path: Path, space: SearchSpace | None) -> Source:
 
 def _read_run(run_dir: Path) -> Source:
     """A finished run's result, or what its newest readable checkpoint had come to."""
-    if (run_dir / FOLDER).is_dir() and not _summary(run_dir):  # the summary is the last file of a run
-        return _from_state(*search_checkpoints(run_dir).load_latest())
+    checkpoints = search_checkpoints(run_dir)
+    if checkpoints.saved() and not _summary(run_dir):  # the summary is the last file of a run
+        return _from_state(*checkpoints.load_latest())
     if not (run_dir / RUN_FILE).is_file():
         raise InputError(f"{run_dir} is no run directory: it holds neither {RUN_FILE} nor {FOLDER}/")
     return _read_json(run_dir / RUN_FILE, None)
@@ -84,7 +85,7 @@ def _read_json(path: Path, space: SearchSpace | None) -> Source:
         return Source(architecture=architecture, kind="architecture file", notes=notes)
     return Source(
         architecture=architecture,
-        kind="result of a finished search",
+        kind="result of a finished run",
         finished_run=path.parent,
         **_recorded(summary),
         notes=notes,

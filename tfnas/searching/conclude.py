@@ -15,7 +15,7 @@ from torch import Tensor
 from tfnas.architecture import Architecture
 from tfnas.latency.choice import Choice
 from tfnas.latency.meet import meet_target
-from tfnas.nn import Network, count
+from tfnas.nn.counting import architecture_counts
 from tfnas.run import SUMMARY_FILE, RunDirectory
 from tfnas.searching.derive import accuracy, choice_of, derived_accuracy
 from tfnas.searching.health import depth_entropy, operation_entropy
@@ -55,8 +55,7 @@ def summarize(
 ) -> dict[str, Any]:
     """The numbers that a script or a person wants, as `summary.json` holds them."""
     setup = session.setup
-    with torch.device("meta"):
-        counts = count(Network(architecture), architecture.image_size)
+    counts = architecture_counts(architecture)
     table_ms = setup.table.architecture_ms(architecture)
     return {
         "target_ms": setup.target_ms,

@@ -17,6 +17,7 @@ from tfnas.searching.expected import operations_ms
 from tfnas.searching.steps import Learner
 from tfnas.space import SearchSpace
 from tfnas.supernet import Path, Supernet
+from tfnas.supernet.extract import route_of
 from tfnas.supernet.routes import one_hot_depths
 
 
@@ -56,16 +57,6 @@ def scale_widths(learner: Learner, table: LatencyTable, target_ms: float) -> flo
 def look_up(learner: Learner, table: LatencyTable) -> None:
     """Bring the learner's table latencies up to the supernet's current widths."""
     learner.table_ms = operations_ms(learner.supernet.space, table, learner.supernet.widths())
-
-
-def route_of(supernet: Supernet, architecture: Architecture) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The operation index of every block of the space (0 for dropped ones) and the depth of every stage."""
-    space = supernet.space
-    operations = [0] * len(space.blocks)
-    for place in architecture.blocks:
-        number = space.first_blocks[place.stage] + place.position
-        operations[number] = space.operation_index(space.blocks[number], place.block)
-    return tuple(operations), tuple(len(blocks) for blocks in architecture.stages)
 
 
 @torch.no_grad()

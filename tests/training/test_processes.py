@@ -1,0 +1,72 @@
+"""Several processes train the network that one would have trained, and none is left waiting for one that has died."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from small_run import final_state, run_processes, small_settings, start_processes, summary_of
+
+from tfnas.training.session import train_checkpoints
+
+SAME_LOSSES = {"dtype": "float64", "dropout_rate": 0.0, "drop_connect_rate": 0.0, "sync_bn": True}
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path):
+    for number, name in ((1, "one"), (2, "two")):
+        run_processes(small_settings(tmp_path, name, **SAME_LOSSES, accumulate=1), number)
+    one, two = (summary_of(tmp_path / name) for name in ("one", "two"))
+    assert two["processes"] == 2
+    for entry, other in zip(one["history"], two["history"], strict=True):
+        assert other == pytest.approx(entry, rel=1e-6)
+    states = [final_state(tmp_path / name)[1]["state_dict"] for name in ("one", "two")]
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=1e-6, atol=1e-9)
+
+
+def test_a_killed_process_ends_the_other_and_both_go_on_bit_for_bit(tmp_path):
+    settings = small_settings(tmp_path, "whole")
+    run_processes(settings)
+    settings = small_settings(tmp_path, "killed")
+    processes = start_processes(settings)
+    run_dir = Path(settings["run_dir"])
+    deadline = time.monotonic() + 120
+    while len(train_checkpoints(run_dir).saved()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    processes[1].kill()
+    _, said = processes[0].communicate(timeout=60)
+    processes[1].communicate()
+    assert processes[0].returncode == 1
+    assert "another process of this run has ended" in said and "--snapshot" in said
+    run_processes({"snapshot": str(run_dir)})
+    for ours, theirs in zip(final_state(run_dir), final_state(tmp_path / "whole"), strict=True):
+        assert_same(ours, theirs)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_saves_and_ends_both(tmp_path):
+    settings = small_settings(tmp_path, "run", epochs=200)
+    processes = start_processes(settings)
+    while not train_checkpoints(Path(settings["run_dir"])).saved():
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGTERM)
+    said = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [1, 1]  # the driver has no command line's exit status
+    assert all("the state is saved" in text for text in said)
+
+
+def assert_same(one, other):
+    """Bit-equal, through dictionaries and lists."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for left, right in zip(one, other, strict=True):
+            assert_same(left, right)
+    else:
+        assert one == other

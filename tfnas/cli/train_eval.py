@@ -1,0 +1,85 @@
+"""`python train_eval_amp.py --model_path RUN_DIR`: train a derived network (also `tfnas train`).
+
+`train_eval.py` is the same in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tfnas.cli.edge import run_command, say_loading
+from tfnas.cli.groups import FlagGroup
+from tfnas.errors import InputError
+
+FLOAT32_PROGRAM = "train_eval.py"
+
+_EXAMPLES = """\
+  {command} --model_path runs/search-20250131-120000
+      the network that a search found, on that search's data
+  {command} --inherit runs/search-20250131-120000
+      the same, from the weights that the search has learned
+  {command} --config_path model.config --train_root DIR \\
+    --val_root DIR --train_list train.txt --val_list val.txt
+      the authors' retraining on ImageNet
+  torchrun --nproc_per_node=2 {program} --model_path RUN
+      two processes on this machine
+  {command} --snapshot runs/train-20250131-120000
+      go on with an interrupted run"""
+
+_GROUPS = (
+    FlagGroup("what to train", ("model_path", "config_path", "inherit")),
+    FlagGroup(
+        "on what",
+        (
+            *("data", "train_root", "val_root", "train_list", "val_list", "test_ratio"),
+            *("image_size", "num_classes", "class_names"),
+        ),
+        "Default: the data of the search that --model_path or --inherit names, else the embedded digits.",
+    ),
+    FlagGroup("the run", ("save", "note", "run_dir", "snapshot", "seed", "save_minutes", "print_freq")),
+    FlagGroup(
+        "the machine",
+        (
+            *("device", "threads", "workers", "deterministic", "opt_level", "amp_backend", "sync_bn"),
+            *("channels_last", "compile", "accumulate", "local_rank", "rank_timeout"),
+        ),
+    ),
+    FlagGroup(
+        "recipe",
+        (
+            *("epochs", "batch_size", "lr", "momentum", "weight_decay", "grad_clip", "warmup_epochs"),
+            *("label_smooth", "dropout_rate", "drop_connect_rate"),
+        ),
+        "Default of each: that of the kind of data.",
+    ),
+    FlagGroup(
+        "further options",
+        (
+            *("ema_decay", "auto_augment", "random_erasing", "mixup", "cutmix"),
+            *("teacher", "teacher_weights", "distill_weight", "distill_temperature"),
+        ),
+        "Off unless given.",
+    ),
+)
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "train_eval_amp.py") -> int:
+    """Run the command on `argv` (default: the process's arguments) and return the exit status."""
+    return run_command(prog, lambda arguments: _train(prog, arguments), argv)
+
+
+def _train(prog: str, arguments: Sequence[str]) -> None:
+    from tfnas.cli.flags import FlagParser
+    from tfnas.training.config import TrainConfig
+
+    description = "Train the network of an architecture, in one process or under torchrun in several."
+    examples = _EXAMPLES.replace("{program}", prog if prog.endswith(".py") else "train_eval_amp.py")
+    parser = FlagParser(prog, TrainConfig, description, _GROUPS, examples)
+    config = parser.read(arguments)
+    if prog == FLOAT32_PROGRAM and config.opt_level != "O0":
+        raise InputError(f"{prog} computes in float32: use train_eval_amp.py for --opt_level {config.opt_level}")
+    say_loading(prog)
+    from tfnas.training.loop import retrain  # PyTorch takes seconds to load: wrong flags are told before
+
+    program = prog if prog.endswith(".py") else "train_eval_amp.py"
+    retrain(config, given=parser.given, program=program)

@@ -1,0 +1,153 @@
+"""Everything a user can say about retraining: one typed definition for Python, command line and YAML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from tfnas.data.retraining import DATA_PATHS, RetrainDataConfig, retrain_data_name
+from tfnas.errors import InputError
+from tfnas.training.recipes import Recipe, recipe_for
+
+# What may differ between a run and its resumption: what changes no result, paths (what they name is compared), and
+# ways out of a failure.
+RUN_PATHS = ("model_path", "config_path", "inherit", "teacher", "teacher_weights")
+PATHS = (*DATA_PATHS, *RUN_PATHS)
+RESCUES = frozenset({"lr", "grad_clip", "threads", "device", "opt_level"})
+MAY_CHANGE = {
+    *("snapshot", "workers", "print_freq", "save_minutes", "run_dir", "save", "note", "local_rank", "rank_timeout"),
+    *PATHS,
+    *RESCUES,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RetrainDataConfig):
+    """Settings of retraining. Fields that are None take the value of the recipe for the kind of data."""
+
+    model_path: str | None = None
+    """A search's run directory, which also brings data set, image size and classes; or a checkpoint of a search."""
+    config_path: str | None = None
+    """The architecture alone, in place of --model_path: model.config or architecture.json."""
+    inherit: str | None = None
+    """Start from the weights that the search in this run directory has learned."""
+    save: str = "runs"
+    """Folder in which the run directory is made."""
+    note: str = ""
+    """A word for the run directory's name."""
+    run_dir: str | None = None
+    """The run directory itself, in place of one made under --save; it must be empty or not exist."""
+    snapshot: str | None = None
+    """Go on with the interrupted run in this run directory (or of this checkpoint in one), with its own settings."""
+    seed: int = 2
+    """Decides initial weights, the order of images, augmentation, dropout and drop-connect."""
+    device: str = "auto"
+    """auto (the GPU of this process's local rank if there is one), cpu, cuda or cuda:N."""
+    threads: int | None = None
+    """Processor threads of each process, 0 for PyTorch's own number."""
+    deterministic: bool = False
+    """On a GPU: deterministic algorithms only, so that a resumed run is bit-equal (slower)."""
+    print_freq: int = 100
+    """Log the training state every so many steps."""
+    save_minutes: float = 5.0
+    """Save the state every so many minutes inside an epoch, besides at every epoch's end."""
+    epochs: int | None = None
+    """Epochs over the training images."""
+    batch_size: int | None = None
+    """Images per step, over all processes."""
+    lr: float | None = None
+    """Learning rate (SGD), decayed to 0 by a cosine over all epochs."""
+    momentum: float | None = None
+    """Momentum."""
+    weight_decay: float | None = None
+    """Weight decay."""
+    grad_clip: float | None = None
+    """Largest gradient norm."""
+    warmup_epochs: int | None = None
+    """First epochs, over which the learning rate rises. Default: 5 if the batch is over 256, else 0."""
+    label_smooth: float | None = None
+    """Label smoothing of the training loss."""
+    dropout_rate: float | None = None
+    """Dropout before the classifier."""
+    drop_connect_rate: float | None = None
+    """Drop-connect of the last block; it grows linearly with the block's place."""
+    opt_level: Literal["O0", "O1", "O2"] = "O0"
+    """O0 float32; O1 autocast to float16 with loss scaling (on a CPU bfloat16); O2 autocast to bfloat16."""
+    amp_backend: Literal["torch", "apex"] = "torch"
+    """Who computes in mixed precision: PyTorch, or NVIDIA apex where it is installed."""
+    sync_bn: bool = False
+    """Batch statistics over all processes."""
+    local_rank: int | None = None
+    """Set by older launchers; torchrun needs no flag."""
+    rank_timeout: float = 600.0
+    """Seconds after which a process that no longer answers ends the run; one that has died ends it at once."""
+    accumulate: int = 1
+    """Compute each step's batch in so many pieces, which takes less memory; batch statistics are of a piece."""
+    ema_decay: float = 0.0
+    """Also average the weights exponentially with this decay (such as 0.999), and judge and keep the average."""
+    auto_augment: Literal["none", "rand", "trivial"] = "none"
+    """Further augmentation by torchvision: RandAugment or TrivialAugment."""
+    random_erasing: float = 0.0
+    """Probability of erasing a rectangle of an image."""
+    mixup: float = 0.0
+    """Alpha of MixUp (such as 0.2), 0 for none."""
+    cutmix: float = 0.0
+    """Alpha of CutMix (such as 1), 0 for none; with MixUp, one of the two by chance."""
+    compile: bool = False
+    """Compile the network by torch.compile."""
+    channels_last: bool = False
+    """Lay out tensors as channels last."""
+    teacher: str | None = None
+    """Learn from a teacher too: a torchvision model by name (with --teacher_weights), a model.pt, its run directory, or
+    an exported .onnx."""
+    teacher_weights: str | None = None
+    """Weights of a torchvision teacher: a file with its state dict."""
+    distill_weight: float = 0.5
+    """Share of the teacher's term in the loss."""
+    distill_temperature: float = 1.0
+    """Temperature of the teacher's and the student's probabilities in that term."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.snapshot is None:
+            self._check_source()
+        for name, least in (("print_freq", 1), ("accumulate", 1), ("local_rank", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} must be {least} or more, got {value}")
+        for name in ("save_minutes", "rank_timeout", "distill_temperature"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("ema_decay", "random_erasing", "distill_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        for name in ("mixup", "cutmix"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed must be 0 to 2**63 - 1, got {self.seed}")
+        self._check_pairs()
+
+    def _check_source(self) -> None:
+        if self.model_path is not None and self.config_path is not None:
+            raise InputError("give --model_path or --config_path, not both: each says which architecture to train")
+        if (self.model_path, self.config_path, self.inherit) == (None, None, None):
+            raise InputError(
+                "which architecture? Give --model_path RUN_DIR (of a search), --config_path FILE (model.config or "
+                "architecture.json), or --inherit RUN_DIR"
+            )
+
+    def _check_pairs(self) -> None:
+        if self.run_dir is not None and self.snapshot is not None:
+            raise InputError("give --run_dir for a new run or --snapshot for an interrupted one, not both")
+        if self.teacher_weights is not None and self.teacher is None:
+            raise InputError("--teacher_weights is given without --teacher")
+        if self.amp_backend == "apex" and self.opt_level == "O0":
+            raise InputError("--amp_backend apex needs --opt_level O1 or O2: O0 is float32")
+
+    def recipe(self) -> Recipe:
+        """The recipe for this kind of data with the values given here. Raises InputError for values that do not fit."""
+        names = [item.name for item in dataclasses.fields(Recipe)]
+        return recipe_for(retrain_data_name(self), {name: getattr(self, name) for name in names})

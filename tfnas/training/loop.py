@@ -1,0 +1,297 @@
+"""Retraining, from a configuration to a trained network in a file.
+
+    result = retrain(TrainConfig(model_path="runs/search-20260131-120000"))
+
+`result.run_dir` holds all files; `tfnas.load(result.run_dir)` is the network. Under torchrun every process calls this.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from tfnas.checkpoint import FOLDER, State
+from tfnas.computing import computing
+from tfnas.data import ImageSet, loader
+from tfnas.data.loading import ImageLoader
+from tfnas.endings import LAST_KEPT, told_endings
+from tfnas.errors import InputError, Interrupted, TfnasError
+from tfnas.evaluation.metrics import Scores
+from tfnas.resumption import resumed_config, with_absolute_paths
+from tfnas.run import Interruption, RunDirectory, read_config, run_path, watch_interruption
+from tfnas.tensor_file import load_plain_bytes
+from tfnas.training.conclude import conclude
+from tfnas.training.config import MAY_CHANGE, PATHS, TrainConfig
+from tfnas.training.inherit import ESTIMATION_IMAGES, inherit_weights
+from tfnas.training.processes import Processes, ToldElsewhere, joined_processes, lost_process
+from tfnas.training.report import Reporter
+from tfnas.training.session import Session, start_session, train_checkpoints
+from tfnas.training.setup import Setup, effective, prepare
+from tfnas.wording import typed
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What retraining returns: where the run's files are, and the numbers of `summary.json`."""
+
+    run_dir: Path
+    summary: dict[str, Any]
+
+
+def retrain(
+    config: TrainConfig,
+    console: Console | None = None,
+    given: Collection[str] | None = None,
+    program: str = "train_eval_amp.py",
+) -> TrainResult:
+    """Train a network, or go on with the run that `config.snapshot` names.
+
+    `given` names the settings that were said, for a resumed run to compare with its own; by default those that differ
+    from their defaults. `program` is what messages tell to resume with.
+
+    Raises InputError (before anything is written), RunFailed and Interrupted (state saved).
+    """
+    run_dir = None if config.snapshot is None else _run_of_snapshot(Path(config.snapshot))
+    if run_dir is not None:
+        config = resumed_config(config, read_config(run_dir), given, may_change=MAY_CHANGE)
+    with (
+        joined_processes(config.device, config.local_rank, config.rank_timeout) as processes,
+        _own_randomness(processes.device),
+    ):
+        console = (console or Console()) if processes.is_first else Console(quiet=True)
+        setup = processes.agreed(lambda: prepare(config, processes, run_dir))
+        made = processes.agreed(lambda: _run_directory(setup, run_dir, console) if processes.is_first else None)
+        path = processes.spread_bytes(None if made is None else str(made.path).encode())
+        run = made or RunDirectory(Path((path or b"").decode()), console)
+        how = computing(setup.recipe.threads, config.deterministic)
+        with run.locked(exclusive=processes.is_first), how, watch_interruption(console) as interruption:
+            return _Training(setup, run, interruption, program).run()
+
+
+class _Training:
+    """One process's part of a run: trains a session; the first process reports and saves."""
+
+    def __init__(self, setup: Setup, run: RunDirectory, interruption: Interruption, program: str) -> None:
+        self.setup, self.run_dir, self.interruption = setup, run, interruption
+        self.processes = setup.processes
+        self.checkpoints = train_checkpoints(run.path)
+        self.session: Session
+        self.saved_at = time.monotonic()
+        command = "python" if self.processes.number == 1 else f"torchrun --nproc_per_node={self.processes.number}"
+        self.how_to_resume = f"Resume with: {command} {program} --snapshot {typed(run.path)}"
+
+    def run(self) -> TrainResult:
+        """All epochs that are left, then the conclusion."""
+        with (
+            _told_once(self.processes),
+            told_endings(self.interruption, self.how_to_resume, self._out_of_memory()),
+            _noticing_lost_processes(self.interruption, f"{LAST_KEPT}. {self.how_to_resume}"),
+        ):
+            self._begin()
+            with Reporter(self.session, self.run_dir, self.processes.is_first) as reporter:
+                reporter.announce()
+                self._judge_inherited(reporter)
+                while self.session.epoch < self.setup.recipe.epochs:
+                    self._train_epoch(reporter)
+                    reporter.show_epoch(self.session.finish_epoch(self._judge()))
+                    self._save()
+                summary = conclude(self.session, self.run_dir)
+        return TrainResult(self.run_dir.path, summary)
+
+    def _begin(self) -> None:
+        """Stand at the newest readable checkpoint, or at the beginning, which is saved: the disk takes it."""
+        self.session = start_session(self.setup)
+        state = self._saved_state()
+        if state is None:
+            search = self.setup.config.inherit
+            if search is not None:
+                self.processes.agreed(lambda: inherit_weights(self.session, Path(search), self._estimation_batches()))
+            self._save()
+            return
+        self.processes.agreed(lambda: self.session.restore(state))
+        if not self.processes.is_first:
+            return
+        self.run_dir.write_config(_written(self.setup))  # with what may have changed, now that all of it fits
+        epochs = self.setup.recipe.epochs
+        if self.session.epoch == epochs:
+            self.run_dir.say(f"all {epochs} epochs of this run are done: writing its results again")
+        else:
+            self.run_dir.say(f"resumed at epoch {self.session.epoch + 1}/{epochs}, step {self.session.step}")
+
+    def _saved_state(self) -> State | None:
+        """The newest readable checkpoint, read by the first process and handed to all."""
+
+        def read() -> bytes | None:
+            if not self.processes.is_first or not self.checkpoints.prepare():
+                return None
+            _, path, problems = self.checkpoints.load_latest()
+            for problem in problems:
+                self.run_dir.say(f"warning: {problem}; using the one before")
+            self.checkpoints.set_aside(path)
+            return path.read_bytes()
+
+        data = self.processes.spread_bytes(self.processes.agreed(read))
+        return None if data is None else dict(load_plain_bytes(io.BytesIO(data), "the checkpoint"))
+
+    def _train_epoch(self, reporter: Reporter) -> None:
+        session = self.session
+        waiting = time.perf_counter()
+        for images, labels in self._batches(self.setup.data.train, first=session.step, shuffle=True):
+            start = time.perf_counter()
+            session.spend("data", start - waiting)
+            stop = session.train(images, labels, self.interruption.signal is not None)
+            session.spend("training", time.perf_counter() - start)
+            reporter.show_step()
+            if stop:
+                self._save()
+                self._end()
+            if time.monotonic() - self.saved_at > 60 * self.setup.config.save_minutes:
+                self._save()
+            waiting = time.perf_counter()
+
+    def _end(self) -> NoReturn:
+        """Raise Interrupted: a signal came to this process, or to another one, which all have agreed on."""
+        what_is_kept = f"the state is saved. {self.how_to_resume}"
+        self.interruption.raise_if_asked(what_is_kept)
+        raise Interrupted(f"another process of this run was terminated; {what_is_kept}", 143)
+
+    def _save(self) -> None:
+        """Save the state; all processes have the same, so the first one alone does it."""
+        start = time.monotonic()
+        self.session.check_finite()
+        if self.processes.is_first:
+            self.checkpoints.save(self.session.state(), self.session.epoch, self.session.step)
+        self.saved_at = time.monotonic()
+        self.session.spend("saving", self.saved_at - start)
+
+    def _judge(self) -> Scores | None:
+        images = self.setup.data.validation
+        if images is None:
+            return None
+        start = time.perf_counter()
+        scores = self.session.judge(self._interruptible(self._batches(images, shuffle=False)))
+        self.session.spend("judging", time.perf_counter() - start)
+        return scores
+
+    def _judge_inherited(self, reporter: Reporter) -> None:
+        """Once, before any training: what the inherited weights are worth."""
+        session = self.session
+        if self.setup.config.inherit is None or session.inherited or (session.epoch, session.step) != (0, 0):
+            return
+        scores = self._judge()
+        session.inherited = {} if scores is None else {"top1": scores.top1, "top5": scores.top5, "loss": scores.loss}
+        reporter.show_inherited()
+
+    # ---- batches ----------------------------------------------------------------------------------------------
+
+    def _batches(self, images: ImageSet, *, shuffle: bool, first: int = 0) -> ImageLoader:
+        """Of an epoch's training images, shuffled and in whole batches; or all images in their own order."""
+        return loader(
+            images,
+            batch_size=self.setup.recipe.batch_size,
+            epoch=self.session.epoch if shuffle else 0,
+            seed=self.setup.config.seed,
+            first_batch=first,
+            shuffle=shuffle,
+            workers=self.setup.data.workers,
+            share=self.processes.share,
+            whole=shuffle,
+        )
+
+    def _interruptible(self, batches: ImageLoader) -> Iterator[tuple[Tensor, Tensor]]:
+        """Judging need not end first when one process is all there is; several judge to the end together."""
+        for images, labels in batches:
+            if self.processes.number == 1:
+                self.interruption.raise_if_asked(f"{LAST_KEPT}. {self.how_to_resume}")
+            yield images, labels
+
+    def _estimation_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training batches to estimate batch norm's statistics on, thousands of images."""
+        most = -(-ESTIMATION_IMAGES // self.setup.recipe.batch_size)
+        for _, (images, labels) in zip(range(most), self._batches(self.setup.data.train, shuffle=True), strict=False):
+            yield images, labels
+
+    def _out_of_memory(self) -> str:
+        size, pieces = self.setup.recipe.batch_size, 2 * self.setup.config.accumulate
+        return (
+            f"out of memory at batch size {size} over {self.processes.number} process(es). What was saved before is "
+            f"kept, but a run keeps its batch size: start a new one with --accumulate {pieces} "
+            f"(the same batch in smaller pieces), --batch_size {size // 2}, or a smaller --image_size"
+        )
+
+
+def _run_of_snapshot(path: Path) -> Path:
+    """The run directory that --snapshot names, itself or by a checkpoint in it."""
+    if path.is_dir():
+        return path
+    if not path.is_file():
+        raise InputError(f"--snapshot {path}: there is no such run directory or checkpoint")
+    if path.parent.name != FOLDER:
+        raise InputError(
+            f"--snapshot {path} is not in a run directory of this program; a trained network's weights alone do not "
+            "say how to go on"
+        )
+    newest = train_checkpoints(path.parent.parent).saved()[:1]
+    if newest != [path]:
+        raise InputError(f"--snapshot {path} is not the run's newest checkpoint; --snapshot {path.parent.parent} is")
+    return path.parent.parent
+
+
+def _run_directory(setup: Setup, run_dir: Path | None, console: Console) -> RunDirectory:
+    """The run's directory; a new one is made, with the architecture in it."""
+    if run_dir is not None:
+        return RunDirectory(run_dir, console)
+    run = RunDirectory.create(*run_path("train", setup.config), _written(setup), console, resume_flag="--snapshot")
+    run.write_architecture(setup.architecture)
+    return run
+
+
+def _written(setup: Setup) -> TrainConfig:
+    """The configuration as config.yaml holds it."""
+    config = with_absolute_paths(effective(setup), set(PATHS) - {"train_list"})
+    if config.train_list is None:
+        return config
+    lists = ",".join(str(Path(listing).resolve()) for listing in config.train_list.split(","))
+    return TrainConfig(**{**vars(config), "train_list": lists})
+
+
+@contextmanager
+def _own_randomness(device: torch.device) -> Iterator[None]:
+    """Steps seed PyTorch's global generators; afterwards these are as before."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
+def _told_once(processes: Processes) -> Iterator[None]:
+    """Errors that only another process than the first has met name it."""
+    try:
+        yield
+    except (ToldElsewhere, Interrupted):
+        raise
+    except TfnasError as error:
+        if not processes.is_first:
+            error.process = processes.rank
+        raise
+
+
+@contextmanager
+def _noticing_lost_processes(interruption: Interruption, what_is_kept: str) -> Iterator[None]:
+    """An exchange that fails because another process has ended is told as that."""
+    try:
+        yield
+    except RuntimeError as error:
+        lost = lost_process(error)
+        if lost is None:
+            raise
+        interruption.raise_if_asked(what_is_kept)  # the launcher terminates all when one has died
+        raise lost from error

@@ -1,0 +1,161 @@
+"""The processes that train together: one, or as many as torchrun has started, on one machine or several.
+
+nccl connects GPUs, gloo CPUs. What every process finds alike (wrong settings, missing files) is told by the first one
+alone.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from tfnas.data.loading import Share
+from tfnas.device import named_device
+from tfnas.errors import InputError, RunFailed, TfnasError
+
+T = TypeVar("T")
+
+
+class ToldElsewhere(TfnasError):
+    """This process ends because of what another one says."""
+
+    def __init__(self, exit_status: int) -> None:
+        super().__init__("")
+        self.exit_status = exit_status
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which process this is, of how many, and the device it computes on."""
+
+    rank: int
+    number: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one writes and speaks for all."""
+        return self.rank == 0
+
+    @property
+    def share(self) -> Share:
+        """This process's part of every batch."""
+        return Share(self.rank, self.number)
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """The sums of these numbers over all processes. Raises RunFailed when one of them is gone."""
+        if self.number == 1:
+            return list(values)
+        together = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(together)
+        found: list[float] = together.tolist()
+        return found
+
+    def spread(self, tensors: Sequence[Tensor]) -> None:
+        """Give the first process's values to all, in place."""
+        if self.number > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
+    def spread_bytes(self, data: bytes | None) -> bytes | None:
+        """The first process's bytes (or None) in all of them."""
+        if self.number == 1:
+            return data
+        size = torch.tensor([-1 if data is None else len(data)], device=self.device)
+        dist.broadcast(size, 0)
+        if int(size) < 0:
+            return None
+        content = torch.empty(int(size), dtype=torch.uint8, device=self.device)
+        if data is not None:
+            content.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        dist.broadcast(content, 0)
+        return content.cpu().numpy().tobytes()
+
+    def agreed(self, work: Callable[[], T]) -> T:
+        """The result of work that every process does; if any fails, all end and one message is told.
+
+        Raises what the work raised in the first process that failed, and ToldElsewhere in the others.
+        """
+        try:
+            result, problem = work(), None
+        except TfnasError as error:
+            problem = error
+        own = 0.0 if problem is None else float(problem.exit_status)
+        statuses = self.sums([own if rank == self.rank else 0.0 for rank in range(self.number)])
+        failed = [rank for rank, status in enumerate(statuses) if status]
+        if not failed:
+            return result
+        if problem is not None and failed[0] == self.rank:
+            raise problem
+        raise ToldElsewhere(int(statuses[failed[0]]))
+
+
+@contextmanager
+def joined_processes(device: str, local_rank: int | None, timeout_seconds: float) -> Iterator[Processes]:
+    """Join the processes that a launcher has started (environment WORLD_SIZE, RANK, LOCAL_RANK), or be the only one.
+
+    `local_rank` is what older launchers say in place of LOCAL_RANK. Raises InputError where the environment is
+    incomplete or the device is not there.
+    """
+    number = _from_environment("WORLD_SIZE", 1)
+    if number == 1:
+        yield Processes(0, 1, named_device(device))
+        return
+    rank = _from_environment("RANK", None)
+    local = _from_environment("LOCAL_RANK", local_rank)
+    own = _own_device(device, local)
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
+    dist.init_process_group(
+        "nccl" if own.type == "cuda" else "gloo",
+        rank=rank,
+        world_size=number,
+        timeout=datetime.timedelta(seconds=timeout_seconds),
+    )
+    try:
+        yield Processes(rank, number, own)
+    finally:
+        dist.destroy_process_group()
+
+
+def _own_device(device: str, local_rank: int) -> torch.device:
+    """The GPU of this process's local rank, or the CPU; processes do not share a GPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        device = f"cuda:{local_rank}"
+    elif device.startswith("cuda:"):
+        raise InputError(f"--device {device} names one GPU for several processes: say cuda, and each takes its own")
+    return named_device(device)
+
+
+def _from_environment(name: str, default: int | None) -> int:
+    text = os.environ.get(name)
+    if text is None:
+        if default is None:
+            raise InputError(f"the environment says WORLD_SIZE but not {name}: start the processes with torchrun")
+        return default
+    if not text.isdecimal():
+        raise InputError(f"the environment variable {name} must be a whole number, got {text!r}")
+    return int(text)
+
+
+def lost_process(error: RuntimeError) -> RunFailed | None:
+    """What a failed exchange between processes means; None for any other error."""
+    text = str(error)
+    signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL", "ProcessGroup")
+    if dist.is_initialized() and (isinstance(error, dist.DistError) or any(sign in text for sign in signs)):
+        detail = text.splitlines()[0].rpartition("] Conn")  # without the source line of the library
+        return RunFailed(
+            "another process of this run has ended or no longer answers "
+            f"({(detail[1][2:] + detail[2]).partition('. ')[0]})"
+        )
+    return None
