@@ -70,3 +70,9 @@ def assert_same(one, other):
             assert_same(left, right)
     else:
         assert one == other
+
+
+@pytest.mark.slow
+def test_joint_statistics_in_mixed_precision(tmp_path):
+    run_processes(small_settings(tmp_path, "run", sync_bn=True, opt_level="O1", epochs=1))
+    assert summary_of(tmp_path / "run")["train_loss"] < 2.4

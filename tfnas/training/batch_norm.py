@@ -34,14 +34,15 @@ class JointBatchNorm2d(nn.BatchNorm2d):
         """(N, C, H, W) to the same shape; N may differ between processes."""
         if not self.training:
             return super().forward(input)
-        own = input.new_full((1,), input.numel() / self.num_features)
-        sums = _sum_over_processes(torch.cat([input.sum((0, 2, 3)), own]))
+        features = input.to(self.weight.dtype)  # autocast may have made it half, which is too coarse for sums
+        own = features.new_full((1,), features.numel() / self.num_features)
+        sums = _sum_over_processes(torch.cat([features.sum((0, 2, 3)), own]))
         count, mean = sums[-1].detach(), sums[:-1] / sums[-1]
-        centred = input - mean[:, None, None]
+        centred = features - mean[:, None, None]
         variance = _sum_over_processes(centred.square().sum((0, 2, 3))) / count
         self._note(mean.detach(), variance.detach() * count / (count - 1).clamp(min=1))
         scale = (variance + self.eps).rsqrt() * self.weight
-        return centred * scale[:, None, None] + self.bias[:, None, None]
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
     @torch.no_grad()
     def _note(self, mean: Tensor, variance: Tensor) -> None:

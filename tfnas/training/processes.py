@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,9 +154,6 @@ def lost_process(error: RuntimeError) -> RunFailed | None:
     text = str(error)
     signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL", "ProcessGroup")
     if dist.is_initialized() and (isinstance(error, dist.DistError) or any(sign in text for sign in signs)):
-        detail = text.splitlines()[0].rpartition("] Conn")  # without the source line of the library
-        return RunFailed(
-            "another process of this run has ended or no longer answers "
-            f"({(detail[1][2:] + detail[2]).partition('. ')[0]})"
-        )
+        detail = re.sub(r"^\[\S+:\d+\] ", "", text).partition(". ")[0]  # without the library's source line and advice
+        return RunFailed(f"another process of this run has ended or no longer answers ({detail})")
     return None

@@ -1,0 +1,73 @@
+"""A teacher sees the student's images under its own normalisation; the loss is Hinton's."""
+
+import dataclasses
+
+import pytest
+import torch
+from rich.console import Console
+from small_run import small_config, tiny_architecture
+from torch.nn import functional
+
+import tfnas
+from tfnas.data.preprocessing import Preprocessing
+from tfnas.errors import InputError
+from tfnas.training.loop import retrain
+from tfnas.training.teacher import Teacher, distillation_loss, open_teacher
+
+QUIET = Console(quiet=True)
+GIVEN = Preprocessing(8, 8, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
+OTHER = Preprocessing(8, 8, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+
+
+def test_the_loss_is_the_divergence_written_out():
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(4, 6, generator=generator, dtype=torch.float64) for _ in range(2))
+    p, q = (functional.softmax(logits.float() / 3, 1) for logits in (teacher, student))
+    expected = 9 * (p * (p / q).log()).sum(1).mean()
+    assert float(distillation_loss(student, teacher, 3.0)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(distillation_loss(teacher, teacher, 2.0)) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("expects", [OTHER, None])
+def test_the_teachers_normalisation_is_applied(expects):
+    pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    seen = Teacher(torch.nn.Identity(), GIVEN, expects)(GIVEN.normalise(pixels))
+    expected = pixels / 255 if expects is None else expects.normalise(pixels)
+    torch.testing.assert_close(seen, expected)
+
+
+def test_a_teacher_stays_in_eval_mode_and_learns_nothing():
+    teacher = Teacher(tfnas.Network(tiny_architecture()), GIVEN, OTHER).train()
+    assert not teacher.network.training and not any(p.requires_grad for p in teacher.parameters())
+
+
+def test_a_student_follows_its_teacher(tmp_path):
+    """With the whole loss the teacher's, the student agrees with it more than one that learned from labels does."""
+    retrain(small_config(tmp_path, "teacher", epochs=4), QUIET)
+    taught = {"teacher": str(tmp_path / "teacher"), "distill_weight": 1.0, "epochs": 4, "seed": 9}
+    retrain(small_config(tmp_path, "taught", **taught), QUIET)
+    retrain(small_config(tmp_path, "alone", epochs=4, seed=9), QUIET)
+    images = torch.randn(200, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        goal, *logits = (tfnas.load(tmp_path / name)(images).log_softmax(1) for name in ("teacher", "taught", "alone"))
+    near, far = (functional.kl_div(own.log_softmax(1), goal, log_target=True, reduction="batchmean") for own in logits)
+    assert near < far
+
+
+def test_a_torchvision_teacher_from_a_state_dict(tmp_path):
+    import torchvision
+
+    network = torchvision.models.get_model("squeezenet1_1", weights=None, num_classes=10)
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    teacher = open_teacher("squeezenet1_1", str(tmp_path / "weights.pt"), dataclasses.replace(GIVEN, image_size=64), 10)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        torch.testing.assert_close(teacher(images), network.eval()(images))
+    with pytest.raises(InputError, match=r"has the shape 10 .*network's has 7"):
+        open_teacher("squeezenet1_1", str(tmp_path / "weights.pt"), GIVEN, 7)
+
+
+def test_a_teacher_of_other_classes(tmp_path):
+    retrain(small_config(tmp_path, "teacher", epochs=1), QUIET)
+    with pytest.raises(InputError, match="knows 10 classes, the data has 12"):
+        open_teacher(str(tmp_path / "teacher"), None, GIVEN, 12)
