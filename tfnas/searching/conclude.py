@@ -102,6 +102,7 @@ def show(run: RunDirectory, choice: Choice, architecture: Architecture, summary:
         f"took      {clock(seconds['total'])}: {phases}",
         f"files     {typed(run.path)}: architecture.json, model.config, summary.json, tensorboard/, log.txt",
         f"next      python parsing_model.py --model_path {typed(run.path)}",
+        f"          python train_eval_amp.py --inherit {typed(run.path)}",
     ):
         run.say(line)
 

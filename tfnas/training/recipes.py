@@ -48,7 +48,7 @@ _IMAGENET = Recipe(epochs=250, batch_size=512, lr=0.2, weight_decay=1e-5)
 _PHOTOS = Recipe(epochs=200, batch_size=64, lr=0.05, weight_decay=1e-4)  # thousands of images, not a million
 _CIFAR = Recipe(epochs=200, batch_size=128, lr=0.1, weight_decay=5e-4)
 _DIGITS = Recipe(
-    epochs=30, batch_size=32, lr=0.1, weight_decay=5e-4, dropout_rate=0.0, drop_connect_rate=0.0, threads=1
+    epochs=20, batch_size=32, lr=0.1, weight_decay=5e-4, dropout_rate=0.0, drop_connect_rate=0.0, threads=1
 )
 
 RECIPES: dict[DataName, Recipe] = {
