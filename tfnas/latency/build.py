@@ -25,6 +25,7 @@ from tfnas.latency.contents import BasePart, Curve, Measurement, TableContents
 from tfnas.latency.keys import BASE_PARTS, base_keys, shallowest_architecture
 from tfnas.latency.loads import LoadMaker, places_to_measure, random_architectures
 from tfnas.latency.measure import FairTimings, Timing, time_fairly, torch_threads
+from tfnas.latency.processor import processor_name
 from tfnas.latency.table import LatencyTable
 from tfnas.latency.table_file import check_writable
 from tfnas.nn import Network
@@ -151,7 +152,7 @@ def _measurement(config: BuildConfig, space: SearchSpace, procedure: str) -> Mea
         space=space.name,
         space_fingerprint=space.fingerprint,
         image_size=space.image_size,
-        device=torch.cuda.get_device_name(config.device) if kind == "cuda" else _processor_name(),
+        device=torch.cuda.get_device_name(config.device) if kind == "cuda" else processor_name(),
         device_kind=kind,
         runtime="torch",
         batch_size=config.batch,
@@ -179,11 +180,3 @@ def _procedure(config: BuildConfig, timings: FairTimings, ratios: list[float]) -
             f"of their sums, mean {np.mean(ratios):.3f}."
         )
     return text
-
-
-def _processor_name() -> str:
-    """The processor's name as Linux gives it, or what Python knows elsewhere."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,75 @@
+"""Small models with random weights, norms and running statistics, none of which is 0 or 1, and runs that hold them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import yaml
+from tiny import tiny_space
+from torch import nn
+
+from tfnas.data.preprocessing import Preprocessing
+from tfnas.data.retraining import RetrainDataConfig
+from tfnas.latency.loads import random_architectures
+from tfnas.model_file import MODEL_FILE, TrainedModel
+from tfnas.nn import Network
+from tfnas.space import Stage
+
+DIGITS = tuple("0123456789")
+
+
+def made_model(*, size=8, class_names=DIGITS, data="digits", seed=0, scale=1.0):
+    """A model whose logits are of the order of `scale`; its normalisation is another one for each colour."""
+    space = tiny_space(image_size=size, stages=(Stage(4, 1, 2, "relu"), Stage(6, 2, 2, "swish")))
+    (architecture,) = random_architectures(space, 1, len(class_names), seed)
+    generator = torch.Generator().manual_seed(seed)
+    network = Network(architecture)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                for values in (module.weight, module.running_var):
+                    values.copy_(torch.rand(values.shape, generator=generator) + 0.5)
+                for values in (module.bias, module.running_mean):
+                    values.copy_(torch.randn(values.shape, generator=generator) * 0.3)
+            elif isinstance(module, nn.Conv2d | nn.Linear):
+                fan_in = module.weight[0].numel()
+                module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * (2 / fan_in) ** 0.5)
+                if module.bias is not None:
+                    module.bias.copy_(torch.randn(module.bias.shape, generator=generator) * 0.1)
+        network.classifier.linear.weight.mul_(scale)
+    preprocessing = Preprocessing(size, size, (0.2, 0.3, 0.5), (0.4, 0.3, 0.2))
+    return TrainedModel(architecture, network.state_dict(), class_names, preprocessing, data)
+
+
+def write_run(folder, **changes):
+    """A finished run on the digits, as far as an export reads it; returns its model."""
+    model = made_model(**changes)
+    config = RetrainDataConfig(data="digits", image_size=model.preprocessing.image_size)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump({**dataclasses.asdict(config), "seed": 0}))
+    model.save(folder / MODEL_FILE)
+    return model
+
+
+def plain_logits(model, pixels):
+    """What the trained network gives for uint8 pixels, normalised by hand: no folding, no code of the export."""
+    mean, std = (
+        torch.tensor(values).view(1, 3, 1, 1) for values in (model.preprocessing.mean, model.preprocessing.std)
+    )
+    with torch.no_grad():
+        return model.network()((pixels.float() / 255 - mean) / std)
+
+
+def random_pixels(count, size=8, seed=5):
+    return torch.randint(
+        0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
+
+
+def digit_pixels(size=8):
+    """The digits' test part and its labels, split here by the rule that the data's page states."""
+    from tfnas.data import DataConfig, open_data
+
+    source = open_data(DataConfig(data="digits"), image_size=size, seed=0).test.sources[0]
+    return torch.stack([source.read(index) for index in range(len(source.labels))]), torch.tensor(source.labels)

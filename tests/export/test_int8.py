@@ -1,0 +1,108 @@
+"""8-bit files: what they are made of, and their figures against figures computed here."""
+
+from __future__ import annotations
+
+import io
+
+import onnx
+import pytest
+import torch
+from made_models import digit_pixels, made_model, plain_logits, write_run
+from PIL import Image
+from rich.console import Console
+
+from tfnas import ExportConfig, InputError, OnnxModel, export_model
+from tfnas.export import print_export
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    run = tmp_path_factory.mktemp("run")
+    model = write_run(run, seed=3)
+    return run, model, export_model(ExportConfig(model_path=str(run), quantize="int8", calibration_images=100))
+
+
+def test_the_graph_is_of_8_bits(exported):
+    run, _, report = exported
+    graph = onnx.load(run / "model.int8.onnx").graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    producers = {output: node for node in graph.node for output in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert convolutions and not any(node.op_type == "BatchNormalization" for node in graph.node)
+    for node in convolutions:
+        weights = producers[node.input[1]]
+        assert weights.op_type == "DequantizeLinear"
+        assert stored[weights.input[0]].data_type == onnx.TensorProto.INT8
+        channels = stored[weights.input[0]].dims[0]
+        assert list(stored[weights.input[1]].dims) == [channels]  # a scale per channel
+        assert producers[node.input[0]].op_type == "DequantizeLinear"
+    assert report.calibration.count == 100 and report.calibration.images == "training images of the run"
+
+
+def test_accuracy_and_drop(exported):
+    """Float32 from PyTorch and 8 bits from the file, on the test part of the digits and its labels."""
+    run, model, report = exported
+    pixels, labels = digit_pixels()
+    float32 = plain_logits(model, pixels)
+    int8 = OnnxModel.load(run / "model.int8.onnx").logits(pixels.float() / 255)
+    top1 = [100 * (logits.argmax(1) == labels).sum().item() / len(labels) for logits in (float32, int8)]
+    assert report.accuracy.count == len(labels) == 359
+    assert report.accuracy.float32_top1 == pytest.approx(top1[0])
+    assert report.accuracy.file_top1 == pytest.approx(top1[1])
+    assert report.accuracy.drop_points == pytest.approx(top1[0] - top1[1])
+    before, after = report.checks
+    assert (before.kind, after.kind) == ("float32", "int8")
+    assert before.max_abs_difference < 1e-4 < after.max_abs_difference
+    assert after.max_abs_difference == pytest.approx((int8 - float32).abs().max().item(), rel=1e-3)
+    assert after.same_top1 == pytest.approx((int8.argmax(1) == float32.argmax(1)).double().mean().item())
+    assert after.same_top1 > 0.8
+
+
+def test_what_is_printed(exported):
+    _, _, report = exported
+    text = io.StringIO()
+    print_export(Console(file=text, width=80, force_terminal=True, no_color=True), report)
+    lines = text.getvalue().splitlines()
+    assert max(len(line) for line in lines if report.file not in line) <= 80
+    assert "int8      calibrated on 100 training images of the run" in lines
+    found = report.accuracy
+    assert f"accuracy  top-1 {found.file_top1:.2f} % against {found.float32_top1:.2f} % in" in text.getvalue()
+    assert sum(" ms +- " in line and "int8, batch " in line for line in lines) == 2
+
+
+def test_sizes_and_latency_of_both(exported):
+    run, _, report = exported
+    assert report.file_bytes == (run / "model.int8.onnx").stat().st_size
+    assert report.float32_onnx_bytes > 0
+    assert {(found.kind, found.runtime.partition(" ")[0], found.batch_size) for found in report.latency} == {
+        (kind, runtime, size)
+        for kind, runtime in (("float32", "onnxruntime"), ("int8", "onnxruntime"), ("float32", "torch"))
+        for size in (1, 32)
+    }
+
+
+@pytest.mark.slow
+def test_pictures_of_your_own(tmp_path):
+    """Folders named like the classes give labels; half of the pictures calibrate, the others are judged by."""
+    made_model(class_names=("cat", "dog"), data="folder").save(tmp_path / "model.pt")
+    generator = torch.Generator().manual_seed(1)
+    for number in range(10):
+        folder = tmp_path / "photos" / ("cat", "dog")[number % 2] / "deeper"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = torch.randint(0, 256, (9, 11, 3), dtype=torch.uint8, generator=generator)
+        Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
+    report = export_model(
+        ExportConfig(model_path=str(tmp_path), quantize="int8", img_root=str(tmp_path / "photos"), batch="4")
+    )
+    assert (report.calibration.count, report.accuracy.count) == (5, 5)
+    assert report.accuracy.float32_top1 * 5 / 100 == pytest.approx(round(report.accuracy.float32_top1 * 5 / 100))
+    Image.new("RGB", (9, 9)).save(tmp_path / "photos" / "unlabelled.png")
+    report = export_model(ExportConfig(model_path=str(tmp_path), img_root=str(tmp_path / "photos")))
+    assert report.accuracy is None and report.checks[0].count == 11
+
+
+def test_without_real_images_it_is_refused(tmp_path):
+    made_model(class_names=("cat", "dog"), data="folder").save(tmp_path / "model.pt")
+    with pytest.raises(InputError, match="int8 is calibrated on real images: give some with --img_root FOLDER"):
+        export_model(ExportConfig(model_path=str(tmp_path), quantize="int8"))
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]

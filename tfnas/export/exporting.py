@@ -1,0 +1,190 @@
+"""`export_model`: a trained network becomes a file to ship, which is checked and timed before it gets its name."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime  # type: ignore[import-untyped]
+import torch
+from torch import Tensor
+
+import tfnas
+from tfnas.data.preprocessing import Preprocessing
+from tfnas.export.checking import CHECK_BATCH, Call, answers, checked, top1_percent
+from tfnas.export.config import REPORT_SUFFIX, ExportConfig
+from tfnas.export.deployed import Deployed, at_size, trace
+from tfnas.export.images import ExportImages, open_images
+from tfnas.export.onnx_file import OPSET, json_text, onnx_bytes
+from tfnas.export.quantizing import METHOD, quantized_bytes
+from tfnas.export.reading import OnnxModel, in_batches
+from tfnas.export.report import Accuracy, Calibration, Check, ExportReport, Latency
+from tfnas.export.staging import staged
+from tfnas.export.timing import Subject, time_in_turn
+from tfnas.export.torch_file import load_own, torch_export_bytes
+from tfnas.files import write_whole
+from tfnas.latency.measure import torch_threads
+from tfnas.model_file import TrainedModel
+
+ONNXRUNTIME = f"onnxruntime {onnxruntime.__version__}"
+TORCH = f"torch {torch.__version__.partition('+')[0]}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What is exported, and the pictures to hold it against."""
+
+    config: ExportConfig
+    target: Path
+    model: TrainedModel
+    preprocessing: Preprocessing
+    images: ExportImages
+
+
+def export_model(config: ExportConfig, *, on_step: Callable[[str], None] = lambda _: None) -> ExportReport:
+    """Write a trained network as one file, check it by running it, time it, and write the report beside it.
+
+    `on_step` is told what is done next.
+
+    Raises:
+        InputError: There is no such model, no such folder, or int8 is wanted and there are no real images.
+        RunFailed: The file does not give what the network gives, or cannot be written. What stood there before stays.
+    """
+    model = TrainedModel.load(config.model_path)
+    target = config.target()
+    preprocessing = at_size(model.preprocessing, config.image_size)
+    plan = _Plan(config, target, model, preprocessing, open_images(config, model, preprocessing))
+    with torch_threads(config.threads):
+        on_step(f"tracing the network for {config.format}")
+        plain = _unquantized(plan)
+        data = plain
+        if config.quantize:
+            assert plan.images.calibration is not None
+            on_step(f"calibrating int8 on {len(plan.images.calibration)} images")
+            batch_size = config.batch_size or CHECK_BATCH
+            data = quantized_bytes(plain, plan.images.calibration, batch_size, _texts(plan))
+        with staged(target, data) as file:
+            on_step("checking and timing the file")
+            report = _examined(plan, file, data, plain)
+    write_whole(Path(f"{target}{REPORT_SUFFIX}"), json.dumps(report.to_json(), indent=2) + "\n")
+    return report
+
+
+def _unquantized(plan: _Plan) -> bytes:
+    config = plan.config
+    program = trace(plan.model, plan.preprocessing, config.dtype, config.batch_size)
+    return onnx_bytes(program, _texts(plan)) if config.format == "onnx" else torch_export_bytes(program, _facts(plan))
+
+
+def _facts(plan: _Plan) -> dict[str, Any]:
+    """What a user of the file must know."""
+    return {
+        "class_names": list(plan.model.class_names),
+        "image_size": plan.preprocessing.image_size,
+        "preprocessing": plan.preprocessing.to_json(),
+        "architecture": plan.model.architecture.to_text(),
+        "data": plan.model.data,
+        "kind": plan.config.kind,
+        "tfnas_version": tfnas.__version__,
+    }
+
+
+def _texts(plan: _Plan) -> dict[str, str]:
+    """The same for ONNX, whose metadata are texts: JSON where it is not text already."""
+    return {name: value if isinstance(value, str) else json_text(value) for name, value in _facts(plan).items()}
+
+
+def _examined(plan: _Plan, file: Path, data: bytes, plain: bytes) -> ExportReport:
+    """Run the file on pictures and against the clock. Raises RunFailed where it is wrong."""
+    config, pictures = plan.config, plan.images.check
+    subjects = _subjects(plan, file, plain)
+    network = plan.model.network()
+    calls: dict[str, Call] = {subject.kind: subject.call for subject in subjects}
+    found = answers(network, plan.preprocessing, calls, pictures, config.batch_size)
+    checks = tuple(checked(found, kind, pictures.words) for kind in calls)
+    calibration = plan.images.calibration
+    return ExportReport(
+        file=str(plan.target),
+        file_bytes=len(data),
+        format=config.format,
+        kind=config.kind,
+        image_size=plan.preprocessing.image_size,
+        batch=config.batch,
+        opset=OPSET if config.format == "onnx" else None,
+        num_classes=len(plan.model.class_names),
+        model=config.model_path,
+        architecture=plan.model.architecture.to_text(),
+        data=plan.model.data,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        float32_onnx_bytes=len(plain) if config.quantize else None,
+        checks=checks,
+        accuracy=_accuracy(plan, found.network, found.graphs, checks),
+        calibration=Calibration(images=calibration.words, count=len(calibration), method=METHOD)
+        if config.quantize and calibration is not None
+        else None,
+        latency=_latency(plan, subjects),
+        versions={
+            "tfnas": tfnas.__version__,
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "python": platform.python_version(),
+        },
+        date=datetime.date.today().isoformat(),
+    )
+
+
+def _subjects(plan: _Plan, file: Path, plain: bytes) -> list[Subject]:
+    """The graphs to check: the file, and for int8 first the float32 graph that it comes from."""
+    config = plan.config
+    if config.format == "torch_export":
+        run, batch_size = load_own(file), config.batch_size
+        return [Subject(config.kind, f"{TORCH} export", lambda images: in_batches(run, images, batch_size))]
+    subjects = [Subject(config.kind, ONNXRUNTIME, OnnxModel.load(file, threads=config.threads).logits)]
+    if config.quantize:
+        before = OnnxModel.from_bytes(plain, "the float32 graph", threads=config.threads)
+        subjects.insert(0, Subject("float32", ONNXRUNTIME, before.logits))
+    return subjects
+
+
+def _accuracy(plan: _Plan, network: Tensor, graphs: dict[str, Tensor], checks: tuple[Check, ...]) -> Accuracy | None:
+    """Top-1 of float32 and of the file: for int8 both graphs in onnxruntime, else PyTorch's network and the file."""
+    pictures, kind = plan.images.check, plan.config.kind
+    if not pictures.labelled:
+        return None
+    labels = pictures.labels()
+    before = top1_percent(graphs["float32"] if plan.config.quantize else network, labels)
+    after = top1_percent(graphs[kind], labels)
+    return Accuracy(
+        images=pictures.words,
+        count=checks[0].count,
+        float32_top1=before,
+        float32_runtime=ONNXRUNTIME if plan.config.quantize else TORCH,
+        file_top1=after,
+        drop_points=before - after,
+    )
+
+
+def _latency(plan: _Plan, subjects: list[Subject]) -> tuple[Latency, ...]:
+    """Single images and the larger batch, or the one batch that the file takes; PyTorch's float32 beside it."""
+    config = plan.config
+    sizes = sorted({1, config.measure_batch}) if config.batch_size is None else [config.batch_size]
+    deployed = Deployed(plan.model.network(), plan.preprocessing).to(memory_format=torch.channels_last)
+
+    def beside(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            logits: Tensor = deployed(images.contiguous(memory_format=torch.channels_last))
+        return logits
+
+    pixels = torch.cat(list(plan.images.check.first(max(sizes)).pixels(CHECK_BATCH))).float() / 255
+    repeated = pixels.repeat(-(-max(sizes) // len(pixels)), 1, 1, 1)  # there may be fewer pictures than the batch takes
+    everything = [*subjects, Subject("float32", f"{TORCH} eager", beside)]
+    return tuple(
+        latency for size in sizes for latency in time_in_turn(everything, repeated[:size].clone(), config.threads)
+    )

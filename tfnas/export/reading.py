@@ -1,0 +1,125 @@
+"""Running an exported ONNX file: as predicting and distilling use it, and as its own check does."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime  # type: ignore[import-untyped]
+import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx.external_data_helper import uses_external_data
+from torch import Tensor
+
+from tfnas.data.preprocessing import Preprocessing
+from tfnas.errors import InputError
+
+_ERRORS_ONLY = 3
+_NOT_OURS = "it was not written by tfnas export"
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxModel:
+    """An exported network, ready to run on the CPU; class number i is called `class_names[i]`.
+
+    `preprocessing` says how a picture is cut; its normalisation is inside the file and must not be done again.
+    """
+
+    session: onnxruntime.InferenceSession
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    architecture: str
+    """The architecture's text form."""
+    batch_size: int | None
+    """Images per call, None for any number; `logits` takes any number all the same."""
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, threads: int | None = None) -> OnnxModel:
+        """Read a file that `tfnas export` wrote. `threads` is how many CPU threads it runs on (default: all cores).
+
+        Raises InputError when there is none, or when it is damaged or something else. Nothing in it is run as code,
+        and no other file is read on its behalf.
+        """
+        file = Path(path)
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise InputError(f"{file} cannot be read: {error.strerror}") from error
+        return cls.from_bytes(data, str(file), threads=threads)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, file: str, *, threads: int | None = None) -> OnnxModel:
+        """The same from the bytes of a file; `file` is what messages call it."""
+        properties = _properties(data, file)
+        try:
+            names = json.loads(properties["class_names"])
+            preprocessing = Preprocessing.from_json(json.loads(properties["preprocessing"]))
+            architecture = properties["architecture"]
+        except KeyError as error:
+            raise InputError(f"{file} has no {error.args[0]} in its metadata: {_NOT_OURS}") from error
+        except ValueError as error:
+            raise InputError(f"{file} has damaged metadata: {error}") from error
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{file} has damaged metadata: class_names is no list of texts")
+        session = open_session(data, file, threads)
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1 or outputs[0].shape[-1] != len(names):
+            raise InputError(f"{file} does not give logits of {len(names)} classes for images: {_NOT_OURS}")
+        batch = inputs[0].shape[0]
+        return cls(session, tuple(names), preprocessing, architecture, batch if isinstance(batch, int) else None)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Float32 logits N x classes of RGB images N x 3 x S x S with values in 0..1, not normalised.
+
+        Raises InputError for images of another shape or size.
+        """
+        size = self.preprocessing.image_size
+        if images.dim() != 4 or tuple(images.shape[1:]) != (3, size, size):
+            raise InputError(f"the file takes images N x 3 x {size} x {size}, got {' x '.join(map(str, images.shape))}")
+        return in_batches(self._run, images.detach().cpu().float(), self.batch_size)
+
+    def _run(self, images: Tensor) -> Tensor:
+        (name,) = (entry.name for entry in self.session.get_inputs())
+        (logits,) = self.session.run(None, {name: np.ascontiguousarray(images.numpy())})
+        return torch.from_numpy(logits)
+
+
+def in_batches(call: Callable[[Tensor], Tensor], images: Tensor, batch_size: int | None) -> Tensor:
+    """What `call` gives for images, where it takes `batch_size` images at once only: the last are filled up."""
+    if batch_size is None or len(images) == 0:
+        return call(images)
+    rows = []
+    for start in range(0, len(images), batch_size):
+        part = images[start : start + batch_size]
+        filling = part.new_zeros(batch_size - len(part), *part.shape[1:])
+        rows.append(call(torch.cat([part, filling]))[: len(part)])
+    return torch.cat(rows)
+
+
+def open_session(data: bytes, file: str, threads: int | None) -> onnxruntime.InferenceSession:
+    """The bytes of an ONNX file, ready to run on the CPU. Raises InputError when onnxruntime refuses them."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise InputError(f"{file} cannot be run by onnxruntime: {' '.join(str(error).split())[:300]}") from error
+
+
+def _properties(data: bytes, file: str) -> dict[str, str]:
+    """The metadata of a file. Raises InputError when it is no ONNX or points at other files."""
+    try:
+        model = onnx.load_model_from_string(data)
+    except DecodeError as error:
+        raise InputError(f"{file} is no ONNX file, or damaged") from error
+    if any(uses_external_data(tensor) for tensor in model.graph.initializer):
+        raise InputError(f"{file} keeps weights in other files, which are not read: {_NOT_OURS}")
+    return {entry.key: entry.value for entry in model.metadata_props}
