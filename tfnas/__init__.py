@@ -17,30 +17,45 @@ from tfnas.space import SearchSpace
 from tfnas.space_file import space
 
 if TYPE_CHECKING:
+    from tfnas.export.config import ExportConfig
+    from tfnas.export.exporting import export_model
+    from tfnas.export.reading import OnnxModel
+    from tfnas.export.report import ExportReport
     from tfnas.latency.choice import Choice
     from tfnas.latency.fit import fit_widths
     from tfnas.latency.meet import meet_target
     from tfnas.latency.table import LatencyTable
     from tfnas.model_file import TrainedModel, load
     from tfnas.nn.counting import Counts, count
+    from tfnas.nn.features import FeatureNetwork
     from tfnas.nn.network import Network
     from tfnas.nn.weights import load_weights
     from tfnas.searching.config import SearchConfig
     from tfnas.searching.loop import SearchResult, search
+    from tfnas.training.config import TrainConfig
+    from tfnas.training.loop import TrainResult, retrain
 
 _HOMES = {
     "Choice": "tfnas.latency.choice",
     "Counts": "tfnas.nn.counting",
+    "ExportConfig": "tfnas.export.config",
+    "ExportReport": "tfnas.export.report",
+    "FeatureNetwork": "tfnas.nn.features",
     "LatencyTable": "tfnas.latency.table",
     "Network": "tfnas.nn.network",
+    "OnnxModel": "tfnas.export.reading",
     "SearchConfig": "tfnas.searching.config",
     "SearchResult": "tfnas.searching.loop",
     "TrainedModel": "tfnas.model_file",
+    "TrainConfig": "tfnas.training.config",
+    "TrainResult": "tfnas.training.loop",
     "count": "tfnas.nn.counting",
+    "export_model": "tfnas.export.exporting",
     "fit_widths": "tfnas.latency.fit",
     "load": "tfnas.model_file",
     "load_weights": "tfnas.nn.weights",
     "meet_target": "tfnas.latency.meet",
+    "retrain": "tfnas.training.loop",
     "search": "tfnas.searching.loop",
 }
 
@@ -48,22 +63,30 @@ __all__ = [
     "Architecture",
     "Choice",
     "Counts",
+    "ExportConfig",
+    "ExportReport",
+    "FeatureNetwork",
     "Infeasible",
     "InputError",
     "Interrupted",
     "LatencyTable",
     "Network",
+    "OnnxModel",
     "RunFailed",
     "SearchConfig",
     "SearchResult",
     "SearchSpace",
     "TfnasError",
+    "TrainConfig",
+    "TrainResult",
     "TrainedModel",
     "count",
+    "export_model",
     "fit_widths",
     "load",
     "load_weights",
     "meet_target",
+    "retrain",
     "search",
     "space",
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import tfnas
-from tfnas.cli import edge, latency, main, parsing_model, train_search
+from tfnas.cli import edge, export, latency, main, parsing_model, predict, testing, train_eval, train_search
 from tfnas.errors import Infeasible, InputError, Interrupted, RunFailed
 from tfnas.latency import default_table_path
 from tfnas.searching.config import SearchConfig
@@ -236,13 +236,13 @@ def test_latency_build_hands_its_flags_over(capsys, monkeypatch):
 def test_one_name_for_all(capsys, searched):
     assert main.main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"\n  {name} " in text for name in ("search", "parse", "latency"))
+    assert all(f"\n  {name} " in text for name in main.COMMANDS)
     assert main.main(["search", "--target_lat", "12"]) == 0
     assert searched == [SearchConfig(target_lat=12)]
     assert outcome(capsys, main.main, "parse", "--x")[1].startswith("tfnas parse: unknown flag --x")
     assert outcome(capsys, main.main, "serch") == (
         2,
-        "tfnas: unknown command 'serch' (did you mean search?); there are search, parse, latency\n",
+        f"tfnas: unknown command 'serch' (did you mean search?); there are {', '.join(main.COMMANDS)}\n",
     )
     assert outcome(capsys, main.main)[0] == 2
 
@@ -254,7 +254,11 @@ def test_version(capsys, command):
 
 
 @pytest.mark.parametrize(
-    "command", [train_search.main, parsing_model.main, lambda arguments: latency.main(["build", *arguments])]
+    "command",
+    [
+        *(train_search.main, parsing_model.main, train_eval.main),
+        *(lambda arguments: latency.main(["build", *arguments]), export.main, testing.main, predict.main),
+    ],
 )
 def test_help_fits_a_terminal(capsys, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "80")

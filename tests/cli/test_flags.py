@@ -164,3 +164,69 @@ def test_help(capsys, monkeypatch):
 def test_the_groups_must_name_every_field():
     with pytest.raises(AssertionError, match="seed"):
         FlagParser("made_up.py", Settings, "", (FlagGroup("all", ("path", "kind", "count")),), "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sorting:
+    """Of a made-up command that takes words."""
+
+    images: tuple[str, ...] = ()
+    """What to sort."""
+    path: str = "here"
+    """Where it is."""
+    top: int = 1
+    """How many."""
+    quick: bool = False
+    """Whether to hurry."""
+
+
+def read_words(*arguments):
+    groups = (FlagGroup("IMAGES", (), "What to sort."), FlagGroup("how", ("path", "top", "quick")))
+    return FlagParser("made_up.py", Sorting, "Sorts.", groups, "", words="images").read(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], {}),
+        (["a", "b"], {"images": ("a", "b")}),
+        (["a", "--top", "3", "b", "--path=c", "d"], {"images": ("a", "b", "d"), "top": 3, "path": "c"}),
+        (["--quick", "a", "--top", "-3"], {"images": ("a",), "quick": True, "top": -3}),
+        (["--quick", "no", "a"], {"images": ("a",), "quick": False}),
+        (["a", "--path=-x", "--", "--top", "-y", "--"], {"images": ("a", "--top", "-y", "--"), "path": "-x"}),
+        (["1", "null", "[x", "a=b", ""], {"images": ("1", "null", "[x", "a=b", "")}),
+        (["--path", "a", "a"], {"images": ("a",), "path": "a"}),
+    ],
+)
+def test_words(arguments, expected):
+    assert read_words(*arguments) == Sorting(**expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a", "-x"], "unknown flag -x; a file of that name goes behind --"),
+        (["a", "--images", "b"], "unknown flag --images"),
+        (["a", "--top"], "--top needs a value"),
+        (["a", "--top", "--quick"], "--top needs a value"),
+        (["--top", "b", "a"], "--top must be a whole number, got 'b'"),
+    ],
+)
+def test_words_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        read_words(*arguments)
+
+
+def test_words_in_the_help(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        read_words("--help")
+    text = capsys.readouterr().out
+    assert "usage: made_up.py [--flag value ...] IMAGES ..." in text
+    assert "IMAGES:\n  What to sort." in text
+    assert "--images" not in text
+
+
+def test_a_config_file_beside_words(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("top: 4\n")
+    assert read_words("a", "--config", str(file), "b") == Sorting(images=("a", "b"), top=4)

@@ -29,6 +29,8 @@ def run_command(prog: str, body: Callable[[Sequence[str]], None], argv: Sequence
         return 0
     with warnings.catch_warnings():
         warnings.simplefilter("default")
+        # torch.compile walks through all loaded modules, which jsonargparse takes for a use of its old names
+        warnings.filterwarnings("ignore", message=r"\s*Only use the public API as described in .*jsonargparse")
         warnings.showwarning = lambda message, *_: print(f"{prog}: warning: {message}", file=sys.stderr)
         try:
             body(arguments)

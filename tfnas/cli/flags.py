@@ -1,7 +1,8 @@
 """From arguments to a command's typed dataclass: flags, `--config FILE.yaml`, and one clear message for every mistake.
 
 The fields of the dataclass are the flags, their docstrings the help text. Flags keep the field's spelling, and
-`--target-lat` is read as `--target_lat`. A field that is true or false also works as a bare flag (`--print_lat`).
+`--target-lat` is read as `--target_lat`. A field that is true or false also works as a bare flag (`--print_lat`). A
+command may take words without a flag besides (`predict IMAGE ...`); what follows a lone `--` is words only.
 """
 
 from __future__ import annotations
@@ -34,20 +35,28 @@ class FlagParser(Generic[C]):
 
     `given` holds, after reading, the names of what was said, by flag or in a file.
     `groups` must name every field of the dataclass once; `examples` end the help text, with {command} for the program.
+    `words` is the field, a tuple of texts, that takes the arguments that belong to no flag; without, there may be none.
     """
 
     def __init__(
-        self, prog: str, config_class: type[C], description: str, groups: Sequence[FlagGroup], examples: str
+        self,
+        prog: str,
+        config_class: type[C],
+        description: str,
+        groups: Sequence[FlagGroup],
+        examples: str,
+        words: str | None = None,
     ) -> None:
         self._config_class = config_class
+        self._words = words
         self.given: set[str] = set()
-        self._kinds = kinds_of(config_class)
+        self._kinds = {name: kind for name, kind in kinds_of(config_class).items() if name != words}
         grouped = [name for group in groups for name in group.fields]
         assert sorted(grouped) == sorted(self._kinds), set(grouped) ^ set(self._kinds)
         jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
         self._parser = jsonargparse.ArgumentParser(
             prog=prog,
-            usage=f"{prog} [--flag value ...]",
+            usage=f"{prog} [--flag value ...]" + (f" {words.upper()} ..." if words else ""),
             description=description,
             epilog="examples:\n" + examples.format(command=f"python {prog}" if prog.endswith(".py") else prog),
             formatter_class=PlainHelp,
@@ -62,23 +71,46 @@ class FlagParser(Generic[C]):
 
     def _add(self, group: FlagGroup) -> None:
         section = self._parser.add_argument_group(group.title, group.description)
-        others = set(self._kinds) - set(group.fields)
+        if not group.fields:
+            return
+        others = {name for name in (*self._kinds, self._words) if name is not None and name not in group.fields}
         section.add_class_arguments(self._config_class, None, as_group=False, skip=others)
         for action in section._group_actions:
             action.metavar = self._kinds[action.dest].metavar(action.dest)
 
     def read(self, arguments: Sequence[str]) -> C:
         """The dataclass that the arguments make. Raises InputError saying which flag or file is wrong, and why."""
-        tidy = [self._tidy(argument) for argument in arguments]
+        before, after = _split_at(arguments, "--") if self._words else (arguments, [])
+        tidy = [self._tidy(argument) for argument in before]
         self.given = {argument[2:].partition("=")[0] for argument in tidy if argument.startswith("--")}
         tidy = [self._with_value(*pair) for pair in itertools.zip_longest(tidy, tidy[1:], fillvalue="--")]
+        words: list[str] = []
+        if self._words:
+            tidy, words = self._without_words(tidy)
         for path in _values_of("--config", tidy):
             self.given |= set(self._check_file(path))
         try:
             values = self._parser.parse_args(tidy)
         except argparse.ArgumentError as error:
             self._explain(str(error), tidy)
-        return self._config_class(**{name: values[name] for name in self._kinds})
+        fields = {name: values[name] for name in self._kinds}
+        return self._config_class(**fields, **({self._words: (*words, *after)} if self._words else {}))
+
+    def _without_words(self, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The flags with their values, and the words. Raises InputError for a word that begins with a dash."""
+        flags: list[str] = []
+        words: list[str] = []
+        waiting = iter(arguments)
+        for argument in waiting:
+            if argument.startswith("--") or argument == "-h":
+                flags.append(argument)
+                if argument[2:] in (*self._kinds, "config"):  # without =, so that its value is what follows
+                    flags.extend(itertools.islice(waiting, 1))
+            elif argument.startswith("-"):
+                raise InputError(f"unknown flag {argument}; a file of that name goes behind --, as the last arguments")
+            else:
+                words.append(argument)
+        return flags, words
 
     def _tidy(self, argument: str) -> str:
         """The argument, a flag in underscores. Raises InputError for an unknown flag."""
@@ -133,6 +165,12 @@ class FlagParser(Generic[C]):
 
 def _action_of(parser: argparse.ArgumentParser, flag: str) -> argparse.Action:
     return parser._option_string_actions[flag]
+
+
+def _split_at(arguments: Sequence[str], mark: str) -> tuple[list[str], list[str]]:
+    """What stands before the first such argument, and what behind it."""
+    place = list(arguments).index(mark) if mark in arguments else len(arguments)
+    return list(arguments[:place]), list(arguments[place + 1 :])
 
 
 def _values_of(flag: str, arguments: Sequence[str]) -> list[str]:

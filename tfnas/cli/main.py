@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tfnas.cli import latency, parsing_model, train_search
+from tfnas.cli import export, latency, parsing_model, predict, testing, train_eval, train_search
 from tfnas.cli.edge import run_command, version_text
 from tfnas.errors import InputError
 
@@ -23,6 +23,10 @@ class Command:
 COMMANDS = {
     "search": Command("search for a network that meets a latency (train_search.py)", train_search.main),
     "parse": Command("write out and show what a search found (parsing_model.py)", parsing_model.main),
+    "train": Command("train a derived network (train_eval_amp.py, train_eval.py)", train_eval.main),
+    "test": Command("test a trained network on images (test.py)", testing.main),
+    "predict": Command("tell the most probable classes of pictures", predict.main),
+    "export": Command("write a trained network as a file to ship: ONNX or torch.export", export.main),
     "latency": Command("latency build: measure a latency table on this machine", latency.main),
 }
 

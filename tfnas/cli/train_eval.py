@@ -34,7 +34,7 @@ _GROUPS = (
             *("data", "train_root", "val_root", "train_list", "val_list", "test_ratio"),
             *("image_size", "num_classes", "class_names"),
         ),
-        "Default: the data of the search that --model_path or --inherit names, else the embedded digits.",
+        "Default: the data of the search that is named above, else the digits.",
     ),
     FlagGroup("the run", ("save", "note", "run_dir", "snapshot", "seed", "save_minutes", "print_freq")),
     FlagGroup(
@@ -72,7 +72,7 @@ def _train(prog: str, arguments: Sequence[str]) -> None:
     from tfnas.cli.flags import FlagParser
     from tfnas.training.config import TrainConfig
 
-    description = "Train the network of an architecture, in one process or under torchrun in several."
+    description = "Train the network of an architecture, in one process or several."
     examples = _EXAMPLES.replace("{program}", prog if prog.endswith(".py") else "train_eval_amp.py")
     parser = FlagParser(prog, TrainConfig, description, _GROUPS, examples)
     config = parser.read(arguments)

@@ -115,16 +115,20 @@ def joined_processes(device: str, local_rank: int | None, timeout_seconds: float
     own = _own_device(device, local)
     if own.type == "cuda":
         torch.cuda.set_device(own)
+    backend = "nccl" if own.type == "cuda" else "gloo"
     dist.init_process_group(
-        "nccl" if own.type == "cuda" else "gloo",
+        backend,
         rank=rank,
         world_size=number,
         timeout=datetime.timedelta(seconds=timeout_seconds),
     )
     try:
         yield Processes(rank, number, own)
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        if backend == "gloo":  # nccl would wait for those that are gone
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def _own_device(device: str, local_rank: int) -> torch.device:

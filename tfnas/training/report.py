@@ -63,7 +63,7 @@ class Reporter:
         if not self.speaks:
             return
         setup = self.session.setup
-        for line in _what(setup):
+        for line in (f"run       {self.run.path}", *_what(setup)):
             self.run.say(line)
         if setup.data.validation is None:
             self.run.say("warning: there are no images to judge by: name some with --val_root and --val_list")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -122,24 +123,23 @@ def make_learner(
 def train_step(learner: Learner, images: Tensor, labels: Tensor, stop_asked: bool) -> StepReport:
     """A step on this process's share of a batch: images float32 (N, 3, S, S), labels int64 (N,), where they compute.
 
-    Raises RunFailed before the update when the loss of any process is not finite.
+    Raises RunFailed before the update when the loss of any process is not finite. The last piece's backward pass sends
+    the gradients of all pieces.
     """
     pieces, count = learner.config.accumulate, len(labels)
     learner.optimizer.zero_grad(set_to_none=True)
     learner.runner.train()
-    loss, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
+    sums = torch.zeros(2, device=images.device, dtype=torch.float64)  # of the loss, and of images that are right
     parts = list(zip(images.chunk(pieces), labels.chunk(pieces), strict=True))
     for number, (some_images, some_labels) in enumerate(parts, 1):
         together = number == len(parts) or not isinstance(learner.runner, DistributedDataParallel)
         with nullcontext() if together else _without_exchange(learner.runner):
             part_loss, part_correct = _forward(learner, some_images, some_labels)
             learner.precision.backward(part_loss * (len(some_labels) / count))
-        loss += part_loss.detach() * (len(some_labels) / count)
-        correct += part_correct
-    number_of = learner.processes.number
-    total, right, stop = learner.processes.sums([loss.item(), correct.item(), float(stop_asked)])
-    report = StepReport(total / number_of, right, stop > 0)
-    if report.loss != report.loss or abs(report.loss) == float("inf"):
+        sums += torch.stack([part_loss.detach() * (len(some_labels) / count), part_correct])
+    total, right, stop = learner.processes.sums([*sums.tolist(), float(stop_asked)])
+    report = StepReport(total / learner.processes.number, right, stop > 0)
+    if not math.isfinite(report.loss):
         raise RunFailed(f"the loss is {report.loss}, and no weight was changed by it: lower --lr")
     learner.precision.update(list(learner.network.parameters()), learner.recipe.grad_clip)
     if learner.average is not None:

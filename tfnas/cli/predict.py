@@ -1,0 +1,72 @@
+"""`tfnas predict --model_path RUN IMAGE...`: what a trained network takes pictures for."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tfnas.cli.edge import run_command, say_loading
+from tfnas.cli.groups import FlagGroup
+from tfnas.errors import InputError
+
+if TYPE_CHECKING:
+    from tfnas.evaluation.predicting import Answer
+
+_EXAMPLES = """\
+  {command} --model_path runs/train-20260131-120000 cat.jpg
+      the five most probable classes of a picture
+  {command} --model_path model.onnx --json photos > answers.jsonl
+      an exported network, all pictures in a folder, a line of JSON for each
+  {command} --model_path model.pt --top 1 -- -odd-name.png
+      a file name that begins with a dash"""
+
+
+_GROUPS = (
+    FlagGroup("IMAGES", (), "Pictures, and folders whose pictures are taken, those of sub-folders too."),
+    FlagGroup("what to ask and to tell", ("model_path", "top", "json")),
+    FlagGroup("how", ("batch_size", "device", "threads")),
+)
+_MOST_NAMED = 10
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "tfnas predict") -> int:
+    """Run the command on `argv` (default: the process's arguments) and return the exit status."""
+    return run_command(prog, lambda arguments: _predict(prog, arguments), argv)
+
+
+def _predict(prog: str, arguments: Sequence[str]) -> None:
+    from tfnas.cli.flags import FlagParser
+    from tfnas.evaluation.predict_config import PredictConfig
+
+    description = "Tell the most probable classes of pictures."
+    config = FlagParser(prog, PredictConfig, description, _GROUPS, _EXAMPLES, words="images").read(arguments)
+    say_loading(prog)
+    from tfnas.evaluation import predict
+
+    count, failed = 0, []
+    for answer in predict(config):
+        count += 1
+        if answer.problem is not None:
+            failed.append(answer.image)
+            print(f"{prog}: {_printable(answer.problem)}", file=sys.stderr)
+        if config.json:
+            print(json.dumps(answer.to_json()))
+        elif answer.problem is None:
+            print(_text(answer))
+    if failed:
+        names = ", ".join(_printable(name) for name in failed[:_MOST_NAMED])
+        more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
+        raise InputError(f"{len(failed)} of {count} images could not be read, the others are answered: {names}{more}")
+
+
+def _text(answer: Answer) -> str:
+    lines = [f"{100 * found.probability:8.2f} %  {found.name}" for found in answer.classes]
+    return "\n".join([_printable(answer.image), *lines])
+
+
+def _printable(text: str) -> str:
+    """File names need not be UTF-8, what is printed must be."""
+    return os.fsencode(text).decode(errors="replace")

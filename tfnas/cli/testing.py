@@ -1,0 +1,48 @@
+"""`python test.py --model_path RUN`: how good a trained network is on images (also `tfnas test`)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from tfnas.cli.edge import run_command, say_loading
+from tfnas.cli.groups import FlagGroup
+
+_EXAMPLES = """\
+  {command} --model_path runs/train-20260131-120000
+      a training run on its own test images
+  {command} --model_path runs/train-20260131-120000 \\
+    --val_root photos
+      the same network on your images, one folder per class
+  {command} --val_root IMAGENET/val --val_list val.txt \\
+    --config_path model.config --weights model_best.pth.tar
+      a network of the TF-NAS authors' program"""
+
+
+_GROUPS = (
+    FlagGroup("what to test", ("model_path", "config_path", "weights")),
+    FlagGroup("on what", ("val_root", "val_list", "class_names", "num_classes", "image_size")),
+    FlagGroup("how", ("batch_size", "device", "threads", "workers", "print_freq", "out")),
+)
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "test.py") -> int:
+    """Run the command on `argv` (default: the process's arguments) and return the exit status."""
+    return run_command(prog, lambda arguments: _test(prog, arguments), argv)
+
+
+def _test(prog: str, arguments: Sequence[str]) -> None:
+    from rich.console import Console
+
+    from tfnas.cli.flags import FlagParser
+    from tfnas.evaluation.config import EvaluationConfig
+
+    description = "Test a trained network on images: accuracy, loss, every class, speed."
+    config = FlagParser(prog, EvaluationConfig, description, _GROUPS, _EXAMPLES).read(arguments)
+    say_loading(prog)
+    from tfnas.evaluation import evaluate, print_evaluation, progress_line
+
+    def on_progress(done: int, count: int, seconds: float) -> None:
+        print(f"{prog}: {progress_line(done, count, seconds)}", file=sys.stderr)
+
+    print_evaluation(Console(), evaluate(config, on_progress=on_progress))

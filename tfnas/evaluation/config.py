@@ -1,0 +1,87 @@
+"""Everything a user can say about testing: one typed definition for Python, command line and YAML file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfnas.errors import InputError
+
+DEFAULT_FOLDER = "test-results"
+RUN_FOLDER = "test"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Settings of a test.
+
+    Raises:
+        InputError: A value is outside its range, or it is not said which network or which images.
+    """
+
+    model_path: str | None = None
+    """Run directory of a finished training run, or a model.pt."""
+    config_path: str | None = None
+    """The network as model.config or architecture.json; goes with --weights."""
+    weights: str | None = None
+    """Its weights: checkpoint.pth.tar or model_best.pth.tar of the TF-NAS authors' program, a model.pt, or a bare state
+    dict."""
+    val_root: str | None = None
+    """Folder of the images: what list lines are relative to, or the parent of one folder per class. Default: the test
+    images of the training run."""
+    val_list: str | None = None
+    """Image list, one `path label` per line."""
+    class_names: str | None = None
+    """File with one class name per line, in the order of the network's classes. Default: the names in model.pt."""
+    num_classes: int | None = None
+    """Number of classes that the network must have. Default: as the weights have it."""
+    image_size: int | None = None
+    """Side of the square input in pixels. Default: the network's own; 224 for a model.config."""
+    batch_size: int = 100
+    """Images per batch."""
+    device: str = "auto"
+    """auto (the first GPU if there is one), cpu, cuda or cuda:N."""
+    threads: int | None = None
+    """Processor threads that compute. Default: PyTorch's own number."""
+    workers: int | None = None
+    """Loader processes. Default: 0 for data held in memory (digits, CIFAR), else up to 16 of the cores."""
+    print_freq: float = 10.0
+    """Seconds between two lines on how far it is; 0 for none."""
+    out: str | None = None
+    """Folder to write the results to. Default: test in the run directory, else ./test-results."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_classes", 2), ("image_size", 1), ("batch_size", 1), ("threads", 1), ("workers", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}; it must be at least {least}")
+        if not 0 <= self.print_freq < float("inf"):
+            raise InputError(f"print_freq is {self.print_freq}; give seconds, or 0")
+        self._check_network()
+        if self.val_list is not None and self.val_root is None:
+            raise InputError(f"--val_list {self.val_list} needs --val_root, the folder that its paths are relative to")
+        if self.model_path is None and self.val_root is None:
+            raise InputError("--config_path and --weights say nothing of images: give --val_root (and --val_list)")
+
+    def _check_network(self) -> None:
+        lone = self.config_path is not None or self.weights is not None
+        if self.model_path is not None and lone:
+            raise InputError("--model_path already says network and weights: leave out --config_path and --weights")
+        if self.model_path is None and (self.config_path is None or self.weights is None):
+            absent = "--weights" if self.weights is None else "--config_path"
+            hint = f" ({absent} is missing)" if lone else ""
+            raise InputError(f"say which network: --model_path RUN, or both --config_path and --weights{hint}")
+
+    def folder(self, run_dir: Path | None) -> Path:
+        """The folder to write to. Raises InputError, before any work is done, when it cannot be written to."""
+        if self.out is not None:
+            folder = Path(self.out)
+        else:
+            folder = Path(DEFAULT_FOLDER) if run_dir is None else run_dir / RUN_FOLDER
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise InputError(f"out is {folder}, but {there} is a file; name a folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise InputError(f"out is {folder}, but {there} may not be written to; name another folder with --out")
+        return folder

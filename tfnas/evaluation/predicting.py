@@ -1,0 +1,106 @@
+"""Asking a trained network for the class of pictures; one that cannot be read is named, the others are answered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tfnas.computing import computing
+from tfnas.data.folder import IMAGE_SUFFIXES
+from tfnas.data.reading import read_rgb
+from tfnas.errors import InputError
+from tfnas.evaluation.predict_config import PredictConfig
+from tfnas.evaluation.predictors import Predictor, open_predictor, probabilities
+
+
+@dataclass(frozen=True)
+class ClassProbability:
+    """A class by its number and name, and how probable the network thinks it (0 to 1)."""
+
+    number: int
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The most probable classes of a picture, the first first; or why there are none."""
+
+    image: str
+    classes: tuple[ClassProbability, ...]
+    problem: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What a line of JSON holds: `image` with `classes`, or with `problem`."""
+        if self.problem is not None:
+            return {"image": self.image, "problem": self.problem}
+        return {"image": self.image, "classes": [vars(found) for found in self.classes]}
+
+
+def predict(config: PredictConfig) -> Iterator[Answer]:
+    """The answers in the order of the images, batch by batch: no more than a batch of pictures is held at once.
+
+    Raises:
+        InputError: The model is missing or damaged. A picture that is, makes an answer with a problem.
+        RunFailed: The network's outputs are not finite.
+    """
+    predictor = open_predictor(config)
+    waiting: list[tuple[str, Tensor | str]] = []
+    for image, where in _images(config.images):
+        waiting.append((image, _read(image, where, predictor)))
+        if len(waiting) == config.batch_size:
+            yield from _answers(predictor, waiting, config)
+            waiting = []
+    yield from _answers(predictor, waiting, config)
+
+
+def _images(given: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Paths of pictures, and what named them. A folder without any is handed on, so that it is named as unreadable."""
+    for name in given:
+        if not Path(name).is_dir():
+            yield name, "as given"
+            continue
+        found = False
+        for folder, subfolders, files in os.walk(name):
+            subfolders[:] = sorted(inner for inner in subfolders if not inner.startswith("."))
+            for file in sorted(files):
+                if Path(file).suffix.lower() in IMAGE_SUFFIXES and not file.startswith("."):
+                    found = True
+                    yield str(Path(folder, file)), f"folder {name}"
+        if not found:
+            yield name, "as given"
+
+
+def _read(image: str, where: str, predictor: Predictor) -> Tensor | str:
+    """The picture, uint8 3 x S x S, or why there is none."""
+    if Path(image).is_dir():
+        return f"folder {image} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))})"
+    try:
+        return predictor.preprocessing.cut(read_rgb(Path(image), where))
+    except InputError as error:
+        return str(error)
+
+
+def _answers(predictor: Predictor, waiting: list[tuple[str, Tensor | str]], config: PredictConfig) -> Iterator[Answer]:
+    """Answers to pictures that have been read, and the problems of the others, in order."""
+    pictures = [picture for _, picture in waiting if isinstance(picture, Tensor)]
+    with computing(config.threads or torch.get_num_threads(), deterministic=False):
+        found = iter(probabilities(predictor, torch.stack(pictures)) if pictures else ())
+    for image, picture in waiting:
+        if isinstance(picture, str):
+            yield Answer(image, (), picture)
+        else:
+            yield Answer(image, _most_probable(next(found), predictor.class_names, config.top))
+
+
+def _most_probable(row: Tensor, names: tuple[str, ...], top: int) -> tuple[ClassProbability, ...]:
+    """The `top` most probable classes; of equal ones the first."""
+    values, numbers = row.sort(descending=True, stable=True)
+    pairs = zip(numbers[:top].tolist(), values[:top].tolist(), strict=True)
+    return tuple(ClassProbability(number, names[number], value) for number, value in pairs)

@@ -1,0 +1,122 @@
+"""The network that is tested: that of a training run, or an architecture with weights that lie elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from tfnas.architecture import Architecture
+from tfnas.data.opening import named_classes
+from tfnas.data.preprocessing import Preprocessing
+from tfnas.errors import InputError
+from tfnas.evaluation.config import EvaluationConfig
+from tfnas.model_file import FORMAT, TrainedModel
+from tfnas.nn import Network
+from tfnas.nn.weights import load_weights
+from tfnas.run import CONFIG_FILE
+from tfnas.tensor_file import load_plain
+
+_BIAS_NAMES = ("classifier.linear.bias", "module.classifier.linear.bias")
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A network with its weights and all that is known of its classes and pictures.
+
+    `are_names` is whether `class_names` are names that folders can be recognised by, or only the numbers of classes.
+    `data` is the kind of data that it was trained on, where that is known.
+    """
+
+    words: str
+    network: Network
+    class_names: tuple[str, ...]
+    are_names: bool
+    preprocessing: Preprocessing
+    data: str | None
+    run_dir: Path | None
+
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture as it is tested: with the classes of its weights, at the size of its pictures."""
+        size, classes = self.preprocessing.image_size, len(self.class_names)
+        return dataclasses.replace(self.network.architecture, image_size=size, num_classes=classes)
+
+
+def open_subject(config: EvaluationConfig) -> Subject:
+    """The network that the configuration names, on the CPU.
+
+    Raises InputError when a file is missing or damaged, when weights are of another architecture (naming the layer and
+    both shapes), or when the number of classes is not the one that was asked for.
+    """
+    subject = _of_model(Path(config.model_path)) if config.model_path is not None else _of_weights(config)
+    own = subject.class_names
+    if config.num_classes not in (None, len(own)):
+        raise InputError(
+            f"--num_classes is {config.num_classes}, but the network ({subject.words}) has {len(own)} classes; "
+            "images are judged with the network's own classes"
+        )
+    names = named_classes(config.class_names, own)
+    return dataclasses.replace(
+        subject,
+        class_names=names,
+        are_names=subject.are_names or config.class_names is not None,
+        preprocessing=at_size(subject.preprocessing, config.image_size),
+    )
+
+
+def at_size(preprocessing: Preprocessing, image_size: int | None) -> Preprocessing:
+    """The same part of a picture at another number of pixels (None: as it is)."""
+    if image_size is None or image_size == preprocessing.image_size:
+        return preprocessing
+    short_side = round(image_size * preprocessing.short_side / preprocessing.image_size)
+    return dataclasses.replace(preprocessing, image_size=image_size, short_side=short_side)
+
+
+def _of_model(path: Path) -> Subject:
+    model = TrainedModel.load(path)
+    run_dir = path if path.is_dir() else path.parent
+    return Subject(
+        words=str(path),
+        network=model.network(),
+        class_names=model.class_names,
+        are_names=_are_names(model),
+        preprocessing=model.preprocessing,
+        data=model.data,
+        run_dir=run_dir if (run_dir / CONFIG_FILE).is_file() else None,
+    )
+
+
+def _of_weights(config: EvaluationConfig) -> Subject:
+    assert config.config_path is not None
+    assert config.weights is not None
+    architecture, weights = Architecture.load(config.config_path), Path(config.weights)
+    document = load_plain(weights)
+    if isinstance(document, dict) and document.get("format") == FORMAT:
+        model = TrainedModel.load(weights)
+        names, are_names, preprocessing = model.class_names, _are_names(model), model.preprocessing
+    else:
+        count = _bias_size(document) or architecture.num_classes
+        names, are_names = tuple(str(label) for label in range(count)), False
+        preprocessing = Preprocessing.of("list", architecture.image_size)
+    network = Network(architecture, num_classes=len(names))
+    load_weights(network, weights)
+    words = f"{config.weights} in {config.config_path}"
+    return Subject(words, network.eval(), names, are_names, preprocessing, data=None, run_dir=None)
+
+
+def _bias_size(document: object) -> int | None:
+    """The number of classes that weights are for; None where they have no usable classifier, which loading will say."""
+    state = document.get("state_dict", document) if isinstance(document, dict) else None
+    for name in _BIAS_NAMES:
+        bias = state.get(name) if isinstance(state, dict) else None
+        if isinstance(bias, Tensor) and bias.dim() == 1 and len(bias) > 0:
+            return len(bias)
+    return None
+
+
+def _are_names(model: TrainedModel) -> bool:
+    """Image lists have labels without names, which a model then calls by their numbers."""
+    return model.data != "list" or model.class_names != tuple(str(n) for n in range(len(model.class_names)))
