@@ -170,7 +170,7 @@ def test_folder_classes_are_sorted_and_split(folder: Path) -> None:
     assert (image.shape, label) == ((3, 32, 32), 0)
     assert data.describe() == "folder: 11 weight, 8 architecture images, 3 classes, 32 px"
     (folder / paths[0]).write_bytes(b"not an image")
-    with pytest.raises(InputError, match=f"--img_root {folder}: cannot read the image {folder / paths[0]}"):
+    with pytest.raises(InputError, match=f"image folder {folder}: cannot read the image {folder / paths[0]}"):
         data.weights[Draw(0, 0)]
 
 

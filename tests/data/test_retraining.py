@@ -64,6 +64,10 @@ def test_lists(photos):
     data = opened(train_list=both, val_list=str(photos / "list2.txt"), **settings)
     assert (data.name, len(data.train), len(data.validation)) == ("list", 20, 10)
     assert opened(train_list=both, **settings).validation is None
+    (photos / "one.txt").write_text("ant/0.png 0\n")
+    assert len(opened(train_list=both, val_list=str(photos / "one.txt"), **settings).validation) == 1
+    with pytest.raises(InputError, match="2 of 3 classes have no image"):
+        opened(train_list=str(photos / "one.txt"), **settings)
     with pytest.raises(InputError, match="val_list, the list of the images"):
         opened(train_list=both, val_root=str(photos), **settings)
     with pytest.raises(InputError, match="needs --train_list"):

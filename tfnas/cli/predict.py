@@ -27,7 +27,7 @@ _EXAMPLES = """\
 _GROUPS = (
     FlagGroup("IMAGES", (), "Pictures, and folders whose pictures are taken, those of sub-folders too."),
     FlagGroup("what to ask and to tell", ("model_path", "top", "json")),
-    FlagGroup("how", ("batch_size", "device", "threads")),
+    FlagGroup("how", ("batch_size", "device", "threads", "seed")),
 )
 _MOST_NAMED = 10
 

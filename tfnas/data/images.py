@@ -88,7 +88,7 @@ class FileSource:
     def read(self, index: int) -> Raw:
         """Read file number `index` as upright RGB. Raises InputError naming the file, its list and line."""
         path = self.root / self.paths[index]
-        return read_rgb(path, f"--img_root {self.root}" if self.listing is None else f"{self.listing}:{index + 1}")
+        return read_rgb(path, f"image folder {self.root}" if self.listing is None else f"{self.listing}:{index + 1}")
 
     def identity(self) -> bytes:
         """Return the paths; the files are not read."""

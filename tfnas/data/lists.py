@@ -42,8 +42,8 @@ def read_text_lines(path: Path, what: str) -> list[str]:
     return [line.strip() for line in text.split("\n")] if text else []
 
 
-def read_list(listing: Path, root: Path, num_classes: int) -> FileSource:
-    """Read an image list and check that every image exists and every class has one.
+def read_list(listing: Path, root: Path, num_classes: int, *, to_train: bool = True) -> FileSource:
+    """Read an image list and check that every image exists and (in one to train on) every class has one.
 
     Args:
         listing: The list; the last space of a line separates path and label, so that a path may hold spaces.
@@ -60,7 +60,8 @@ def read_list(listing: Path, root: Path, num_classes: int) -> FileSource:
     paths = [path for path, _ in entries]
     labels = [label for _, label in entries]
     _check_files(listing, root, paths)
-    _check_classes(listing, labels, num_classes)
+    if to_train:
+        _check_classes(listing, labels, num_classes)
     return FileSource(root, paths, labels, listing)
 
 

@@ -157,7 +157,7 @@ def _listed(config: RetrainDataConfig) -> Opened:
     validation = None
     if config.val_list is not None:
         judged_root = root if config.val_root is None else _folder(config.val_root, "--val_root")
-        validation = read_list(Path(config.val_list), judged_root, count)
+        validation = read_list(Path(config.val_list), judged_root, count, to_train=False)
     elif config.val_root is not None:
         raise InputError("--val_root is given without --val_list, the list of the images in it")
     return train, validation, tuple(str(label) for label in range(count))

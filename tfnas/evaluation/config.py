@@ -40,6 +40,8 @@ class EvaluationConfig:
     """Side of the square input in pixels. Default: the network's own; 224 for a model.config."""
     batch_size: int = 100
     """Images per batch."""
+    seed: int = 2
+    """Taken by every command; nothing is drawn here, so it changes nothing."""
     device: str = "auto"
     """auto (the first GPU if there is one), cpu, cuda or cuda:N."""
     threads: int | None = None

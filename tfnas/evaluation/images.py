@@ -63,7 +63,8 @@ def open_images(config: EvaluationConfig, subject: Subject) -> JudgedImages:
     if not root.is_dir():
         raise InputError(f"--val_root {root}: there is no such folder; give the one that holds the images")
     if config.val_list is not None:
-        source, words = read_list(Path(config.val_list), root, len(subject.class_names)), config.val_list
+        source = read_list(Path(config.val_list), root, len(subject.class_names), to_train=False)
+        words = config.val_list
     else:
         source, words = _folders(root, subject), f"folders of {root}"
     return JudgedImages(words, plain_images([source], subject.preprocessing), loader_processes(config.workers, "list"))

@@ -25,6 +25,8 @@ class PredictConfig:
     """Print one JSON object per image and line, with every probability as it is."""
     batch_size: int = 32
     """Images that are computed at once."""
+    seed: int = 2
+    """Taken by every command; nothing is drawn here, so it changes nothing."""
     device: str = "auto"
     """auto (the first GPU if there is one), cpu, cuda or cuda:N. ONNX files run on the processor."""
     threads: int | None = None

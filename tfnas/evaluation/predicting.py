@@ -64,7 +64,7 @@ def _images(given: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Paths of pictures, and what named them. A folder without any is handed on, so that it is named as unreadable."""
     for name in given:
         if not Path(name).is_dir():
-            yield name, "as given"
+            yield name, "IMAGE"
             continue
         found = False
         for folder, subfolders, files in os.walk(name):
@@ -74,7 +74,7 @@ def _images(given: Iterable[str]) -> Iterator[tuple[str, str]]:
                     found = True
                     yield str(Path(folder, file)), f"folder {name}"
         if not found:
-            yield name, "as given"
+            yield name, "IMAGE"
 
 
 def _read(image: str, where: str, predictor: Predictor) -> Tensor | str:

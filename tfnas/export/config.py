@@ -51,12 +51,16 @@ class ExportConfig:
     """Batch that is timed beside single images."""
     threads: int = 1
     """CPU threads to check and time with."""
+    seed: int = 2
+    """Draws the images to check and calibrate with."""
 
     def __post_init__(self) -> None:
         for name in ("image_size", "calibration_images", "check_images", "measure_batch", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be 1 or more, got {value}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed must be 0 to 2**63 - 1, got {self.seed}")
         if self.batch != DYNAMIC and not (self.batch.isascii() and self.batch.isdigit() and int(self.batch) > 0):
             raise InputError(f"batch must be {DYNAMIC} or a whole number above 0, got {self.batch!r}")
         for name, kinds in (("format", Format), ("dtype", Dtype), ("quantize", Literal["int8", None])):

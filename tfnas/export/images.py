@@ -24,7 +24,6 @@ from tfnas.run import CONFIG_FILE
 from tfnas.space import IMAGE_CHANNELS
 
 _NOISE_IMAGES = 64
-_SEED = 0
 _DIGITS = tuple("0123456789")
 _WANTED = "int8 is calibrated on real images: give some with --img_root FOLDER"
 
@@ -88,11 +87,13 @@ def open_images(config: ExportConfig, model: TrainedModel, preprocessing: Prepro
     except InputError as error:
         why = str(error)
     if model.data == "digits" and model.class_names == _DIGITS:
-        data = open_retrain_data(RetrainDataConfig(data="digits"), image_size=preprocessing.image_size, seed=_SEED)
+        data = open_retrain_data(
+            RetrainDataConfig(data="digits"), image_size=preprocessing.image_size, seed=config.seed
+        )
         return _of_run(data, "of the embedded digits", config, model, preprocessing)
     if config.quantize:
         raise InputError(f"{_WANTED} ({why})")
-    return ExportImages(_noise(preprocessing, why), None)
+    return ExportImages(_noise(preprocessing, why, config.seed), None)
 
 
 def _of_run(
@@ -106,9 +107,9 @@ def _of_run(
         checked, words = training, f"training images {whose}, which has no test part"
     else:
         checked, words = _items(data.validation), f"test images {whose}"
-    calibration = _drawn(training, config.calibration_images)
+    calibration = _drawn(training, config.calibration_images, config.seed)
     return ExportImages(
-        Pictures(words, _drawn(checked, config.check_images), preprocessing, labelled=True),
+        Pictures(words, _drawn(checked, config.check_images, config.seed), preprocessing, labelled=True),
         Pictures(f"training images {whose}", calibration, preprocessing, labelled=True),
     )
 
@@ -128,7 +129,7 @@ def _of_folder(root: Path, config: ExportConfig, model: TrainedModel, preprocess
     numbers = {name: number for number, name in enumerate(model.class_names)}
     labels = [numbers.get(Path(name).parts[0], -1) for name in names]
     items: list[Item] = [(FileSource(root, names, labels), index) for index in range(len(names))]
-    random.Random(_SEED).shuffle(items)
+    random.Random(config.seed).shuffle(items)
     half = min(config.calibration_images, len(items) // 2) if config.quantize else 0
     calibration, rest = items[:half], items[half : half + config.check_images]
     words, labelled = f"pictures in {root}", min(labels) >= 0
@@ -138,10 +139,10 @@ def _of_folder(root: Path, config: ExportConfig, model: TrainedModel, preprocess
     )
 
 
-def _noise(preprocessing: Preprocessing, why: str) -> Pictures:
+def _noise(preprocessing: Preprocessing, why: str, seed: int) -> Pictures:
     size = preprocessing.image_size
     shape = (_NOISE_IMAGES, IMAGE_CHANNELS, size, size)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(_SEED))
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
     source = ArraySource(images, [0] * _NOISE_IMAGES)
     words = f"images of noise, for want of real ones ({why}; --img_root FOLDER gives some)"
     return Pictures(words, [(source, index) for index in range(_NOISE_IMAGES)], preprocessing, labelled=False)
@@ -151,6 +152,6 @@ def _items(images: ImageSet) -> list[Item]:
     return [(source, index) for source in images.sources for index in range(len(source.labels))]
 
 
-def _drawn(items: list[Item], count: int) -> list[Item]:
-    """So many of them, drawn without favour, the same ones every time."""
-    return items if count >= len(items) else random.Random(_SEED).sample(items, count)
+def _drawn(items: list[Item], count: int, seed: int) -> list[Item]:
+    """So many of them, drawn without favour, the same ones for the same seed."""
+    return items if count >= len(items) else random.Random(seed).sample(items, count)

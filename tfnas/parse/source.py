@@ -62,12 +62,13 @@ def read_source(path: Path, space: SearchSpace | None) -> Source:
 
 def _read_run(run_dir: Path) -> Source:
     """A finished run's result, or what its newest readable checkpoint had come to."""
-    checkpoints = search_checkpoints(run_dir)
-    if checkpoints.saved() and not _summary(run_dir):  # the summary is the last file of a run
+    checkpoints, result = search_checkpoints(run_dir), run_dir / RUN_FILE
+    of_search = checkpoints.saved() or (checkpoints.folder.is_dir() and not result.is_file())
+    if of_search and not _summary(run_dir):  # the summary is the last file of a run
         return _from_state(*checkpoints.load_latest())
-    if not (run_dir / RUN_FILE).is_file():
+    if not result.is_file():
         raise InputError(f"{run_dir} is no run directory: it holds neither {RUN_FILE} nor {FOLDER}/")
-    return _read_json(run_dir / RUN_FILE, None)
+    return _read_json(result, None)
 
 
 def _read_json(path: Path, space: SearchSpace | None) -> Source:
