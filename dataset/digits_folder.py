@@ -36,6 +36,8 @@ def main() -> None:
     parser.add_argument("--per_class", type=int, default=None, help="images of every class (default: all)")
     parser.add_argument("--side", type=int, default=32, help="pixels along a side")
     arguments = parser.parse_args()
+    if arguments.folder.exists() and any(arguments.folder.iterdir()):
+        raise SystemExit(f"{arguments.folder} is not empty: name another folder, or remove it first")
     count = write_digits(arguments.folder, arguments.per_class, arguments.side)
     print(f"{count} images of 10 classes in {arguments.folder}")
 

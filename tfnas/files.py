@@ -9,6 +9,14 @@ from pathlib import Path
 from tfnas.errors import RunFailed
 
 
+def check_replaceable(path: Path) -> None:
+    """Raise RunFailed where something other than a file stands at `path`, such as a device, not to be replaced."""
+    if path.exists() and not path.is_file():
+        raise RunFailed(
+            f"cannot write {path}: it is not a file but a {'folder' if path.is_dir() else 'device or pipe'}"
+        )
+
+
 def write_whole(path: Path, data: bytes | str) -> None:
     """Put the data at `path` by way of a temporary file in the same folder, flushed to disk and renamed.
 
@@ -16,6 +24,7 @@ def write_whole(path: Path, data: bytes | str) -> None:
 
     Raises RunFailed saying what could not be written and why; what stood at `path` before is then untouched.
     """
+    check_replaceable(path)
     raw = data.encode() if isinstance(data, str) else data
     temporary = None
     try:

@@ -21,6 +21,7 @@ from tfnas.errors import InputError
 from tfnas.files import write_whole
 from tfnas.nn import FeatureNetwork, Network
 from tfnas.nn.weights import load_state
+from tfnas.run import CONFIG_FILE, read_config
 from tfnas.tensor_file import load_plain
 
 MODEL_FILE = "model.pt"
@@ -73,6 +74,11 @@ class TrainedModel:
         file = Path(path)
         if file.is_dir():
             file = file / MODEL_FILE
+            if not file.is_file() and (Path(path) / CONFIG_FILE).is_file() and "snapshot" in read_config(Path(path)):
+                raise InputError(
+                    f"{path} holds no {MODEL_FILE} yet: its training was interrupted. Go on with it: "
+                    f"python train_eval_amp.py --snapshot {path}"
+                )
             if not file.is_file():
                 raise InputError(
                     f"{path} holds no {MODEL_FILE}: it is no finished training run. Train a network first: "

@@ -25,7 +25,10 @@ def resumed_config(
     fields, kinds = dataclasses.fields(config_class), kinds_of(config_class)
     for name, value in saved.items():
         if name not in kinds:
-            raise InputError(f"the run's config.yaml has the unknown setting {name}: it is from another version")
+            raise InputError(
+                f"the run's config.yaml has the unknown setting {name}: "
+                "it is a run of another command, or of another version"
+            )
         if not kinds[name].accepts(value):
             raise InputError(f"the run's config.yaml: {name} must be {kinds[name].words}, got {value!r}")
     if given is None:

@@ -60,6 +60,21 @@ def test_the_first_checkpoint_holds_the_supernets_path(search_run, tmp_path):
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
+def test_a_training_run_is_no_search(search_run, tmp_path):
+    trained = retrain(TrainConfig(model_path=str(search_run), run_dir=str(tmp_path / "t"), epochs=1), QUIET).run_dir
+    with pytest.raises(InputError, match="is no run directory of a search"):
+        retrain(TrainConfig(inherit=str(trained), run_dir=str(tmp_path / "run")), QUIET)
+    setup = prepare(TrainConfig(model_path=str(trained), device="cpu"), Processes(0, 1, torch.device("cpu")))
+    assert setup.data.name == "digits" and setup.architecture == tfnas.Architecture.load(search_run)
+    with pytest.raises(InputError, match="a run of another command"):
+        retrain(TrainConfig(snapshot=str(search_run)), QUIET)
+    (trained / "model.pt").unlink()
+    with pytest.raises(InputError, match=r"its training was interrupted.*--snapshot"):
+        tfnas.load(trained)
+    with pytest.raises(InputError, match=r"no finished training run.*--model_path"):
+        tfnas.load(search_run)
+
+
 def test_classes_of_another_search_are_refused(search_run, tmp_path):
     state, _, _ = search_checkpoints(search_run).load_latest()
     copy = tmp_path / "search"

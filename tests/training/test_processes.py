@@ -6,29 +6,38 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_run import final_state, run_processes, small_settings, start_processes, summary_of
+from rich.console import Console
+from small_run import final_state, run_processes, small_config, small_settings, start_processes, summary_of
 
+from tfnas.training import retrain
 from tfnas.training.session import train_checkpoints
 
 SAME_LOSSES = {"dtype": "float64", "dropout_rate": 0.0, "drop_connect_rate": 0.0, "sync_bn": True}
 
 
-def test_two_processes_have_the_losses_of_one(tmp_path):
-    for number, name in ((1, "one"), (2, "two")):
-        run_processes(small_settings(tmp_path, name, **SAME_LOSSES, accumulate=1), number)
-    one, two = (summary_of(tmp_path / name) for name in ("one", "two"))
-    assert two["processes"] == 2
+@pytest.fixture(scope="module")
+def two_together(tmp_path_factory):
+    """A run of two processes, left alone."""
+    folder = tmp_path_factory.mktemp("two")
+    run_processes(small_settings(folder, "run", **SAME_LOSSES))
+    return folder / "run"
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path, two_together, float64):
+    alone = {**SAME_LOSSES}
+    del alone["dtype"]
+    retrain(small_config(tmp_path, "run", **alone), Console(quiet=True))
+    one, two = summary_of(tmp_path / "run"), summary_of(two_together)
+    assert (one["processes"], two["processes"]) == (1, 2)
     for entry, other in zip(one["history"], two["history"], strict=True):
         assert other == pytest.approx(entry, rel=1e-6)
-    states = [final_state(tmp_path / name)[1]["state_dict"] for name in ("one", "two")]
+    states = [final_state(run_dir)[1]["state_dict"] for run_dir in (tmp_path / "run", two_together)]
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value, rtol=1e-6, atol=1e-9)
 
 
-def test_a_killed_process_ends_the_other_and_both_go_on_bit_for_bit(tmp_path):
-    settings = small_settings(tmp_path, "whole")
-    run_processes(settings)
-    settings = small_settings(tmp_path, "killed")
+def test_a_killed_process_ends_the_other_and_both_go_on_bit_for_bit(tmp_path, two_together):
+    settings = small_settings(tmp_path, "killed", **SAME_LOSSES)
     processes = start_processes(settings)
     run_dir = Path(settings["run_dir"])
     deadline = time.monotonic() + 120
@@ -39,8 +48,8 @@ def test_a_killed_process_ends_the_other_and_both_go_on_bit_for_bit(tmp_path):
     processes[1].communicate()
     assert processes[0].returncode == 1
     assert "another process of this run has ended" in said and "--snapshot" in said
-    run_processes({"snapshot": str(run_dir)})
-    for ours, theirs in zip(final_state(run_dir), final_state(tmp_path / "whole"), strict=True):
+    run_processes({"snapshot": str(run_dir), "dtype": SAME_LOSSES["dtype"]})
+    for ours, theirs in zip(final_state(run_dir), final_state(two_together), strict=True):
         assert_same(ours, theirs)
 
 

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 
 import tfnas
-from tfnas.errors import TfnasError
+from tfnas.errors import RunFailed, TfnasError
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
@@ -45,9 +46,20 @@ def run_command(prog: str, body: Callable[[Sequence[str]], None], argv: Sequence
             print(f"{prog}: interrupted", file=sys.stderr)
             return _INTERRUPTED
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains when it flushes at its end
+            _forget_output()
             return _BROKEN_PIPE
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            _forget_output()
+            print(f"{prog}: the output cannot be written: {error.strerror}", file=sys.stderr)
+            return RunFailed.exit_status
     return 0
+
+
+def _forget_output() -> None:
+    """Python would complain when it flushes what nobody takes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def say_loading(prog: str) -> None:

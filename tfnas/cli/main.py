@@ -21,12 +21,12 @@ class Command:
 
 
 COMMANDS = {
-    "search": Command("search for a network that meets a latency (train_search.py)", train_search.main),
-    "parse": Command("write out and show what a search found (parsing_model.py)", parsing_model.main),
-    "train": Command("train a derived network (train_eval_amp.py, train_eval.py)", train_eval.main),
-    "test": Command("test a trained network on images (test.py)", testing.main),
+    "search": Command("search for a network that meets a latency", train_search.main),
+    "parse": Command("write out and show what a search found", parsing_model.main),
+    "train": Command("train a derived network", train_eval.main),
+    "test": Command("test a trained network on images", testing.main),
     "predict": Command("tell the most probable classes of pictures", predict.main),
-    "export": Command("write a trained network as a file to ship: ONNX or torch.export", export.main),
+    "export": Command("write a trained network as an ONNX or torch.export file", export.main),
     "latency": Command("latency build: measure a latency table on this machine", latency.main),
 }
 
@@ -55,7 +55,7 @@ def _help_text() -> str:
     lines = [f"  {name:<10}{command.help}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
-            f"{version_text()}: images, a device and X milliseconds in; a network that measures X ms there out",
+            f"{version_text()}: images and milliseconds in; a network that takes them out",
             "",
             "usage: tfnas COMMAND [--flag value ...]",
             "",

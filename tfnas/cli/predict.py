@@ -59,7 +59,8 @@ def _predict(prog: str, arguments: Sequence[str]) -> None:
     if failed:
         names = ", ".join(_printable(name) for name in failed[:_MOST_NAMED])
         more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
-        raise InputError(f"{len(failed)} of {count} images could not be read, the others are answered: {names}{more}")
+        others = ", the others are answered" if len(failed) < count else ""
+        raise InputError(f"{len(failed)} of {count} images could not be read{others}: {names}{more}")
 
 
 def _text(answer: Answer) -> str:

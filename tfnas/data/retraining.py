@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
@@ -16,62 +16,11 @@ from tfnas.data.images import ImageSet, Source
 from tfnas.data.lists import read_list
 from tfnas.data.opening import loader_processes, named_classes, open_parts
 from tfnas.data.preprocessing import Preprocessing
+from tfnas.data.retrain_config import RetrainDataConfig, retrain_data_name
 from tfnas.data.transforms import plain_transform, training_transform
 from tfnas.errors import InputError
 from tfnas.kinds import kinds_of
 from tfnas.run import read_config
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetrainDataConfig:
-    """The images to train on and those to judge by.
-
-    Raises:
-        InputError: A value is outside its range, or a flag is given that this kind of data does not use.
-    """
-
-    data: Literal["digits", "list", "folder", "cifar10", "cifar100"] | None = None
-    """Kind of data. Default: `list` if a list is given, `folder` if only a root is, else the embedded `digits`."""
-    train_root: str | None = None
-    """Folder of the training images: what list lines are relative to, or the parent of the class folders or CIFAR's."""
-    val_root: str | None = None
-    """Folder of the images to judge by, which are never trained on. Default for lists: --train_root."""
-    train_list: str | None = None
-    """Image list to train on, one `path label` per line; several, separated by commas, are joined (--data list)."""
-    val_list: str | None = None
-    """Image list to judge by (--data list)."""
-    test_ratio: float = 0.2
-    """Share of each class to judge by where there is no --val_root; as in the search (--data folder)."""
-    image_size: int | None = None
-    """Side of the square input in pixels. Default: the architecture's own."""
-    num_classes: int | None = None
-    """Number of classes. Default: that of the data; for lists 1000, or what the search had."""
-    class_names: str | None = None
-    """File with one class name per line, in the order of the labels."""
-    workers: int | None = None
-    """Loader processes. Default: 0 for data held in memory (digits, CIFAR), else up to 16 of the cores."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.test_ratio < 1.0:
-            raise InputError(f"test_ratio is {self.test_ratio}; give a share between 0 and 1, such as 0.2, or 0")
-        for name, value, least in (
-            ("image_size", self.image_size, 1),
-            ("num_classes", self.num_classes, 2),
-            ("workers", self.workers, 0),
-        ):
-            if value is not None and value < least:
-                raise InputError(f"{name} is {value}; it must be at least {least}")
-        kind = retrain_data_name(self)
-        read = {"digits": (), "list": _ROOTS + _LISTS, "folder": _ROOTS}.get(kind, ("train_root",))
-        for name in _ROOTS + _LISTS:
-            if getattr(self, name) is not None and name not in read:
-                raise InputError(f"--data {kind} reads no --{name}; leave it out or choose another --data")
-
-
-IMAGENET_CLASSES = 1000
-_ROOTS = ("train_root", "val_root")
-_LISTS = ("train_list", "val_list")
-DATA_PATHS = (*_ROOTS, *_LISTS, "class_names")
 
 
 @dataclass(frozen=True)
@@ -101,15 +50,6 @@ class RetrainData:
         judged = "no images to judge by" if self.validation is None else f"{len(self.validation)} to judge by"
         size = self.preprocessing.image_size
         return f"{self.name}: {len(self.train)} training images, {judged}, {self.num_classes} classes, {size} px"
-
-
-def retrain_data_name(config: RetrainDataConfig) -> DataName:
-    """Name the kind of data: --data, else what the other flags say, else `digits`."""
-    if config.data is not None:
-        return config.data
-    if config.train_list is not None or config.val_list is not None:
-        return "list"
-    return "digits" if config.train_root is None and config.val_root is None else "folder"
 
 
 def open_retrain_data(
@@ -145,6 +85,7 @@ def open_retrain_data(
     )
 
 
+IMAGENET_CLASSES = 1000
 Opened = tuple[Sequence[Source], Source | None, tuple[str, ...]]
 
 
@@ -214,17 +155,21 @@ def data_of_search(saved: Mapping[str, Any], image_size: int, num_classes: int) 
     )
 
 
-def run_images(run_dir: Path) -> RetrainData:
-    """The images of a training run, opened as it had them. Raises InputError when it is none, or they are gone."""
-    saved, kinds = read_config(run_dir), kinds_of(RetrainDataConfig)
+def data_of_training(saved: Mapping[str, Any], source: str) -> RetrainDataConfig:
+    """The data of a training run, by the settings in its run directory. Raises InputError when they are not whole."""
+    kinds = kinds_of(RetrainDataConfig)
     wrong = sorted(name for name, kind in kinds.items() if name not in saved or not kind.accepts(saved[name]))
     if wrong or saved["image_size"] is None:
-        raise InputError(
-            f"{run_dir} is no training run: its configuration has no usable {(wrong or ['image_size'])[0]}"
-        )
-    config = RetrainDataConfig(**{name: saved[name] for name in kinds})
-    seed = saved.get("seed")
-    return open_retrain_data(config, image_size=saved["image_size"], seed=seed if isinstance(seed, int) else 0)
+        raise InputError(f"{source} is no training run: its configuration has no usable {(wrong or ['image_size'])[0]}")
+    return RetrainDataConfig(**{name: saved[name] for name in kinds})
+
+
+def run_images(run_dir: Path) -> RetrainData:
+    """The images of a training run, opened as it had them. Raises InputError when it is none, or they are gone."""
+    saved = read_config(run_dir)
+    config, seed = data_of_training(saved, str(run_dir)), saved.get("seed")
+    assert config.image_size is not None
+    return open_retrain_data(config, image_size=config.image_size, seed=seed if isinstance(seed, int) else 0)
 
 
 def with_data(config: RetrainDataConfig, data: RetrainDataConfig) -> dict[str, Any]:

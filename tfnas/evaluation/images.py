@@ -15,7 +15,8 @@ from tfnas.data.images import FileSource, ImageSet, Raw, Source, Transform
 from tfnas.data.lists import read_list
 from tfnas.data.opening import loader_processes
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.data.retraining import RetrainData, RetrainDataConfig, open_retrain_data, run_images
+from tfnas.data.retrain_config import RetrainDataConfig
+from tfnas.data.retraining import RetrainData, open_retrain_data, run_images
 from tfnas.errors import InputError
 from tfnas.evaluation.config import EvaluationConfig
 from tfnas.evaluation.subject import Subject

@@ -60,11 +60,14 @@ def predict(config: PredictConfig) -> Iterator[Answer]:
     yield from _answers(predictor, waiting, config)
 
 
+_GIVEN = "IMAGE"  # in place of the folder that named a picture
+
+
 def _images(given: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Paths of pictures, and what named them. A folder without any is handed on, so that it is named as unreadable."""
     for name in given:
         if not Path(name).is_dir():
-            yield name, "IMAGE"
+            yield name, _GIVEN
             continue
         found = False
         for folder, subfolders, files in os.walk(name):
@@ -74,7 +77,7 @@ def _images(given: Iterable[str]) -> Iterator[tuple[str, str]]:
                     found = True
                     yield str(Path(folder, file)), f"folder {name}"
         if not found:
-            yield name, "IMAGE"
+            yield name, _GIVEN
 
 
 def _read(image: str, where: str, predictor: Predictor) -> Tensor | str:
@@ -84,7 +87,7 @@ def _read(image: str, where: str, predictor: Predictor) -> Tensor | str:
     try:
         return predictor.preprocessing.cut(read_rgb(Path(image), where))
     except InputError as error:
-        return str(error)
+        return str(error).removeprefix(f"{_GIVEN}: ")
 
 
 def _answers(predictor: Predictor, waiting: list[tuple[str, Tensor | str]], config: PredictConfig) -> Iterator[Answer]:

@@ -16,7 +16,8 @@ from torchvision.transforms.v2 import functional
 from tfnas.data.folder import IMAGE_SUFFIXES
 from tfnas.data.images import ArraySource, FileSource, ImageSet, Source
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.data.retraining import RetrainData, RetrainDataConfig, open_retrain_data, run_images
+from tfnas.data.retrain_config import RetrainDataConfig
+from tfnas.data.retraining import RetrainData, open_retrain_data, run_images
 from tfnas.errors import InputError
 from tfnas.export.config import ExportConfig
 from tfnas.model_file import TrainedModel

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tfnas.errors import RunFailed
+from tfnas.files import check_replaceable
 
 
 @contextmanager
@@ -18,6 +19,7 @@ def staged(path: Path, data: bytes) -> Iterator[Path]:
     When the body raises, the hidden file is removed and what stood at `path` stays. Raises RunFailed when the file
     cannot be written.
     """
+    check_replaceable(path)
     temporary = None
     try:
         try:

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from tfnas.data.retraining import DATA_PATHS, RetrainDataConfig, retrain_data_name
+from tfnas.data.retrain_config import DATA_PATHS, RetrainDataConfig, retrain_data_name
 from tfnas.errors import InputError
 from tfnas.training.recipes import Recipe, recipe_for
 

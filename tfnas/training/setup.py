@@ -13,18 +13,13 @@ from torch import nn
 from torchvision.transforms import v2
 
 from tfnas.architecture import RUN_FILE, Architecture
-from tfnas.data.retraining import (
-    RetrainData,
-    RetrainDataConfig,
-    data_of_search,
-    open_retrain_data,
-    retrain_data_name,
-    with_data,
-)
+from tfnas.data.retrain_config import RetrainDataConfig, retrain_data_name
+from tfnas.data.retraining import RetrainData, data_of_search, data_of_training, open_retrain_data, with_data
 from tfnas.data.transforms import NORMALISATIONS
 from tfnas.errors import InputError
 from tfnas.parse.source import Source, read_source
 from tfnas.run import CONFIG_FILE, read_config
+from tfnas.searching.checkpoint import search_checkpoints
 from tfnas.training.config import TrainConfig
 from tfnas.training.processes import Processes
 from tfnas.training.recipes import Recipe
@@ -56,6 +51,8 @@ def prepare(config: TrainConfig, processes: Processes, run_dir: Path | None = No
 
     Raises InputError for what does not fit together.
     """
+    if run_dir is None and config.inherit is not None and not search_checkpoints(Path(config.inherit)).saved():
+        raise InputError(f"--inherit {config.inherit} is no run directory of a search: there is no checkpoint of one")
     source = read_source(_architecture_path(config, run_dir), None)
     found = source.architecture
     config = _with_data_of_search(config, found)
@@ -97,7 +94,7 @@ def _architecture_path(config: TrainConfig, run_dir: Path | None) -> Path:
 
 
 def _with_data_of_search(config: TrainConfig, found: Architecture) -> TrainConfig:
-    """The configuration with the data of the search that it names, unless it names data itself."""
+    """The configuration with the data of the run that it names, of a search or of training, unless it names its own."""
     search = config.model_path or config.inherit
     own = RetrainDataConfig(
         **{name: getattr(config, name) for name in ("data", "train_root", "train_list", "val_list")}
@@ -105,6 +102,8 @@ def _with_data_of_search(config: TrainConfig, found: Architecture) -> TrainConfi
     if search is None or own != RetrainDataConfig() or not (Path(search) / CONFIG_FILE).is_file():
         return config
     saved = read_config(Path(search))
+    if "train_root" in saved:
+        return dataclasses.replace(config, **with_data(config, data_of_training(saved, search)))
     return dataclasses.replace(config, **with_data(config, data_of_search(saved, found.image_size, found.num_classes)))
 
 
