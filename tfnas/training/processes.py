@@ -112,7 +112,11 @@ def joined_processes(device: str, local_rank: int | None, timeout_seconds: float
         return
     rank = _from_environment("RANK", None)
     local = _from_environment("LOCAL_RANK", local_rank)
-    own = _own_device(device, local)
+    try:
+        own = _own_device(device, local)
+    except InputError as error:  # the others may have their devices, and could not say it
+        error.process = rank or None
+        raise
     if own.type == "cuda":
         torch.cuda.set_device(own)
     backend = "nccl" if own.type == "cuda" else "gloo"

@@ -1,0 +1,41 @@
+"""Joining processes: what the environment must say, and which device each takes."""
+
+import pytest
+
+from tfnas.errors import InputError
+from tfnas.training.processes import joined_processes
+
+
+def test_alone_without_a_launcher(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with joined_processes("cpu", None, 60.0) as processes:
+        assert (processes.rank, processes.number, processes.is_first) == (0, 1, True)
+        assert processes.sums([1.5, 2.0]) == [1.5, 2.0]
+        assert processes.spread_bytes(b"x") == b"x"
+
+
+@pytest.mark.parametrize(
+    ("environment", "device", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "cpu", "not RANK"),
+        ({"WORLD_SIZE": "two"}, "cpu", "WORLD_SIZE must be a whole number"),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, "cpu", "not LOCAL_RANK"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}, "cuda:0", "names one GPU for several processes"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "99"}, "cuda", "cuda:99 is not there"),
+    ],
+)
+def test_environments_that_cannot_be(monkeypatch, environment, device, message):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=message), joined_processes(device, None, 60.0):
+        pass
+
+
+def test_a_device_that_only_another_process_lacks_is_told_by_it(monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "99"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError) as refused, joined_processes("cuda", None, 60.0):
+        pass
+    assert refused.value.process == 1
