@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_update(tmp_path, monk
         ({"train_list": "x.txt"}, "--data digits reads no --train_list"),
         ({"ema_decay": 1.5}, "ema_decay must lie between"),
         ({"config_path": "/nowhere.json"}, "cannot be read"),
-        ({"inherit": "/nowhere"}, "holds no readable checkpoint"),
+        ({"inherit": "/nowhere"}, "is no run directory of a search"),
     ],
 )
 def test_wrong_input(tmp_path, changes, message):
