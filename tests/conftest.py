@@ -23,6 +23,17 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_search(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a small search that has ended, with its inputs beside it; to be read only."""
+    from rich.console import Console
+    from small_search import small_config
+
+    from tfnas.searching import search
+
+    return search(small_config(tmp_path_factory.mktemp("searched"), "run"), Console(quiet=True)).run_dir
+
+
 @pytest.fixture
 def float64() -> Iterator[None]:
     """New tensors and modules are in double precision during the test."""

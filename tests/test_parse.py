@@ -17,8 +17,8 @@ from rich.console import Console
 import tfnas
 from tfnas.errors import InputError, RunFailed
 from tfnas.latency import LatencyTable, latency_key
-from tfnas.latency.contents import BasePart, Curve, Measurement, TableContents
-from tfnas.latency.keys import BASE_PARTS, base_keys
+from tfnas.latency.contents import BasePart, ClassifierPart, Curve, Measurement, TableContents
+from tfnas.latency.keys import classifier_key, stem_keys
 from tfnas.nn import Network
 from tfnas.parse import parse_model, print_report, print_timings, time_here, write_files
 from tfnas.searching.checkpoint import search_checkpoints
@@ -60,7 +60,8 @@ def table_for(architecture, seed=0):
         latency_key(place.block, place.input_size): Curve((place.block.mid_channels,), (numbers.uniform(1, 2),), (0.0,))
         for place in architecture.blocks
     }
-    base = {name: BasePart(key, numbers.uniform(0.1, 1), 0.0) for name, key in base_keys(architecture).items()}
+    base = {name: BasePart(key, numbers.uniform(0.1, 1), 0.0) for name, key in stem_keys(architecture).items()}
+    head = ClassifierPart(classifier_key(architecture), Curve((architecture.num_classes,), (0.25,), (0.0,)))
     measurement = Measurement(
         space="made up",
         space_fingerprint="none",
@@ -71,13 +72,13 @@ def table_for(architecture, seed=0):
         batch_size=3,
         threads=1,
         dtype="float32",
-        memory_format="channels_last",
+        num_classes=architecture.num_classes,
+        worker=False,
         versions={},
         date="2025-01-31",
         procedure="made up",
     )
-    assert set(base) == set(BASE_PARTS)
-    return LatencyTable(TableContents(base, curves, measurement))
+    return LatencyTable(TableContents(base, curves, measurement, head))
 
 
 @pytest.fixture
@@ -124,9 +125,8 @@ def checkpoint_in(folder, space, best):
 
 def test_a_finished_run(run_dir, architecture):
     table = table_for(architecture)
-    expected_ms = sum(part.ms for part in table.contents.base.values()) + sum(
-        c.ms[0] for c in table.contents.curves.values()
-    )
+    parts = [*table.contents.base.values(), *table.contents.curves.values()]
+    expected_ms = 0.25 + sum(part.ms if isinstance(part, BasePart) else part.ms[0] for part in parts)
     for path in (run_dir, run_dir / "architecture.json", run_dir / "model.config"):
         parsed = parse_model(path)
         assert parsed.architecture == architecture

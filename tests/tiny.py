@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from tfnas.latency.contents import BasePart, Curve, Measurement, TableContents
-from tfnas.latency.keys import BASE_PARTS, base_keys, latency_key, shallowest_architecture
+from tfnas.latency.contents import BasePart, ClassifierPart, Curve, Measurement, TableContents
+from tfnas.latency.keys import STEM_PARTS, classifier_key, latency_key, shallowest_architecture, stem_keys
 from tfnas.space import Operation, SearchSpace, Stage
 
 
@@ -38,7 +38,8 @@ def measurement(space, **changes):
         "batch_size": 32,
         "threads": 1,
         "dtype": "float32",
-        "memory_format": "channels_last",
+        "num_classes": 10,
+        "worker": False,
         "versions": {"torch": "2.11.0", "python": "3.10.1"},
         "date": "2025-01-31",
         "procedure": "made up [for  a test]",
@@ -46,7 +47,7 @@ def measurement(space, **changes):
     return Measurement(**{**fields, **changes})
 
 
-def tiny_contents(space, random, num_classes=10):
+def tiny_contents(space, random):
     """Random milliseconds at the ends and one width between, for every key; width and latency are not related."""
     ranges = {}
     for place in space.blocks:
@@ -59,6 +60,8 @@ def tiny_contents(space, random, num_classes=10):
     for key, (low, high) in ranges.items():
         widths = sorted({low, (low + high) // 2, high})
         curves[key] = Curve(tuple(widths), tuple(random.uniform(0.1, 2.0) for _ in widths), (0.01,) * len(widths))
-    keys = base_keys(shallowest_architecture(space, num_classes))
-    base = {name: BasePart(keys[name], random.uniform(0.1, 1.0), 0.02) for name in BASE_PARTS}
-    return TableContents(base, curves, measurement(space))
+    shallowest = shallowest_architecture(space, 10)
+    base = {name: BasePart(stem_keys(shallowest)[name], random.uniform(0.1, 1.0), 0.02) for name in STEM_PARTS}
+    classes = Curve((1, 10, 1000), tuple(random.uniform(0.1, 1.0) for _ in range(3)), (0.02,) * 3)
+    classifier = ClassifierPart(classifier_key(shallowest), classes)
+    return TableContents(base, curves, measurement(space), classifier)

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from tfnas.export.exporting import export_model
     from tfnas.export.reading import OnnxModel
     from tfnas.export.report import ExportReport
-    from tfnas.latency.choice import Choice
-    from tfnas.latency.fit import fit_widths
-    from tfnas.latency.meet import meet_target
+    from tfnas.latency.fitting.choice import Choice
+    from tfnas.latency.fitting.fit import fit_widths
+    from tfnas.latency.fitting.meet import meet_target
     from tfnas.latency.table import LatencyTable
     from tfnas.model_file import TrainedModel, load
     from tfnas.nn.counting import Counts, count
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tfnas.training.loop import TrainResult, retrain
 
 _HOMES = {
-    "Choice": "tfnas.latency.choice",
+    "Choice": "tfnas.latency.fitting.choice",
     "Counts": "tfnas.nn.counting",
     "ExportConfig": "tfnas.export.config",
     "ExportReport": "tfnas.export.report",
@@ -51,10 +51,10 @@ _HOMES = {
     "TrainResult": "tfnas.training.loop",
     "count": "tfnas.nn.counting",
     "export_model": "tfnas.export.exporting",
-    "fit_widths": "tfnas.latency.fit",
+    "fit_widths": "tfnas.latency.fitting.fit",
     "load": "tfnas.model_file",
     "load_weights": "tfnas.nn.weights",
-    "meet_target": "tfnas.latency.meet",
+    "meet_target": "tfnas.latency.fitting.meet",
     "retrain": "tfnas.training.loop",
     "search": "tfnas.searching.loop",
 }

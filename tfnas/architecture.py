@@ -4,7 +4,8 @@ The text form of a small network, one part per colon (image, stem, second stem, 
 
     i3x16_n10:conv_k3_s1_c16_relu:mb_k3_s1_m16_se4_c16_relu:mb_k5_s2_m60_w32-64_c24_relu,mb_...:conv_k1_s1_c96_swish
 
-`m` is the width inside the block, `w` the range it may be fitted in, `c` the output channels; an empty stage is `-`.
+`m` is the width inside the block, `w` the range it may be fitted in (`w64-128x8`: in steps of 8 only), `c` the output
+channels; an empty stage is `-`.
 The authors' JSON form (`model.config`) is described in the paper's released program; `from_model_config` reads it.
 """
 
@@ -49,7 +50,8 @@ class Conv:
 class Block:
     """An MBConv block: expansion to `mid_channels` (when above `in_channels`), depthwise convolution, SE, projection.
 
-    `mid_range` holds the smallest and largest width that fitting may give it; equal bounds mean a fixed width.
+    `mid_range` holds the smallest and largest width that fitting may give it, in steps of `mid_step`; equal bounds mean
+    a fixed width, and a step of 1.
     """
 
     in_channels: int
@@ -60,15 +62,32 @@ class Block:
     stride: int
     activation: str
     mid_range: tuple[int, int]
+    mid_step: int = 1
 
     def __post_init__(self) -> None:
-        _check_common(self, ("in_channels", "mid_channels", "out_channels", "kernel_size", "stride"))
+        _check_common(self, ("in_channels", "mid_channels", "out_channels", "kernel_size", "stride", "mid_step"))
         if self.se_channels < 0:
             raise InputError(f"se_channels must be 0 (none) or more, got {self.se_channels}")
         if self.mid_channels < self.in_channels:
             raise InputError(f"mid_channels must be at least in_channels ({self.in_channels}), got {self.mid_channels}")
         if not self.mid_range[0] <= self.mid_channels <= self.mid_range[1]:
             raise InputError(f"mid_channels must lie in its range {self.mid_range}, got {self.mid_channels}")
+        if self.mid_step > 1:
+            self._check_step()
+
+    def _check_step(self) -> None:
+        low, high = self.mid_range
+        if low == high or (high - low) % self.mid_step:
+            raise InputError(f"mid_range must hold whole steps of {self.mid_step}, got {self.mid_range}")
+        if (self.mid_channels - low) % self.mid_step:
+            raise InputError(
+                f"mid_channels must be {low} to {high} in steps of {self.mid_step}, got {self.mid_channels}"
+            )
+
+    @property
+    def widths(self) -> range:
+        """The widths that fitting may give it."""
+        return range(self.mid_range[0], self.mid_range[1] + 1, self.mid_step)
 
     @property
     def expands(self) -> bool:
@@ -84,10 +103,15 @@ class Block:
         """The same block at another width."""
         return dataclasses.replace(self, mid_channels=mid_channels)
 
+    def at_fixed_width(self, mid_channels: int) -> Block:
+        """The same block at a width that fitting may not change, in its range or not."""
+        return dataclasses.replace(self, mid_channels=mid_channels, mid_range=(mid_channels,) * 2, mid_step=1)
+
     def to_text(self) -> str:
         """Its part of the text form; the input channels follow from what stands before it."""
         low, high = self.mid_range
-        bounds = "" if low == high else f"_w{low}-{high}"
+        step = "" if self.mid_step == 1 else f"x{self.mid_step}"
+        bounds = "" if low == high else f"_w{low}-{high}{step}"
         se = f"_se{self.se_channels}" if self.se_channels else ""
         width = f"m{self.mid_channels}{bounds}{se}"
         return f"mb_k{self.kernel_size}_s{self.stride}_{width}_c{self.out_channels}_{self.activation}"
@@ -198,8 +222,12 @@ class Architecture:
     # ---- our JSON ---------------------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
-        """Our JSON form: every field under its own name, with format and version."""
-        return {"format": JSON_FORMAT, "version": JSON_VERSION, **dataclasses.asdict(self)}
+        """Our JSON form: every field under its own name, with format and version; `mid_step` only where it is not 1."""
+        document = dataclasses.asdict(self)
+        for block in (document["second_stem"], *(block for stage in document["stages"] for block in stage)):
+            if block["mid_step"] == 1:
+                del block["mid_step"]
+        return {"format": JSON_FORMAT, "version": JSON_VERSION, **document}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Architecture:
@@ -290,13 +318,14 @@ def _parse_conv(text: str, in_channels: int) -> Conv:
 
 
 def _parse_block(text: str, in_channels: int) -> Block:
-    found = re.fullmatch(r"mb_k(\d+)_s(\d+)_m(\d+)(?:_w(\d+)-(\d+))?(?:_se(\d+))?_c(\d+)_([a-z]+)", text)
+    found = re.fullmatch(r"mb_k(\d+)_s(\d+)_m(\d+)(?:_w(\d+)-(\d+)(?:x(\d+))?)?(?:_se(\d+))?_c(\d+)_([a-z]+)", text)
     if found is None:
         raise InputError(f"expected mb_k5_s2_m90_w64-128_se32_c24_relu, got {text!r}")
-    kernel_size, stride, mid, low, high, se, channels = (None if n is None else int(n) for n in found.groups()[:7])
+    numbers = (None if number is None else int(number) for number in found.groups()[:8])
+    kernel_size, stride, mid, low, high, step, se, channels = numbers
     assert kernel_size is not None and stride is not None and mid is not None and channels is not None
     mid_range = (mid, mid) if low is None or high is None else (low, high)
-    return Block(in_channels, mid, se or 0, channels, kernel_size, stride, found[8], mid_range)
+    return Block(in_channels, mid, se or 0, channels, kernel_size, stride, found[9], mid_range, step or 1)
 
 
 def _whole(value: object, field: str) -> int:
@@ -316,4 +345,5 @@ def _block_from_json(fields: Mapping[str, Any]) -> Block:
     bounds = [_whole(bound, "mid_range") for bound in fields["mid_range"]]
     if len(bounds) != 2:
         raise InputError(f"mid_range must be two whole numbers, got {bounds}")
-    return Block(**numbers, activation=fields["activation"], mid_range=(bounds[0], bounds[1]))
+    step = _whole(fields.get("mid_step", 1), "mid_step")
+    return Block(**numbers, activation=fields["activation"], mid_range=(bounds[0], bounds[1]), mid_step=step)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tfnas.errors import RunFailed
@@ -24,26 +26,49 @@ def write_whole(path: Path, data: bytes | str) -> None:
 
     Raises RunFailed saying what could not be written and why; what stood at `path` before is then untouched.
     """
+    with staged(path, data.encode() if isinstance(data, str) else data):
+        pass
+
+
+@contextmanager
+def staged(path: Path, data: bytes) -> Iterator[Path]:
+    """The data in a hidden file beside `path`, for the body to look at; it becomes `path` when the body ends well.
+
+    Missing folders above it are made. When the body raises, the hidden file is removed and what stood at `path` stays.
+
+    Raises RunFailed saying what could not be written and why.
+    """
     check_replaceable(path)
-    raw = data.encode() if isinstance(data, str) else data
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)  # mkstemp makes files private
-        Path(temporary).replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name too must outlive a power cut
-        finally:
-            os.close(folder)
-    except OSError as error:
+        with _failures_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            temporary = Path(name)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # mkstemp makes files private
+        yield temporary
+        with _failures_named(path):
+            temporary.replace(path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # the new name too must outlive a power cut
+            finally:
+                os.close(folder)
+    finally:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _failures_named(path: Path) -> Iterator[None]:
+    """Raise the body's OSError as RunFailed that names the path."""
+    try:
+        yield
+    except OSError as error:
         raise RunFailed(f"cannot write {path}: {error.strerror or error}") from error

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from tfnas.errors import InputError
-from tfnas.latency.choice import Choice
+from tfnas.latency.fitting.choice import Choice
 from tfnas.space import SearchSpace
 from tfnas.supernet import Supernet
 from tfnas.tensor_file import load_plain

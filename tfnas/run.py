@@ -120,12 +120,21 @@ class RunDirectory:
 
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
         """Write a JSON file of the directory, whole."""
-        write_whole(self.path / name, json.dumps(document, indent=2) + "\n")
+        _write_json(self.path / name, document)
 
     def write_architecture(self, architecture: Architecture) -> None:
         """Write both JSON forms of the result."""
-        self.write_json(RUN_FILE, architecture.to_json())
-        self.write_json(MODEL_CONFIG_FILE, architecture.to_model_config())
+        write_forms(architecture, self.path / RUN_FILE, self.path / MODEL_CONFIG_FILE)
+
+
+def write_forms(architecture: Architecture, ours: Path, authors: Path) -> None:
+    """Write both JSON forms of an architecture, ours and the authors'. Raises RunFailed when one cannot be written."""
+    _write_json(ours, architecture.to_json())
+    _write_json(authors, architecture.to_model_config())
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    write_whole(path, json.dumps(document, indent=2) + "\n")
 
 
 class Placed(Protocol):

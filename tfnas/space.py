@@ -131,7 +131,10 @@ class BlockPlace(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """Everything that may be chosen. An operation's width lies within `width_bounds` * expansion * input channels."""
+    """Everything that may be chosen. An operation's width lies within `width_bounds` * expansion * input channels.
+
+    Widths are multiples of `width_multiple` only.
+    """
 
     name: str
     image_size: int
@@ -145,10 +148,12 @@ class SearchSpace:
     feature_mix_activation: str
     operations: tuple[Operation, ...]
     width_bounds: tuple[Fraction, Fraction] = (Fraction(2, 3), Fraction(4, 3))
+    width_multiple: int = 1
     schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "stem_channels", "stem_stride", "second_stem_channels", "feature_mix_channels"):
+        positive = ("image_size", "stem_channels", "stem_stride", "second_stem_channels", "feature_mix_channels")
+        for name in (*positive, "width_multiple"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if self.second_stem_se_channels < 0:
@@ -185,11 +190,21 @@ class SearchSpace:
             channels = stage.channels
         for place in self.blocks:
             for operation in self.operations:
+                self._check_multiple(place, operation)
                 if self.width_range(place, operation)[0] <= place.in_channels:
                     raise InputError(
                         f"width_bounds[0] is too small: {operation.name} in {place.name} would be no wider than its "
                         f"{place.in_channels} input channels"
                     )
+
+    def _check_multiple(self, place: BlockPlace, operation: Operation) -> None:
+        low, high = self.width_range(place, operation)
+        if low > high:
+            low, high = (dataclasses.replace(self, width_multiple=1)).width_range(place, operation)
+            raise InputError(
+                f"width_multiple {self.width_multiple}: {operation.name} in {place.name} may be {low} to {high} wide, "
+                "and no multiple lies there; take a smaller one, or wider width_bounds"
+            )
 
     # ---- structure --------------------------------------------------------------------------------------------
 
@@ -217,15 +232,24 @@ class SearchSpace:
 
     def width_range(self, place: BlockPlace, operation: Operation) -> tuple[int, int]:
         """Smallest and largest width of an operation in a block (2*in..4*in for e3 by default)."""
-        initial = operation.expansion * place.in_channels
-        return math.ceil(self.width_bounds[0] * initial), math.floor(self.width_bounds[1] * initial)
+        initial, multiple = operation.expansion * place.in_channels, self.width_multiple
+        low, high = (bound * initial / multiple for bound in self.width_bounds)
+        return math.ceil(low) * multiple, math.floor(high) * multiple
+
+    def widths(self, place: BlockPlace, operation: Operation) -> range:
+        """All widths of an operation in a block, ascending."""
+        low, high = self.width_range(place, operation)
+        return range(low, high + 1, self.width_multiple)
 
     def initial_width(self, place: BlockPlace, operation: Operation) -> int:
-        """The width a search starts from: expansion times the input channels."""
-        return operation.expansion * place.in_channels
+        """The width a search starts from: expansion times the input channels, or the nearest allowed one."""
+        initial, multiple = operation.expansion * place.in_channels, self.width_multiple
+        low, high = self.width_range(place, operation)
+        return min(max((initial + multiple // 2) // multiple * multiple, low), high)
 
     def block(self, place: BlockPlace, operation: Operation, width: int) -> Block:
         """The block that an operation becomes at a width."""
+        widths = self.widths(place, operation)
         return Block(
             in_channels=place.in_channels,
             mid_channels=width,
@@ -234,7 +258,8 @@ class SearchSpace:
             kernel_size=operation.kernel_size,
             stride=place.stride,
             activation=place.activation,
-            mid_range=self.width_range(place, operation),
+            mid_range=(widths[0], widths[-1]),
+            mid_step=1 if len(widths) == 1 else self.width_multiple,
         )
 
     def operation_index(self, place: BlockPlace, block: Block) -> int:
@@ -244,14 +269,15 @@ class SearchSpace:
         """
         found = []
         for index, operation in enumerate(self.operations):
-            low, high = bounds = self.width_range(place, operation)
-            if low <= block.mid_channels <= high:
+            if block.mid_channels in self.widths(place, operation):
                 same_width = self.block(place, operation, block.mid_channels)
-                if dataclasses.replace(block, mid_range=bounds) == same_width:
-                    found.append((block.mid_range != bounds, index))
+                bounds, step = same_width.mid_range, same_width.mid_step
+                if dataclasses.replace(block, mid_range=bounds, mid_step=step) == same_width:
+                    within = bounds[0] <= block.mid_range[0] and block.mid_range[1] <= bounds[1]
+                    found.append((block.mid_range != bounds, not within, index))
         if not found:
             raise InputError(f"{place.name} of space {self.name} offers no operation like {block.to_text()}")
-        return min(found)[1]
+        return min(found)[-1]
 
     @property
     def first_stem(self) -> Conv:
@@ -304,6 +330,10 @@ class SearchSpace:
         """The same space for another image size."""
         return dataclasses.replace(self, image_size=image_size)
 
+    def in_multiples_of(self, width_multiple: int) -> SearchSpace:
+        """The same space with such widths only."""
+        return dataclasses.replace(self, width_multiple=width_multiple)
+
     def to_json(self) -> dict[str, Any]:
         """All fields as plain data (fractions and operations as text)."""
         document = dataclasses.asdict(self)
@@ -317,6 +347,8 @@ class SearchSpace:
         """Short digest of what may be chosen (name and schedule left out): tells checkpoints of other spaces apart."""
         document = self.to_json()
         del document["name"], document["schedule"]
+        if self.width_multiple == 1:  # as before there were multiples
+            del document["width_multiple"]
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -91,6 +91,7 @@ def _read_space(document: Mapping[str, Any]) -> SearchSpace:
     fields["operations"] = tuple(_located("operations", Operation.parse, name) for name in names)
     if "width_bounds" in fields:
         fields["width_bounds"] = _read_bounds(fields["width_bounds"])
+    _expect(fields.get("width_multiple", 1), int, "width_multiple")
     fields["schedule"] = _read_schedule(fields.get("schedule", {}))
     return SearchSpace(**fields)
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import pickle
 import struct
 import warnings
+import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
 from tfnas.errors import InputError
+
+_ZIP_START = b"PK\x03\x04"
+_PICKLE_START = b"\x80"  # as torch wrote them before version 1.6
 
 
 def load_plain(path: Path) -> Any:
@@ -36,7 +41,30 @@ def load_plain_bytes(file: IO[bytes], source: str) -> Any:
         *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError),
         *(LookupError, AttributeError, AssertionError, OverflowError, MemoryError, struct.error),
     ) as error:
-        raise InputError(
-            f"{source} is no readable checkpoint: it is damaged, or it holds other things than tensors, numbers, text "
-            "and containers, which are refused because loading them could run code"
-        ) from error
+        raise InputError(f"{source} {_what_is_wrong(file)}") from error
+
+
+def _what_is_wrong(file: IO[bytes]) -> str:
+    """Why the open file cannot be read, as far as its content tells."""
+    file.seek(0)
+    start = file.read(len(_ZIP_START))
+    if not start:
+        return "is empty: it was not written to its end; write or copy it again"
+    if start != _ZIP_START and start[:1] != _PICKLE_START:
+        return "is no readable checkpoint: it does not begin as files of tensors (.pt, .pth.tar) do"
+    if start == _ZIP_START and _is_damaged(file):
+        return "is no readable checkpoint: it is damaged, or was cut short; copy it again"
+    damaged = "" if start == _ZIP_START else "it is damaged, or "
+    return (
+        f"is no readable checkpoint: {damaged}it holds other things than tensors, numbers, text and containers, which "
+        "are refused because loading them could run code"
+    )
+
+
+def _is_damaged(file: IO[bytes]) -> bool:
+    """Whether the archive lacks its end, or a member differs from its checksum."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip() is not None
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error):
+        return True

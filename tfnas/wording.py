@@ -7,8 +7,12 @@ import textwrap
 from pathlib import Path
 
 from rich.console import Console
+from rich.measure import Measurement
+from rich.segment import Segments
+from rich.table import Table
 
 HANGING = 10
+_ANY_WIDTH = 10_000
 
 
 def say(console: Console, line: str) -> None:
@@ -22,6 +26,13 @@ def say(console: Console, line: str) -> None:
             break_on_hyphens=False,
         )
     console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """Print a table at its own width: a narrower terminal wraps its lines, and nothing is cut."""
+    unbounded = console.options.update(max_width=_ANY_WIDTH)
+    width = Measurement.get(console, unbounded, table).maximum
+    console.print(Segments(console.render(table, unbounded.update_width(width))), soft_wrap=True)
 
 
 def clock(seconds: float) -> str:

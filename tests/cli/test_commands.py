@@ -15,6 +15,7 @@ import tfnas
 from tfnas.cli import edge, export, latency, main, parsing_model, predict, testing, train_eval, train_search
 from tfnas.errors import Infeasible, InputError, Interrupted, RunFailed
 from tfnas.latency import default_table_path
+from tfnas.latency.building.build import Step
 from tfnas.searching.config import SearchConfig
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -202,8 +203,8 @@ def test_parse_refuses_bad_input(capsys, tmp_path, architecture_file, arguments,
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
-        ([], ["write tfnas latency build"]),
-        (["bild"], ["write tfnas latency build, not 'bild'"]),
+        ([], ["give a command: build, check, range, close, certify"]),
+        (["bild"], ["unknown command 'bild' (did you mean build?)"]),
         (["build"], ["--out must be given"]),
         (["build", "--out", "t.json", "--batch", "0"], ["batch must be 1 or more, got 0"]),
         (["build", "--out", "t.json", "--space", "digit"], ["no space 'digit'"]),
@@ -220,14 +221,27 @@ def test_latency_refuses_bad_input(capsys, arguments, fragments):
 def test_latency_build_hands_its_flags_over(capsys, monkeypatch):
     configs = []
 
-    def build_table(config):
+    def build_table(config, on_step, on_visit):
+        on_step(Step("measuring", points=1, visits=1))
+        on_visit()
         configs.append(config)
         return tfnas.latency.LatencyTable.load(default_table_path("digits"))
 
-    monkeypatch.setattr("tfnas.latency.build.build_table", build_table)
-    assert latency.main(["build", "--out", "t.json", "--batch", "8", "--widths-per-block", "3"]) == 0
-    assert [(config.out, config.batch, config.widths_per_block) for config in configs] == [("t.json", 8, 3)]
-    assert "t.json: " in capsys.readouterr().out
+    monkeypatch.setattr("tfnas.latency.building.build.build_table", build_table)
+    assert latency.main(["build", "--out", "t.json", "--batch", "8", "--held-out", "3"]) == 0
+    assert [(config.out, config.batch, config.held_out) for config in configs] == [("t.json", 8, 3)]
+    out = capsys.readouterr().out
+    assert out.startswith("table     ") and "\nreachable " in out
+    assert "latency check --lookup_path t.json" in out and "--space digits --lookup_path t.json --target_lat " in out
+
+
+def test_latency_build_counts_what_is_not_measured(capsys, tmp_path):
+    path = tmp_path / "macs.json"
+    assert latency.main(["build", "--out", str(path), "--cost", "macs", "--num_classes", "10"]) == 0
+    table = tfnas.latency.LatencyTable.load(path)
+    assert table.cost.name == "macs"
+    assert " MACs" in capsys.readouterr().out
+    assert outcome(capsys, latency.main, "build", "--out", str(path), "--cost", "flops")[0] == 2
 
 
 # ---- all of them ----------------------------------------------------------------------------------------------------

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tfnas.latency.contents import BasePart, Curve, TableContents
+import dataclasses
+import itertools
+
+from tiny import tiny_contents
+
+from tfnas.latency.contents import BasePart, BuildReport, Correction, Curve, SumErrors, TableContents, WidthClasses
 from tfnas.latency.keys import latency_key
 from tfnas.latency.table import LatencyTable
 
@@ -24,3 +29,37 @@ def random_table(space, random, curve):
             if key not in curves:
                 curves[key] = (range(1, top + 1), [float(ms) for ms in curve(random, top)])
     return table_of(float(random.uniform(0.5, 2)), curves)
+
+
+def full_contents(space, random):
+    """A table with everything that our form can hold."""
+    contents = tiny_contents(space, random)
+    errors = SumErrors(networks=6, bias_percent=-2.5, median_percent=2.5, worst_percent=4.0, kendall_tau=0.8)
+    held_out = {
+        key: Curve((curve.widths[0] + 1,), (random.uniform(0.1, 2.0),), (0.01,))
+        for key, curve in itertools.islice(contents.curves.items(), 2)
+    }
+    build = BuildReport(
+        points=12,
+        enumerated_points=100,
+        seconds=3.5,
+        visits=240,
+        repeated_visits=0,
+        reference="MBInvertedResBlock_4_4_0_4_k3_s1_relu_m8",
+        reference_ms=0.5,
+        reference_spread_ms=0.01,
+        slowest_drift=1.1,
+        fastest_drift=0.95,
+    )
+    correction = Correction(
+        scale=0.9,
+        offset_ms=-0.05,
+        block_ms=-0.01,
+        fitted_networks=12,
+        before=errors,
+        after=dataclasses.replace(errors, bias_percent=0.1),
+        date="2025-02-01",
+    )
+    return dataclasses.replace(
+        contents, held_out=held_out, build=build, correction=correction, classes=WidthClasses(4, steps=True)
+    )

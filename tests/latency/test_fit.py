@@ -15,7 +15,7 @@ from made_tables import random_table, table_of
 import tfnas
 from tfnas.errors import InputError
 from tfnas.latency import LatencyTable, LatencyTableWarning
-from tfnas.latency.fit import fit_widths
+from tfnas.latency.fitting.fit import fit_widths
 from tfnas.latency.keys import latency_key
 from tfnas.space import Stage
 
@@ -173,7 +173,7 @@ def test_equals_the_procedure_word_by_word(seed):
     widths = [int(random.integers(low, high + 1)) for low, high in ranges]
     architecture = SMALL.architecture(operations, depths, widths, 10)
     target_ms = table.architecture_ms(architecture) * random.uniform(0.5, 1.6)
-    target_ms = float(np.rint(target_ms - table.base_ms) + table.base_ms) if rounded else target_ms
+    target_ms = float(np.rint(target_ms - table.base_ms()) + table.base_ms()) if rounded else target_ms
     assert fit_widths(architecture, table, target_ms) == fit_by_the_book(architecture, table, target_ms)
 
 

@@ -55,7 +55,7 @@ def test_a_table_of_the_authors_form_loads(tmp_path, protocol):
         LatencyTableWarning, match=r"1 entries that are not above 0 ms, for instance -0\.2331 ms for .*112"
     ):
         table = LatencyTable.load(path)
-    assert table.base_ms == 1.985807514190674
+    assert table.base_ms() == 1.985807514190674
     assert table.block_ms(block(48), 112) == 0.5 + 0.048
     assert table.batch_size is None
     assert table.description == "the authors' table (no device recorded)"

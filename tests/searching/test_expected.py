@@ -35,7 +35,7 @@ def test_expected_latency_matches_the_authors_program(shared_data, float64):
         log_alphas, betas = oracle.search_parameters(values["alpha_scale"])
         weights = (log_alphas / values["T"]).softmax(1)
         depth_weights = [stage.softmax(0) for stage in betas]
-        expected = expected_ms(space, operations_ms(space, table, widths), table.base_ms, weights, depth_weights)
+        expected = expected_ms(space, operations_ms(space, table, widths), table.base_ms(), weights, depth_weights)
         assert expected.item() == pytest.approx(values["expected_ms_noise_free"], rel=1e-9)
 
 
@@ -49,7 +49,7 @@ def test_one_choice_expects_the_latency_of_its_architecture(float64):
             architecture = space.architecture(operations, depths, chosen, 10)
             one_hot = functional.one_hot(torch.tensor(operations), 2).to(torch.float64)
             depth_weights = one_hot_depths(space.depth_choices, depths)
-            expected = expected_ms(space, table_ms, table.base_ms, one_hot, depth_weights)
+            expected = expected_ms(space, table_ms, table.base_ms(), one_hot, depth_weights)
             assert expected.item() == pytest.approx(table.architecture_ms(architecture), rel=1e-12)
 
 
@@ -69,7 +69,7 @@ def test_the_expectation_is_over_all_architectures(float64):
                 + [stage[pick].item() for stage, pick in zip(depth_weights, picks, strict=True)]
             )
             total += probability * table.architecture_ms(space.architecture(operations, depths, chosen, 10))
-    expected = expected_ms(space, operations_ms(space, table, widths), table.base_ms, weights, depth_weights)
+    expected = expected_ms(space, operations_ms(space, table, widths), table.base_ms(), weights, depth_weights)
     assert expected.item() == pytest.approx(total, rel=1e-12)
 
 
@@ -81,7 +81,7 @@ def test_its_gradient_is_that_of_finite_differences(float64):
     depth_weights = [torch.rand(len(c), generator=generator).requires_grad_() for c in space.depth_choices]
 
     def function(*values):
-        return expected_ms(space, table_ms, table.base_ms, values[0], values[1:])
+        return expected_ms(space, table_ms, table.base_ms(), values[0], values[1:])
 
     assert torch.autograd.gradcheck(function, (weights, *depth_weights))
 

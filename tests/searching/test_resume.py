@@ -9,17 +9,19 @@ import subprocess
 import sys
 import time
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from real_process import RealProcess
 from rich.console import Console
 from small_search import small_config
 
 from tfnas.checkpoint import Checkpoints, load_checkpoint
 from tfnas.errors import InputError, Interrupted, RunFailed
-from tfnas.run import RunDirectory
+from tfnas.run import RunDirectory, run_path
 from tfnas.searching import SearchConfig, search
 from tfnas.searching import loop as search_loop
 from tfnas.searching.checkpoint import KIND, search_checkpoints
@@ -27,12 +29,6 @@ from tfnas.searching.optim import ElasticSGD
 from tfnas.searching.setup import prepare
 
 QUIET = Console(quiet=True)
-DRIVER = """
-import sys
-from tfnas.run import RunDirectory
-from tfnas.searching import SearchConfig, search
-search(SearchConfig(**eval(sys.argv[1])))
-"""
 
 
 def final_state(run_dir):
@@ -61,10 +57,18 @@ def assert_same(a, b):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    search(small_config(folder, "run"), QUIET)
-    return final_state(folder / "run")
+def uninterrupted(small_search):
+    return final_state(small_search)
+
+
+@pytest.fixture
+def run(small_search, tmp_path):
+    """A finished run in `run`, with its inputs, to be tampered with."""
+    folder = tmp_path / "copy"
+    shutil.copytree(small_search.parent, folder)
+    config = folder / "run" / "config.yaml"
+    config.write_text(config.read_text().replace(str(small_search.parent), str(folder)))
+    return folder / "run"
 
 
 class _InterruptAt:
@@ -83,14 +87,16 @@ class _InterruptAt:
             raise Interrupted(f"interrupted; {how}", 130)
 
 
-@pytest.mark.parametrize("steps", random.Random(0).sample(range(35), 4))
-def test_interrupted_at_a_random_step_and_resumed(tmp_path, uninterrupted, monkeypatch, steps):
-    setup_config = small_config(tmp_path, "run")
-    with monkeypatch.context() as patched:
-        patched.setattr(search_loop, "watch_interruption", lambda _: _Context(_InterruptAt(steps)))
-        with pytest.raises(Interrupted, match="--resume"):
-            search(setup_config, QUIET)
-    search(SearchConfig(resume=str(tmp_path / "run"), workers=0), QUIET)
+@pytest.mark.parametrize("points", [sorted(random.Random(0).sample(range(35), 4))])
+def test_interrupted_at_random_steps_and_resumed(tmp_path, uninterrupted, monkeypatch, points):
+    config = small_config(tmp_path, "run")
+    for steps in (later - before for before, later in pairwise([0, *points])):
+        with monkeypatch.context() as patched:
+            patched.setattr(search_loop, "watch_interruption", lambda _, at=steps: _Context(_InterruptAt(at)))
+            with pytest.raises(Interrupted, match="--resume"):
+                search(config, QUIET)
+        config = SearchConfig(resume=str(tmp_path / "run"), workers=0)
+    search(config, QUIET)
     assert_same(final_state(tmp_path / "run"), uninterrupted)
 
 
@@ -105,49 +111,50 @@ class _Context:
         return None
 
 
-def _kill_at_random_points(folder, config, kills, randomizer):
-    """Start, kill -9 after a random number of further checkpoints, resume, and so on; the last one runs to its end."""
-    settings = {k: v for k, v in vars(config).items() if v is not None}
-    run_dir = Path(config.run_dir)
-    for kill in range(kills + 1):
-        if kill:
-            settings = {"resume": str(run_dir), "workers": kill % 2}
-        process = subprocess.Popen([sys.executable, "-c", DRIVER, repr(settings)], stdout=subprocess.DEVNULL)
-        if kill == kills:
-            assert process.wait(240) == 0
-            return
-        seen = _newest(run_dir)
-        changes = randomizer.randint(1, 30 // (kills + 1))
-        deadline = time.monotonic() + 120
-        while changes and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.002)
-            if _newest(run_dir) != seen:
-                seen, changes = _newest(run_dir), changes - 1
-        process.kill()
-        process.wait()
+def _search(settings):
+    search(SearchConfig(**settings), QUIET)
+
+
+def _kill_after_checkpoints(folder, settings, changes):
+    """Start a process that searches, and kill -9 it after so many further checkpoints."""
+    run_dir = folder / "run"
+    seen = _newest(run_dir)
+    process = RealProcess(_search, settings, said=folder / "said.txt")
+    deadline = time.monotonic() + 120
+    while changes and process.is_running() and time.monotonic() < deadline:
+        time.sleep(0.005)
+        if _newest(run_dir) != seen:
+            seen, changes = _newest(run_dir), changes - 1
+    process.kill()
 
 
 def _newest(run_dir):
     return next(iter(search_checkpoints(run_dir).saved()), None)
 
 
+@pytest.mark.filterwarnings("ignore:.*(worker processes|multi-threaded)")
 @pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_killed_process(tmp_path, uninterrupted, kills):
-    _kill_at_random_points(tmp_path, small_config(tmp_path, "run"), kills, random.Random(kills))
+    """Killed again and again, at random points; the last life, with a loader process, is here and runs to the end."""
+    randomizer = random.Random(kills)
+    settings = vars(small_config(tmp_path, "run"))
+    for kill in range(kills):
+        _kill_after_checkpoints(tmp_path, settings, randomizer.randint(1, 30 // (kills + 1)))
+        settings = {"resume": str(tmp_path / "run"), "workers": (kill + 1) % 2}
+    _search(settings)
     assert_same(final_state(tmp_path / "run"), uninterrupted)
 
 
-def test_truncated_checkpoint_is_passed_over(tmp_path, uninterrupted):
-    search(small_config(tmp_path, "run"), QUIET)
-    newest = search_checkpoints(tmp_path / "run").saved()[0]
+def test_truncated_checkpoint_is_passed_over(run, uninterrupted):
+    newest = search_checkpoints(run).saved()[0]
     newest.write_bytes(newest.read_bytes()[:-1000])
-    _, path, problems = search_checkpoints(tmp_path / "run").load_latest()
-    assert path == search_checkpoints(tmp_path / "run").saved()[1]
+    _, path, problems = search_checkpoints(run).load_latest()
+    assert path == search_checkpoints(run).saved()[1]
     assert "damaged" in problems[0] and newest.name in problems[0]
     console = Console(record=True, width=200, file=io.StringIO())
-    search(SearchConfig(resume=str(tmp_path / "run")), console)
+    search(SearchConfig(resume=str(run)), console)
     assert "damaged" in console.export_text()
-    assert_same(final_state(tmp_path / "run"), uninterrupted)
+    assert_same(final_state(run), uninterrupted)
 
 
 def archive_content(path, name):
@@ -155,9 +162,8 @@ def archive_content(path, name):
         return archive.read(name)
 
 
-def test_flipped_bit_is_detected(tmp_path):
-    search(small_config(tmp_path, "run", epochs=2), QUIET)
-    newest = search_checkpoints(tmp_path / "run").saved()[0]
+def test_flipped_bit_is_detected(run):
+    newest = search_checkpoints(run).saved()[0]
     with zipfile.ZipFile(newest) as archive:  # in the middle of the largest tensor
         largest = max(archive.infolist(), key=lambda member: member.file_size)
     data = bytearray(newest.read_bytes())
@@ -168,12 +174,11 @@ def test_flipped_bit_is_detected(tmp_path):
         load_checkpoint(newest, KIND)
 
 
-def test_killed_before_the_first_checkpoint(tmp_path, uninterrupted):
-    search(small_config(tmp_path, "run"), QUIET)
-    for path in search_checkpoints(tmp_path / "run").saved():
+def test_killed_before_the_first_checkpoint(run, uninterrupted):
+    for path in search_checkpoints(run).saved():
         path.unlink()
-    search(SearchConfig(resume=str(tmp_path / "run")), QUIET)
-    assert_same(final_state(tmp_path / "run"), uninterrupted)
+    search(SearchConfig(resume=str(run)), QUIET)
+    assert_same(final_state(run), uninterrupted)
 
 
 def test_full_disk_keeps_what_was_saved(tmp_path, monkeypatch):
@@ -197,23 +202,6 @@ def test_full_disk_keeps_what_was_saved(tmp_path, monkeypatch):
 
 def _no_space(_handle):
     raise OSError(28, "No space left on device")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished")
-    search(small_config(folder, "run", epochs=2), QUIET)
-    return folder
-
-
-@pytest.fixture
-def run(finished, tmp_path):
-    """A finished run of two epochs in `run`, with its inputs, to be tampered with."""
-    folder = tmp_path / "copy"
-    shutil.copytree(finished, folder)
-    config = folder / "run" / "config.yaml"
-    config.write_text(config.read_text().replace(str(finished), str(folder)))
-    return folder / "run"
 
 
 def test_a_way_out_of_a_failure_is_kept_for_the_next_resumption(run):
@@ -255,9 +243,9 @@ def test_resuming_from_another_folder(run, tmp_path, monkeypatch):
 
 def test_two_runs_within_a_second_get_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr("tfnas.run.time.strftime", lambda _: "20260131-120000")
-    configs = small_config(tmp_path, "unused", epochs=2, save=str(tmp_path / "runs"), note="two")
-    settings = {**vars(configs), "run_dir": None}
-    names = [search(SearchConfig(**settings), QUIET).run_dir.name for _ in range(2)]
+    configs = small_config(tmp_path, "unused", save=str(tmp_path / "runs"), note="two")
+    config = SearchConfig(**{**vars(configs), "run_dir": None})
+    names = [RunDirectory.create(*run_path("search", config), config, QUIET).path.name for _ in range(2)]
     assert names == ["search-two-20260131-120000", "search-two-20260131-120000-2"]
 
 
@@ -266,7 +254,14 @@ def test_epoch_scalars_survive_a_resumption_at_an_epochs_end(run):
     search(SearchConfig(resume=str(run)), QUIET)
     events = accumulators.EventAccumulator(str(run / "tensorboard"))
     events.Reload()
-    assert len(events.Scalars("epoch/weight_loss")) == 2
+    assert len(events.Scalars("epoch/weight_loss")) == 3
+
+
+def test_a_finished_search_rehearses_no_step(run, uninterrupted, monkeypatch):
+    monkeypatch.setattr("tfnas.searching.report.forecast", None)  # calling it would fail
+    search(SearchConfig(resume=str(run)), QUIET)
+    assert_same(final_state(run), uninterrupted)
+    assert "time      about" not in (run / "log.txt").read_text().partition("epochs of this run are done")[2]
 
 
 def test_two_processes_cannot_work_in_one_directory(run):

@@ -12,7 +12,7 @@ from small_search import middle_ms, small_config, write_inputs
 import tfnas
 from tfnas.errors import Infeasible, InputError, RunFailed
 from tfnas.latency import LatencyTable
-from tfnas.latency.choice import Choice
+from tfnas.latency.fitting.choice import Choice
 from tfnas.nn import Network
 from tfnas.searching import SearchConfig, search
 from tfnas.searching import steps as search_steps
@@ -85,7 +85,7 @@ def test_infeasible_target_leaves_nothing_behind(tmp_path, factor):
 
 
 def test_non_finite_loss_stops_before_the_update(tmp_path, monkeypatch):
-    config = small_config(tmp_path, "run")
+    config = small_config(tmp_path, "run", epochs=1, warmup_epochs=0)
     real, calls = search_steps.weight_loss, []
 
     def broken(*arguments):

@@ -11,8 +11,9 @@ import argparse
 import difflib
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, NoReturn, TypeVar
 
 import jsonargparse
@@ -36,6 +37,7 @@ class FlagParser(Generic[C]):
     `given` holds, after reading, the names of what was said, by flag or in a file.
     `groups` must name every field of the dataclass once; `examples` end the help text, with {command} for the program.
     `words` is the field, a tuple of texts, that takes the arguments that belong to no flag; without, there may be none.
+    `aliases` are other spellings of flags: on the command line only, and not both at once.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class FlagParser(Generic[C]):
         groups: Sequence[FlagGroup],
         examples: str,
         words: str | None = None,
+        aliases: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._config_class = config_class
+        self._aliases = aliases
         self._words = words
         self.given: set[str] = set()
         self._kinds = {name: kind for name, kind in kinds_of(config_class).items() if name != words}
@@ -81,6 +85,7 @@ class FlagParser(Generic[C]):
     def read(self, arguments: Sequence[str]) -> C:
         """The dataclass that the arguments make. Raises InputError saying which flag or file is wrong, and why."""
         before, after = _split_at(arguments, "--") if self._words else (arguments, [])
+        self._check_aliases(before)
         tidy = [self._tidy(argument) for argument in before]
         self.given = {argument[2:].partition("=")[0] for argument in tidy if argument.startswith("--")}
         tidy = [self._with_value(*pair) for pair in itertools.zip_longest(tidy, tidy[1:], fillvalue="--")]
@@ -118,9 +123,17 @@ class FlagParser(Generic[C]):
             return argument
         flag, equals, value = argument.partition("=")
         name = flag[2:].replace("-", "_")
+        name = self._aliases.get(name, name)
         if name not in self._kinds and name not in _OWN_FLAGS:
             raise InputError(f"unknown flag {flag}{self._suggestion(name, '--')}; --help lists all flags")
         return f"--{name}{equals}{value}"
+
+    def _check_aliases(self, arguments: Sequence[str]) -> None:
+        """Raise InputError where a flag is given under both of its names."""
+        said = {argument[2:].partition("=")[0].replace("-", "_") for argument in arguments if argument[:2] == "--"}
+        for alias, name in self._aliases.items():
+            if {alias, name} <= said:
+                raise InputError(f"--{alias} and --{name} are the same flag: give one of them")
 
     def _with_value(self, argument: str, following: str) -> str:
         """A flag that may stand alone, with the value that this means."""
@@ -129,7 +142,7 @@ class FlagParser(Generic[C]):
         return f"{argument}=true" if stands_alone else argument
 
     def _suggestion(self, name: str, prefix: str = "") -> str:
-        close = difflib.get_close_matches(name, [*self._kinds, *_OWN_FLAGS], 1)
+        close = difflib.get_close_matches(name, [*self._kinds, *self._aliases, *_OWN_FLAGS], 1)
         return f" (did you mean {prefix}{close[0]}?)" if close else ""
 
     def _check_file(self, path: str) -> dict[Any, Any]:

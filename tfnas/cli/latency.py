@@ -1,26 +1,22 @@
-"""`python -m tfnas latency build --space digits --out table.json`: measure a latency table on this machine."""
+"""`python -m tfnas latency COMMAND`: everything about the milliseconds of a device."""
 
 from __future__ import annotations
 
+import difflib
+import importlib
 from collections.abc import Sequence
 
 from tfnas.cli.edge import run_command
-from tfnas.cli.groups import FlagGroup
 from tfnas.errors import InputError
 
-_EXAMPLES = """\
-  {command} --space digits --out digits_here.json
-      a table for the small space on one thread of this processor, a few minutes
-  {command} --space imagenet --batch 32 --device cuda \\
-    --out imagenet_gpu.json
-      a table for the GPU; search with it: --lookup_path imagenet_gpu.json"""
-
-
-_GROUPS = (
-    FlagGroup("what to measure", ("out", "space", "image_size", "num_classes")),
-    FlagGroup("where", ("device", "threads", "batch", "dtype")),
-    FlagGroup("how long and how closely", ("rounds", "calls", "widths_per_block", "networks", "seed")),
-)
+_COMMANDS = {
+    "build": "measure the table of a space on this machine or another device",
+    "check": "time whole networks against a table, and correct it",
+    "range": "what a space can reach with a table, and where the time goes",
+    "close": "fit a derived network until it measures the target",
+    "certify": "time an exported file and say what it takes",
+}
+"""Each is `run(prog, arguments)` in the module `latency_<name>` beside this one, imported when it is asked for."""
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "tfnas latency") -> int:
@@ -30,30 +26,16 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas latency") -> int:
 
 def _latency(prog: str, arguments: Sequence[str]) -> None:
     if arguments[:1] in (["--help"], ["-h"]):
-        print(f"usage: {prog} build [--flag value ...]\n\n  build  measure a table; {prog} build --help says how")
+        lines = [f"  {name:<9}{words}" for name, words in _COMMANDS.items()]
+        usage = f"usage: {prog} COMMAND [--flag value ...]"
+        print("\n".join([usage, "", *lines, "", f"{prog} COMMAND --help says more."]))
         return
-    if arguments[:1] != ["build"]:
-        given = f", not {arguments[0]!r}" if arguments else ""
-        raise InputError(f"write {prog} build{given}; {prog} build --help says more")
-    _build(f"{prog} build", arguments[1:])
-
-
-def _build(prog: str, arguments: Sequence[str]) -> None:
-    from tfnas.cli.flags import FlagParser
-    from tfnas.latency.build import BuildConfig, build_table
-    from tfnas.space_file import space as load_space
-    from tfnas.wording import typed
-
-    description = "Measure the milliseconds of every block of a search space, at a few widths each."
-    config = FlagParser(prog, BuildConfig, description, _GROUPS, _EXAMPLES).read(arguments)
-    table = build_table(config)
-    print(f"{config.out}: {table.description}, fingerprint {table.fingerprint}")
-    space = load_space(config.space)
-    space = space if config.image_size is None else space.at(config.image_size)
-    low, high = table.range_ms(space)
-    size = "" if config.image_size is None else f" --image_size {config.image_size}"
-    print(f"reachable {table.bounds_text(space)}")
-    print(
-        f"next      python train_search.py --space {typed(config.space)}{size} --lookup_path {typed(config.out)} "
-        f"--target_lat {(low + high) / 2:.3g}"
-    )
+    if not arguments:
+        raise InputError(f"give a command: {', '.join(_COMMANDS)}; {prog} --help says what each does")
+    name = arguments[0]
+    if name not in _COMMANDS:
+        close = difflib.get_close_matches(name, _COMMANDS, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise InputError(f"unknown command {name!r}{hint}; there are {', '.join(_COMMANDS)}")
+    module = importlib.import_module(f"tfnas.cli.latency_{name}")
+    module.run(f"{prog} {name}", arguments[1:])

@@ -16,12 +16,14 @@ _EXAMPLES = """\
   {command} --data folder --img_root DIR --space my_space.yaml \\
     --lookup_path my_table.json --target_lat 40
       your own images, one folder per class, in your own space
+  {command} --cost macs --target 300e6 --img_root DIR
+      a network of 300 million multiply-accumulates; no table needed
   {command} --resume runs/search-20250131-120000
       go on with an interrupted run"""
 
 
 _GROUPS = (
-    FlagGroup("what to meet", ("target_lat", "lookup_path", "space")),
+    FlagGroup("what to meet", ("target_lat", "cost", "lookup_path", "space", "width_multiple")),
     FlagGroup(
         "what to search on",
         (
@@ -60,8 +62,8 @@ def _search(prog: str, arguments: Sequence[str]) -> None:
     from tfnas.cli.flags import FlagParser
     from tfnas.searching.config import SearchConfig
 
-    description = "Search for the best network whose latency is 99.5 to 100 % of a target."
-    parser = FlagParser(prog, SearchConfig, description, _GROUPS, _EXAMPLES)
+    description = "Search for the best network whose latency or size is 99.5 to 100 % of a target."
+    parser = FlagParser(prog, SearchConfig, description, _GROUPS, _EXAMPLES, aliases={"target": "target_lat"})
     config = parser.read(arguments)
     say_loading(prog)
     from tfnas.searching.loop import search  # PyTorch takes seconds to load: wrong flags are told before

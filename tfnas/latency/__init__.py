@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tfnas.latency.authors import LatencyTableWarning
 from tfnas.latency.default import default_table_path
+from tfnas.latency.files.authors import LatencyTableWarning
 from tfnas.latency.keys import latency_key
 from tfnas.latency.table import LatencyTable
 

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
+
+FloatArray = NDArray[np.float64]
 
 LARGEST_WIDTH = 65536
 """Widths above it are taken for a broken file: every width up to the largest costs memory."""
+
+COSTS = ("ms", "macs", "params")
+"""What a table counts: milliseconds per batch, or multiply-accumulates or parameters of one network."""
+
+ANY_DEVICE = "any"
+"""Device, runtime and number type of a table that was counted and not measured."""
+
+
+@dataclass(frozen=True)
+class WidthClasses:
+    """Which widths a device treats alike: multiples of `multiple` channels are one class, all others another.
+
+    With `steps`, the others cost what the next multiple above asks for, so they lie on stairs. 1 means one class.
+    """
+
+    multiple: int = 1
+    steps: bool = False
 
 
 @dataclass(frozen=True)
@@ -22,23 +39,48 @@ class Curve:
     ms: tuple[float, ...]
     spread_ms: tuple[float, ...]
 
-    @cached_property
-    def dense_ms(self) -> NDArray[np.float64]:
+    def without(self, width: int) -> Curve:
+        """The same curve with one of its points taken away."""
+        place = self.widths.index(width)
+        rows = self.widths, self.ms, self.spread_ms
+        widths, ms, spread_ms = (row[:place] + row[place + 1 :] for row in rows)
+        return Curve(tuple(int(width) for width in widths), ms, spread_ms)
+
+    def dense_ms(self, classes: WidthClasses = WidthClasses()) -> FloatArray:
         """Milliseconds at every width from the first to the last measured, float64, read-only.
 
-        Measured points stand as they are. Between them runs scipy's monotone cubic interpolation (PCHIP), which never
-        leaves the interval of the two points around it: no overshoot, nothing zero or negative that was not measured.
+        Measured points stand as they are, and straight lines run between them: no overshoot, and the noise of a point
+        is not made larger around it, as smoother curves do where points lie close together. With two classes of widths,
+        the lines run between the points that are no multiples; the multiples have their own ratio to them, which is
+        interpolated between the multiples that were measured.
         """
-        first, last = self.widths[0], self.widths[-1]
-        measured = np.asarray(self.ms, dtype=np.float64)
-        if len(self.widths) == last - first + 1:
-            values = measured
+        widths, measured = np.asarray(self.widths), np.asarray(self.ms, dtype=np.float64)
+        dense = np.arange(widths[0], widths[-1] + 1)
+        aligned = widths % classes.multiple == 0
+        if classes.multiple == 1 or aligned.all() or not aligned.any():
+            values = _between(widths, measured, dense)
         else:
-            between = PchipInterpolator(np.asarray(self.widths, dtype=np.float64), measured)
-            values = np.asarray(between(np.arange(first, last + 1)), dtype=np.float64)
-            values[np.asarray(self.widths) - first] = measured
+            step = classes.multiple if classes.steps else 1
+            places = _up(widths[~aligned], step), measured[~aligned]
+            values = _between(*places, _up(dense, step))
+            ratios = measured[aligned] / _between(*places, widths[aligned])
+            multiples = dense % classes.multiple == 0
+            values[multiples] *= _between(widths[aligned], ratios, dense[multiples])
+        values[widths - widths[0]] = measured
         values.flags.writeable = False
         return values
+
+
+def _up(widths: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+    """Each width, or the next multiple of the step above it."""
+    return -(-widths // step) * step
+
+
+def _between(widths: NDArray[np.int64], ms: FloatArray, at: NDArray[np.int64]) -> FloatArray:
+    """Interpolated values; points at one and the same width count with their mean. Beyond the ends it stays level."""
+    places, group = np.unique(widths, return_inverse=True)
+    means = np.bincount(group, weights=ms) / np.bincount(group)
+    return np.interp(at, places, means)
 
 
 @dataclass(frozen=True)
@@ -50,6 +92,14 @@ class BasePart:
     spread_ms: float
 
 
+@dataclass(frozen=True)
+class ClassifierPart:
+    """The classifier: what it is, and its milliseconds by number of classes, the `widths` of the curve."""
+
+    key: str
+    curve: Curve
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
     """Where and how a table was measured."""
@@ -57,34 +107,98 @@ class Measurement:
     space: str
     space_fingerprint: str
     image_size: int
+    num_classes: int
+    """Of the networks that stand for the space where nothing else is said; others are corrected for."""
     device: str
     """Name of the processor or GPU."""
     device_kind: str
-    """`cpu` or `cuda`."""
+    """`cpu` or `cuda`; `any` of a table that was counted and not measured."""
+    worker: bool
+    """Whether the device was another machine, reached by a worker."""
     runtime: str
     batch_size: int
     threads: int
     dtype: str
-    memory_format: str
     versions: Mapping[str, str]
     date: str
     """Day of the measurement, YYYY-MM-DD."""
     procedure: str
-    """How it was measured, in words, with the drift of the reference load."""
+    """How it was measured, in words."""
 
     @property
     def description(self) -> str:
         """One line for people."""
         threads = f"{self.threads} thread" + ("" if self.threads == 1 else "s")
-        version = self.versions.get(self.runtime, "")
+        version = self.versions.get(self.runtime, self.versions.get(self.runtime.partition("-")[0], ""))
         runtime = f"{self.runtime} {version}".strip()
         return f"{self.device}, {runtime}, batch {self.batch_size}, {threads}, {self.dtype}, {self.date}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class BuildReport:
+    """What measuring the table took and how quiet the machine was."""
+
+    points: int
+    """Blocks at a width that were measured and are used."""
+    enumerated_points: int
+    """Those that every width of every operation of every block would have needed; equal blocks count once."""
+    seconds: float
+    visits: int
+    repeated_visits: int
+    """Visits that something disturbed, and that were made again."""
+    reference: str
+    """The block that every call was held against."""
+    reference_ms: float
+    reference_spread_ms: float
+    slowest_drift: float
+    fastest_drift: float
+    """Slowest and fastest stretch of the reference, as multiples of its median."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumErrors:
+    """How far predictions for whole networks are from what they measure, in percent of what they measure.
+
+    `bias_percent` is the median of the signed errors (above 0: predicted too slow), `median_percent` and
+    `worst_percent` are of their sizes; `kendall_tau` compares the order.
+    """
+
+    networks: int
+    bias_percent: float
+    median_percent: float
+    worst_percent: float
+    kendall_tau: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """What a sum of blocks misses: network = scale * sum of parts + offset_ms + block_ms for every block.
+
+    Fitted to `fitted_networks` whole networks; `before` and `after` are the errors on others, without and with it.
+    """
+
+    scale: float
+    offset_ms: float
+    block_ms: float
+    fitted_networks: int
+    before: SumErrors
+    after: SumErrors
+    date: str
+
+
 @dataclass(frozen=True)
 class TableContents:
-    """Base parts by name, curves by block key, and the measurement, which the authors' files do not carry."""
+    """Base parts by name, classifier, curves by block key, and what only our own files carry.
+
+    `held_out` are points that were measured and are not used, to tell the error of the interpolation by.
+    """
 
     base: Mapping[str, BasePart]
     curves: Mapping[str, Curve]
     measurement: Measurement | None
+    classifier: ClassifierPart | None = None
+    cost: str = "ms"
+    classes: WidthClasses = WidthClasses()
+    held_out: Mapping[str, Curve] = field(default_factory=dict)
+    build: BuildReport | None = None
+    correction: Correction | None = None

@@ -1,8 +1,15 @@
-"""Where the tables that come with the package lie."""
+"""Which table a space is priced by where none is named, and which space a table was measured for."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from tfnas.errors import InputError
+from tfnas.latency.table import LatencyTable
+from tfnas.space import SearchSpace
+from tfnas.space_file import space as load_space
+from tfnas.space_file import space_names
+from tfnas.wording import typed
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -13,8 +20,66 @@ def default_table_path(space_name: str) -> Path | None:
 
 
 def shipped_table_paths() -> list[Path]:
-    """All tables that come along: in `latency_pkl/` of a source checkout, in the package of an installed wheel."""
+    """All tables that come along: in `latency_pkl/` of a source checkout, in the package of an installed wheel.
+
+    What a check of a table leaves beside it is none.
+    """
     for folder in (_PACKAGE.parent / "latency_pkl", _PACKAGE / "latency_pkl"):
         if folder.is_dir():
-            return sorted(folder.glob("*.json"))
+            return sorted(path for path in folder.glob("*.json") if not path.name.endswith(".check.json"))
     return []
+
+
+def open_table(lookup_path: str | None, space: SearchSpace, named: str) -> tuple[LatencyTable, str]:
+    """The table at a path, or the one shipped for the space, checked against the space; and its path.
+
+    `named` is what the user calls the space, for the message.
+
+    Raises InputError when there is none or when it is for another space.
+    """
+    path = lookup_path or default_table_path(space.name) or _fitting_table(space)
+    if path is None:
+        raise InputError(
+            f"no latency table comes with space {space.name}: give one with --lookup_path, "
+            f"or measure one with: python -m tfnas latency build --space {typed(named)} --out {space.name}_latency.json"
+        )
+    table = LatencyTable.load(path)
+    table.check(space)
+    return table, str(path)
+
+
+def is_default(lookup_path: str | None, space: SearchSpace) -> bool:
+    """Whether a table is the one that a space has where none is named; so says a resumed run's path of it, too."""
+    if lookup_path is None:
+        return False
+    default = default_table_path(space.name) or _fitting_table(space)
+    return default is not None and default.resolve() == Path(lookup_path).resolve()
+
+
+def _fitting_table(space: SearchSpace) -> Path | None:
+    """The first table that comes along and prices all of the space, as it does for a part of a built-in one."""
+    for path in shipped_table_paths():
+        try:
+            LatencyTable.load(path).check(space)
+        except InputError:
+            continue
+        return path
+    return None
+
+
+def space_of(table: LatencyTable) -> SearchSpace:
+    """The built-in space that a table was measured for, at its image size.
+
+    Raises InputError for a table that does not say, or that was measured for a space of somebody's own.
+    """
+    measurement = table.contents.measurement
+    if measurement is None:
+        raise InputError(f"{table.source} does not say which space it is for: give it with --space")
+    if measurement.space in space_names():
+        space = load_space(measurement.space).at(measurement.image_size)
+        if space.fingerprint == measurement.space_fingerprint:
+            return space
+    raise InputError(
+        f"{table.source} was measured for a space {measurement.space} that is none of those that come along as they "
+        "are: give it with --space, and with --width_multiple if that was given when it was measured"
+    )

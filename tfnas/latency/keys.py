@@ -7,11 +7,11 @@ import re
 from tfnas.architecture import Architecture, Block, Conv
 from tfnas.space import SearchSpace
 
-KEY_PATTERN = re.compile(r"MBInvertedResBlock_[1-9]\d*_[1-9]\d*_\d+_[1-9]\d*_k[1-9]\d*_s[1-9]\d*_[a-z]+")
+KEY_PATTERN = re.compile(r"MBInvertedResBlock_[1-9]\d*_[1-9]\d*_\d+_[1-9]\d*_k[1-9]\d*_s[1-9]\d*_[a-z]+", re.ASCII)
 """The form of a block's key: `MBInvertedResBlock_{input size}_{in}_{se}_{out}_k{k}_s{s}_{act}`."""
 
-BASE_PARTS = ("first_stem", "second_stem", "feature_mix", "classifier")
-"""What every network of a space has besides its blocks; the sum of their milliseconds is the table's base."""
+STEM_PARTS = ("first_stem", "second_stem", "feature_mix")
+"""What every network of a space has besides its blocks and the classifier; with that, the table's base."""
 
 
 def latency_key(block: Block, input_size: int) -> str:
@@ -32,22 +32,21 @@ def shallowest_architecture(space: SearchSpace, num_classes: int) -> Architectur
     return space.architecture([0] * len(widths), depths, widths, num_classes)
 
 
-def base_keys(architecture: Architecture) -> dict[str, str]:
-    """For each of `BASE_PARTS`, a name that says all its latency depends on, in the manner of a block's key."""
+def stem_keys(architecture: Architecture) -> dict[str, str]:
+    """For each of `STEM_PARTS`, a name that says all its latency depends on, in the manner of a block's key."""
     stem, second, mix = architecture.first_stem, architecture.second_stem, architecture.feature_mix
-    size, mix_size = architecture.image_size, architecture.feature_mix_size
+    size = architecture.image_size
     second_key = latency_key(second, -(-size // stem.stride))
     return {
         "first_stem": _conv_key(stem, size),
         "second_stem": f"{second_key}_m{second.mid_channels}",
-        "feature_mix": _conv_key(mix, mix_size),
-        "classifier": f"Classifier_{mix_size}_{mix.out_channels}_n{architecture.num_classes}",
+        "feature_mix": _conv_key(mix, architecture.feature_mix_size),
     }
 
 
-def without_classes(key: str) -> str:
-    """A classifier's name without its number of classes, which hardly moves its latency; other names as they are."""
-    return key.rpartition("_n")[0] if key.startswith("Classifier_") else key
+def classifier_key(architecture: Architecture) -> str:
+    """The name of the classifier; the number of classes is no part of it."""
+    return f"Classifier_{architecture.feature_mix_size}_{architecture.feature_mix.out_channels}"
 
 
 def _conv_key(conv: Conv, input_size: int) -> str:

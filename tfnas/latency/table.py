@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import itertools
 import json
 import os
 from pathlib import Path
@@ -20,12 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfnas.architecture import Architecture, Block
+from tfnas.costs import COSTS, Cost
 from tfnas.errors import InputError
 from tfnas.files import write_whole
-from tfnas.latency.authors import read_authors_table
 from tfnas.latency.contents import TableContents
-from tfnas.latency.keys import base_keys, latency_key, shallowest_architecture, without_classes
-from tfnas.latency.table_file import read_json, table_to_json, to_text
+from tfnas.latency.files.authors import read_authors_table
+from tfnas.latency.files.reading import read_json
+from tfnas.latency.files.writing import table_to_json, to_text
+from tfnas.latency.keys import classifier_key, latency_key, shallowest_architecture, stem_keys
 from tfnas.space import BlockPlace, SearchSpace
 
 _LARGEST_FILE = 64 * 2**20
@@ -33,8 +36,9 @@ _REMEDY = "give another table with --lookup_path, or measure one (python -m tfna
 
 
 class LatencyTable:
-    """Milliseconds per batch of blocks by width, plus `base_ms` for stems, feature mix and classifier.
+    """Milliseconds per batch of blocks by width, plus a base for stems, feature mix and classifier.
 
+    All figures are corrected for what a sum of blocks misses, where the table says how; so they add up.
     A lookup outside what was measured raises InputError naming the key and the nearest ones, or the widths measured.
     `contents` is what the file holds; `source` names the table in messages.
     """
@@ -42,8 +46,9 @@ class LatencyTable:
     def __init__(self, contents: TableContents, source: str = "the latency table") -> None:
         self.contents = contents
         self.source = source
-        self.base_ms: float = sum(part.ms for part in contents.base.values())
-        self._slices: dict[tuple[str, int, int], NDArray[np.float64]] = {}
+        self._correction = contents.correction
+        self._dense: dict[str, NDArray[np.float64]] = {}
+        self._slices: dict[tuple[str, range], NDArray[np.float64]] = {}
 
     # ---- files ------------------------------------------------------------------------------------------------
 
@@ -56,11 +61,13 @@ class LatencyTable:
         """
         file = Path(path)
         try:
-            if file.stat().st_size > _LARGEST_FILE:
-                raise InputError(f"latency table {file} is larger than {_LARGEST_FILE >> 20} MiB: this is another file")
-            data = file.read_bytes()
-        except OSError as error:
-            raise InputError(f"latency table {file} cannot be read: {error.strerror}") from error
+            with file.open("rb") as stream:
+                data = stream.read(_LARGEST_FILE + 1)
+        except (OSError, ValueError) as error:  # ValueError: a path that holds a zero byte
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"latency table {file} cannot be read: {reason}") from error
+        if len(data) > _LARGEST_FILE:
+            raise InputError(f"latency table {file} is larger than {_LARGEST_FILE >> 20} MiB: this is another file")
         try:
             if data.startswith(b"\x80"):
                 contents = read_authors_table(data)
@@ -83,20 +90,39 @@ class LatencyTable:
 
     @property
     def batch_size(self) -> int | None:
-        """Images per batch of the measurement; None where the file does not say."""
-        return None if self.contents.measurement is None else self.contents.measurement.batch_size
+        """Images per batch of the measurement; None where the file does not say, and where nothing was measured."""
+        measurement = self.contents.measurement
+        return None if measurement is None or not self.cost.is_time else measurement.batch_size
+
+    @property
+    def cost(self) -> Cost:
+        """What the table counts: milliseconds, multiply-accumulates or parameters. Names in `_ms` mean that then."""
+        return COSTS[self.contents.cost]
+
+    @property
+    def unit(self) -> str:
+        """The unit of all figures: `ms`, `MACs` or `parameters`."""
+        return self.cost.unit
+
+    def quantity(self, value: float, digits: int = 4) -> str:
+        """A figure of this table for people, with its unit: `15.02 ms`, `300.1 M MACs`."""
+        return self.cost.quantity(value, digits)
 
     @property
     def description(self) -> str:
         """One line: device, runtime, batch, threads, dtype, date."""
         if self.contents.measurement is None:
             return "the authors' table (no device recorded)"
+        if not self.cost.is_time:
+            return f"{self.cost.target_words} of one network, counted and not measured"
         return self.contents.measurement.description
 
     @property
     def fingerprint(self) -> str:
         """Short digest of the contents."""
         document = dataclasses.asdict(self.contents)
+        if not self.cost.is_time:
+            del document["measurement"]  # the same on every day
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
     # ---- lookups ----------------------------------------------------------------------------------------------
@@ -104,40 +130,60 @@ class LatencyTable:
     def block_ms(self, block: Block, input_size: int) -> float:
         """Milliseconds of a block at its width, receiving `input_size` x `input_size` pixels."""
         width = block.mid_channels
-        return float(self._between(latency_key(block, input_size), width, width)[0])
+        return float(self._at(latency_key(block, input_size), range(width, width + 1))[0])
 
     def widths_ms(self, block: Block, input_size: int) -> NDArray[np.float64]:
-        """Milliseconds at every width of `block.mid_range`, both ends included: float64, read-only, cached."""
-        return self._between(latency_key(block, input_size), *block.mid_range)
+        """Milliseconds at each of `block.widths`, the ends of its range included: float64, read-only, cached."""
+        return self._at(latency_key(block, input_size), block.widths)
+
+    def base_ms(self, num_classes: int | None = None) -> float:
+        """Milliseconds of stems, feature mix and classifier, with so many classes or as many as were measured for.
+
+        Raises InputError for more classes than were measured.
+        """
+        return sum(self.base_parts_ms(num_classes).values())
+
+    def base_parts_ms(self, num_classes: int | None = None) -> dict[str, float]:
+        """The parts of `base_ms` by name: what was measured, and what the correction adds to every network."""
+        parts = {name: part.ms for name, part in self.contents.base.items()}
+        if self.contents.classifier is not None:
+            parts["classifier"] = self._classifier_ms(num_classes)
+        if self._correction is not None:
+            parts = {name: self._correction.scale * ms for name, ms in parts.items()}
+            parts["correction"] = self._correction.offset_ms
+        return parts
 
     def architecture_ms(self, architecture: Architecture) -> float:
         """Milliseconds of a whole network: the base and every block at its width."""
         self._check_base(architecture)
-        return self.base_ms + sum(self.block_ms(place.block, place.input_size) for place in architecture.blocks)
+        blocks_ms = sum(self.block_ms(place.block, place.input_size) for place in architecture.blocks)
+        return self.base_ms(architecture.num_classes) + blocks_ms
 
-    def range_ms(self, space: SearchSpace) -> tuple[float, float]:
+    def range_ms(self, space: SearchSpace, num_classes: int | None = None) -> tuple[float, float]:
         """Lowest and highest milliseconds over all operations, widths and depths of a space, exactly."""
+        base_ms, (lowest, highest) = self.base_ms(num_classes), self.extremes_ms(space)
+        return base_ms + sum(itertools.chain(*lowest)), base_ms + sum(itertools.chain(*highest))
+
+    def extremes_ms(self, space: SearchSpace) -> tuple[list[list[float]], list[list[float]]]:
+        """Per stage the milliseconds of each block that the lowest choice keeps, and the same of the highest.
+
+        Added up in this order, as `architecture_ms` adds, they give exactly what an architecture measures.
+        """
         lowest: list[list[float]] = [[] for _ in space.stages]
         highest: list[list[float]] = [[] for _ in space.stages]
         for place in space.blocks:
             curves = [self.widths_ms(block, place.input_size) for block in _choices(space, place)]
             lowest[place.stage].append(min(float(curve.min()) for curve in curves))
             highest[place.stage].append(max(float(curve.max()) for curve in curves))
-        low: list[float] = []
-        high: list[float] = []
-        for stage, depths in enumerate(space.depth_choices):
-            low += min((lowest[stage][:depth] for depth in depths), key=sum)
-            high += max((highest[stage][:depth] for depth in depths), key=sum)
-        return self.base_ms + sum(low), self.base_ms + sum(high)  # in the order in which architecture_ms adds
-
-    def bounds_text(self, space: SearchSpace) -> str:
-        """For messages: the range of the space in this table, and what bounds it."""
-        low, high = self.range_ms(space)
-        blocks = sum(min(depths) for depths in space.depth_choices)
         return (
-            f"{low:.4g} to {high:.4g} ms; stem and head alone take {self.base_ms:.4g} ms, the {blocks} blocks that a "
-            f"network must keep {low - self.base_ms:.4g} ms at least, and all {len(space.blocks)} blocks "
-            f"{high - self.base_ms:.4g} ms at most"
+            [
+                min((ms[:depth] for depth in depths), key=sum)
+                for ms, depths in zip(lowest, space.depth_choices, strict=True)
+            ],
+            [
+                max((ms[:depth] for depth in depths), key=sum)
+                for ms, depths in zip(highest, space.depth_choices, strict=True)
+            ],
         )
 
     # ---- fitness for a space ----------------------------------------------------------------------------------
@@ -162,37 +208,67 @@ class LatencyTable:
 
     def _check_base(self, architecture: Architecture) -> None:
         """Stems, feature mix and classifier (up to its number of classes) must be those measured, where it is known."""
-        if self.contents.measurement is None:
+        classifier = self.contents.classifier
+        if classifier is None:
             return
-        for name, key in base_keys(architecture).items():
-            measured = self.contents.base[name].key
-            if without_classes(measured) != without_classes(key):
+        measured = {**{name: part.key for name, part in self.contents.base.items()}, "classifier": classifier.key}
+        for name, key in {**stem_keys(architecture), "classifier": classifier_key(architecture)}.items():
+            if measured[name] != key:
                 raise InputError(
-                    f"{self.source} is for other networks: its {name} is {measured}, asked for is {key}: {_REMEDY}"
+                    f"{self.source} is for other networks: its {name} is {measured[name]}, asked for is {key}: "
+                    f"{_REMEDY}"
                 )
 
     # ---- inside -----------------------------------------------------------------------------------------------
 
-    def _between(self, key: str, low: int, high: int) -> NDArray[np.float64]:
-        found = self._slices.get((key, low, high))
+    def _at(self, key: str, widths: range) -> NDArray[np.float64]:
+        found = self._slices.get((key, widths))
         if found is None:
-            found = self._slices[key, low, high] = self._checked_slice(key, low, high)
+            found = self._slices[key, widths] = self._checked_slice(key, widths)
         return found
 
-    def _checked_slice(self, key: str, low: int, high: int) -> NDArray[np.float64]:
+    def _checked_slice(self, key: str, widths: range) -> NDArray[np.float64]:
+        low, high = widths[0], widths[-1]
         curve = self.contents.curves.get(key) or self._refuse_key(key)
         first, last = curve.widths[0], curve.widths[-1]
         if low < first or high > last:
             asked = f"width {low}" if low == high else f"widths {low} to {high}"
             raise InputError(f"{self.source} has {key} at widths {first} to {last}, not at {asked}")
-        values = curve.dense_ms[low - first : high - first + 1]
+        if key not in self._dense:
+            self._dense[key] = self._corrected(self._whole(curve.dense_ms(self.contents.classes)))
+        values = self._dense[key][low - first : high - first + 1 : widths.step]
         worst = int(values.argmin())
-        if values[worst] <= 0:
+        if not 0 < values[worst] <= values.max() < np.inf:
             raise InputError(
-                f"{self.source} holds {values[worst]:.4g} ms for {key} at width {low + worst}, a fault of the file: "
-                f"{_REMEDY}"
+                f"{self.source} holds {self.quantity(values[worst])} for {key} at width {widths[worst]}, a fault of "
+                f"the file: {_REMEDY}"
             )
         return values
+
+    def _whole(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Counts, which interpolation misses by its last digits, as whole numbers; milliseconds as they are."""
+        return values if self.cost.is_time else np.rint(values)
+
+    def _corrected(self, block_ms: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self._correction is None:
+            return block_ms
+        values = self._correction.scale * block_ms + self._correction.block_ms
+        values.flags.writeable = False
+        return values
+
+    def _classifier_ms(self, num_classes: int | None) -> float:
+        measurement, classifier = self.contents.measurement, self.contents.classifier
+        assert measurement is not None and classifier is not None
+        counts = classifier.curve.widths
+        wanted = measurement.num_classes if num_classes is None else num_classes
+        if not counts[0] <= wanted <= counts[-1]:
+            raise InputError(
+                f"{self.source} was measured for {counts[0]} to {counts[-1]} classes, not for {wanted}: measure one "
+                f"with python -m tfnas latency build --num_classes {wanted}"
+            )
+        if classifier.key not in self._dense:
+            self._dense[classifier.key] = self._whole(classifier.curve.dense_ms())
+        return float(self._dense[classifier.key][wanted - counts[0]])
 
     def _refuse_key(self, key: str) -> NoReturn:
         nearest = difflib.get_close_matches(key, self.contents.curves, n=3, cutoff=0.0)

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfnas.architecture import Architecture, Block, Conv, output_size
+from tfnas.costs import COSTS, Cost
 from tfnas.errors import InputError
 from tfnas.latency import LatencyTable, default_table_path
+from tfnas.latency.elsewhere import other_machine
 from tfnas.nn import Counts
 from tfnas.nn.counting import architecture_counts, part_counts
 from tfnas.parse.source import Source, read_source
@@ -48,20 +50,32 @@ class Parsed:
 
     @property
     def target_ms(self) -> float | None:
-        """The search's target in milliseconds; None where it is not known."""
+        """The search's target in milliseconds; None where it is not known, or of another cost."""
         return self.source.target_ms
 
     @property
     def table_ms(self) -> float | None:
-        """The network's latency in the table, in milliseconds per batch; None without a table."""
-        return None if self.table is None else self.table.architecture_ms(self.architecture)
+        """The network's latency in the table, in milliseconds per batch; None without a table of latencies."""
+        if self.table is None or not self.table.cost.is_time:
+            return None
+        return self.table.architecture_ms(self.architecture)
+
+    @property
+    def cost(self) -> Cost:
+        """What the search's target is of."""
+        return COSTS[self.source.cost]
+
+    @property
+    def reached(self) -> float | None:
+        """What the target is of, for this network: table latency, or its counts; None for a latency without a table."""
+        return self.table_ms if self.cost.is_time else float(getattr(self.counts, self.cost.name))
 
     @property
     def error_percent(self) -> float | None:
-        """Table latency minus target, in percent of the target; None where either is not known."""
-        if self.table_ms is None or self.target_ms is None:
+        """What was reached minus the target, in percent of the target; None where either is not known."""
+        if self.reached is None or self.source.target is None:
             return None
-        return 100 * (self.table_ms / self.target_ms - 1)
+        return 100 * (self.reached / self.source.target - 1)
 
 
 def parse_model(
@@ -87,7 +101,7 @@ def parse_model(
     if named_space is not None:
         _check_of_space(architecture, named_space, str(path))
     table, notes = _choose_table(architecture, source, lookup_path, space)
-    parts = tuple(_parts(architecture, table))
+    parts = tuple(_parts(architecture, table if table is not None and table.cost.is_time else None))
     return Parsed(
         architecture=architecture,
         source=source if architecture == found else dataclasses.replace(source, finished_run=None),
@@ -139,7 +153,7 @@ def _choose_table(
     """The table to price with, and what to say about it. Raises InputError if the one asked for does not fit."""
     if lookup_path is not None:
         table = _fitting_table(Path(lookup_path), architecture)
-        other = source.target_ms is not None and table.fingerprint != source.table_fingerprint
+        other = source.target is not None and table.fingerprint != source.table_fingerprint
         return table, ("the target was set with another table than this one",) if other else ()
     notes: tuple[str, ...] = ()
     if source.lookup_path is not None:
@@ -154,7 +168,10 @@ def _choose_table(
         default = default_table_path(name)
         if default is not None:
             try:
-                return _fitting_table(default, architecture), (*notes, f"priced by the table shipped for space {name}")
+                table = _fitting_table(default, architecture)
+                elsewhere = other_machine(table)
+                where = "" if elsewhere is None else f"; {elsewhere}"
+                return table, (*notes, f"priced by the table shipped for space {name}{where}")
             except InputError:
                 continue
     return None, (*notes, "no shipped latency table fits this network; give one with --lookup_path")
@@ -171,24 +188,21 @@ def _fitting_table(path: Path, architecture: Architecture) -> LatencyTable:
 
 def _parts(architecture: Architecture, table: LatencyTable | None) -> Iterator[Part]:
     """Every part of the network in order."""
-    base = {} if table is None else table.contents.base
+    base = {} if table is None else table.base_parts_ms(architecture.num_classes)
     counts = part_counts(architecture)
 
     def part(label: str, layer: Conv | Block, name: str, size: int, table_ms: float | None) -> Part:
         return Part(label, layer, layer.in_channels, layer.out_channels, size, counts[name], table_ms)
 
-    def base_ms(name: str) -> float | None:
-        return base[name].ms if name in base else None
-
     first, second, mix = architecture.first_stem, architecture.second_stem, architecture.feature_mix
-    yield part("stem 1", first, "first_stem", architecture.image_size, base_ms("first_stem"))
+    yield part("stem 1", first, "first_stem", architecture.image_size, base.get("first_stem"))
     size = output_size(architecture.image_size, first.stride)
-    yield part("stem 2", second, "second_stem", size, base_ms("second_stem"))
+    yield part("stem 2", second, "second_stem", size, base.get("second_stem"))
     for place in architecture.blocks:
         block_ms = None if table is None else table.block_ms(place.block, place.input_size)
         name = f"stage{place.stage + 1}.{place.position}"
         yield part(f"{place.stage + 1}.{place.position + 1}", place.block, name, place.input_size, block_ms)
     size = architecture.feature_mix_size
-    yield part("mix", mix, "feature_mix_layer", size, base_ms("feature_mix"))
-    classes, head_ms = architecture.num_classes, base_ms("classifier")
+    yield part("mix", mix, "feature_mix_layer", size, base.get("feature_mix"))
+    classes, head_ms = architecture.num_classes, base.get("classifier")
     yield Part("head", None, mix.out_channels, classes, output_size(size, mix.stride), counts["classifier"], head_ms)

@@ -6,18 +6,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rich.console import Console
-from rich.measure import Measurement
-from rich.segment import Segments
 from rich.table import Table
 
 from tfnas.architecture import Block, Conv
+from tfnas.latency.elsewhere import other_conditions
 from tfnas.parse.parsed import Parsed, Part
-from tfnas.parse.timing import NetworkTiming
-from tfnas.wording import say, short
+from tfnas.parse.timing import THREADS, NetworkTiming
+from tfnas.wording import print_whole, say, short
 
 _COLUMNS = ("part", "operation", "in", "out", "width", "SE", "stride", "size", "ms", "MACs", "params")
 _TEXT_COLUMNS = ("part", "operation")
-_ANY_WIDTH = 10_000
 
 
 def print_report(console: Console, parsed: Parsed, written: Iterable[Path]) -> None:
@@ -30,7 +28,7 @@ def print_report(console: Console, parsed: Parsed, written: Iterable[Path]) -> N
             table.add_row()
         table.add_row(*_cells(part))
         previous = stage
-    _print_whole(console, table)
+    print_whole(console, table)
     console.print()
     for name, text in _totals(parsed, written):
         say(console, f"{name:<11}{text}")
@@ -49,7 +47,9 @@ def print_timings(console: Console, parsed: Parsed, timings: Iterable[NetworkTim
 def _against_table(parsed: Parsed, found: NetworkTiming) -> str:
     if parsed.table is None or parsed.table_ms is None or found.batch_size != parsed.table.batch_size:
         return ""
-    return f"; the table says {parsed.table_ms:.3f} ms"
+    measurement = parsed.table.contents.measurement
+    other = [] if measurement is None else other_conditions(measurement, found.device_name, THREADS)
+    return f"; the table says {parsed.table_ms:.3f} ms" + (f" ({', '.join(other)})" if other else "")
 
 
 def _table() -> Table:
@@ -91,19 +91,14 @@ def _totals(parsed: Parsed, written: Iterable[Path]) -> Iterator[tuple[str, str]
     yield "parameters", f"{short(counts.params)} ({counts.params:,})"
     yield "MACs", f"{short(counts.macs)} ({counts.macs:,}) per image"
     if parsed.table is not None:
-        yield "table", f"{parsed.table_ms:.4f} ms per batch: {parsed.table.description}"
+        figure = "" if parsed.table_ms is None else f"{parsed.table_ms:.4f} ms per batch: "
+        yield "table", f"{figure}{parsed.table.description}"
         yield "", parsed.table.source
-    if parsed.target_ms is not None:
-        error = "" if parsed.error_percent is None else f" (table latency {parsed.error_percent:+.2f} %)"
-        yield "target", f"{parsed.target_ms:g} ms{error}"
+    if parsed.source.target is not None:
+        what = "table latency" if parsed.cost.is_time else parsed.cost.unit
+        error = "" if parsed.error_percent is None else f" ({what} {parsed.error_percent:+.2f} %)"
+        yield "target", f"{parsed.cost.quantity(parsed.source.target, 6)}{error}"
     for note in parsed.notes:
         yield "note", note
     for path in written:
         yield "written", str(path)
-
-
-def _print_whole(console: Console, table: Table) -> None:
-    """Print at the table's own width: a narrower terminal wraps its lines, and nothing is cut."""
-    unbounded = console.options.update(max_width=_ANY_WIDTH)
-    width = Measurement.get(console, unbounded, table).maximum
-    console.print(Segments(console.render(table, unbounded.update_width(width))), soft_wrap=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from tfnas.architecture import RUN_FILE, Architecture
 from tfnas.checkpoint import FOLDER, State, format_of, load_checkpoint
+from tfnas.costs import COSTS
 from tfnas.errors import InputError
 from tfnas.legacy import AuthorsSearch
 from tfnas.run import SUMMARY_FILE
@@ -26,16 +27,33 @@ _AUTHORS_SPACE = "imagenet"
 class Source:
     """An architecture, what held it, and what stood beside it: target, latency table, notes for the user.
 
-    `finished_run` is the directory of a finished run whose result this is.
+    `finished_run` is the directory of a finished run whose result this is; `cost` names what the target is of (`ms`,
+    `macs` or `params`).
     """
 
     architecture: Architecture
     kind: str
     finished_run: Path | None = None
-    target_ms: float | None = None
+    cost: str = "ms"
+    target: float | None = None
     lookup_path: str | None = None
     table_fingerprint: str | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def target_ms(self) -> float | None:
+        """The target, where it is a latency."""
+        return self.target if COSTS[self.cost].is_time else None
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """Target and table under the names that a summary has for them."""
+        return {
+            "cost": self.cost,
+            COSTS[self.cost].target_key: self.target,
+            "lookup_path": self.lookup_path,
+            "table_fingerprint": self.table_fingerprint,
+        }
 
 
 def read_source(path: Path, space: SearchSpace | None) -> Source:
@@ -89,7 +107,7 @@ def _read_json(path: Path, space: SearchSpace | None) -> Source:
         kind="result of a finished run",
         finished_run=path.parent,
         **_recorded(summary),
-        notes=notes,
+        notes=(*notes, *_measured(summary)),
     )
 
 
@@ -120,8 +138,20 @@ def _from_state(state: State, path: Path, problems: Sequence[str]) -> Source:
 
 
 def _recorded(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Target and latency table, as a summary and a checkpoint both name them."""
-    return {name: fields.get(name) for name in ("target_ms", "lookup_path", "table_fingerprint")}
+    """Target and latency table, as a summary and a checkpoint both name them. Without a cost, it is milliseconds."""
+    cost = fields.get("cost", "ms")
+    if cost not in COSTS:
+        raise InputError(f"the cost of its target must be one of {', '.join(COSTS)}, got {cost!r}")
+    names = ("lookup_path", "table_fingerprint")
+    return {"cost": cost, "target": fields.get(COSTS[cost].target_key), **{name: fields.get(name) for name in names}}
+
+
+def _measured(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """What `tfnas latency close` has measured: its target is of the whole network, not of the table's sum."""
+    measured_ms, verdict = summary.get("measured_ms"), summary.get("verdict")
+    if not isinstance(measured_ms, float):
+        return ()
+    return (f"measured as a whole: {measured_ms:.4g} ms, {verdict} of the target's epsilon; its table only steered",)
 
 
 def _summary(folder: Path) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from tfnas.device import named_device
-from tfnas.latency.measure import Timing, time_network, torch_threads
+from tfnas.latency.measuring.measure import Timing, time_network, torch_threads
+from tfnas.latency.measuring.processor import processor_name
 from tfnas.nn import Network
 from tfnas.parse.parsed import Parsed
 from tfnas.space import IMAGE_CHANNELS
 
+THREADS = 1
 _BATCHES = (1, 32)
 _SECONDS = 10.0
 _RUNS = (5, 30)
@@ -23,6 +25,9 @@ class NetworkTiming:
     """Milliseconds per batch of a whole network with random weights in float32, channels last."""
 
     device: str
+    """The device with what is to be known about its use."""
+    device_name: str
+    """The name of the processor or GPU alone, as tables have it."""
     batch_size: int
     timing: Timing
 
@@ -50,12 +55,13 @@ def time_here(parsed: Parsed, device: str, seed: int) -> Iterator[NetworkTiming]
 def _time(network: Network, images: torch.Tensor, device: torch.device) -> NetworkTiming:
     network.to(device)
     images = images.to(device).contiguous(memory_format=torch.channels_last)
-    with torch_threads(1):
+    with torch_threads(THREADS):
         first = time_network(network, images, runs=1, warmup=1)
         runs = round(min(max(_SECONDS * 1000 / first.median_ms, _RUNS[0]), _RUNS[1]))
         timing = time_network(network, images, runs=runs, warmup=2)
-    name = "CPU, 1 thread" if device.type == "cpu" else torch.cuda.get_device_name(device)
-    return NetworkTiming(name, len(images), timing)
+    name = processor_name() if device.type == "cpu" else torch.cuda.get_device_name(device)
+    words = f"CPU, {THREADS} thread" if device.type == "cpu" else name
+    return NetworkTiming(words, name, len(images), timing)
 
 
 def _table_batch(parsed: Parsed) -> tuple[int, ...]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from tfnas.architecture import RUN_FILE
 from tfnas.errors import InputError
-from tfnas.files import write_whole
 from tfnas.parse.parsed import Parsed
-from tfnas.run import MODEL_CONFIG_FILE
+from tfnas.run import MODEL_CONFIG_FILE, write_forms
 
 
 def write_files(parsed: Parsed, save_path: str | None = None) -> tuple[Path, Path]:
@@ -27,6 +25,5 @@ def write_files(parsed: Parsed, save_path: str | None = None) -> tuple[Path, Pat
         raise InputError(f"--save_path {authors}: .json is the ending of our own form; give model.config, for instance")
     if not authors.parent.is_dir():
         raise InputError(f"--save_path {authors}: there is no folder {authors.parent}; make it first")
-    write_whole(authors, json.dumps(parsed.architecture.to_model_config(), indent=2) + "\n")
-    write_whole(ours, json.dumps(parsed.architecture.to_json(), indent=2) + "\n")
+    write_forms(parsed.architecture, ours, authors)
     return authors, ours

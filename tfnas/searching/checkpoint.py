@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tfnas.checkpoint import Checkpoints, State
-from tfnas.latency.choice import Choice
+from tfnas.latency.fitting.choice import Choice
 from tfnas.searching.derive import choice_from
 from tfnas.space import SearchSpace
 from tfnas.space_file import space_from_json

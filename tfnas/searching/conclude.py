@@ -13,8 +13,9 @@ from rich.table import Table
 from torch import Tensor
 
 from tfnas.architecture import Architecture
-from tfnas.latency.choice import Choice
-from tfnas.latency.meet import meet_target
+from tfnas.costs import COSTS
+from tfnas.latency.fitting.choice import Choice
+from tfnas.latency.fitting.meet import meet_target
 from tfnas.nn.counting import architecture_counts
 from tfnas.run import SUMMARY_FILE, RunDirectory
 from tfnas.searching.derive import accuracy, choice_of, derived_accuracy
@@ -56,11 +57,12 @@ def summarize(
     """The numbers that a script or a person wants, as `summary.json` holds them."""
     setup = session.setup
     counts = architecture_counts(architecture)
-    table_ms = setup.table.architecture_ms(architecture)
+    cost, reached = setup.table.cost, setup.table.architecture_ms(architecture)
     return {
-        "target_ms": setup.target_ms,
-        "table_ms": table_ms,
-        "error_percent": 100 * (table_ms / setup.target_ms - 1),
+        "cost": cost.name,
+        cost.target_key: setup.target_ms,
+        cost.table_key: reached,
+        "error_percent": 100 * (reached / setup.target_ms - 1),
         "params": counts.params,
         "macs": counts.macs,
         "top1": top1,
@@ -90,9 +92,11 @@ def show(run: RunDirectory, choice: Choice, architecture: Architecture, summary:
     chance, supernet_top1 = summary["chance_top1"], summary["supernet_top1"]
     seconds = summary["seconds"]
     phases = ", ".join(f"{name.replace('_', ' ')} {clock(value)}" for name, value in seconds.items() if name != "total")
+    cost = COSTS[summary["cost"]]
+    words = "table latency" if cost.is_time else "the network has"
     for line in (
         "",
-        f"target    {summary['target_ms']:g} ms; table latency {summary['table_ms']:.3f} ms "
+        f"target    {cost.quantity(summary[cost.target_key], 6)}; {words} {cost.quantity(summary[cost.table_key], 5)} "
         f"({percent(summary['error_percent'])})",
         f"network   {short(summary['params'])} parameters, {short(summary['macs'])} MACs",
         f"supernet  sampled paths {supernet_top1:.1f} % on the held-out part (chance {chance:.1f} %); the derived path "

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Literal
 
+from tfnas.costs import COSTS, COUNTED
 from tfnas.data import DataConfig
 from tfnas.errors import InputError
 from tfnas.space import Schedule
 
 DEFAULT_TARGET_MS = 15.0
+_TARGETS = {"macs": "300e6", "params": "5e6"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +21,18 @@ class SearchConfig(DataConfig):
     """Settings of a search. Fields that are None take the search space's own value."""
 
     target_lat: float = DEFAULT_TARGET_MS
-    """Target latency in milliseconds per batch, as the latency table was measured."""
+    """Target, also spelled --target: milliseconds per batch, as the latency table was measured; or a number of what
+    --cost counts."""
+    cost: Literal["ms", "macs", "params"] | None = None
+    """What the target is: milliseconds of a latency table, or multiply-accumulates or parameters of the network, which
+    are counted and need no table. Default: what the table holds, ms."""
     lookup_path: str | None = None
     """Latency table: our JSON or the authors' .pkl. Default: the table shipped for the space."""
     space: str | None = None
     """Search space: imagenet, cifar, digits, or a YAML file of your own. Default: the one made for the data."""
+    width_multiple: int | None = None
+    """Search only widths that are a multiple of this, which some devices like: 8, for instance. Default: the space's
+    own, 1."""
     save: str = "runs"
     """Folder in which the run directory is made."""
     note: str = ""
@@ -76,8 +86,13 @@ class SearchConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        words = COSTS[self.cost or "ms"].target_words
         if not (math.isfinite(self.target_lat) and self.target_lat > 0):
-            raise InputError(f"target_lat must be a positive number of milliseconds, got {self.target_lat}")
+            raise InputError(f"target_lat must be a positive number of {words}, got {self.target_lat}")
+        if self.cost in COUNTED and self.target_lat == DEFAULT_TARGET_MS:
+            raise InputError(f"--cost {self.cost} needs a --target, a number of {words}, such as {_TARGETS[self.cost]}")
+        if self.width_multiple is not None and self.width_multiple < 1:
+            raise InputError(f"width_multiple must be 1 or more, got {self.width_multiple}")
         if self.print_freq < 1:
             raise InputError(f"print_freq must be 1 or more, got {self.print_freq}")
         if not self.save_minutes > 0:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tfnas.architecture import Architecture
 from tfnas.latency import LatencyTable
-from tfnas.latency.choice import Choice
-from tfnas.latency.fit import fit_widths
+from tfnas.latency.fitting.choice import Choice
+from tfnas.latency.fitting.fit import fit_widths
 from tfnas.searching.expected import operations_ms
 from tfnas.searching.steps import Learner
 from tfnas.space import SearchSpace

@@ -16,6 +16,7 @@ from tfnas.nn.counting import block_counts, part_counts
 from tfnas.searching.sampling import sample_other_path, sample_path
 from tfnas.searching.schedules import trains_architecture
 from tfnas.searching.session import Session
+from tfnas.searching.setup import Setup
 from tfnas.searching.steps import architecture_loss, weight_loss
 from tfnas.space import SearchSpace
 
@@ -53,21 +54,29 @@ def _best_total(space: SearchSpace, values: list[list[int]], best: Callable[[Ite
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds of one warm-up step, one weight step after it and one architecture step, and of the whole run."""
+    """Seconds of one warm-up step, one weight step after it and one architecture step, for the run of this setup."""
 
+    setup: Setup
     warmup_step: float
     weight_step: float
     architecture_step: float
-    total: float
+
+    @property
+    def total(self) -> float:
+        """Seconds of the whole run."""
+        return self._until(self.setup.schedule.epochs, 0)
 
     def done(self, session: Session) -> float:
         """Seconds, by this forecast, that what the session has done so far takes."""
-        schedule = session.setup.schedule
-        steps = -(-len(session.setup.data.weights) // schedule.batch_size)
+        return self._until(session.epoch, session.step)
+
+    def _until(self, epoch: int, step: int) -> float:
+        """Seconds from the beginning of the run to a step of an epoch."""
+        schedule, steps = self.setup.schedule, self.setup.steps_per_epoch
         warmup, later = steps * self.warmup_step, steps * self.weight_step + -(-steps // 2) * self.architecture_step
-        epoch = later if trains_architecture(schedule, session.epoch) else warmup
-        epochs_of_warmup = min(session.epoch, schedule.warmup_epochs)
-        return epochs_of_warmup * warmup + (session.epoch - epochs_of_warmup) * later + epoch * session.step / steps
+        current = later if trains_architecture(schedule, epoch) else warmup
+        warmup_epochs = min(epoch, schedule.warmup_epochs)
+        return warmup_epochs * warmup + (epoch - warmup_epochs) * later + current * step / steps
 
 
 def forecast(session: Session, images: torch.Tensor, labels: torch.Tensor) -> Forecast:
@@ -89,10 +98,7 @@ def forecast(session: Session, images: torch.Tensor, labels: torch.Tensor) -> Fo
     warmup = _typical_seconds(lambda: weight_rehearsal(1))
     weight = _typical_seconds(lambda: weight_rehearsal(2))
     architecture = _typical_seconds(architecture_rehearsal)
-    steps = -(-len(session.setup.data.weights) // schedule.batch_size)
-    total = schedule.warmup_epochs * steps * warmup
-    total += (schedule.epochs - schedule.warmup_epochs) * (steps * weight + -(-steps // 2) * architecture)
-    return Forecast(warmup, weight, architecture, total)
+    return Forecast(session.setup, warmup, weight, architecture)
 
 
 def _typical_seconds(work: Callable[[], None]) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfnas.latency.choice import Choice
+from tfnas.latency.fitting.choice import Choice
 
 COLLAPSED_SHARE = 0.5
 UNIFORM_ENTROPY = 0.98

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tfnas.architecture import Architecture
 from tfnas.computing import computing
-from tfnas.data import data_name, loader
+from tfnas.data import EpochBatches, data_name, loader
 from tfnas.endings import LAST_KEPT, told_endings
 from tfnas.errors import InputError
 from tfnas.resumption import resumed_config, with_absolute_paths
@@ -82,7 +82,7 @@ class _Search:
         with told_endings(self.interruption, self.how_to_resume, self._out_of_memory()):
             self._begin()
             with Reporter(self.session, self.run_dir) as reporter:
-                reporter.announce(self._first_batch())
+                reporter.announce(self._first_batch)
                 while self.session.epoch < self.setup.schedule.epochs:
                     self._train_epoch(reporter)
                     reporter.show_epoch(self.session.finish_epoch(self._held_out_once()))
@@ -146,21 +146,20 @@ class _Search:
     # ---- batches ----------------------------------------------------------------------------------------------
 
     def _batches(self, images: Any, *, turn: int, first: int = 0, shuffle: bool = True) -> Any:
-        return loader(
-            images,
+        batches = EpochBatches(
+            len(images),
             batch_size=self.setup.schedule.batch_size,
             epoch=turn,
-            seed=self.setup.config.seed,
+            seed=self.setup.config.seed if shuffle else None,
             first_batch=first,
-            shuffle=shuffle,
-            workers=self.setup.data.workers,
         )
+        return loader(images, batches, workers=self.setup.data.workers)
 
     def _held_out(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the architecture part from number `first` of this epoch on, over and over in new orders."""
         images, batch_size = self.setup.data.architecture, self.setup.schedule.batch_size
         per_turn = -(-len(images) // batch_size)
-        turns_per_epoch = -(-len(self.setup.data.weights) // batch_size)  # more than an epoch can need
+        turns_per_epoch = self.setup.steps_per_epoch  # more than an epoch can need
         turn, first = divmod(first, per_turn)
         while True:
             yield from self._batches(images, turn=self.session.epoch * turns_per_epoch + turn, first=first)
@@ -187,17 +186,19 @@ class _Search:
 
 def _effective(setup: Setup) -> SearchConfig:
     """The configuration with every default of the space written out."""
-    values = {
+    values: dict[str, Any] = {
         field.name: getattr(setup.schedule, field.name)
         for field in dataclasses.fields(setup.schedule)
         if field.name in {item.name for item in dataclasses.fields(SearchConfig)}
     }
+    values["cost"] = setup.table.cost.name
     config = dataclasses.replace(
         setup.config,
         **values,
         data=data_name(setup.config),
         space=setup.config.space or setup.space.name,
         lookup_path=setup.lookup_path,
+        width_multiple=setup.space.width_multiple,
         device=str(setup.device),
         resume=None,
     )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from tfnas.costs import Cost
+from tfnas.latency.ranges.words import bounds_text
 from tfnas.run import RunDirectory
 from tfnas.searching.derive import choice_of
 from tfnas.searching.forecast import Forecast, count_range, forecast
@@ -25,8 +26,7 @@ class Reporter:
 
     def __init__(self, session: Session, run: RunDirectory) -> None:
         self.session, self.run = session, run
-        schedule = session.setup.schedule
-        self.steps_per_epoch = math.ceil(len(session.setup.data.weights) / schedule.batch_size)
+        self.steps_per_epoch = session.setup.steps_per_epoch
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -56,10 +56,14 @@ class Reporter:
     def _total_steps(self) -> int:
         return self.session.epoch * self.steps_per_epoch + self.session.step
 
-    def announce(self, batch: tuple[Tensor, Tensor]) -> None:
-        """Say what is searched where, what the space spans, and (measured on a batch) how long it will take."""
+    def announce(self, batch: Callable[[], tuple[Tensor, Tensor]]) -> None:
+        """Say what is searched where, what the space spans, and, if steps are left, how long they will take.
+
+        That is measured on a batch.
+        """
         setup = self.session.setup
         smallest, largest = count_range(setup.space, setup.data.num_classes)
+        bounds = bounds_text(setup.space, setup.table, setup.data.num_classes)
         number = setup.schedule.threads
         threads = f", {number} thread{'s' * (number != 1)}" if setup.device.type == "cpu" else ""
         for line in (
@@ -69,30 +73,33 @@ class Reporter:
             f"operations, {short(smallest.params)} to {short(largest.params)} parameters, "
             f"{short(smallest.macs)} to {short(largest.macs)} MACs",
             f"table     {setup.table.description}",
-            f"target    {setup.target_ms:g} ms; reachable {setup.table.bounds_text(setup.space)}",
+            *setup.remarks,
+            f"target    {setup.table.quantity(setup.target_ms, 6)}; reachable {bounds}",
             f"train     {setup.schedule.epochs} epochs, {setup.schedule.warmup_epochs} of them warm-up, batch "
             f"{setup.schedule.batch_size}, on {setup.device}{threads}, seed {setup.config.seed}",
         ):
             self.run.say(line)
-        self.forecast = forecast(self.session, *batch)
-        if self.session.epoch < setup.schedule.epochs:
-            self.run.say(
-                f"time      about {clock(self.forecast.total - self.forecast.done(self.session))}: a weight step "
-                f"{1000 * self.forecast.weight_step:.0f} ms, an architecture step "
-                f"{1000 * self.forecast.architecture_step:.0f} ms, measured just now (without data loading)"
-            )
+        if self.session.epoch == setup.schedule.epochs:
+            return
+        self.forecast = forecast(self.session, *batch())
+        self.run.say(
+            f"time      about {clock(self.forecast.total - self.forecast.done(self.session))}: a weight step "
+            f"{1000 * self.forecast.weight_step:.0f} ms, an architecture step "
+            f"{1000 * self.forecast.architecture_step:.0f} ms, measured just now (without data loading)"
+        )
         done = round(1000 * self.forecast.done(self.session))
         self.task = self.progress.add_task("search", total=1000 * self.forecast.total, completed=done)
 
     def show_step(self) -> None:
         """Progress; every `print_freq` steps a line in the log; every ten, scalars for TensorBoard."""
-        session, averages = self.session, self.session.totals.averages()
+        session, cost = self.session, self.session.setup.table.cost
+        averages = session.totals.averages(cost.name)
         epoch = f"epoch {session.epoch + 1}/{session.setup.schedule.epochs} step {session.step}/{self.steps_per_epoch}"
         if self.task is not None:
             text = f"{epoch}  loss {averages['weight_loss']:.3f}  paths {averages['path_accuracy']:.1f} %"
             self.progress.update(self.task, completed=1000 * self.forecast.done(session), description=text)
         if session.step % session.setup.config.print_freq == 0:
-            self.run.say(f"{epoch}  {training_numbers(averages)}")
+            self.run.say(f"{epoch}  {training_numbers(averages, cost)}")
         if session.step % SCALAR_STEPS == 0:
             for name, value in averages.items():
                 self.writer.add_scalar(f"step/{name}", value, self._total_steps())
@@ -100,7 +107,7 @@ class Reporter:
     def show_epoch(self, entry: dict[str, float]) -> None:
         """A line, scalars and histograms of the epoch that has just ended, and what is unhealthy about it, once."""
         session = self.session
-        self.run.say(epoch_line(entry, session.setup.schedule.epochs))
+        self.run.say(epoch_line(entry, session.setup.schedule.epochs, session.setup.table.cost))
         step = self._total_steps()
         for name, value in entry.items():
             if name == "epoch":
@@ -119,20 +126,20 @@ class Reporter:
                     self.said.add(warning)
 
 
-def training_numbers(averages: Mapping[str, float]) -> str:
+def training_numbers(averages: Mapping[str, float], cost: Cost) -> str:
     """Training losses and accuracies in words; those of the architecture where it is trained."""
     text = f"loss {averages['weight_loss']:.3f}  sampled paths {averages['path_accuracy']:.1f} %"
-    if "expected_ms" in averages:
-        text += f"  expected {averages['expected_ms']:.2f} ms"
+    if f"expected_{cost.name}" in averages:
+        text += f"  expected {cost.quantity(averages[f'expected_{cost.name}'])}"
     return text
 
 
-def epoch_line(entry: Mapping[str, float], epochs: int) -> str:
+def epoch_line(entry: Mapping[str, float], epochs: int, cost: Cost) -> str:
     """One line for an epoch's numbers."""
-    line = f"epoch {entry['epoch']:.0f}/{epochs}  {training_numbers(entry)}"
+    line = f"epoch {entry['epoch']:.0f}/{epochs}  {training_numbers(entry, cost)}"
     if "alpha_move" in entry:
         line += (
-            f"  derived {entry['derived_ms']:.2f} ms  T {entry['temperature']:.2f}  "
+            f"  derived {cost.quantity(entry[f'derived_{cost.name}'])}  T {entry['temperature']:.2f}  "
             f"entropy ops {entry['operation_entropy']:.2f} depth {entry['depth_entropy']:.2f}"
         )
     if "held_out_accuracy" in entry:

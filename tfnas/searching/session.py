@@ -43,7 +43,7 @@ class EpochTotals:
     architecture_steps: int = 0
     cross_entropy: float = 0.0
     latency_loss: float = 0.0
-    expected_ms: float = 0.0
+    expected_cost: float = 0.0
 
     def add_weight_step(self, report: WeightStep, images: int) -> None:
         """Count a weight step on so many images."""
@@ -57,17 +57,18 @@ class EpochTotals:
         self.architecture_steps += 1
         self.cross_entropy += report.cross_entropy
         self.latency_loss += report.latency_loss
-        self.expected_ms += report.expected_ms
+        self.expected_cost += report.expected_ms
 
-    def averages(self) -> dict[str, float]:
-        """Means by name; the architecture's only where it was trained."""
+    def averages(self, cost: str) -> dict[str, float]:
+        """Means by name (`cost` is what the target is of); the architecture's only where it was trained."""
         means = {
             "weight_loss": self.weight_loss / max(1, self.weight_steps),
             "path_accuracy": 100 * self.correct / max(1, self.images),
         }
         if self.architecture_steps:
-            for name in ("cross_entropy", "latency_loss", "expected_ms"):
-                means[name] = getattr(self, name) / self.architecture_steps
+            means["cross_entropy"] = self.cross_entropy / self.architecture_steps
+            means["latency_loss"] = self.latency_loss / self.architecture_steps
+            means[f"expected_{cost}"] = self.expected_cost / self.architecture_steps
         return means
 
 
@@ -126,12 +127,13 @@ class Session:
         """
         setup, learner = self.setup, self.learner
         start = time.perf_counter()
-        entry = {"epoch": float(self.epoch + 1), **self.totals.averages()}
+        cost = setup.table.cost.name
+        entry = {"epoch": float(self.epoch + 1), **self.totals.averages(cost)}
         if trains_architecture(setup.schedule, self.epoch):
             probabilities = learner.parameters.log_alphas.detach().exp().cpu()
             entry["alpha_move"] = float((probabilities - self.last_probabilities).abs().max())
             entry["temperature"] = temperature(setup.schedule, self.epoch)
-            entry["derived_ms"] = scale_widths(learner, setup.table, setup.target_ms)
+            entry[f"derived_{cost}"] = scale_widths(learner, setup.table, setup.target_ms)
             self.last_probabilities = probabilities
         choice = choice_of(learner)
         entry["operation_entropy"], entry["depth_entropy"] = operation_entropy(choice), depth_entropy(choice)
@@ -164,7 +166,8 @@ class Session:
             "schedule": _lasting(setup.schedule),
             "table_fingerprint": setup.table.fingerprint,
             "lookup_path": setup.lookup_path,
-            "target_ms": setup.target_ms,
+            "cost": setup.table.cost.name,
+            setup.table.cost.target_key: setup.target_ms,
             "supernet": learner.supernet.state_dict(),
             "active": learner.supernet.active_channels(),
             "parameters": learner.parameters.state_dict(),
@@ -180,12 +183,14 @@ class Session:
     def restore(self, state: State) -> None:
         """Stand where `state` was taken. Raises InputError when data, table or space are not the same as then."""
         setup, learner = self.setup, self.learner
+        cost = setup.table.cost
         same = (
+            ("cost", state.get("cost", "ms"), cost.name),
             ("data", state["data"], setup.data.describe()),
             ("set of images", state["data_fingerprint"], setup.data.fingerprint),
             ("table", state["table_fingerprint"], setup.table.fingerprint),
             ("space", space_of(state).fingerprint, setup.space.fingerprint),
-            ("target", state["target_ms"], setup.target_ms),
+            ("target", state.get(cost.target_key), setup.target_ms),
             ("schedule", state["schedule"], _lasting(setup.schedule)),
         )
         for name, then, now in same:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from tfnas.costs import COUNTED
 from tfnas.data import ImageData, default_space, open_data
 from tfnas.device import named_device
 from tfnas.errors import InputError
-from tfnas.latency import LatencyTable, default_table_path
-from tfnas.latency.default import shipped_table_paths
-from tfnas.latency.meet import check_target
+from tfnas.latency import LatencyTable
+from tfnas.latency.building.counted import counted_table
+from tfnas.latency.default import is_default, open_table
+from tfnas.latency.elsewhere import search_remarks
+from tfnas.latency.fitting.meet import check_target
 from tfnas.searching.config import SearchConfig
 from tfnas.space import Schedule, SearchSpace
 from tfnas.space_file import space as load_space
@@ -28,14 +30,21 @@ class Setup:
     space: SearchSpace
     schedule: Schedule
     table: LatencyTable
-    lookup_path: str
+    lookup_path: str | None
     data: ImageData
     device: torch.device
+    remarks: tuple[str, ...] = ()
+    """What to know about where the table's figures hold."""
 
     @property
     def target_ms(self) -> float:
-        """The target latency."""
+        """The target: milliseconds, or what else the table counts."""
         return self.config.target_lat
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Weight steps of an epoch: the batches of the weight part, of which the last may be smaller."""
+        return -(-len(self.data.weights) // self.schedule.batch_size)
 
 
 def prepare(config: SearchConfig) -> Setup:
@@ -48,39 +57,28 @@ def prepare(config: SearchConfig) -> Setup:
     space = load_space(config.space or default_space(config))
     if config.image_size is not None:
         space = space.at(config.image_size)
+    if config.width_multiple is not None:
+        space = space.in_multiples_of(config.width_multiple)
     schedule = config.schedule(space.schedule)
     if schedule.threads == 0:  # PyTorch's own number: the cores, or what OMP_NUM_THREADS says
         schedule = dataclasses.replace(schedule, threads=torch.get_num_threads())
-    table, lookup_path = open_table(config.lookup_path, space, config.space or space.name)
+    table, lookup_path = _open_table(config, space)
     data = open_data(config, image_size=space.image_size, seed=config.seed)
-    check_target(space, table, config.target_lat)
-    return Setup(config, space, schedule, table, lookup_path, data, device)
+    check_target(space, table, config.target_lat, data.num_classes)
+    remarks = search_remarks(table, shipped=is_default(lookup_path, space), space=typed(config.space or space.name))
+    return Setup(config, space, schedule, table, lookup_path, data, device, remarks)
 
 
-def open_table(lookup_path: str | None, space: SearchSpace, named: str) -> tuple[LatencyTable, str]:
-    """The table at a path, or the one shipped for the space, checked against the space; and its path.
+def _open_table(config: SearchConfig, space: SearchSpace) -> tuple[LatencyTable, str | None]:
+    """The table of the cost asked for, and its path if it is a file.
 
-    `named` is what the user calls the space, for the message.
-
-    Raises InputError when there is none or when it is for another space.
+    Raises InputError where a table is named that counts something else.
     """
-    path = lookup_path or default_table_path(space.name) or _fitting_table(space)
-    if path is None:
+    if config.cost in COUNTED and config.lookup_path is None:
+        return counted_table(space, config.cost), None
+    table, lookup_path = open_table(config.lookup_path, space, config.space or space.name)
+    if config.cost not in (None, table.cost.name):
         raise InputError(
-            f"no latency table comes with space {space.name}: give one with --lookup_path, "
-            f"or measure one with: python -m tfnas latency build --space {typed(named)} --out {space.name}_latency.json"
+            f"--cost is {config.cost}, but {table.source} holds {table.unit}: leave one of --cost and --lookup_path out"
         )
-    table = LatencyTable.load(path)
-    table.check(space)
-    return table, str(path)
-
-
-def _fitting_table(space: SearchSpace) -> Path | None:
-    """The first table that comes along and prices all of the space, as it does for a part of a built-in one."""
-    for path in shipped_table_paths():
-        try:
-            LatencyTable.load(path).check(space)
-        except InputError:
-            continue
-        return path
-    return None
+    return table, lookup_path

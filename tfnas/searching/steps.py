@@ -31,7 +31,7 @@ class WeightStep(NamedTuple):
 
 
 class ArchitectureStep(NamedTuple):
-    """Of an architecture step: cross entropy, latency term (before lambda), expected latency in ms."""
+    """Of an architecture step: cross entropy, latency term (before lambda), expected latency in the table's unit."""
 
     cross_entropy: float
     latency_loss: float
@@ -67,8 +67,8 @@ def make_learner(
         betas=(schedule.a_beta1, schedule.a_beta2),
         weight_decay=schedule.a_wd,
     )
-    empty = torch.empty(0)
-    return Learner(supernet, parameters, sgd, adam, schedule, target_ms, table.base_ms, empty)
+    empty, num_classes = torch.empty(0), supernet.classifier.linear.out_features
+    return Learner(supernet, parameters, sgd, adam, schedule, target_ms, table.base_ms(num_classes), empty)
 
 
 def check_partition(weights: Sequence[Tensor], architecture: Sequence[Tensor], model: nn.Module) -> None:

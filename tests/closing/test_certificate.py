@@ -1,0 +1,202 @@
+"""Certificates: intervals that hold the truth as often as they say, and verdicts that claim no more than they hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+import pytest
+from made_bench import MadeBench
+from scipy import stats
+from tiny import tiny_space
+
+from tfnas.closing.certificate import (
+    FEWEST_CALLS,
+    SEGMENTS,
+    Certificate,
+    MeasuredUnder,
+    certificate_lines,
+    verdict_text,
+)
+from tfnas.closing.sampled import Budget, Closeness, calls_per_visit, sample, sample_workload
+from tfnas.latency.measuring.conditions import Conditions
+from tfnas.latency.measuring.workloads import network_workload, random_architectures
+
+
+def series(count, memory, seed, noise=0.02):
+    """Calls around 10 ms whose noise forgets within `memory` calls, with slow calls among them; their median is 10."""
+    random = np.random.default_rng(seed)
+    keep = math.exp(-1 / memory) if memory else 0.0
+    level, levels = random.standard_normal(), []
+    for fresh in random.standard_normal(count):
+        level = keep * level + math.sqrt(1 - keep**2) * fresh
+        levels.append(level)
+    noises = noise * np.array(levels) + 0.01 * random.standard_normal(count)
+    slow = (random.random(count) < 0.03) * random.exponential(4, count)
+    return 10 * np.exp(noises) + np.where(noises > 0, slow, 0)  # those that are slow were above the median anyway
+
+
+def share_held(memory, interval, seeds=300, count=480):
+    return np.mean([low <= 10 <= high for low, high in (interval(series(count, memory, s)) for s in range(seeds))])
+
+
+def naive_interval(calls):
+    """What independent calls would allow: the mean of their logarithms and its standard error."""
+    logs = np.log(np.minimum(calls, np.percentile(calls, 97)))
+    half = stats.norm.ppf(0.975) * logs.std(ddof=1) / math.sqrt(len(calls))
+    return math.exp(logs.mean() - half), math.exp(logs.mean() + half)
+
+
+@pytest.mark.parametrize("memory", [0, 3, 15, 40])
+def test_the_interval_holds_the_truth_about_as_often_as_it_says(memory):
+    assert share_held(memory, lambda calls: Certificate.of(calls, 1.0).interval_ms) >= 0.9
+
+
+def test_a_standard_error_of_single_calls_would_not():
+    assert share_held(15, naive_interval) < 0.6
+
+
+def test_the_interval_is_not_wider_than_needed_where_calls_are_independent():
+    halves = [Certificate.of(series(480, 0, seed), 1.0).half_width for seed in range(50)]
+    # of a median of n independent calls of deviation s: 1.25 * s / sqrt(n), and 1.96 of these
+    needed = 1.96 * 1.2533 * math.hypot(0.02, 0.01) / math.sqrt(480)
+    assert needed < np.mean(halves) < 1.6 * needed
+
+
+def test_the_numbers_are_those_of_numpy():
+    calls = np.random.default_rng(1).gamma(5, 2, 100)
+    found = Certificate.of(calls.tolist(), 12.5)
+    assert (found.mean_ms, found.median_ms) == pytest.approx((calls.mean(), np.median(calls)))
+    assert found.p95_ms == pytest.approx(np.sort(calls)[94:96] @ [0.95, 0.05])  # at 94.05 of 0..99
+    assert (found.runs, found.segments, found.seconds, found.level) == (100, SEGMENTS, 12.5, 0.95)
+    assert found.interval_ms[0] <= found.median_ms <= found.interval_ms[1]
+    lengths = [7] * 4 + [6] * 12
+    medians = [np.median(part) for part in np.split(calls, np.cumsum(lengths)[:-1])]
+    assert found.slowest_segment == pytest.approx(max(medians) / np.median(calls))
+    assert found.fastest_segment == pytest.approx(min(medians) / np.median(calls))
+    assert found.to_json()["interval_ms"] == list(found.interval_ms)
+
+
+def test_independent_segments_give_students_interval():
+    values = np.array([1.0, -1, -1, 1] * 4) + 10  # neighbours are as often alike as not
+    found = Certificate.of(np.repeat(values, 3).tolist(), 1.0)
+    deviations = values - 10
+    alike = deviations[1:] @ deviations[:-1] / 16 + 1 / 16
+    independent = 16 * (1 - alike) / (1 + alike)
+    half = stats.t(independent - 1).ppf(0.975) * values.std(ddof=1) / math.sqrt(independent)
+    assert found.interval_ms == pytest.approx((10 - half, 10 + half))
+
+
+def test_a_machine_that_becomes_slower_is_not_known_closely():
+    steady, rising = 10 + 0.01 * np.random.default_rng(0).standard_normal(480), np.linspace(9.5, 10.5, 480)
+    assert Certificate.of(steady, 1.0).half_width < 0.001
+    assert Certificate.of(rising, 1.0).half_width > 0.05
+    assert Certificate.of([3.0] * FEWEST_CALLS, 1.0).interval_ms == (3.0, 3.0)
+
+
+def made(low, median, high):
+    plain = Certificate.of([1.0] * FEWEST_CALLS, 1.0)
+    return dataclasses.replace(plain, interval_ms=(low, high), median_ms=median)
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict", "supported", "words"),
+    [
+        ((9.95, 10.0, 10.05), "inside", 0.005, "within 1 % of 10 ms: the median is off by"),
+        ((9.9, 10.0, 10.1), "inside", 0.01, "within 1 %"),
+        ((10.2, 10.3, 10.4), "outside", 0.04, "not within 1 % of 10 ms: the median is off by \\+3.00 %"),
+        ((9.0, 9.2, 9.89), "outside", 0.1, "not within"),
+        ((10.05, 10.09, 10.13), "undecided", 0.013, "reaches across the edge"),
+        ((9.7, 10.0, 10.3), "undecided", 0.03, "noise is larger than that.*supports an epsilon of 3 %"),
+        ((9.7, 9.7, 10.2), "undecided", 0.03, "noise is larger"),
+    ],
+)
+def test_verdicts(interval, verdict, supported, words):
+    found = made(*interval)
+    assert found.verdict(10.0, 0.01 + 1e-12) == verdict
+    assert found.supported_epsilon(10.0) == pytest.approx(supported)
+    text = verdict_text(found, 10.0, 0.01 + 1e-12)
+    assert re.search(words, text)
+
+
+def test_an_outside_verdict_needs_the_whole_interval_on_one_side():
+    assert made(10.11, 10.2, 10.3).verdict(10.0, 0.01) == "outside"
+    assert made(9.5, 9.6, 9.88).verdict(10.0, 0.01) == "outside"
+    assert made(9.5, 10.2, 10.9).verdict(10.0, 0.01) == "undecided"
+    assert made(10.09, 10.2, 10.3).verdict(10.0, 0.01) == "undecided"
+    assert made(9.5, 10.2, 10.9).nearest_error(10.0) == 0
+
+
+def test_what_people_read():
+    first, second = certificate_lines(Certificate.of(series(480, 0, 0), 20.0))
+    assert "ms median" in first and "ms at p95" in first
+    assert "95 % confidence" in second and "480 runs in 20 s, 16 segments" in second
+    under = MeasuredUnder.of(Conditions(batch_size=8), "Made-up", {"torch": "2.0"}, load=(0.5, 1.25))
+    assert under.description.startswith("Made-up, torch 2.0, batch 8, 1 thread, float32, ")
+    assert under.description.endswith(", load 0.5 to 1.2")
+    assert under.to_json()["load"] == [0.5, 1.25]
+
+
+# ---- measuring until it is known ------------------------------------------------------------------------------------
+
+
+def timed(bench, until, seconds=100.0):
+    (network,) = random_architectures(tiny_space(), 1, 10, 0)
+    budget = Budget(seconds, bench.clock)
+    return sample_workload(bench, network_workload(network), 10.0, until, budget), budget
+
+
+def test_measuring_goes_on_until_the_interval_is_narrow():
+    bench = MadeBench(lambda _: 10.0, noise=0.03, memory=20, seed=3)
+    short, _ = timed(bench, Closeness(lambda found: True, 0.0, 100.0))
+    long, budget = timed(bench, Closeness(lambda found: found.half_width < 0.006, 0.0, 100.0))
+    assert FEWEST_CALLS <= short.runs < 2 * FEWEST_CALLS < long.runs
+    assert long.half_width < 0.006 < short.half_width
+    assert long.seconds == pytest.approx(100.0 - budget.seconds)
+
+
+def test_measuring_ends_with_its_time_and_lasts_the_least():
+    bench = MadeBench(lambda _: 10.0, noise=0.03, seed=3)
+    found, budget = timed(bench, Closeness(lambda found: False, 0.0, 5.0))
+    assert 5.0 <= found.seconds < 7.0 and 93.0 < budget.seconds <= 95.0
+    found, _ = timed(bench, Closeness(lambda found: True, 4.0, 5.0))
+    assert 4.0 <= found.seconds < 5.5
+    _, budget = timed(bench, Closeness(lambda found: False, 0.0, 5.0), seconds=1.0)
+    assert budget.seconds == 0
+
+
+def test_visits_last_about_a_quarter_of_a_second():
+    assert [calls_per_visit(ms) for ms in (0.01, 10.0, 240.0, 5000.0)] == [64, 25, 1, 1]
+
+
+def test_a_bench_is_left_as_soon_as_it_is_enough():
+    closed = []
+
+    class Watched(MadeBench):
+        def visits(self, workloads, order, calls):
+            try:
+                yield from super().visits(workloads, order, calls)
+            finally:
+                closed.append(len(self.visited))
+
+    bench = Watched(lambda _: 10.0)
+    timed(bench, Closeness(lambda found: True, 0.0, 1.0))
+    assert closed == [len(bench.visited)] and len(bench.visited) == 2
+
+
+def test_a_bench_that_ends_its_visits_is_asked_for_more():
+    class Short(MadeBench):
+        def visits(self, workloads, order, calls):
+            yield from super().visits(workloads, order[:1], calls)
+
+    found, _ = timed(Short(lambda _: 10.0), Closeness(lambda found: False, 0.0, 3.0))
+    assert found.runs >= 290
+
+
+def test_plain_visits_do_too():
+    bench = MadeBench(lambda _: 10.0)
+    (network,) = random_architectures(tiny_space(), 1, 10, 0)
+    visits = bench.visits([network_workload(network)], [0] * 100, 4)
+    assert sample(visits, Closeness(lambda found: True, 0.0, 1.0), Budget(1.0, bench.clock)).runs == FEWEST_CALLS

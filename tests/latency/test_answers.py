@@ -1,0 +1,195 @@
+"""What a worker may say, line by line, without a process."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tfnas.errors import InputError, RunFailed
+from tfnas.latency.far.answers import Answers
+from tfnas.latency.far.parcels import Parcel
+from tfnas.latency.far.process import WorkerFault
+from tfnas.latency.measuring.bench import Visit
+
+OUTPUT = {"shape": [1, 2], "rms": 2.0, "values": [1.0, -3.0]}
+PARCEL = Parcel("block", {}, OUTPUT, 1)
+HELLO = {"tfnas_worker": 1, "python": "3.9.2", "numpy": "1.2", "onnxruntime": "1.1", "device": "Toy", "cores": 2}
+VISIT = {"visit": 4, "own_ms": [1.0, 2.0], "reference_ms": [3, 4.0]}
+
+
+class Lines:
+    """A process that has printed these lines."""
+
+    def __init__(self, *lines):
+        self._lines = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
+        self.started = time.monotonic() - 100
+
+    def line(self, patience_s, longest, since=None):
+        return self._lines.pop(0) if self._lines else None
+
+
+def answers(*lines):
+    return Answers(Lines(*lines), 1.0, 1.0)
+
+
+def visit(document, fresh=None):
+    return answers(document).visit(4, PARCEL, 2, fresh)
+
+
+def test_what_is_right_is_taken():
+    hello = answers(b"Welcome", b"", HELLO).hello()
+    assert (hello.device, hello.cores, hello.versions["numpy"]) == ("Toy", 2, "1.2")
+    answers({"ready": OUTPUT}).ready(PARCEL, "float32")
+    expected = Visit((1.0, 2.0), (3.0, 4.0))
+    assert visit(VISIT) == visit({**VISIT, "output": OUTPUT}, "float32") == expected
+    answers({"done": 3}, b"").done(3)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"tfnas_worker": 2}, "version 2 of the protocol"),
+        ({"tfnas_worker": True}, "version True"),
+        ({"device": "\x1b[31mToy"}, "names a device"),
+        ({"device": ""}, "names a device"),
+        ({"device": "T" * 201}, "names a device"),
+        ({"numpy": None}, "names a device or a version None"),
+        ({"cores": 0}, "has 0 cores"),
+        ({"cores": 2.0}, "has 2.0 cores"),
+        ({"more": 1}, "does not say what it must"),
+    ],
+)
+def test_first_answers_that_are_wrong(change, what):
+    with pytest.raises(WorkerFault, match=what):
+        answers({**HELLO, **change}).hello()
+
+
+def test_a_missing_library_names_the_command_of_that_python():
+    document = {"tfnas_worker": 1, "cannot": "import numpy", "why": "No module", "executable": "/opt/py/bin/python3"}
+    with pytest.raises(InputError, match=r"/opt/py/bin/python3 -m pip install numpy onnxruntime"):
+        answers(document).hello()
+
+
+def test_greetings_have_a_limit():
+    with pytest.raises(WorkerFault, match="much text"):
+        answers(*[b"line"] * 501, HELLO).hello()
+    with pytest.raises(WorkerFault, match="much text"):
+        answers(*[b"x" * 40_000] * 2, HELLO).hello()
+    with pytest.raises(WorkerFault, match="before its first answer"):
+        answers(b"only this").hello()
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"visit": 3}, "visit 4 was to come, not 3"),
+        ({"visit": 5}, "visit 4 was to come, not 5"),
+        ({"visit": 4.0}, "visit 4 was to come, not 4.0"),
+        ({"visit": True}, "visit 4 was to come, not True"),
+        ({"own_ms": [1.0]}, "list of 2 numbers"),
+        ({"own_ms": [1.0, 1.0, 1.0]}, "list of 2 numbers"),
+        ({"reference_ms": {"0": 1.0, "1": 1.0}}, "list of 2 numbers"),
+        ({"own_ms": [1.0, 0.0]}, "there is 0.0"),
+        ({"own_ms": [1.0, -1e-9]}, "there is -1e-09"),
+        ({"own_ms": [1.0, True]}, "there is True"),
+        ({"own_ms": [1.0, "1.0"]}, "there is 1.0"),
+        ({"own_ms": [1.0, None]}, "there is None"),
+        ({"own_ms": [1.0, [1.0]]}, "there is"),
+        ({"reference_ms": [1.0, 1e6]}, "claims to have timed"),
+        ({"own_ms": [1.0, 10**400]}, "must be positive"),
+        ({"more": 1}, "was to come"),
+        ({"output": OUTPUT}, "was to come"),
+    ],
+)
+def test_visits_that_are_wrong(change, what):
+    with pytest.raises(WorkerFault, match=what):
+        visit({**VISIT, **change})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"[1]", b"3", b"null", b"{", b"[" * 9999, b"\xff", b"Segmentation fault", b'{"visit": 4}']
+    + [json.dumps(VISIT).encode().replace(b"2.0", number) for number in (b"NaN", b"Infinity", b"1e999", b"9" * 5000)],
+)
+def test_lines_that_are_wrong(line):
+    with pytest.raises(WorkerFault):
+        visit(line)
+
+
+@pytest.mark.parametrize(
+    ("change", "fits"),
+    [
+        ({}, True),
+        ({"values": [1.0, -3.001]}, True),
+        ({"values": [1.0, -3.1]}, False),
+        ({"values": [1.0, 3.0]}, False),
+        ({"rms": 2.1}, False),
+        ({"shape": [2, 1]}, False),
+        ({"values": [1.0]}, False),
+        ({"values": [1.0, None]}, False),
+        ({"values": 1.0}, False),
+        ({"rms": "2.0"}, False),
+        ({"rms": 1e300}, False),
+        ({"values": [1.7e308, -1.7e308]}, False),
+    ],
+)
+def test_outputs_prove_which_block_was_timed(change, fits):
+    document = {**VISIT, "output": {**OUTPUT, **change}}
+    if fits:
+        assert visit(document, "float32").own_ms == (1.0, 2.0)
+    else:
+        with pytest.raises(WorkerFault, match=r"another output there|not described"):
+            visit(document, "float32")
+
+
+def test_half_precision_may_differ_more():
+    document = {**VISIT, "output": {**OUTPUT, "values": [1.05, -3.0]}}
+    assert visit(document, "float16").own_ms == (1.0, 2.0)
+    with pytest.raises(WorkerFault):
+        visit(document, "float32")
+
+
+def test_last_answers_that_are_wrong():
+    for lines, what in (
+        ([], "before its last answer"),
+        ([{"done": 2}], "has made 2 visits, not 3"),
+        ([{"done": 3}, b"bye"], "goes on after its last answer: bye"),
+    ):
+        with pytest.raises(WorkerFault, match=re.escape(what)):
+            answers(*lines).done(3)
+
+
+def test_a_refusal_says_which_workload():
+    with pytest.raises(RunFailed, match=r"cannot run block: no memory"):
+        visit({"refused": "no memory"})
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*VISIT, "output", "x"]), inner),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([*VISIT, "output"]), ANYTHING, st.booleans())
+def test_any_answer_is_either_right_or_a_fault(key, value, is_fresh):
+    document = {**VISIT, **({"output": OUTPUT} if is_fresh else {}), key: value}
+    try:
+        found = visit(document, "float32" if is_fresh else None)
+    except WorkerFault:
+        return
+    assert len(found.own_ms) == len(found.reference_ms) == 2
+    assert all(0 < ms < 100_000 for ms in (*found.own_ms, *found.reference_ms))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=40))
+def test_any_bytes_are_a_fault(line):
+    with pytest.raises(WorkerFault):
+        visit(line)

@@ -1,0 +1,137 @@
+"""A table of another machine, runtime or number type: warned of where nobody chose it, noted where somebody did."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+
+import pytest
+from rich.console import Console
+from tiny import measurement, tiny_contents, tiny_space
+
+import tfnas
+from tfnas.latency import LatencyTable
+from tfnas.latency.building.counted import counted_table
+from tfnas.latency.default import default_table_path
+from tfnas.latency.elsewhere import devices_here, other_conditions, other_machine, search_remarks
+from tfnas.latency.measuring.measure import Timing
+from tfnas.parse import parse_model
+from tfnas.parse.report import print_timings
+from tfnas.parse.timing import NetworkTiming
+from tfnas.searching import SearchConfig
+from tfnas.searching.setup import prepare
+
+
+@pytest.fixture(autouse=True)
+def made_up_machine(monkeypatch):
+    monkeypatch.setattr("tfnas.latency.elsewhere.processor_name", lambda: "Made-up Processor")
+
+
+def table_with(**changes):
+    space = tiny_space()
+    contents = tiny_contents(space, random.Random(3))
+    return LatencyTable(dataclasses.replace(contents, measurement=measurement(space, **changes)))
+
+
+def remarks(table, shipped):
+    return search_remarks(table, shipped=shipped, space="tiny")
+
+
+@pytest.mark.parametrize("shipped", [True, False])
+def test_nothing_is_said_where_nothing_is_wrong(shipped):
+    assert remarks(table_with(), shipped) == ()
+    assert remarks(counted_table(tiny_space(), "macs"), shipped) == ()
+    authors = LatencyTable(dataclasses.replace(table_with().contents, measurement=None, classifier=None))
+    assert remarks(authors, shipped) == ()
+    assert remarks(table_with(device="Raspberry Pi 5", worker=True), shipped) == ()  # of another device on purpose
+
+
+def test_a_table_that_nobody_chose_is_warned_of():
+    (warning,) = remarks(table_with(device="Another Processor"), shipped=True)
+    assert warning.startswith("warning: the table was measured on Another Processor, this machine has Made-up Proc")
+    assert "python -m tfnas latency build --space tiny --out FILE" in warning
+
+
+def test_a_table_that_was_chosen_is_only_noted():
+    (note,) = remarks(table_with(device="Another Processor"), shipped=False)
+    assert note.startswith("note ") and "Another Processor" in note and "latency build" not in note
+
+
+def test_another_runtime_or_number_type_is_noted():
+    (note,) = remarks(table_with(runtime="onnxruntime"), shipped=False)
+    assert "the target holds in onnxruntime, not in PyTorch" in note
+    (note,) = remarks(table_with(runtime="openvino", dtype="bfloat16"), shipped=False)
+    assert "openvino, bfloat16" in note
+
+
+def test_a_gpu_table_is_compared_with_the_gpus_here(monkeypatch):
+    table = table_with(device="Some GPU", device_kind="cuda")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert other_machine(table) == "the table was measured on Some GPU, this machine has no GPU"
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda index: ["Old GPU", "Some GPU", "Old GPU"][index])
+    assert devices_here("cuda") == ("Old GPU", "Some GPU")
+    assert other_machine(table) is None
+
+
+def test_conditions_that_differ_are_listed():
+    space = tiny_space()
+    assert other_conditions(measurement(space), "Made-up Processor", 1) == []
+    listed = other_conditions(measurement(space, runtime="openvino", dtype="float64", threads=2), "Another", 1)
+    assert listed == ["on Made-up Processor", "openvino", "float64", "2 threads"]
+    on_gpu = measurement(space, device="Some GPU", device_kind="cuda", threads=2)
+    assert other_conditions(on_gpu, "Some GPU", 1) == []
+
+
+# ---- where it is said -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("named", "word"), [(None, "warning"), ("default", "warning"), ("copy", "note")])
+def test_a_search_is_given_the_remarks(tmp_path, named, word):
+    """Also where a resumed run names the default table by its path."""
+    path = default_table_path("digits")
+    lookup_path = None if named is None else str(path)
+    if named == "copy":
+        (tmp_path / "mine.json").write_bytes(path.read_bytes())
+        lookup_path = str(tmp_path / "mine.json")
+    setup = prepare(SearchConfig(target_lat=15, lookup_path=lookup_path, device="cpu"))
+    assert len(setup.remarks) == 1 and setup.remarks[0].startswith(word)
+
+
+def test_a_search_with_the_table_of_this_machine_says_nothing(monkeypatch):
+    device = LatencyTable.load(default_table_path("digits")).contents.measurement.device
+    monkeypatch.setattr("tfnas.latency.elsewhere.processor_name", lambda: device)
+    assert prepare(SearchConfig(target_lat=15, device="cpu")).remarks == ()
+
+
+def parsed_network(folder, **flags):
+    space = tfnas.space("digits")
+    widths = [space.initial_width(place, space.operations[0]) for place in space.blocks]
+    document = space.architecture([0] * 5, [1, 2, 2], widths, 10).to_json()
+    (folder / "architecture.json").write_text(json.dumps(document))
+    return parse_model(folder / "architecture.json", **flags)
+
+
+def test_a_parsed_network_notes_that_the_shipped_table_is_of_another_machine(tmp_path, monkeypatch):
+    (note,) = [note for note in parsed_network(tmp_path).notes if "shipped for space digits" in note]
+    assert note.endswith("this machine has Made-up Processor")
+    device = LatencyTable.load(default_table_path("digits")).contents.measurement.device
+    monkeypatch.setattr("tfnas.latency.elsewhere.processor_name", lambda: device)
+    assert "priced by the table shipped for space digits" in parsed_network(tmp_path).notes
+
+
+def test_timings_here_say_what_of_the_table_is_not_alike(tmp_path):
+    parsed = parsed_network(tmp_path)
+    contents = parsed.table.contents
+    table = LatencyTable(
+        dataclasses.replace(contents, measurement=dataclasses.replace(contents.measurement, runtime="onnxruntime"))
+    )
+    parsed = dataclasses.replace(parsed, table=table)
+    here = contents.measurement.device
+    console = Console(width=200)
+    with console.capture() as capture:
+        timings = [NetworkTiming("CPU, 1 thread", name, 32, Timing(9.0, 0.1, 5)) for name in (here, "Another")]
+        print_timings(console, parsed, timings)
+    same, other = [line for line in capture.get().splitlines() if "the table says" in line]
+    assert same.endswith("(onnxruntime)") and other.endswith(f"(on {here}, onnxruntime)")

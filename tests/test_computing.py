@@ -1,0 +1,46 @@
+"""What holds while a run computes, and that it is afterwards as before."""
+
+import pytest
+import torch
+
+from tfnas.computing import computing
+
+
+def settings():
+    products = torch.backends.cuda.matmul.allow_tf32
+    return torch.backends.cudnn.allow_tf32, products, torch.get_float32_matmul_precision()
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    kernels = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+    before, precisions = settings(), [kernel.fp32_precision for kernel in kernels]
+    yield
+    for kernel, precision in zip(kernels, precisions, strict=True):
+        kernel.fp32_precision = precision
+    torch.backends.cudnn.allow_tf32 = before[0]
+    torch.set_float32_matmul_precision(before[2])
+    assert settings() == before
+
+
+@pytest.mark.parametrize("before", [(True, True, "high"), (True, False, "highest"), (False, True, "medium")])
+def test_float32_is_not_rounded_to_tf32(before):
+    torch.backends.cudnn.allow_tf32 = before[0]
+    torch.set_float32_matmul_precision(before[2])
+    assert settings() == before
+    with computing(1, deterministic=False):
+        assert settings() == before
+    with pytest.raises(RuntimeError, match="stop"), computing(1, deterministic=False, float32=True):
+        assert settings() == (False, False, "highest")
+        raise RuntimeError("stop")
+    assert settings() == before
+
+
+@pytest.mark.parametrize("before", [["tf32", "ieee", "ieee"], ["tf32", "tf32", "tf32"]])
+def test_precisions_that_a_program_has_set_one_by_one(before):
+    kernels = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+    for kernel, precision in zip(kernels, before, strict=True):
+        kernel.fp32_precision = precision
+    with computing(1, deterministic=False, float32=True):
+        assert [kernel.fp32_precision for kernel in kernels] == ["ieee"] * 3
+    assert [kernel.fp32_precision for kernel in kernels] == before

@@ -1,0 +1,104 @@
+"""`python -m tfnas latency build --space digits --out table.json`: measure a latency table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from tfnas.cli.edge import say_loading
+from tfnas.cli.flags import FlagParser
+from tfnas.cli.groups import FlagGroup
+from tfnas.latency.building.config import BuildConfig
+from tfnas.run import watch_interruption
+from tfnas.wording import say, typed
+
+if TYPE_CHECKING:
+    from tfnas.latency.building.build import Step
+    from tfnas.latency.table import LatencyTable
+
+_EXAMPLES = """\
+  {command} --space digits --out digits_here.json
+      a table for the small space on one thread of this processor, a minute
+  {command} --space imagenet --runtime onnxruntime \\
+    --batch 1 --out imagenet_onnx.json
+      single images in ONNX Runtime
+  {command} --space imagenet --batch 32 --device cuda \\
+    --dtype bfloat16 --width_multiple 8 --out imagenet_gpu.json
+      a GPU, only at widths that are multiples of 8
+  {command} --space imagenet --runtime onnxruntime \\
+    --batch 1 --worker "ssh pi@raspberrypi python3 -" --out pi.json
+      another device, which needs Python, numpy and onnxruntime
+  {command} --space imagenet --cost macs --out imagenet_macs.json
+      multiply-accumulates instead of milliseconds"""
+
+
+_GROUPS = (
+    FlagGroup("what to measure", ("out", "space", "cost", "image_size", "num_classes", "width_multiple")),
+    FlagGroup("where", ("runtime", "device", "threads", "batch", "dtype", "worker", "worker_timeout")),
+    FlagGroup("how long and how closely", ("time_budget", "tolerance", "rounds", "calls", "held_out", "seed")),
+)
+_DESCRIPTION = "Measure what every block of a search space takes, and say how good that is."
+
+
+def run(prog: str, arguments: Sequence[str]) -> None:
+    """Run the command."""
+    config = FlagParser(prog, BuildConfig, _DESCRIPTION, _GROUPS, _EXAMPLES).read(arguments)
+    if config.cost != "ms":
+        from tfnas.latency.building.counted import write_counted_table
+
+        table = write_counted_table(config.opened_space(), config.cost, config.out, config.num_classes)
+        _report(Console(soft_wrap=True), config, table)
+        return
+    say_loading(prog)
+    from tfnas.latency.building.build import build_table
+
+    console = Console(stderr=True)
+    with _shown(console, config) as (on_step, on_visit):
+        table = build_table(config, on_step=on_step, on_visit=on_visit)
+    _report(Console(soft_wrap=True), config, table)
+
+
+@contextmanager
+def _shown(console: Console, config: BuildConfig) -> Iterator[tuple[Callable[[Step], None], Callable[[], None]]]:
+    """What to call at every step and every visit: progress with time left, and stopping where a signal asks for it."""
+    kept = f"what is measured stays in {config.out}.partial; the same command goes on there"
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress, watch_interruption(console) as watch:
+        tasks: list[TaskID] = []
+
+        def on_step(step: Step) -> None:
+            for task in tasks:
+                progress.update(task, total=progress.tasks[task].completed)
+            tasks.append(progress.add_task(f"{step.words}: {step.points} points", total=step.visits))
+            if not console.is_terminal:
+                say(console, f"{step.words}: {step.points} points, {step.visits} visits")
+
+        def on_visit() -> None:
+            watch.raise_if_asked(kept)
+            progress.advance(tasks[-1])
+
+        yield on_step, on_visit
+
+
+def _report(console: Console, config: BuildConfig, table: LatencyTable) -> None:
+    """What was measured, how good it is, and what to do with it."""
+    from tfnas.latency.building.report import build_lines
+
+    space = config.opened_space()
+    for line in build_lines(table, space):
+        say(console, line)
+    low, high = table.range_ms(space)
+    size = "" if config.image_size is None else f" --image_size {config.image_size}"
+    width = "" if config.width_multiple is None else f" --width_multiple {config.width_multiple}"
+    out = typed(config.out)
+    if config.cost == "ms":
+        say(console, f"check     python -m tfnas latency check --lookup_path {out}")
+    say(
+        console,
+        f"search    python train_search.py --space {typed(config.space)}{size}{width} --lookup_path {out} "
+        f"--target_lat {float(f'{(low + high) / 2:.3g}'):.10g}",
+    )

@@ -1,0 +1,52 @@
+"""`tfnas latency certify FILE`: time an exported file and say what it takes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from tfnas.cli.edge import say_loading
+from tfnas.cli.groups import FlagGroup
+from tfnas.errors import Infeasible
+
+_EXAMPLES = """\
+  {command} model.onnx
+      single images on one thread, known to a third of a percent
+  {command} --batch 32 --target_lat 15 --epsilon 2% model.onnx
+      exit status 0 within 2 % of 15 ms, else 3
+  {command} runs/train-20260131-120000
+      the trained network in PyTorch"""
+
+
+_GROUPS = (
+    FlagGroup("what to hold it against", ("target_lat", "epsilon")),
+    FlagGroup("how to run it", ("batch", "threads", "device", "seed")),
+    FlagGroup("how long, and where the certificate goes", ("time_budget", "out")),
+)
+_DESCRIPTION = """\
+Time an exported file, or a trained network, and say what it takes and how far
+that can be trusted."""
+
+
+def run(prog: str, arguments: Sequence[str]) -> None:
+    """Run the command."""
+    from rich.console import Console
+
+    from tfnas.cli.flags import FlagParser
+    from tfnas.closing.config import CertifyConfig
+    from tfnas.wording import clock, say
+
+    config = FlagParser(prog, CertifyConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, words="file").read(arguments)
+    say_loading(prog)
+    from tfnas.closing.certificate import verdict_text
+    from tfnas.closing.certify import certify_file
+    from tfnas.quantities import seconds_of
+
+    if sys.stderr.isatty():
+        most = clock(seconds_of("time_budget", config.time_budget))
+        print(f"{prog}: timing {config.file[0]} for {most} at most", file=sys.stderr)
+    report = certify_file(config)
+    for line in report.lines():
+        say(Console(), line)
+    if report.target_ms is not None and report.verdict != "inside":
+        raise Infeasible(verdict_text(report.found, report.target_ms, report.epsilon))

@@ -1,0 +1,69 @@
+"""`tfnas latency range --space S --lookup_path FILE`: what a space can reach with a table, and where the time goes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tfnas.cli.groups import FlagGroup
+
+if TYPE_CHECKING:
+    from tfnas.latency.ranges.config import RangeConfig
+    from tfnas.latency.table import LatencyTable
+    from tfnas.space import SearchSpace
+
+_EXAMPLES = """\
+  {command} --space digits
+      with the table that comes along
+  {command} --lookup_path my_device.json --target_lat 20
+      of the space the table was measured for, and whether 20 ms is inside
+  {command} --space mine.yaml --lookup_path my_device.json --json > range.json
+      every figure, for a program"""
+
+_GROUPS = (
+    FlagGroup("what to look at", ("space", "lookup_path", "num_classes", "image_size", "width_multiple")),
+    FlagGroup("what to ask and to tell", ("target_lat", "json", "seed")),
+)
+
+
+def run(prog: str, arguments: Sequence[str]) -> None:
+    """Print the range of a space. Raises InputError, and Infeasible when the target asked for is outside."""
+    from tfnas.cli.flags import FlagParser
+    from tfnas.latency.ranges.config import RangeConfig
+
+    description = "Show what latencies a space can reach with a table, where they go, and what is dear on the device."
+    config = FlagParser(prog, RangeConfig, description, _GROUPS, _EXAMPLES).read(arguments)
+    from rich.console import Console
+
+    from tfnas.latency.fitting.meet import check_target
+    from tfnas.latency.ranges.facts import space_range
+    from tfnas.latency.ranges.report import print_range, range_document
+
+    space, table = _open(config)
+    found = space_range(space, table, config.num_classes)
+    if config.json:
+        print(json.dumps(range_document(found, config.target_lat), indent=2))
+    else:
+        print_range(Console(), found, config.target_lat)
+    if config.target_lat is not None:
+        check_target(space, table, config.target_lat, config.num_classes)
+
+
+def _open(config: RangeConfig) -> tuple[SearchSpace, LatencyTable]:
+    """The space and its table, each found by way of the other where only one is named."""
+    from tfnas.latency.default import open_table, space_of
+    from tfnas.latency.table import LatencyTable
+    from tfnas.space_file import space as load_space
+
+    if config.space is None:
+        assert config.lookup_path is not None
+        space = space_of(LatencyTable.load(config.lookup_path))
+    else:
+        space = load_space(config.space)
+    if config.image_size is not None:
+        space = space.at(config.image_size)
+    if config.width_multiple is not None:
+        space = space.in_multiples_of(config.width_multiple)
+    table, _ = open_table(config.lookup_path, space, config.space or space.name)
+    return space, table

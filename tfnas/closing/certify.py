@@ -1,0 +1,237 @@
+"""`certify_file`: how long an exported file, or a trained network, takes here, and how far that can be trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import tfnas
+from tfnas.closing.certificate import Certificate, MeasuredUnder, Verdict, certificate_lines, verdict_text
+from tfnas.closing.config import CertifyConfig
+from tfnas.closing.loop import PRECISION
+from tfnas.closing.sampled import Budget, Closeness, calls_per_visit, sample
+from tfnas.device import named_device
+from tfnas.errors import InputError
+from tfnas.files import write_whole
+from tfnas.latency.measuring.bench import Visit
+from tfnas.latency.measuring.conditions import Conditions
+from tfnas.latency.measuring.measure import pinned, prime_allocator, torch_threads
+from tfnas.latency.measuring.processor import processor_name
+from tfnas.model_file import MODEL_FILE, TrainedModel
+from tfnas.quantities import seconds_of, share_of
+from tfnas.space import IMAGE_CHANNELS
+
+FORMAT = "tfnas-certificate"
+VERSION = 1
+
+_WARMUP = 3
+_LEAST_SECONDS = 10.0
+_LEAST_SHARE = 1 / 6
+
+Call = Callable[[], object]
+VisitsOf = Callable[[Call], Iterator[Visit]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileCertificate:
+    """What a file takes: its certificate, the conditions, and with a target the verdict."""
+
+    file: str
+    architecture: str
+    found: Certificate
+    under: MeasuredUnder
+    epsilon: float
+    target_ms: float | None
+    verdict: Verdict | None
+    written: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As FILE.certificate.json holds it."""
+        supported = None if self.target_ms is None else self.found.supported_epsilon(self.target_ms)
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "file": self.file,
+            "architecture": self.architecture,
+            "target_ms": self.target_ms,
+            "epsilon": self.epsilon,
+            "verdict": self.verdict,
+            "supported_epsilon": supported,
+            "certificate": {**self.found.to_json(), "conditions": self.under.to_json()},
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        first, *more = certificate_lines(self.found)
+        lines = [
+            f"file      {self.file}",
+            f"measured  {first}",
+            *(f"          {line}" for line in more),
+            f"          {self.under.description}",
+        ]
+        if self.target_ms is not None:
+            lines.append(f"target    {verdict_text(self.found, self.target_ms, self.epsilon)}")
+        elif self.found.half_width > self.epsilon:
+            lines.append(
+                f"warning: noise is larger than {100 * self.epsilon:g} %: a quieter machine or a longer --time_budget "
+                "narrows the interval"
+            )
+        return [*lines, f"written   {self.written}"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """A file made ready: what calls it once, and what computes."""
+
+    file: Path
+    architecture: str
+    call: Call
+    conditions: Conditions
+    versions: dict[str, str]
+
+
+def certify_file(
+    config: CertifyConfig, *, visits: VisitsOf | None = None, clock: Callable[[], float] = time.monotonic
+) -> FileCertificate:
+    """Time a file until its latency is known to a third of epsilon, or the time is used up; writes the certificate.
+
+    `visits` makes timed calls of a function, by default here and now; `clock` tells the seconds of the time budget.
+
+    Raises InputError when there is no such file, or when it is damaged or none that is safe to run; RunFailed when the
+    certificate cannot be written.
+    """
+    path = _file(Path(config.file[0]))
+    target = config.target(path)
+    epsilon, most = share_of("epsilon", config.epsilon), seconds_of("time_budget", config.time_budget)
+    until = Closeness(
+        lambda found: found.half_width <= PRECISION * epsilon, min(_LEAST_SECONDS, _LEAST_SHARE * most), most
+    )
+    prime_allocator()
+    with pinned(config.threads), torch_threads(config.threads), torch.inference_mode():
+        subject = _opened(path, config)
+        before = _load()
+        found = sample((visits or _timed_visits)(subject.call), until, Budget(most, clock))
+        after = _load()
+    under = MeasuredUnder.of(
+        subject.conditions,
+        _device_name(subject.conditions),
+        {**subject.versions, "tfnas": tfnas.__version__, "python": platform.python_version()},
+        load=None if before is None or after is None else (before, after),
+    )
+    verdict = None if config.target_lat is None else found.verdict(config.target_lat, epsilon)
+    report = FileCertificate(
+        file=str(path),
+        architecture=subject.architecture,
+        found=found,
+        under=under,
+        epsilon=epsilon,
+        target_ms=config.target_lat,
+        verdict=verdict,
+        written=str(target),
+    )
+    write_whole(target, json.dumps(report.to_json(), indent=2) + "\n")
+    return report
+
+
+def _file(path: Path) -> Path:
+    """The file itself; of a run directory, its model."""
+    if path.is_dir():
+        if not (path / MODEL_FILE).is_file():
+            TrainedModel.load(path)  # says what is missing, and what to do
+        return path / MODEL_FILE
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; give an exported .onnx, a model.pt or its run directory")
+    return path
+
+
+def _opened(path: Path, config: CertifyConfig) -> _Subject:
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
+        return _onnx(path, config)
+    if suffix == ".pt2":
+        raise InputError(
+            f"{path}: loading a .pt2 file can run code that it brings along, so none is loaded. Certify the ONNX "
+            f"export of the same network, or its {MODEL_FILE}"
+        )
+    return _trained(path, config)
+
+
+def _onnx(path: Path, config: CertifyConfig) -> _Subject:
+    if config.device != "cpu":
+        raise InputError(f"--device is {config.device}, but ONNX files are timed on the CPU; leave --device away")
+    import onnxruntime  # type: ignore[import-untyped]
+
+    from tfnas.export.reading import OnnxModel
+
+    model = OnnxModel.load(path, threads=config.threads)
+    if model.batch_size not in (None, config.batch):
+        raise InputError(f"--batch is {config.batch}, but {path} takes {model.batch_size} images per call, no others")
+    (name,) = (entry.name for entry in model.session.get_inputs())
+    images = {name: _images(config, model.preprocessing.image_size).numpy()}
+    return _Subject(
+        path,
+        model.architecture,
+        lambda: model.session.run(None, images),
+        _conditions("onnxruntime", config),
+        {"onnxruntime": onnxruntime.__version__},
+    )
+
+
+def _trained(path: Path, config: CertifyConfig) -> _Subject:
+    device = named_device(config.device)
+    model = TrainedModel.load(path)
+    network = model.network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = _images(config, model.preprocessing.image_size).to(device).contiguous(memory_format=torch.channels_last)
+
+    def call() -> Tensor:
+        logits: Tensor = network(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return logits
+
+    conditions = _conditions("torch", config)
+    return _Subject(path, model.architecture.to_text(), call, conditions, {"torch": torch.__version__})
+
+
+def _conditions(runtime: str, config: CertifyConfig) -> Conditions:
+    return Conditions(
+        runtime=runtime,
+        device=str(named_device(config.device)),
+        batch_size=config.batch,
+        threads=config.threads,
+    )
+
+
+def _images(config: CertifyConfig, size: int) -> Tensor:
+    generator = torch.Generator().manual_seed(config.seed)
+    return torch.rand(config.batch, IMAGE_CHANNELS, size, size, generator=generator)
+
+
+def _timed_visits(call: Call) -> Iterator[Visit]:
+    """A quarter of a second of timed calls at a time, without end."""
+    first_ms = [_call_ms(call) for _ in range(_WARMUP)][-1]
+    while True:
+        yield Visit(tuple(_call_ms(call) for _ in range(calls_per_visit(first_ms))), ())
+
+
+def _call_ms(call: Call) -> float:
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3
+
+
+def _device_name(conditions: Conditions) -> str:
+    return torch.cuda.get_device_name(conditions.device) if conditions.device_kind == "cuda" else processor_name()
+
+
+def _load() -> float | None:
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None

@@ -1,0 +1,97 @@
+"""`close_run`: the network that a search found, fitted until it measures its target, in a run directory of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tfnas.closing.certificate import MeasuredUnder
+from tfnas.closing.config import CloseConfig
+from tfnas.closing.loop import Point, close_loop
+from tfnas.closing.plan import BenchOpener, Plan, prepare
+from tfnas.closing.report import announcement, conclusion, point_line, refusal, summary
+from tfnas.errors import Infeasible, InputError
+from tfnas.run import SUMMARY_FILE, RunDirectory, run_path
+from tfnas.wording import clock as clock_words
+
+
+@dataclass(frozen=True)
+class ClosedRun:
+    """Where the new run directory is, and the numbers of its `summary.json`."""
+
+    run_dir: Path
+    summary: dict[str, Any]
+
+
+def close_run(
+    config: CloseConfig,
+    console: Console | None = None,
+    *,
+    bench: BenchOpener | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> ClosedRun:
+    """Fit the widths of a network until it measures its target, and write what came out as a new run directory.
+
+    `bench` opens what times (given the reference workload); by default this machine, or the worker, in the table's
+    runtime. `clock` tells the seconds of the time budget.
+
+    Raises InputError (before anything is written), and Infeasible when the network is not certified within epsilon;
+    the run directory then holds the nearest one and says so.
+    """
+    plan = prepare(config, bench, clock)
+    path, or_another = run_path("close", config)
+    _check_unused(path, or_another)
+    run = RunDirectory.create(path, or_another, plan.config, console or Console())
+    with run.locked():
+        for line in announcement(plan, run.path):
+            run.say(line)
+        return _close(plan, run)
+
+
+def _close(plan: Plan, run: RunDirectory) -> ClosedRun:
+    started, load = time.monotonic(), _load(plan)
+
+    def on_point(point: Point) -> None:
+        run.say(point_line(point, plan.goal))
+
+    words = f"timing the network; {clock_words(plan.goal.seconds)} at most, besides what prepares it"
+    with run.console.status(words, refresh_per_second=1):  # a livelier one would disturb what is timed
+        closed = close_loop(plan.source.architecture, plan.table, plan.bench, plan.goal, on_point, plan.clock)
+    after = _load(plan)
+    under = MeasuredUnder.of(
+        plan.bench.conditions,
+        plan.bench.device_name,
+        plan.bench.versions,
+        worker=plan.config.worker is not None,
+        load=None if load is None or after is None else (load, after),
+    )
+    numbers = summary(plan, closed, under, time.monotonic() - started)
+    run.write_architecture(closed.point.architecture)
+    run.write_json(SUMMARY_FILE, numbers)
+    for line in conclusion(plan, closed, under, run.path):
+        run.say(line)
+    if closed.verdict != "inside":
+        raise Infeasible(refusal(plan, closed, run.path))
+    return ClosedRun(run.path, numbers)
+
+
+def _check_unused(path: Path, or_another: bool) -> None:
+    """Raise InputError for a directory that holds anything: what is there may be trained weights."""
+    if not or_another and path.exists():
+        if not path.is_dir():
+            raise InputError(f"--run_dir {path} is a file; name a directory that does not exist yet")
+        if any(not entry.name.startswith(".") for entry in path.iterdir()):
+            raise InputError(f"--run_dir {path} is not empty, and nothing in it is changed: choose another")
+
+
+def _load(plan: Plan) -> float | None:
+    """The host's load average of a minute; None for another machine, and where the system tells none."""
+    if plan.config.worker is not None or not hasattr(os, "getloadavg"):
+        return None
+    return os.getloadavg()[0]

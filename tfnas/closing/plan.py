@@ -1,0 +1,120 @@
+"""What a closed loop is given, opened and checked before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfnas.architecture import Architecture
+from tfnas.checkpoint import FOLDER
+from tfnas.closing.config import CloseConfig, ClosedConfig
+from tfnas.closing.loop import Goal
+from tfnas.data.config import DataConfig
+from tfnas.errors import InputError
+from tfnas.kinds import kinds_of
+from tfnas.latency import LatencyTable
+from tfnas.latency.measuring.bench import Bench
+from tfnas.latency.measuring.opening import conditions_of, open_bench
+from tfnas.latency.measuring.workloads import Workload, block_workload
+from tfnas.model_file import MODEL_FILE
+from tfnas.parse.source import Source, read_source
+from tfnas.quantities import seconds_of, share_of
+from tfnas.run import CONFIG_FILE, read_config
+from tfnas.searching.checkpoint import search_checkpoints
+from tfnas.wording import typed
+
+BenchOpener = Callable[[Workload], Bench]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a closed loop is given, opened and checked before anything is written."""
+
+    config: ClosedConfig
+    source: Source
+    table: LatencyTable
+    goal: Goal
+    bench: Bench
+    clock: Callable[[], float]
+
+
+def prepare(config: CloseConfig, opener: BenchOpener | None, clock: Callable[[], float]) -> Plan:
+    """Open and check it all; `opener` opens what times. Raises InputError for what does not fit together."""
+    run_dir = _run_of(Path(config.model_path))
+    saved = {} if run_dir is None else read_config(run_dir)
+    _refuse_training(run_dir, saved)
+    source = read_source(Path(config.model_path), None)
+    target_ms = config.target_lat if config.target_lat is not None else source.target_ms
+    if target_ms is None:
+        raise InputError(f"{config.model_path} names no target latency: give one with --target_lat, in milliseconds")
+    lookup_path = _lookup_path(config, source, saved)
+    table = LatencyTable.load(lookup_path)
+    conditions = conditions_of(table, config.device)
+    measurement = table.contents.measurement
+    if measurement is not None and measurement.worker and config.worker is None:
+        raise InputError(
+            f"{table.source} was measured on another machine ({measurement.device}): say with --worker how to reach it"
+        )
+    table.architecture_ms(source.architecture)
+    goal = Goal(
+        target_ms=target_ms,
+        epsilon=share_of("epsilon", config.epsilon),
+        iterations=config.iterations,
+        seconds=seconds_of("time_budget", config.time_budget),
+    )
+    reference = _reference_of(source.architecture)
+    bench = opener(reference) if opener else open_bench(conditions, reference, config.worker, config.seed)
+    return Plan(_with_search(config, run_dir, saved, lookup_path), source, table, goal, bench, clock)
+
+
+def _run_of(path: Path) -> Path | None:
+    """The run directory that a path is, or that holds it; None for a file that lies elsewhere."""
+    folders = [path, path.parent, *([path.parent.parent] if path.parent.name == FOLDER else [])]
+    return next((folder for folder in folders if (folder / CONFIG_FILE).is_file()), None)
+
+
+def _refuse_training(run_dir: Path | None, saved: dict[str, Any]) -> None:
+    if run_dir is not None and ("train_root" in saved or (run_dir / MODEL_FILE).exists()):
+        raise InputError(
+            f"{run_dir} is a training run: the widths of trained weights stay as they are. Close the loop on the "
+            f"search's run directory and train what comes out; to time this one: "
+            f"python -m tfnas latency certify {typed(run_dir)}"
+        )
+
+
+def _lookup_path(config: CloseConfig, source: Source, saved: dict[str, Any]) -> str:
+    """The table's path: as given, as the result of the search names it, or as its configuration does, in full."""
+    named = (config.lookup_path,) if config.lookup_path else (source.lookup_path, saved.get("lookup_path"))
+    paths = [str(path) for path in named if path is not None]
+    if not paths:
+        raise InputError(
+            f"{config.model_path} names no latency table, which says how to time: give one with --lookup_path"
+        )
+    return next((path for path in paths if Path(path).is_file()), paths[0])
+
+
+def _reference_of(architecture: Architecture) -> Workload:
+    """What runs before every timed call, so that the network finds its weights as cold as in use: its middle block."""
+    if not architecture.blocks:
+        size = -(-architecture.image_size // architecture.first_stem.stride)
+        return block_workload(architecture.second_stem, size)
+    place = architecture.blocks[len(architecture.blocks) // 2]
+    return block_workload(place.block, place.input_size)
+
+
+def _with_search(config: CloseConfig, run_dir: Path | None, saved: dict[str, Any], lookup_path: str) -> ClosedConfig:
+    """The configuration with the search's data, so that training finds them in the new directory too."""
+    kinds = kinds_of(DataConfig)
+    data = {name: saved[name] for name in kinds if name in saved}
+    for name, value in data.items():
+        if not kinds[name].accepts(value):
+            raise InputError(f"{run_dir}/{CONFIG_FILE}: {name} must be {kinds[name].words}, got {value!r}")
+    searched_in = saved.get("searched_in")
+    if run_dir is not None and search_checkpoints(run_dir).saved():
+        searched_in = str(run_dir.resolve())
+    given = {item.name: getattr(config, item.name) for item in dataclasses.fields(CloseConfig)}
+    given |= {"model_path": str(Path(config.model_path).resolve()), "lookup_path": str(Path(lookup_path).resolve())}
+    return ClosedConfig(**{**data, **given, "space": saved.get("space"), "searched_in": searched_in})

@@ -1,0 +1,1 @@
+"""Making the table of a space: measured at few points, or counted."""

@@ -1,0 +1,1 @@
+"""Whole networks against a table, and the correction that they call for."""

@@ -1,0 +1,149 @@
+"""What a check measures: random networks of a table's space, and some of its blocks again."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import warnings
+from dataclasses import dataclass
+
+from tfnas.architecture import Architecture
+from tfnas.errors import InputError
+from tfnas.latency.checking.config import CheckConfig
+from tfnas.latency.contents import BuildReport, Measurement
+from tfnas.latency.files.authors import LatencyTableWarning
+from tfnas.latency.keys import latency_key
+from tfnas.latency.measuring.bench import Bench
+from tfnas.latency.measuring.opening import conditions_of, open_bench, reference_of
+from tfnas.latency.measuring.workloads import Workload, block_workload, random_architectures
+from tfnas.latency.table import LatencyTable
+from tfnas.space import SearchSpace
+from tfnas.space_file import space as load_space
+from tfnas.space_file import space_names
+
+_BLOCKS = 12
+_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True, eq=False)
+class CheckSubject:
+    """A table and what it is held against; `plain` is the table without its correction."""
+
+    table: LatencyTable
+    plain: LatencyTable
+    measurement: Measurement
+    space: SearchSpace
+    bench: Bench
+    reference: Workload
+    networks: list[Architecture]
+    blocks: list[tuple[Workload, float]]
+    """Blocks at widths that were measured, with the plain table's milliseconds."""
+
+    @property
+    def measurement_report(self) -> BuildReport | None:
+        """How the table was built, where it says so, and beside the same reference as here."""
+        build = self.table.contents.build
+        return build if build is not None and build.reference == self.reference.name else None
+
+    @property
+    def other_device(self) -> bool:
+        """Whether this is another processor or GPU than the table's."""
+        return self.bench.device_name != self.measurement.device
+
+
+def open_subject(config: CheckConfig) -> CheckSubject:
+    """Read the table, find its space, open the bench and draw the networks.
+
+    Warns where the device or the runtime's version is another than the table's. Raises InputError for a table that was
+    not measured by this package, whose space is not known or does not fit, or whose device is not at hand.
+    """
+    table = LatencyTable.load(config.lookup_path)
+    conditions = conditions_of(table, config.device)
+    measurement = table.contents.measurement
+    assert measurement is not None  # else there are no conditions
+    if measurement.worker and config.worker is None:
+        raise InputError(
+            f"{table.source} was measured on another machine ({measurement.device}): give the command that reaches "
+            'it, such as --worker "ssh pi@raspberrypi python3 -"'
+        )
+    space = space_of(table, config.space)
+    reference = reference_of(space)
+    bench = open_bench(conditions, reference, config.worker, config.seed)
+    plain = LatencyTable(dataclasses.replace(table.contents, correction=None), table.source)
+    networks = random_architectures(space, config.num_networks, measurement.num_classes, config.seed)
+    blocks = _blocks_again(space, plain, config.seed)
+    subject = CheckSubject(table, plain, measurement, space, bench, reference, networks, blocks)
+    _warn_of_differences(subject)
+    return subject
+
+
+def space_of(table: LatencyTable, name_or_path: str | None) -> SearchSpace:
+    """The space that a measured table is for: its own, if that is built in, or the one named.
+
+    Raises InputError when it is not known by name, or when the table does not price the one that is named.
+    """
+    measurement = table.contents.measurement
+    assert measurement is not None
+    known = measurement.space in space_names()
+    if name_or_path is None and not known:
+        raise InputError(f"{table.source} is for the space {measurement.space!r}: give its YAML file with --space")
+    space = load_space(name_or_path or measurement.space).at(measurement.image_size)
+    for candidate in _in_multiples(space):
+        if candidate.fingerprint == measurement.space_fingerprint:
+            space = candidate
+            break
+    else:
+        if name_or_path is None:
+            raise InputError(
+                f"{table.source} is for a space {measurement.space!r} that is not the built-in one of that name: give "
+                "its YAML file with --space"
+            )
+    table.check(space)
+    return space
+
+
+def _in_multiples(space: SearchSpace) -> list[SearchSpace]:
+    """The space as it is, and with fewer widths: a table does not name the multiple that it was built with."""
+    found = [space]
+    for multiple in _MULTIPLES:
+        try:
+            found.append(space.in_multiples_of(multiple))
+        except InputError:  # an operation has no such width
+            continue
+    return found
+
+
+def _blocks_again(space: SearchSpace, plain: LatencyTable, seed: int) -> list[tuple[Workload, float]]:
+    """Some blocks of the table, each at a width that was measured, or where the space allows none at its least."""
+    rng = random.Random(f"blocks {seed}")
+    choices = [(place, operation) for place in space.blocks for operation in space.operations]
+    found: dict[str, tuple[Workload, float]] = {}
+    for place, operation in rng.sample(choices, len(choices)):
+        allowed = space.widths(place, operation)
+        block = space.block(place, operation, allowed[0])
+        key = latency_key(block, place.input_size)
+        measured = plain.contents.curves[key].widths
+        widths = [width for width in measured if width in allowed] or [allowed[0]]
+        if key not in found and len(found) < _BLOCKS:
+            block = space.block(place, operation, rng.choice(widths))
+            found[key] = block_workload(block, place.input_size), plain.block_ms(block, place.input_size)
+    return list(found.values())
+
+
+def _warn_of_differences(subject: CheckSubject) -> None:
+    measurement, bench = subject.measurement, subject.bench
+    if subject.other_device:
+        warnings.warn(
+            f"{subject.table.source} was measured on {measurement.device}; this is {bench.device_name}: what it "
+            "says is compared, and not corrected",
+            LatencyTableWarning,
+            stacklevel=3,
+        )
+    for name in {measurement.runtime, measurement.runtime.partition("-")[0]} & set(bench.versions):
+        before, version = measurement.versions.get(name), bench.versions[name]
+        if before not in (None, version):
+            warnings.warn(
+                f"{subject.table.source} was measured with {name} {before}; this is {name} {version}",
+                LatencyTableWarning,
+                stacklevel=3,
+            )

@@ -1,0 +1,1 @@
+"""Tables as files: our JSON, and the TF-NAS authors' pickles."""

@@ -1,0 +1,1 @@
+"""Timing workloads fairly, on this machine or elsewhere."""

@@ -1,0 +1,137 @@
+"""The visits of a measurement as they are made, in a file beside the result: killed at any moment, it goes on there.
+
+The first line says what is measured; every further line is one visit. What was measured is answered from the file, in
+the order in which it was asked for, and the rest is measured; so a program whose next question depends only on what it
+was answered comes back to where it was.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from tfnas.errors import InputError, RunFailed
+from tfnas.latency.measuring.bench import Bench, Visit
+from tfnas.latency.measuring.workloads import Workload
+from tfnas.wording import typed
+
+
+class Journal:
+    """Visits of a bench, those of an earlier try first."""
+
+    def __init__(self, path: Path, file: FileIO, bench: Bench, recorded: Sequence[Mapping[str, Any]]) -> None:
+        self._path, self._file, self._bench = path, file, bench
+        self._recorded = list(reversed(recorded))
+        self.replayed = len(recorded)
+        self.seconds = 0.0
+        """Time that measuring has taken so far, in this try and those before it."""
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path, subject: Mapping[str, Any], bench: Bench) -> Iterator[Journal]:
+        """The journal at a path, made if there is none; `subject` says what is measured.
+
+        Raises InputError when the file is of another measurement or in use, RunFailed when it cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = FileIO(path, "a+")
+        except OSError as error:
+            raise RunFailed(f"{path} cannot be written: {error.strerror}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InputError(f"another process is measuring into {path} at this moment") from error
+            recorded = _entries(path, file, dict(subject))
+            yield cls(path, file, bench, recorded)
+
+    def visits(self, workloads: Sequence[Workload], order: Sequence[int], calls: int) -> Iterator[Visit]:
+        """As the bench's; those already in the file come from there."""
+        done = 0
+        while done < len(order) and self._recorded:
+            entry = self._recorded.pop()
+            name = workloads[order[done]].name
+            if entry["name"] != name or len(entry["own_ms"]) != calls:
+                raise InputError(
+                    f"{self._path} is damaged: it holds a visit of {entry['name']} where {name} belongs; "
+                    f"remove it (rm {typed(self._path)}) and measure anew"
+                )
+            self.seconds = entry["seconds"]
+            yield Visit(tuple(entry["own_ms"]), tuple(entry["reference_ms"]))
+            done += 1
+        rest = order[done:]
+        if not rest:
+            return
+        started = time.monotonic() - self.seconds
+        for index, visit in zip(rest, self._bench.visits(workloads, rest, calls), strict=True):
+            self.seconds = time.monotonic() - started
+            self._write({"name": workloads[index].name, **vars(visit), "seconds": round(self.seconds, 3)})
+            yield visit
+
+    def remove(self) -> None:
+        """The measurement is done and its result is written."""
+        self._path.unlink(missing_ok=True)
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        _append(self._path, self._file, entry)
+
+
+def _entries(path: Path, file: FileIO, subject: dict[str, Any]) -> list[dict[str, Any]]:
+    """The visits of an earlier try; a last line that was cut off is taken away, and an empty file gets its first line.
+
+    Raises InputError when the file is of another measurement, or none of ours.
+    """
+    file.seek(0)
+    data = file.read()
+    whole = data[: data.rfind(b"\n") + 1]
+    if not whole:
+        file.truncate(0)
+        _append(path, file, {"subject": subject})
+        return []
+    file.truncate(len(whole))
+    try:
+        first, *entries = [json.loads(line) for line in whole.splitlines()]
+        found = first["subject"]
+        wrong = [entry for entry in entries if not _is_visit(entry)]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(_not_ours(path)) from error
+    if wrong:
+        raise InputError(_not_ours(path))
+    if found != json.loads(json.dumps(subject)):
+        differing = [name for name in subject if not isinstance(found, dict) or found.get(name) != subject[name]]
+        raise InputError(
+            f"{path} was left by a measurement with another {', '.join(differing) or 'content'}: go on with the same "
+            f"settings, or remove it (rm {typed(path)}) and measure anew"
+        )
+    return entries
+
+
+def _is_visit(entry: Any) -> bool:
+    if set(entry) != {"name", "own_ms", "reference_ms", "seconds"}:
+        return False
+    numbers = [*entry["own_ms"], *entry["reference_ms"], entry["seconds"]]
+    return all(isinstance(number, int | float) and 0 <= number < 1e12 for number in numbers)
+
+
+def _not_ours(path: Path) -> str:
+    return f"{path} is not what a measurement leaves behind: remove it (rm {typed(path)}) or give another --out"
+
+
+def _append(path: Path, file: FileIO, entry: Mapping[str, Any]) -> None:
+    try:
+        line = json.dumps(entry).encode() + b"\n"
+        if file.write(line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise RunFailed(
+            f"{path} cannot be written: {error.strerror}; what is in it is kept, run the same command to go on"
+        ) from error

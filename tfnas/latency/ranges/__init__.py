@@ -1,0 +1,1 @@
+"""What a space can reach with a table, and where it goes."""

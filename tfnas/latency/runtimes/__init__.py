@@ -1,0 +1,79 @@
+"""What can run a block: PyTorch, ONNX Runtime and others, all behind one small protocol.
+
+A runtime is one file in this folder, named after it (`torch_compile.py` is `torch-compile`), with its class as
+`RUNTIME`. Another package offers one under the entry point group `tfnas.runtimes`; docs/runtimes.md shows how. A table
+holds a runtime's name only, which is looked up among these: no file that is read can name code to run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from tfnas.errors import InputError
+from tfnas.latency.measuring.conditions import Conditions
+
+_ENTRY_POINTS = "tfnas.runtimes"
+
+
+class Runtime(Protocol):
+    """Runs modules under fixed conditions. Its class is called with the `Conditions`.
+
+    The constructor raises InputError when the runtime is not installed (and says how to install it), or does not know
+    the device or the number type.
+    """
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How the example inputs are to lie in memory."""
+        ...
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """The versions of the libraries that compute, by name; they go into the table."""
+        ...
+
+    def prepare(self, module: nn.Module, example_input: Tensor) -> Callable[[], object]:
+        """A function that runs the module, which is in evaluation mode, once on the memory of `example_input`.
+
+        Module and input are on the device and in the number type already. The input's values change between calls, in
+        place; the function reads them anew each time.
+        """
+        ...
+
+    def synchronise(self) -> None:
+        """Wait until everything that has been started is done."""
+        ...
+
+
+def runtime_names() -> list[str]:
+    """All runtimes that there are, whether what they need is installed or not."""
+    own = (module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
+    return sorted({*own, *_offered()})
+
+
+def open_runtime(conditions: Conditions) -> Runtime:
+    """The runtime of these conditions, ready to prepare modules.
+
+    Raises InputError when there is none of that name, when it is not installed, or when it does not know the device or
+    the number type.
+    """
+    names = runtime_names()
+    if conditions.runtime not in names:
+        raise InputError(f"--runtime must be one of {', '.join(names)}, got {conditions.runtime!r}")
+    offered = _offered().get(conditions.runtime)
+    if offered is not None:
+        make = offered.load()
+    else:
+        make = importlib.import_module(f"{__name__}.{conditions.runtime.replace('-', '_')}").RUNTIME
+    return cast("Callable[[Conditions], Runtime]", make)(conditions)
+
+
+def _offered() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=_ENTRY_POINTS)}
