@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 
 import pytest
 import torch
@@ -129,10 +130,24 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
 def test_damaged_and_foreign_files_are_refused(tmp_path):
     trained_model().save(tmp_path / "model.pt")
     whole = (tmp_path / "model.pt").read_bytes()
-    for number, content in enumerate((whole[: len(whole) // 2], whole[:-300], b"", b"not a model", whole[500:])):
+    flipped = bytearray(whole)
+    flipped[whole.index(b"PK\x03\x04") + 120] ^= 1  # in the pickle, which comes first
+    for number, (content, match) in enumerate(
+        (
+            (b"", r"is empty: it was not written to its end"),
+            (b"not a model", r"is no readable checkpoint: it does not begin as files of tensors"),
+            (whole[500:], r"is no readable checkpoint: it does not begin as files of tensors"),
+            (whole[: len(whole) // 2], r"is no readable checkpoint: it is damaged, or was cut short; copy"),
+            (whole[:-300], r"is no readable checkpoint: it is damaged, or was cut short; copy"),
+            (whole[:5], r"is no readable checkpoint: it is damaged, or was cut short; copy"),
+            (bytes(flipped), r"is no readable checkpoint: it is damaged, or was cut short; copy"),
+        )
+    ):
         path = tmp_path / f"damaged{number}.pt"
         path.write_bytes(content)
-        refused(path, "is no readable checkpoint: it is damaged")
+        refused(path, match)
+    torch.save({"format": "tfnas-model", "payload": random.Random(1)}, tmp_path / "object.pt")
+    refused(tmp_path / "object.pt", "is no readable checkpoint: it holds other things than tensors")
     (tmp_path / "list.pt").write_bytes(pickle.dumps([1, 2]))
     refused(tmp_path / "list.pt", "is no")
     refused(tmp_path / "none.pt", "cannot be read: No such file")

@@ -1,26 +1,62 @@
-"""How a run computes: threads, memory allocator and determinism, for its duration."""
+"""How a run computes: threads, memory allocator, determinism and true float32, for its duration."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 
-from tfnas.latency.measure import prime_allocator, torch_threads
+from tfnas.latency.measuring.measure import prime_allocator, torch_threads
 
 
 @contextmanager
-def computing(threads: int, deterministic: bool) -> Iterator[None]:
-    """Compute with so many threads and, if asked, with deterministic algorithms only; afterwards as before."""
+def computing(threads: int, deterministic: bool, *, float32: bool = False) -> Iterator[None]:
+    """Compute with so many threads and, if asked, with deterministic algorithms only; afterwards as before.
+
+    `float32` keeps float32 what it is on a GPU too, where PyTorch by default rounds the numbers that convolutions
+    multiply to TF32, with 10 bits of 23.
+    """
     before = torch.are_deterministic_algorithms_enabled()
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
         torch.use_deterministic_algorithms(True)
     prime_allocator()
     try:
-        with torch_threads(threads):
+        with torch_threads(threads), _true_float32() if float32 else nullcontext():
             yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+@contextmanager
+def _true_float32() -> Iterator[None]:
+    """Neither convolutions nor matrix products in TF32."""
+    cudnn: Any = torch.backends.cudnn
+    try:
+        before = cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:  # a program has set them one by one, and then they can be read one by one only
+        with _one_by_one((cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)):
+            yield
+        return
+    cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])
+
+
+@contextmanager
+def _one_by_one(kernels: Sequence[Any]) -> Iterator[None]:
+    before = [kernel.fp32_precision for kernel in kernels]
+    for kernel in kernels:
+        kernel.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for kernel, precision in zip(kernels, before, strict=True):
+            kernel.fp32_precision = precision

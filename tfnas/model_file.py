@@ -72,14 +72,15 @@ class TrainedModel:
         Raises InputError when there is none, or when it is damaged or something else; nothing in it is run.
         """
         file = Path(path)
-        if file.is_dir():
+        if os.path.isdir(file):  # noqa: PTH112 - answers "no" where Path.is_dir raises
             file = file / MODEL_FILE
-            if not file.is_file() and (Path(path) / CONFIG_FILE).is_file() and "snapshot" in read_config(Path(path)):
+            found, is_run = (os.path.isfile(place) for place in (file, Path(path) / CONFIG_FILE))  # noqa: PTH113
+            if not found and is_run and "snapshot" in read_config(Path(path)):
                 raise InputError(
                     f"{path} holds no {MODEL_FILE} yet: its training was interrupted. Go on with it: "
                     f"python train_eval_amp.py --snapshot {path}"
                 )
-            if not file.is_file():
+            if not found:
                 raise InputError(
                     f"{path} holds no {MODEL_FILE}: it is no finished training run. Train a network first: "
                     f"python train_eval_amp.py --model_path {path}"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tfnas.data import DataConfig, Draw, ImageSet, loader, open_data
+from tfnas.data import DataConfig, Draw, EpochBatches, ImageSet, loader, loading, open_data
 from tfnas.data.images import ArraySource, FileSource, Raw, Transform
 from tfnas.data.transforms import plain_transform, training_transform
 from tfnas.errors import InputError
@@ -43,7 +47,8 @@ def photos(tmp_path: Path) -> ImageSet:
 
 
 def epoch_of(images: ImageSet, workers: int = 0, epoch: int = 0, first: int = 0, shuffle: bool = True) -> list[list]:
-    batches = loader(images, batch_size=3, epoch=epoch, seed=5, first_batch=first, shuffle=shuffle, workers=workers)
+    order = EpochBatches(len(images), batch_size=3, epoch=epoch, seed=5 if shuffle else None, first_batch=first)
+    batches = loader(images, order, workers=workers)
     listed = [list(batch) for batch in batches]
     assert len(batches) == len(listed)
     return listed
@@ -144,7 +149,7 @@ def test_a_batch_beyond_the_epoch_is_refused() -> None:
     with pytest.raises(ValueError, match="first_batch is 5, but 10 images make 4 batches"):
         epoch_of(shifted_set(), first=5)
     with pytest.raises(InputError, match="batch size is 0"):
-        loader(shifted_set(), batch_size=0, epoch=0, seed=0, shuffle=True, workers=0)
+        EpochBatches(10, batch_size=0, epoch=0, seed=0)
 
 
 @forks
@@ -156,6 +161,55 @@ def test_a_corrupt_image_names_its_line_with_any_number_of_workers(photos: Image
     assert str(caught.value).startswith("train.txt:4: cannot read the image")
     assert "3.png" in str(caught.value)
     assert "Traceback" not in str(caught.value)
+
+
+@forks
+def test_a_worker_that_is_terminated_ends_quietly_after_its_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch reports a worker that ends with another status than 0, be it at the end of the program."""
+    monkeypatch.setattr(loading, "_GRACE_SECONDS", 0.2)
+    forking = multiprocessing.get_context("fork")
+    ready = forking.Event()
+
+    def work() -> None:
+        loading._leave_signals_to_the_parent(0)
+        ready.set()
+        time.sleep(60)
+
+    worker = forking.Process(target=work, daemon=True)
+    worker.start()
+    assert ready.wait(30)
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == 0
+
+
+SLOW_WORKER = """
+import sys, time, torch
+from tfnas.data import EpochBatches, ImageSet, loader, loading
+from tfnas.data.images import Transform
+from tfnas.errors import InputError
+
+class Images:
+    labels = [0, 1]
+    def read(self, index):
+        if index == 0:
+            raise InputError("train.txt:1: cannot read the image")
+        time.sleep(100)
+
+loading._GRACE_SECONDS = 1
+images = ImageSet((Images(),), Transform(torch.nn.Identity(), torch.nn.Identity()), 0)
+try:
+    list(loader(images, EpochBatches(2, batch_size=1, epoch=0, seed=None), workers=2))
+except InputError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_slow_to_end_says_nothing_after_the_message() -> None:
+    command = [sys.executable, "-W", "ignore", "-c", SLOW_WORKER]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "train.txt:1: cannot read the image\n")
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def test_preprocessing_is_what_the_judged_images_go_through(name):
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_shares_divide_every_batch(whole, processes):
     def batches(share):
-        settings = {"batch_size": 6, "epoch": 2, "seed": 5, "first_batch": 1, "shuffle": True}
+        settings = {"batch_size": 6, "epoch": 2, "seed": 5, "first_batch": 1}
         return EpochBatches(20, **settings, share=share, whole=whole)
 
     alone = list(batches(Share(0, 1)))

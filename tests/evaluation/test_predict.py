@@ -75,20 +75,20 @@ def test_what_cannot_be_read_is_named_and_the_rest_answered(tmp_path, pictures, 
     pictures[1].write_bytes(pictures[1].read_bytes()[:60])
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("no picture")
-    assert asked("photos", "missing.png", "empty", "notes.txt", "--json", "--batch_size", "2") == 2
+    endless = "x" * 300  # no file system has such a name
+    assert asked("photos", "missing.png", endless, "empty", "notes.txt", "--json", "--batch_size", "2") == 2
     out, err = capsys.readouterr()
     answers = [json.loads(line) for line in out.splitlines()]
     problems = {answer["image"]: answer["problem"] for answer in answers if "problem" in answer}
     damaged = str(pictures[1].relative_to(tmp_path))
-    assert list(problems) == [damaged, "missing.png", "empty", "notes.txt"]
+    assert list(problems) == [damaged, "missing.png", endless, "empty", "notes.txt"]
     assert damaged in problems[damaged]
     assert "holds no picture" in problems["empty"]
     assert sum("classes" in answer for answer in answers) == 7
     told = err.splitlines()
-    assert len(told) == 5
-    assert told[-1].endswith(
-        f"4 of 11 images could not be read, the others are answered: {damaged}, missing.png, empty, notes.txt"
-    )
+    assert len(told) == 6
+    names = f"{damaged}, missing.png, {endless}, empty, notes.txt"
+    assert told[-1].endswith(f"5 of 12 images could not be read, the others are answered: {names}")
 
 
 def test_names_that_begin_with_a_dash_or_are_no_text(tmp_path, pictures, capfd):
@@ -117,6 +117,7 @@ def test_no_more_than_a_batch_is_read_ahead(pictures, monkeypatch):
         (["--model_path", "model.pt"], "give one or more pictures, or folders of pictures"),
         (["x.png"], "--model_path must be given"),
         (["--model_path", "nowhere", "x.png"], "nowhere cannot be read"),
+        (["--model_path", "x" * 300, "x.png"], "cannot be read"),
         (["--model_path", "nowhere.onnx", "x.png"], "nowhere.onnx cannot be read"),
         (["--model_path", "x.onnx", "--device", "cuda", "x.png"], "ONNX files run on the processor"),
         (["--model_path", "model.pt", "x.png", "--top", "0"], "top is 0; it must be at least 1"),

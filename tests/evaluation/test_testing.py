@@ -31,6 +31,7 @@ from tfnas.cli.testing import main
 from tfnas.data import DataConfig, open_data
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.data.retraining import RetrainDataConfig
+from tfnas.errors import RunFailed
 from tfnas.evaluation import EvaluationConfig, evaluate, testing
 from tfnas.evaluation.picture import confusion_picture
 
@@ -168,11 +169,13 @@ def test_numbered_folders_are_not_taken_in_the_order_of_text(tmp_path):
     check_by_hand(found, logits_by_hand(network, pictures, Preprocessing.of("list", 16)), labels)
 
 
-def test_a_lone_model_of_digits_has_its_images(tmp_path, capsys):
+@pytest.mark.parametrize("names", ["0123456789", "abcdefghij"])
+def test_a_lone_model_of_digits_has_its_images(tmp_path, capsys, names):
+    """Whatever its classes have been called."""
     model = named_model(
         architecture=digits_architecture(),
         state=varied_network(digits_architecture()).state_dict(),
-        class_names=tuple("0123456789"),
+        class_names=tuple(names),
         preprocessing=Preprocessing.of("digits", 16),
         data="digits",
     )
@@ -249,6 +252,10 @@ def test_the_worst_of_many_classes_are_shown(tmp_path, capsys):
         (["--model_path", "x", "--batch_size", "0"], "batch_size is 0; it must be at least 1"),
         (["--model_path", "x", "--print_freq", "-1"], "print_freq is -1"),
         (["--model_path", "nowhere"], "nowhere cannot be read"),
+        (["--model_path", "x" * 300], "cannot be read"),
+        (["--config_path", "x" * 300, "--weights", "w", "--val_root", "few"], "cannot be read"),
+        (["--model_path", "model.pt", "--val_root", "x" * 300], "there is no such folder"),
+        (["--model_path", "model.pt", "--val_root", "few", "--out", "x" * 300], "out is x*, which cannot be looked up"),
         (["--model_path", "model.pt", "--val_root", "nowhere"], "nowhere: there is no such folder"),
         (["--model_path", "model.pt"], "has no run directory beside it"),
         (["--model_path", "model.pt", "--num_classes", "8"], "--num_classes is 8, but .* has 7 classes"),
@@ -307,3 +314,19 @@ def test_a_damaged_picture_is_named(tmp_path, capsys):
     write_pictures(tmp_path / "val", each=2)
     (tmp_path / "val" / "cat" / "1.png").write_bytes(b"no picture")
     assert "val/cat/1.png" in refused(capsys, "--model_path", "model.pt", "--val_root", "val")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "out of memory at batch size 5; give a smaller --batch_size"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out of memory at batch size 5"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"), "out of memory"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "a loader process died .*--workers"),
+    ],
+)
+def test_short_memory_is_told(error, message):
+    with pytest.raises(RunFailed, match=message), testing._memory_told(5):
+        raise error
+    with pytest.raises(RuntimeError, match="another"), testing._memory_told(5):
+        raise RuntimeError("another")

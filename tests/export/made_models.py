@@ -11,7 +11,7 @@ from torch import nn
 
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.data.retraining import RetrainDataConfig
-from tfnas.latency.loads import random_architectures
+from tfnas.latency.measuring.workloads import random_architectures
 from tfnas.model_file import MODEL_FILE, TrainedModel
 from tfnas.nn import Network
 from tfnas.space import Stage

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 
 import pytest
 from made_models import made_model, write_run
 
-from tfnas import ExportConfig, InputError, RunFailed
+from tfnas import ExportConfig, InputError
 from tfnas.cli import export, main
 from tfnas.export import export_model
-from tfnas.export.staging import staged
 
 
 def outcome(capsys, *arguments):
@@ -52,6 +52,12 @@ def test_help_is_fast():
         ("--model_path m.pt --out .", "out is ., a folder; name a file in it"),
         ("--model_path m.pt --out no/where.onnx", "there is no folder no; make it first"),
         ("--model_path m.pt --out m.pt", "out is m.pt, the model that is to be exported"),
+        ("--model_path run --format torch_export --out run/model.pt", "out is run/model.pt, the model that is to be"),
+        ("--model_path run --out run/../run/summary.json", "summary.json of the run; choose"),
+        ("--model_path run/model.pt --out run/architecture", "which would replace run/architecture.json of the run"),
+        (f"--model_path {300 * 'x'}", "cannot be read"),
+        (f"--model_path m.pt --out {300 * 'x'}/m.onnx", "make it first"),
+        (f"--model_path m.pt --img_root {300 * 'x'}", "there is no such folder"),
         ("--model_path m.pt --image_size 0", "image_size must be 1 or more, got 0"),
         ("--model_path m.pt --batch 0", "batch must be dynamic or a whole number above 0, got '0'"),
         ("--model_path m.pt --batch many", "batch must be dynamic or a whole number above 0, got 'many'"),
@@ -63,6 +69,8 @@ def test_help_is_fast():
 def test_bad_input(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     made_model(class_names=("cat", "dog"), data="folder").save(tmp_path / "m.pt")
+    (tmp_path / "run").mkdir()
+    shutil.copy(tmp_path / "m.pt", tmp_path / "run" / "model.pt")
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").write_text("no model")
     before = sorted(tmp_path.iterdir())
@@ -85,26 +93,6 @@ def test_a_damaged_picture_is_named(tmp_path):
     with pytest.raises(InputError, match=r"broken\.png"):
         export_model(ExportConfig(model_path=str(tmp_path), img_root=str(tmp_path / "photos")))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt", "photos"]
-
-
-def test_a_file_that_cannot_be_written_leaves_the_former_one(tmp_path):
-    """A limit on the size of files stands for a full disk."""
-    path = tmp_path / "model.onnx"
-    path.write_text("the former file")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-    try:
-        with pytest.raises(RunFailed, match=r"cannot write .*model\.onnx: File too large"), staged(path, bytes(3000)):
-            raise AssertionError("the file was not written")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert path.read_text() == "the former file" and list(tmp_path.iterdir()) == [path]
-    with staged(path, b"the new file") as temporary:
-        assert temporary.read_bytes() == b"the new file" and path.read_text() == "the former file"
-    assert path.read_text() == "the new file" and list(tmp_path.iterdir()) == [path]
-    with pytest.raises(RunFailed, match="wrong"), staged(path, b"a wrong file"):
-        raise RunFailed("its check says that it is wrong")
-    assert path.read_text() == "the new file" and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.slow

@@ -211,6 +211,31 @@ def test_weights_in_other_files_are_refused(tmp_path, exported):
         OnnxModel.load(tmp_path / "split.onnx")
 
 
+@pytest.mark.parametrize("place", ["node", "subgraph", "function"])
+def test_weights_in_other_files_are_refused_wherever_they_stand(tmp_path, place):
+    """A constant that names a file: of a node, of a branch of an If, of a function."""
+    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+    (tmp_path / "w.bin").write_bytes(bytes(4))
+    tensor = onnx.TensorProto(data_type=float32, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="w.bin")
+    constant = helper.make_node("Constant", [], ["w"], value=tensor)
+    images, logits = (helper.make_tensor_value_info(name, float32, ["n"]) for name in ("images", "logits"))
+    branch = helper.make_graph([constant], "branch", [], [helper.make_tensor_value_info("w", float32, [1])])
+    nodes = {
+        "node": [constant],
+        "subgraph": [helper.make_node("If", ["images"], ["w"], then_branch=branch, else_branch=branch)],
+        "function": [helper.make_node("Own", [], ["w"], domain="own")],
+    }[place]
+    graph = helper.make_graph([*nodes, helper.make_node("Add", ["images", "w"], ["logits"])], "g", [images], [logits])
+    versions = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+    functions = [helper.make_function("own", "Own", [], ["w"], [constant], versions[:1])] if place == "function" else []
+    (tmp_path / "other.onnx").write_bytes(
+        helper.make_model(graph, functions=functions, opset_imports=versions).SerializeToString()
+    )
+    with pytest.raises(InputError, match="keeps weights in other files"):
+        OnnxModel.load(tmp_path / "other.onnx")
+
+
 @pytest.mark.slow
 def test_the_same_model_gives_the_same_bytes(exported):
     from tfnas.export.deployed import trace

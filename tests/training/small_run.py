@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
+from real_process import RealProcess
+from rich.console import Console
 from tiny import tiny_space
 
 from tfnas.checkpoint import load_checkpoint
-from tfnas.training import TrainConfig
+from tfnas.training import TrainConfig, retrain
 from tfnas.training.session import KIND, train_checkpoints
-
-DRIVER = """
-import sys
-import torch
-import tfnas
-settings = eval(sys.argv[1])
-torch.set_default_dtype(getattr(torch, settings.pop("dtype", "float32")))
-tfnas.retrain(tfnas.TrainConfig(**settings))
-"""
 
 
 def tiny_architecture(num_classes=10):
@@ -63,30 +53,32 @@ def final_state(run_dir):
     return state, torch.load(Path(run_dir) / "model.pt", weights_only=True)
 
 
-def start_processes(settings, number=2):
-    """Start processes as a launcher would; they share their standard error."""
+def _train(settings, dtype):
+    torch.set_default_dtype(dtype)
+    retrain(TrainConfig(**settings), Console(quiet=True))
+
+
+def start_processes(folder, settings, number=2, dtype=torch.float32):
+    """Start processes as a launcher would; what they say goes into the folder."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    environment |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    together = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    together["GLOO_SOCKET_IFNAME"] = "lo"
     return [
-        subprocess.Popen(
-            [sys.executable, "-c", DRIVER, repr(settings)],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+        RealProcess(
+            *(_train, settings, dtype),
+            said=folder / f"said-{rank}.txt",
+            **{**together, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(number)
     ]
 
 
-def run_processes(settings, number=2):
+def run_processes(folder, settings, number=2, dtype=torch.float32):
     """Run them to their end; all must succeed."""
-    processes = start_processes(settings, number)
-    said = [process.communicate(timeout=240)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * number, said
+    processes = start_processes(folder, settings, number, dtype)
+    assert [process.end(240) for process in processes] == [0] * number, [process.said() for process in processes]
 
 
 def random_points(seed, count, most):

@@ -1,11 +1,13 @@
 """A network that inherits starts as the path of the supernet that it was derived from."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
-from small_search import small_config as small_search_config
+from small_run import small_settings, start_processes
 
 import tfnas
 from tfnas.checkpoint import load_checkpoint
@@ -13,9 +15,9 @@ from tfnas.data import Draw
 from tfnas.errors import InputError
 from tfnas.searching.checkpoint import search_checkpoints
 from tfnas.supernet import Path, supernet_from_state
-from tfnas.supernet.extract import route_of
+from tfnas.supernet.extract import estimate_batch_norm, route_of
 from tfnas.supernet.routes import one_hot_depths
-from tfnas.training import TrainConfig
+from tfnas.training import TrainConfig, inherit
 from tfnas.training.loop import retrain
 from tfnas.training.processes import Processes
 from tfnas.training.session import KIND, train_checkpoints
@@ -24,10 +26,9 @@ from tfnas.training.setup import prepare
 QUIET = Console(quiet=True)
 
 
-@pytest.fixture(scope="module")
-def search_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("search")
-    return tfnas.search(small_search_config(folder, "run"), QUIET).run_dir
+@pytest.fixture
+def search_run(small_search):
+    return small_search
 
 
 def test_a_run_directory_brings_architecture_data_and_target(search_run):
@@ -39,12 +40,29 @@ def test_a_run_directory_brings_architecture_data_and_target(search_run):
     assert setup.recorded["target_ms"] == summary["target_ms"]
 
 
-def test_the_first_checkpoint_holds_the_supernets_path(search_run, tmp_path):
+def test_the_first_checkpoint_holds_the_supernets_path(search_run, tmp_path, monkeypatch):
+    together, real = [], Processes.agreed
+
+    def agreed(processes, work):
+        """Meanwhile nothing may be exchanged, as joint statistics would be."""
+        together.append("begin")
+        result = real(processes, work)
+        together.append("end")
+        return result
+
+    def estimated(*what):
+        together.append("statistics")
+        estimate_batch_norm(*what)
+
+    monkeypatch.setattr(Processes, "agreed", agreed)
+    monkeypatch.setattr(inherit, "estimate_batch_norm", estimated)
     config = TrainConfig(
         inherit=str(search_run), run_dir=str(tmp_path / "run"), device="cpu", epochs=1, lr=1e-9, weight_decay=0.0
     )
     summary = retrain(config, QUIET).summary
     assert summary["inherited"]["top1"] is not None
+    place = together.index("statistics")
+    assert together[:place].count("begin") == together[:place].count("end") > 0
     architecture = tfnas.Architecture.load(search_run)
     state = load_checkpoint(train_checkpoints(tmp_path / "run").saved()[-1], KIND)
     network = tfnas.Network(architecture)
@@ -93,3 +111,47 @@ def test_a_search_of_another_space_is_refused(search_run, tmp_path):
     config = TrainConfig(config_path=str(other), inherit=str(search_run), run_dir=str(tmp_path / "run"), device="cpu")
     with pytest.raises(InputError, match="not of that search's space"):
         retrain(config, QUIET)
+
+
+def test_an_unfinished_search_is_told(search_run, tmp_path):
+    copy = tmp_path / "search"
+    shutil.copytree(search_run, copy, ignore=shutil.ignore_patterns("summary.json", "architecture.json", "tensorboard"))
+    setup = prepare(TrainConfig(model_path=str(copy), device="cpu"), Processes(0, 1, torch.device("cpu")))
+    (note,) = setup.notes
+    assert "this is not the end of a search" in note and "not yet brought to the target" in note
+    assert setup.recorded["target_ms"] is None
+    finished = prepare(TrainConfig(model_path=str(search_run), device="cpu"), Processes(0, 1, torch.device("cpu")))
+    assert finished.notes == () and finished.recorded["target_ms"] > 0
+
+
+@pytest.mark.slow
+def test_a_damaged_image_is_named_where_statistics_are_joint(search_run, tmp_path):
+    """One process meets it while the other waits for its sums."""
+    for label in range(10):
+        (tmp_path / "photos" / f"class{label}").mkdir(parents=True)
+        for index in range(10):
+            Image.new("RGB", (8, 8), (25 * label, 20 * index, 9)).save(
+                tmp_path / "photos" / f"class{label}" / f"{index}.png"
+            )
+    data = {"data": "folder", "train_root": str(tmp_path / "photos"), "num_classes": 10, "workers": 0}
+    settings = small_settings(tmp_path, "run", inherit=str(search_run), sync_bn=True, batch_size=16, **data)
+    settings["config_path"] = str(search_run / "architecture.json")
+    opened = prepare(TrainConfig(**settings), Processes(0, 1, torch.device("cpu"))).data
+    damaged = opened.train.sources[0].paths[3]
+    (tmp_path / "photos" / damaged).write_bytes(b"junk")
+    processes = start_processes(tmp_path, settings)
+    assert [process.end(120) for process in processes] == [1, 1]
+    assert any(damaged in process.said() for process in processes)
+
+
+@pytest.mark.slow
+def test_a_locked_run_is_told_once(tmp_path):
+    from tfnas.training.loop import _run_directory
+
+    settings = small_settings(tmp_path, "run")
+    setup = prepare(TrainConfig(**settings), Processes(0, 1, torch.device("cpu")))
+    with _run_directory(setup, None, QUIET).locked():
+        processes = start_processes(tmp_path, {"snapshot": settings["run_dir"]})
+        assert [process.end(120) for process in processes] == [1, 1]
+    assert "another process is at work" in processes[0].said()
+    assert "ToldElsewhere" in processes[1].said() and "has ended" not in processes[1].said()

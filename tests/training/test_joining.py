@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfnas.errors import InputError
+from tfnas.errors import InputError, RunFailed
 from tfnas.training.processes import joined_processes
 
 
@@ -22,10 +22,13 @@ def test_alone_without_a_launcher(monkeypatch):
         ({"WORLD_SIZE": "2", "RANK": "1"}, "cpu", "not LOCAL_RANK"),
         ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}, "cuda:0", "names one GPU for several processes"),
         ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "99"}, "cuda", "cuda:99 is not there"),
+        ({"WORLD_SIZE": "2", "RANK": "2", "LOCAL_RANK": "0"}, "cpu", "RANK 2, but WORLD_SIZE 2: ranks count from 0"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, "cpu", "not MASTER_ADDR"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"}, "cpu", "not MASTER_PORT"),
     ],
 )
 def test_environments_that_cannot_be(monkeypatch, environment, device, message):
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -39,3 +42,14 @@ def test_a_device_that_only_another_process_lacks_is_told_by_it(monkeypatch):
     with pytest.raises(InputError) as refused, joined_processes("cuda", None, 60.0):
         pass
     assert refused.value.process == 1
+
+
+def test_processes_that_cannot_be_reached(monkeypatch):
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "99999"}  # there is no such port
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", **address}.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(RunFailed, match=r"cannot join the other processes of this run at 127\.0\.0\.1:99999"),
+        joined_processes("cpu", None, 5.0),
+    ):
+        pass

@@ -12,21 +12,19 @@ from small_run import final_state, run_processes, small_config, small_settings, 
 from tfnas.training import retrain
 from tfnas.training.session import train_checkpoints
 
-SAME_LOSSES = {"dtype": "float64", "dropout_rate": 0.0, "drop_connect_rate": 0.0, "sync_bn": True}
+SAME_LOSSES = {"dropout_rate": 0.0, "drop_connect_rate": 0.0, "sync_bn": True}
 
 
 @pytest.fixture(scope="module")
 def two_together(tmp_path_factory):
     """A run of two processes, left alone."""
     folder = tmp_path_factory.mktemp("two")
-    run_processes(small_settings(folder, "run", **SAME_LOSSES))
+    run_processes(folder, small_settings(folder, "run", **SAME_LOSSES), dtype=torch.float64)
     return folder / "run"
 
 
 def test_two_processes_have_the_losses_of_one(tmp_path, two_together, float64):
-    alone = {**SAME_LOSSES}
-    del alone["dtype"]
-    retrain(small_config(tmp_path, "run", **alone), Console(quiet=True))
+    retrain(small_config(tmp_path, "run", **SAME_LOSSES), Console(quiet=True))
     one, two = summary_of(tmp_path / "run"), summary_of(two_together)
     assert (one["processes"], two["processes"]) == (1, 2)
     for entry, other in zip(one["history"], two["history"], strict=True):
@@ -38,17 +36,16 @@ def test_two_processes_have_the_losses_of_one(tmp_path, two_together, float64):
 
 def test_a_killed_process_ends_the_other_and_both_go_on_bit_for_bit(tmp_path, two_together):
     settings = small_settings(tmp_path, "killed", **SAME_LOSSES)
-    processes = start_processes(settings)
+    processes = start_processes(tmp_path, settings, dtype=torch.float64)
     run_dir = Path(settings["run_dir"])
     deadline = time.monotonic() + 120
     while len(train_checkpoints(run_dir).saved()) < 2 and time.monotonic() < deadline:
-        time.sleep(0.005)
+        time.sleep(0.02)
     processes[1].kill()
-    _, said = processes[0].communicate(timeout=60)
-    processes[1].communicate()
-    assert processes[0].returncode == 1
+    assert processes[0].end(60) == 1
+    said = processes[0].said()
     assert "another process of this run has ended" in said and "--snapshot" in said
-    run_processes({"snapshot": str(run_dir), "dtype": SAME_LOSSES["dtype"]})
+    run_processes(tmp_path, {"snapshot": str(run_dir)}, dtype=torch.float64)
     for ours, theirs in zip(final_state(run_dir), final_state(two_together), strict=True):
         assert_same(ours, theirs)
 
@@ -56,13 +53,12 @@ def test_a_killed_process_ends_the_other_and_both_go_on_bit_for_bit(tmp_path, tw
 @pytest.mark.slow
 def test_a_signal_to_one_process_saves_and_ends_both(tmp_path):
     settings = small_settings(tmp_path, "run", epochs=200)
-    processes = start_processes(settings)
+    processes = start_processes(tmp_path, settings)
     while not train_checkpoints(Path(settings["run_dir"])).saved():
         time.sleep(0.05)
-    processes[1].send_signal(signal.SIGTERM)
-    said = [process.communicate(timeout=60)[1] for process in processes]
-    assert [process.returncode for process in processes] == [1, 1]  # the driver has no command line's exit status
-    assert all("the state is saved" in text for text in said)
+    processes[1].send(signal.SIGTERM)
+    assert [process.end(60) for process in processes] == [1, 1]  # these have no command line's exit status
+    assert all("the state is saved" in process.said() for process in processes)
 
 
 def assert_same(one, other):
@@ -83,5 +79,5 @@ def assert_same(one, other):
 
 @pytest.mark.slow
 def test_joint_statistics_in_mixed_precision(tmp_path):
-    run_processes(small_settings(tmp_path, "run", sync_bn=True, opt_level="O1", epochs=1))
+    run_processes(tmp_path, small_settings(tmp_path, "run", sync_bn=True, opt_level="O1", epochs=1))
     assert summary_of(tmp_path / "run")["train_loss"] < 2.4

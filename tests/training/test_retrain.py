@@ -1,7 +1,9 @@
 """A training run from start to end: what it writes, what it refuses, and that a resumed run is the same run."""
 
 import json
+import shutil
 import signal
+from itertools import pairwise
 
 import pytest
 import torch
@@ -82,23 +84,26 @@ class _InterruptAt:
         return None
 
 
-@pytest.mark.parametrize("looks", random_points(1, 3, 25))
-def test_interrupted_at_a_random_step_and_resumed(tmp_path, uninterrupted, monkeypatch, looks):
-    with monkeypatch.context() as patched:
-        patched.setattr(train_loop, "watch_interruption", lambda _: _InterruptAt(looks))
-        with pytest.raises(Interrupted, match="--snapshot"):
-            retrain(small_config(tmp_path, "run", ema_decay=0.9), QUIET)
-    retrain(TrainConfig(snapshot=str(tmp_path / "run"), workers=looks % 2), QUIET)
+@pytest.mark.parametrize("points", [sorted({14, *random_points(1, 3, 25)})])  # 14 is the last step of an epoch
+def test_interrupted_after_random_steps_and_resumed(tmp_path, uninterrupted, monkeypatch, points):
+    config = small_config(tmp_path, "run", ema_decay=0.9)
+    for number, looks in enumerate(later - before - 1 for before, later in pairwise([0, *points])):
+        with monkeypatch.context() as patched:
+            patched.setattr(train_loop, "watch_interruption", lambda _, at=looks: _InterruptAt(at))
+            with pytest.raises(Interrupted, match="--snapshot"):
+                retrain(config, QUIET)
+        config = TrainConfig(snapshot=str(tmp_path / "run"), workers=number % 2)
+    retrain(config, QUIET)
     for ours, theirs in zip(final_state(tmp_path / "run"), final_state(uninterrupted), strict=True):
         assert_same(ours, theirs)
 
 
 def test_a_truncated_checkpoint_costs_a_step(tmp_path, uninterrupted):
-    retrain(small_config(tmp_path, "run", ema_decay=0.9), QUIET)
+    shutil.copytree(uninterrupted, tmp_path / "run")
     newest = train_checkpoints(tmp_path / "run").saved()[0]
     newest.write_bytes(newest.read_bytes()[:-100])
     (tmp_path / "run" / "model.pt").unlink()
-    retrain(TrainConfig(snapshot=str(train_checkpoints(tmp_path / "run").saved()[0].parent.parent)), QUIET)
+    retrain(TrainConfig(snapshot=str(tmp_path / "run")), QUIET)
     for ours, theirs in zip(final_state(tmp_path / "run"), final_state(uninterrupted), strict=True):
         assert_same(ours, theirs)
 
@@ -122,9 +127,18 @@ def test_the_callers_random_numbers_are_left_alone(tmp_path):
         {"accumulate": 3},
     ],
 )
-def test_options_train(tmp_path, options):
+def test_options_train(tmp_path, monkeypatch, options):
+    rounds, real = [], train_loop.conclude
+    allowed = torch.backends.cudnn.allow_tf32
+
+    def concluded(*what):
+        rounds.append(torch.backends.cudnn.allow_tf32)
+        return real(*what)
+
+    monkeypatch.setattr(train_loop, "conclude", concluded)
     result = retrain(small_config(tmp_path, "run", epochs=1, **options), QUIET)
     assert result.summary["train_loss"] < 2.45
+    assert allowed and rounds == [options.get("opt_level", "O0") != "O0"]
 
 
 def test_accumulation_without_batch_norm_changes_nothing_but_rounding(tmp_path, float64, monkeypatch):
@@ -167,6 +181,13 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_update(tmp_path, monk
         ({"teacher_weights": "x"}, "without --teacher"),
         ({"train_list": "x.txt"}, "--data digits reads no --train_list"),
         ({"ema_decay": 1.5}, "ema_decay must lie between"),
+        ({"ema_decay": 1.0}, "ema_decay must be below 1"),
+        ({"rank_timeout": float("inf")}, "rank_timeout must be at most"),
+        ({"batch_size": 16, "accumulate": 16, "image_size": 2}, "batch norm has nothing to average over"),
+        ({"config_path": "x" * 300}, "cannot be read"),
+        ({"inherit": "x" * 300}, "is no run directory of a search"),
+        ({"teacher": "x" * 300}, "there is no such file"),
+        ({"data": "folder", "train_root": "x" * 300}, "there is no such folder"),
         ({"config_path": "/nowhere.json"}, "cannot be read"),
         ({"inherit": "/nowhere"}, "is no run directory of a search"),
     ],

@@ -1,7 +1,9 @@
 """A teacher sees the student's images under its own normalisation; the loss is Hinton's."""
 
 import dataclasses
+import json
 
+import onnx
 import pytest
 import torch
 from rich.console import Console
@@ -11,10 +13,12 @@ from torch.nn import functional
 import tfnas
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.errors import InputError
+from tfnas.model_file import TrainedModel
 from tfnas.training.loop import retrain
 from tfnas.training.teacher import Teacher, distillation_loss, open_teacher
 
 QUIET = Console(quiet=True)
+TEN = tuple("0123456789")
 GIVEN = Preprocessing(8, 8, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
 OTHER = Preprocessing(8, 8, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
 
@@ -43,10 +47,11 @@ def test_a_teacher_stays_in_eval_mode_and_learns_nothing():
 
 def test_a_student_follows_its_teacher(tmp_path):
     """With the whole loss the teacher's, the student agrees with it more than one that learned from labels does."""
-    retrain(small_config(tmp_path, "teacher", epochs=4), QUIET)
-    taught = {"teacher": str(tmp_path / "teacher"), "distill_weight": 1.0, "epochs": 4, "seed": 9}
-    retrain(small_config(tmp_path, "taught", **taught), QUIET)
-    retrain(small_config(tmp_path, "alone", epochs=4, seed=9), QUIET)
+    short = {"epochs": 2, "save_minutes": 60.0}
+    retrain(small_config(tmp_path, "teacher", **short), QUIET)
+    taught = {"teacher": str(tmp_path / "teacher"), "distill_weight": 1.0, "seed": 9}
+    retrain(small_config(tmp_path, "taught", **short, **taught), QUIET)
+    retrain(small_config(tmp_path, "alone", **short, seed=9), QUIET)
     images = torch.randn(200, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         goal, *logits = (tfnas.load(tmp_path / name)(images).log_softmax(1) for name in ("teacher", "taught", "alone"))
@@ -59,15 +64,60 @@ def test_a_torchvision_teacher_from_a_state_dict(tmp_path):
 
     network = torchvision.models.get_model("squeezenet1_1", weights=None, num_classes=10)
     torch.save(network.state_dict(), tmp_path / "weights.pt")
-    teacher = open_teacher("squeezenet1_1", str(tmp_path / "weights.pt"), dataclasses.replace(GIVEN, image_size=64), 10)
+    teacher = open_teacher(
+        "squeezenet1_1", str(tmp_path / "weights.pt"), dataclasses.replace(GIVEN, image_size=64), TEN
+    )
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         torch.testing.assert_close(teacher(images), network.eval()(images))
     with pytest.raises(InputError, match=r"has the shape 10 .*network's has 7"):
-        open_teacher("squeezenet1_1", str(tmp_path / "weights.pt"), GIVEN, 7)
+        open_teacher("squeezenet1_1", str(tmp_path / "weights.pt"), GIVEN, TEN[:7])
 
 
 def test_a_teacher_of_other_classes(tmp_path):
     retrain(small_config(tmp_path, "teacher", epochs=1), QUIET)
     with pytest.raises(InputError, match="knows 10 classes, the data has 12"):
-        open_teacher(str(tmp_path / "teacher"), None, GIVEN, 12)
+        open_teacher(str(tmp_path / "teacher"), None, GIVEN, [*TEN, "ten", "eleven"])
+
+
+def exported_means(path, class_names, size=16):
+    """An ONNX file as tfnas export writes them, whose logits are the mean red, green and blue."""
+    images = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["n", 3, size, size])
+    logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["n", 3])
+    nodes = [
+        onnx.helper.make_node("GlobalAveragePool", ["images"], ["means"]),
+        onnx.helper.make_node("Flatten", ["means"], ["logits"]),
+    ]
+    graph = onnx.helper.make_graph(nodes, "means", [images], [logits])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    preprocessing = json.dumps(dataclasses.replace(GIVEN, image_size=size, short_side=size).to_json())
+    onnx.helper.set_model_props(
+        model, {"class_names": json.dumps(class_names), "preprocessing": preprocessing, "architecture": "-"}
+    )
+    path.write_bytes(model.SerializeToString())
+    return str(path)
+
+
+def test_an_exported_teacher_sees_images_of_its_own_size(tmp_path):
+    path = exported_means(tmp_path / "teacher.onnx", ["ant", "bee", "cow"])
+    teacher = open_teacher(path, None, GIVEN, ("ant", "bee", "cow"), threads=1)
+    pixels = torch.tensor([[10, 200, 77], [0, 255, 128]], dtype=torch.uint8)
+    images = GIVEN.normalise(pixels[:, :, None, None].expand(2, 3, 8, 8).contiguous())
+    torch.testing.assert_close(teacher(images), pixels / 255)
+    options = teacher.network.logits.__self__.session.get_session_options()
+    assert options.intra_op_num_threads == 1
+    other = exported_means(tmp_path / "other.onnx", ["ant", "bee", "cow"], size=8)
+    assert open_teacher(other, None, GIVEN, ("ant", "bee", "cow")).digest != teacher.digest
+
+
+def test_classes_in_another_order_are_refused(tmp_path):
+    path = exported_means(tmp_path / "teacher.onnx", ["ant", "bee", "cow"])
+    with pytest.raises(InputError, match=r"calls class 1 'bee', the data calls it 'cow'.*--class_names"):
+        open_teacher(path, None, GIVEN, ("ant", "cow", "bee"))
+    open_teacher(path, None, GIVEN, ("0", "1", "2"))  # lists have no names
+    names = tuple("abcdefghij")
+    state = tfnas.Network(tiny_architecture()).state_dict()
+    TrainedModel(tiny_architecture(), state, names, GIVEN, "folder").save(tmp_path / "model.pt")
+    with pytest.raises(InputError, match="calls class 0 'a', the data calls it 'j'"):
+        open_teacher(str(tmp_path / "model.pt"), None, GIVEN, names[::-1])
+    open_teacher(str(tmp_path / "model.pt"), None, GIVEN, names)

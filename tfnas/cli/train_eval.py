@@ -11,7 +11,7 @@ from tfnas.cli.edge import run_command, say_loading
 from tfnas.cli.groups import FlagGroup
 from tfnas.errors import InputError
 
-FLOAT32_PROGRAM = "train_eval.py"
+FLOAT32_PROGRAM = "train_eval.py"  # a resumed run's own --opt_level is checked where it is read
 
 _EXAMPLES = """\
   {command} --model_path runs/search-20250131-120000

@@ -9,13 +9,14 @@ from tfnas.data.config import DataConfig, DataName, data_name, default_space
 
 if TYPE_CHECKING:
     from tfnas.data.images import Draw, ImageSet
-    from tfnas.data.loading import loader
+    from tfnas.data.loading import EpochBatches, loader
     from tfnas.data.opening import ImageData, open_data
 
 __all__ = [
     "DataConfig",
     "DataName",
     "Draw",
+    "EpochBatches",
     "ImageData",
     "ImageSet",
     "data_name",
@@ -28,6 +29,7 @@ __getattr__ = lazy_names(
     "tfnas.data",
     {
         "Draw": "tfnas.data.images",
+        "EpochBatches": "tfnas.data.loading",
         "ImageData": "tfnas.data.opening",
         "ImageSet": "tfnas.data.images",
         "loader": "tfnas.data.loading",

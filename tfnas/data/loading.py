@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import NamedTuple
@@ -28,10 +30,18 @@ WHOLE = Share(0, 1)
 
 
 class EpochBatches(Sampler[list[Draw]]):
-    """The draws of an epoch in batches, from batch `first_batch` on; the last partial batch is kept unless `whole`.
+    """The draws of an epoch over `count` images in batches.
 
-    The order is a permutation that is a pure function of (seed, epoch), or the images' own order. Of every batch, the
-    share of one process is taken.
+    Args:
+        count: How many images there are.
+        batch_size: Images per batch; the last batch may be smaller.
+        epoch: Number of the epoch.
+        seed: The order is a permutation that is a pure function of (seed, epoch); None: the images' own order.
+        first_batch: Number of the batch to begin with, for a resumed epoch.
+        share: The part of every batch to take, where several processes train together.
+        whole: Leave out the last batch if it is smaller.
+
+    Raises InputError for a batch size below 1.
     """
 
     def __init__(
@@ -40,9 +50,8 @@ class EpochBatches(Sampler[list[Draw]]):
         *,
         batch_size: int,
         epoch: int,
-        seed: int,
-        first_batch: int,
-        shuffle: bool,
+        seed: int | None,
+        first_batch: int = 0,
         share: Share = WHOLE,
         whole: bool = False,
     ) -> None:
@@ -54,7 +63,6 @@ class EpochBatches(Sampler[list[Draw]]):
         self.epoch = epoch
         self.seed = seed
         self.first_batch = first_batch
-        self.shuffle = shuffle
         self.share = share
         batches = -(-self.count // batch_size)
         if not 0 <= first_batch <= batches:
@@ -65,7 +73,7 @@ class EpochBatches(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         order = torch.arange(self.images)
-        if self.shuffle:
+        if self.seed is not None:
             generator = torch.Generator().manual_seed(derived_seed(self.seed, ORDER_STREAM, self.epoch))
             order = torch.randperm(self.images, generator=generator)
         for places in self._shares():
@@ -93,43 +101,17 @@ class ImageLoader(DataLoader[tuple[torch.Tensor, int]]):
             raise InputError(message.partition(_INPUT_ERROR)[2].strip() or message) from None
 
 
-def loader(
-    images: ImageSet,
-    *,
-    batch_size: int,
-    epoch: int,
-    seed: int,
-    first_batch: int = 0,
-    shuffle: bool,
-    workers: int,
-    share: Share = WHOLE,
-    whole: bool = False,
-) -> ImageLoader:
+def loader(images: ImageSet, batches: EpochBatches, *, workers: int) -> ImageLoader:
     """Load one epoch's batches: pairs of float32 B x 3 x S x S and int64 B.
 
     Args:
         images: What to load.
-        batch_size: Images per batch; the last batch may be smaller.
-        epoch: Number of the epoch, which decides order and augmentation together with the seeds.
-        seed: Decides the order if `shuffle`.
-        first_batch: Number of the batch to begin with, for a resumed epoch.
-        shuffle: Draw a new order every epoch.
+        batches: Which of them, in what order; the epoch also decides augmentation, together with the images' seed.
         workers: Loader processes; what is loaded does not depend on it. They leave Ctrl-C to this process.
-        share: The part of every batch to load, where several processes train together.
-        whole: Leave out the last batch if it is smaller.
     """
     return ImageLoader(
         images,
-        batch_sampler=EpochBatches(
-            len(images),
-            batch_size=batch_size,
-            epoch=epoch,
-            seed=seed,
-            first_batch=first_batch,
-            shuffle=shuffle,
-            share=share,
-            whole=whole,
-        ),
+        batch_sampler=batches,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_leave_signals_to_the_parent,
@@ -149,4 +131,11 @@ def _leave_signals_to_the_parent(_worker: int) -> None:
 
 
 def _go_on_for_a_while(_number: int, _frame: FrameType | None) -> None:
-    signal.alarm(_GRACE_SECONDS)
+    """End in a while, whatever is being read then.
+
+    With status 0, as a worker that has been told to end: torch reports any other in the parent, if only as a traceback
+    when the program exits. A parent that still waits for batches notices all the same that its worker is gone.
+    """
+    end = threading.Timer(_GRACE_SECONDS, os._exit, (0,))
+    end.daemon = True
+    end.start()

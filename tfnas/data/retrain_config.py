@@ -24,7 +24,8 @@ class RetrainDataConfig:
     data: Literal["digits", "list", "folder", "cifar10", "cifar100"] | None = None
     """Kind of data. Default: `list` if a list is given, `folder` if only a root is, else the embedded `digits`."""
     train_root: str | None = None
-    """Folder of the training images: what list lines are relative to, or the parent of the class folders or CIFAR's."""
+    """Folder of the training images: what list lines are relative to, or the parent of the class folders or CIFAR's.
+    Alone beside --model_path or --inherit: where the search's images lie now."""
     val_root: str | None = None
     """Folder of the images to judge by, which are never trained on. Default for lists: --train_root."""
     train_list: str | None = None
@@ -32,7 +33,7 @@ class RetrainDataConfig:
     val_list: str | None = None
     """Image list to judge by (--data list)."""
     test_ratio: float = 0.2
-    """Share of each class to judge by where there is no --val_root; as in the search (--data folder)."""
+    """Share of each class to judge by where there is no --val_root (--data folder). With a search, its own; no more."""
     image_size: int | None = None
     """Side of the square input in pixels. Default: the architecture's own."""
     num_classes: int | None = None

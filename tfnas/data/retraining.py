@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import nn
 
 from tfnas.data.config import DataConfig, DataName
 from tfnas.data.folder import folder_source
-from tfnas.data.images import ImageSet, Source
+from tfnas.data.images import FileSource, ImageSet, Source
 from tfnas.data.lists import read_list
 from tfnas.data.opening import loader_processes, named_classes, open_parts
 from tfnas.data.preprocessing import Preprocessing
@@ -44,6 +44,10 @@ class RetrainData:
         """Short digest of both parts: tells a resumed run that its images are still the same."""
         judged = "none" if self.validation is None else self.validation.fingerprint()
         return f"{self.train.fingerprint()}-{judged}"
+
+    def judged_in_training(self) -> int:
+        """How many of the images to judge by are files that are trained on too."""
+        return 0 if self.validation is None else len(set(_files(self.validation)).intersection(_files(self.train)))
 
     def describe(self) -> str:
         """Say in one line what the data is."""
@@ -125,10 +129,18 @@ def _parts(config: RetrainDataConfig, name: DataName, image_size: int) -> Opened
     return (parts.weights, parts.architecture), parts.test, parts.class_names
 
 
+def _files(images: ImageSet) -> Iterator[str]:
+    """The paths of those images that are files."""
+    for source in images.sources:
+        if isinstance(source, FileSource):
+            root = os.path.realpath(source.root)
+            yield from (f"{root}/{path}" for path in source.paths)
+
+
 def _folder(path: str | None, flag: str) -> Path:
     if path is None:
         raise InputError(f"{flag} must be given: the folder that holds the images")
-    if not Path(path).is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 - answers "no" where Path.is_dir raises
         raise InputError(f"{flag} {path}: there is no such folder; give the one that holds the images")
     return Path(path)
 
@@ -172,8 +184,17 @@ def run_images(run_dir: Path) -> RetrainData:
     return open_retrain_data(config, image_size=config.image_size, seed=seed if isinstance(seed, int) else 0)
 
 
-def with_data(config: RetrainDataConfig, data: RetrainDataConfig) -> dict[str, Any]:
-    """The fields of `data`, with those that `config` sets in their place."""
-    fields = dataclasses.fields(RetrainDataConfig)
-    said = {item.name: getattr(config, item.name) for item in fields if getattr(config, item.name) != item.default}
-    return {**{item.name: getattr(data, item.name) for item in fields}, **said}
+def with_said(data: RetrainDataConfig, said: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of a run, with the fields that a user said in their place; as fields by name.
+
+    Another kind, or other lists to train on, are other data: only the classes of lists stay then. Raises InputError for
+    fields that do not fit.
+    """
+    kind = retrain_data_name(data)
+    paths = {"train_root", "val_root", "val_list"} & said.keys()
+    is_other = said.get("data", kind) != kind or "train_list" in said or (kind == "digits" and bool(paths))
+    if not is_other:
+        return {**vars(data), **said}
+    other = RetrainDataConfig(**said)
+    classes = {"num_classes": data.num_classes} if retrain_data_name(other) == kind == "list" else {}
+    return {**vars(other), **classes, **said}

@@ -81,9 +81,21 @@ class EvaluationConfig:
             folder = Path(self.out)
         else:
             folder = Path(DEFAULT_FOLDER) if run_dir is None else run_dir / RUN_FOLDER
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        try:
+            there = next(path for path in (folder, *folder.absolute().parents) if _is_there(path))
+        except OSError as error:
+            raise InputError(f"out is {folder}, which cannot be looked up: {error.strerror}; name another") from error
         if not there.is_dir():
             raise InputError(f"out is {folder}, but {there} is a file; name a folder")
         if not os.access(there, os.W_OK | os.X_OK):
             raise InputError(f"out is {folder}, but {there} may not be written to; name another folder with --out")
         return folder
+
+
+def _is_there(path: Path) -> bool:
+    """Whether it exists. Raises OSError where that cannot be told: too long a name, a folder not to be entered."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True

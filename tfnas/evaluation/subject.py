@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def at_size(preprocessing: Preprocessing, image_size: int | None) -> Preprocessi
 
 def _of_model(path: Path) -> Subject:
     model = TrainedModel.load(path)
-    run_dir = path if path.is_dir() else path.parent
+    run_dir = path if os.path.isdir(path) else path.parent  # noqa: PTH112 - answers "no" where Path.is_dir raises
     return Subject(
         words=str(path),
         network=model.network(),
@@ -85,14 +86,18 @@ def _of_model(path: Path) -> Subject:
         are_names=_are_names(model),
         preprocessing=model.preprocessing,
         data=model.data,
-        run_dir=run_dir if (run_dir / CONFIG_FILE).is_file() else None,
+        run_dir=run_dir if os.path.isfile(run_dir / CONFIG_FILE) else None,  # noqa: PTH113
     )
 
 
 def _of_weights(config: EvaluationConfig) -> Subject:
     assert config.config_path is not None
     assert config.weights is not None
-    architecture, weights = Architecture.load(config.config_path), Path(config.weights)
+    weights = Path(config.weights)
+    try:
+        architecture = Architecture.load(config.config_path)
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise InputError(f"{config.config_path} cannot be read: {error.strerror}") from error
     document = load_plain(weights)
     if isinstance(document, dict) and document.get("format") == FORMAT:
         model = TrainedModel.load(weights)

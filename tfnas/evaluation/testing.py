@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from tfnas.computing import computing
-from tfnas.data.loading import loader
+from tfnas.data.loading import EpochBatches, loader
 from tfnas.device import named_device
 from tfnas.errors import RunFailed
 from tfnas.evaluation.config import EvaluationConfig
@@ -23,7 +23,7 @@ from tfnas.evaluation.picture import confusion_picture
 from tfnas.evaluation.results import EvaluationReport, Throughput, per_class_csv
 from tfnas.evaluation.subject import Subject, open_subject
 from tfnas.files import write_whole
-from tfnas.latency.processor import processor_name
+from tfnas.latency.measuring.processor import processor_name
 from tfnas.nn.counting import architecture_counts
 
 OnProgress = Callable[[int, int, float], None]
@@ -73,7 +73,7 @@ def evaluate(config: EvaluationConfig, *, on_progress: OnProgress | None = None)
     subject = open_subject(config)
     device = named_device(config.device)
     images = open_images(config, subject)
-    with computing(config.threads or torch.get_num_threads(), deterministic=False):
+    with computing(config.threads or torch.get_num_threads(), deterministic=False, float32=True):
         report = _judged(config, subject, images, device, on_progress)
     folder = report.folder
     write_whole(folder / REPORT_FILE, json.dumps(report.to_json(), indent=1) + "\n")
@@ -94,9 +94,8 @@ def _judged(
     judgement = Judgement(num_classes, device)
     confusion = MulticlassConfusionMatrix(num_classes, validate_args=False).to(device)
     network = subject.network.to(device)
-    batches = loader(
-        images.images, batch_size=config.batch_size, epoch=0, seed=0, shuffle=False, workers=images.workers
-    )
+    order = EpochBatches(len(images.images), batch_size=config.batch_size, epoch=0, seed=None)
+    batches = loader(images.images, order, workers=images.workers)
     watch, done, told = _Stopwatch(network), 0, 0.0
     with _memory_told(config.batch_size), evaluating(network):
         for pixels, labels in batches:
@@ -140,7 +139,17 @@ def _wait_for(device: torch.device) -> None:
 
 @contextmanager
 def _memory_told(batch_size: int) -> Iterator[None]:
+    short = f"out of memory at batch size {batch_size}; give a smaller --batch_size"
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise RunFailed(f"out of memory at batch size {batch_size}; give a smaller --batch_size") from error
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise RunFailed(short) from error
+    except RuntimeError as error:
+        # on the CPU PyTorch has no class of its own for either
+        if "can't allocate memory" in str(error):
+            raise RunFailed(short) from error
+        if "DataLoader worker" in str(error):
+            raise RunFailed(
+                f"a loader process died ({error}): if memory is short, give fewer --workers or a smaller --batch_size"
+            ) from error
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ Dtype: TypeAlias = Literal["float32", "float16", "bfloat16"]
 
 DYNAMIC = "dynamic"
 REPORT_SUFFIX = ".json"
+_MODEL_FILE = "model.pt"
+_FILES_OF_RUN = (_MODEL_FILE, "config.yaml", "log.txt", "model.config", "architecture.json", "summary.json")
 _SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torch_export": ".pt2"}
 
 
@@ -88,15 +91,24 @@ class ExportConfig:
         return self.quantize or self.dtype
 
     def target(self) -> Path:
-        """The file to write. Raises InputError when its folder is missing, or when it is a folder or the model."""
+        """The file to write.
+
+        Raises InputError when its folder is missing, when it is a folder, and when the model or another file of its run
+        would be replaced, by the file or by the report beside it.
+        """
         given = Path(self.model_path)
-        folder = given if given.is_dir() else given.parent
+        folder = given if os.path.isdir(given) else given.parent  # noqa: PTH112 - answers "no" where Path.is_dir raises
         middle = "" if self.kind == "float32" else f".{self.kind}"
         path = folder / f"model{middle}{_SUFFIXES[self.format]}" if self.out is None else Path(self.out)
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112
             raise InputError(f"out is {path}, a folder; name a file in it, such as {path / 'model.onnx'}")
-        if not path.parent.is_dir():
+        if not os.path.isdir(path.parent):  # noqa: PTH112
             raise InputError(f"out is {path}, but there is no folder {path.parent}; make it first")
-        if given.is_file() and path.exists() and path.samefile(given):
-            raise InputError(f"out is {path}, the model that is to be exported; choose another name")
+        model = given if folder != given else folder / _MODEL_FILE
+        precious = {os.path.realpath(folder / name) for name in _FILES_OF_RUN} - {os.path.realpath(model)}
+        for file in (str(path), f"{path}{REPORT_SUFFIX}"):
+            if os.path.realpath(file) == os.path.realpath(model):
+                raise InputError(f"out is {path}, the model that is to be exported; choose another name")
+            if os.path.realpath(file) in precious:
+                raise InputError(f"out is {path}, which would replace {file} of the run; choose another name")
         return path

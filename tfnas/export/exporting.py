@@ -25,11 +25,10 @@ from tfnas.export.onnx_file import OPSET, json_text, onnx_bytes
 from tfnas.export.quantizing import METHOD, quantized_bytes
 from tfnas.export.reading import OnnxModel, in_batches
 from tfnas.export.report import Accuracy, Calibration, Check, ExportReport, Latency
-from tfnas.export.staging import staged
 from tfnas.export.timing import Subject, time_in_turn
 from tfnas.export.torch_file import load_own, torch_export_bytes
-from tfnas.files import write_whole
-from tfnas.latency.measure import torch_threads
+from tfnas.files import staged, write_whole
+from tfnas.latency.measuring.measure import torch_threads
 from tfnas.model_file import TrainedModel
 
 ONNXRUNTIME = f"onnxruntime {onnxruntime.__version__}"

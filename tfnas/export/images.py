@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def open_images(config: ExportConfig, model: TrainedModel, preprocessing: Prepro
     if config.img_root is not None:
         return _of_folder(Path(config.img_root), config, model, preprocessing)
     place = Path(config.model_path)
-    run = place if place.is_dir() else place.parent
+    run = place if os.path.isdir(place) else place.parent  # noqa: PTH112 - answers "no" where Path.is_dir raises
     why = "a model without its run has no images"
     try:
         if (run / CONFIG_FILE).is_file():
@@ -117,12 +118,12 @@ def _of_run(
 
 def _of_folder(root: Path, config: ExportConfig, model: TrainedModel, preprocessing: Preprocessing) -> ExportImages:
     """All pictures under a folder; for int8 one half calibrates and the other is checked on."""
-    if not root.is_dir():
+    if not os.path.isdir(root):  # noqa: PTH112
         raise InputError(f"img_root is {root}: there is no such folder; give one that holds pictures")
     names = sorted(
         str(path.relative_to(root))
         for path in root.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not path.name.startswith(".")
+        if path.suffix.lower() in IMAGE_SUFFIXES and os.path.isfile(path) and not path.name.startswith(".")  # noqa: PTH113
     )
     least = 2 if config.quantize else 1
     if len(names) < least:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime  # type: ignore[import-untyped]
 import torch
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from onnx.external_data_helper import uses_external_data
 from torch import Tensor
 
@@ -120,6 +120,18 @@ def _properties(data: bytes, file: str) -> dict[str, str]:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
         raise InputError(f"{file} is no ONNX file, or damaged") from error
-    if any(uses_external_data(tensor) for tensor in model.graph.initializer):
+    if any(uses_external_data(tensor) for tensor in _tensors(model)):
         raise InputError(f"{file} keeps weights in other files, which are not read: {_NOT_OURS}")
     return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _tensors(message: Message) -> Iterator[onnx.TensorProto]:
+    """Every tensor in a model: of graphs in graphs, of nodes and of functions, wherever the format has a place."""
+    for field, value in message.ListFields():
+        if field.type != field.TYPE_MESSAGE:
+            continue
+        for part in value if field.is_repeated else (value,):
+            if isinstance(part, onnx.TensorProto):
+                yield part
+            else:
+                yield from _tensors(part)

@@ -11,8 +11,8 @@ from tfnas.data.retrain_config import DATA_PATHS, RetrainDataConfig, retrain_dat
 from tfnas.errors import InputError
 from tfnas.training.recipes import Recipe, recipe_for
 
-# What may differ between a run and its resumption: what changes no result, paths (what they name is compared), and
-# ways out of a failure.
+# What may differ between a run and its resumption: what changes no result, paths (of which what they name must be the
+# same), and ways out of a failure.
 RUN_PATHS = ("model_path", "config_path", "inherit", "teacher", "teacher_weights")
 PATHS = (*DATA_PATHS, *RUN_PATHS)
 RESCUES = frozenset({"lr", "grad_clip", "threads", "device", "opt_level"})
@@ -23,12 +23,15 @@ MAY_CHANGE = {
 }
 
 
+LONGEST_TIMEOUT_SECONDS = 1e9  # what the library can count in nanoseconds
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RetrainDataConfig):
     """Settings of retraining. Fields that are None take the value of the recipe for the kind of data."""
 
     model_path: str | None = None
-    """A search's run directory, which also brings data set, image size and classes; or a checkpoint of a search."""
+    """A search's run directory, or a checkpoint in it, which also brings data set, image size and classes."""
     config_path: str | None = None
     """The architecture alone, in place of --model_path: model.config or architecture.json."""
     inherit: str | None = None
@@ -120,9 +123,13 @@ class TrainConfig(RetrainDataConfig):
         for name in ("save_minutes", "rank_timeout", "distill_temperature"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.rank_timeout > LONGEST_TIMEOUT_SECONDS:
+            raise InputError(f"rank_timeout must be at most {LONGEST_TIMEOUT_SECONDS:g}, got {self.rank_timeout}")
         for name in ("ema_decay", "random_erasing", "distill_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        if self.ema_decay == 1:
+            raise InputError("ema_decay must be below 1: at 1 the average stays where it began; give one such as 0.999")
         for name in ("mixup", "cutmix"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")

@@ -17,8 +17,8 @@ from tfnas.training.session import Session
 ESTIMATION_IMAGES = 4096
 
 
-def inherit_weights(session: Session, run_dir: Path, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Give the session's network the weights of a search, and batch norm the statistics of training batches.
+def inherit_weights(session: Session, run_dir: Path) -> None:
+    """Give the session's network the weights of a search; batch norm has no statistics then.
 
     Raises InputError when there is no search in the directory, or its space or classes do not fit the network.
     """
@@ -34,6 +34,14 @@ def inherit_weights(session: Session, run_dir: Path, batches: Iterable[tuple[Ten
     except InputError as error:
         raise InputError(f"--inherit {run_dir}: the architecture is not of that search's space: {error}") from error
     learner.network.load_state_dict(found.state_dict())
+
+
+def settle_batch_norm(session: Session, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Give batch norm the statistics of training batches, and the average of weights the network's state.
+
+    With joint statistics the processes exchange in every batch norm, as in a step of training.
+    """
+    learner = session.learner
     assert isinstance(learner.network, Network)
     with torch.random.fork_rng(devices=[]):
         estimate_batch_norm(learner.network, (learner.place(images) for images, _ in batches))

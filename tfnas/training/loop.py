@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,21 +19,22 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from tfnas.checkpoint import FOLDER, State
+from tfnas.checkpoint import State
 from tfnas.computing import computing
-from tfnas.data import ImageSet, loader
+from tfnas.data import EpochBatches, ImageSet, loader
 from tfnas.data.loading import ImageLoader
 from tfnas.endings import LAST_KEPT, told_endings
-from tfnas.errors import InputError, Interrupted, TfnasError
+from tfnas.errors import Interrupted, TfnasError
 from tfnas.evaluation.metrics import Scores
-from tfnas.resumption import resumed_config, with_absolute_paths
-from tfnas.run import Interruption, RunDirectory, read_config, run_path, watch_interruption
+from tfnas.resumption import with_absolute_paths
+from tfnas.run import Interruption, RunDirectory, run_path, watch_interruption
 from tfnas.tensor_file import load_plain_bytes
 from tfnas.training.conclude import conclude
-from tfnas.training.config import MAY_CHANGE, PATHS, TrainConfig
-from tfnas.training.inherit import ESTIMATION_IMAGES, inherit_weights
+from tfnas.training.config import PATHS, TrainConfig
+from tfnas.training.inherit import ESTIMATION_IMAGES, inherit_weights, settle_batch_norm
 from tfnas.training.processes import Processes, ToldElsewhere, joined_processes, lost_process
 from tfnas.training.report import Reporter
+from tfnas.training.resuming import resumed_run
 from tfnas.training.session import Session, start_session, train_checkpoints
 from tfnas.training.setup import Setup, effective, prepare
 from tfnas.wording import typed
@@ -55,25 +56,26 @@ def retrain(
 ) -> TrainResult:
     """Train a network, or go on with the run that `config.snapshot` names.
 
-    `given` names the settings that were said, for a resumed run to compare with its own; by default those that differ
-    from their defaults. `program` is what messages tell to resume with.
+    `given` names the settings that were said, which go before those of the run that is named or resumed; by default
+    those that differ from their defaults. `program` is what messages tell to resume with.
 
     Raises InputError (before anything is written), RunFailed and Interrupted (state saved).
     """
-    run_dir = None if config.snapshot is None else _run_of_snapshot(Path(config.snapshot))
-    if run_dir is not None:
-        config = resumed_config(config, read_config(run_dir), given, may_change=MAY_CHANGE)
+    run_dir = None
+    if config.snapshot is not None:
+        config, run_dir = resumed_run(config, given, program)
     with (
         joined_processes(config.device, config.local_rank, config.rank_timeout) as processes,
         _own_randomness(processes.device),
     ):
         console = (console or Console()) if processes.is_first else Console(quiet=True)
-        setup = processes.agreed(lambda: prepare(config, processes, run_dir))
+        setup = processes.agreed(lambda: prepare(config, processes, run_dir, given))
         made = processes.agreed(lambda: _run_directory(setup, run_dir, console) if processes.is_first else None)
         path = processes.spread_bytes(None if made is None else str(made.path).encode())
         run = made or RunDirectory(Path((path or b"").decode()), console)
-        how = computing(setup.recipe.threads, config.deterministic)
-        with run.locked(exclusive=processes.is_first), how, watch_interruption(console) as interruption:
+        how = computing(setup.recipe.threads, config.deterministic, float32=config.opt_level == "O0")
+        with ExitStack() as lock, how, watch_interruption(console) as interruption:
+            processes.agreed(lambda: lock.enter_context(run.locked(exclusive=processes.is_first)))
             return _Training(setup, run, interruption, program).run()
 
 
@@ -114,7 +116,8 @@ class _Training:
         if state is None:
             search = self.setup.config.inherit
             if search is not None:
-                self.processes.agreed(lambda: inherit_weights(self.session, Path(search), self._estimation_batches()))
+                self.processes.agreed(lambda: inherit_weights(self.session, Path(search)))
+                settle_batch_norm(self.session, self._estimation_batches())
             self._save()
             return
         self.processes.agreed(lambda: self.session.restore(state))
@@ -195,17 +198,16 @@ class _Training:
 
     def _batches(self, images: ImageSet, *, shuffle: bool, first: int = 0) -> ImageLoader:
         """Of an epoch's training images, shuffled and in whole batches; or all images in their own order."""
-        return loader(
-            images,
+        batches = EpochBatches(
+            len(images),
             batch_size=self.setup.recipe.batch_size,
             epoch=self.session.epoch if shuffle else 0,
-            seed=self.setup.config.seed,
+            seed=self.setup.config.seed if shuffle else None,
             first_batch=first,
-            shuffle=shuffle,
-            workers=self.setup.data.workers,
             share=self.processes.share,
             whole=shuffle,
         )
+        return loader(images, batches, workers=self.setup.data.workers)
 
     def _interruptible(self, batches: ImageLoader) -> Iterator[tuple[Tensor, Tensor]]:
         """Judging need not end first when one process is all there is; several judge to the end together."""
@@ -227,23 +229,6 @@ class _Training:
             f"kept, but a run keeps its batch size: start a new one with --accumulate {pieces} "
             f"(the same batch in smaller pieces), --batch_size {size // 2}, or a smaller --image_size"
         )
-
-
-def _run_of_snapshot(path: Path) -> Path:
-    """The run directory that --snapshot names, itself or by a checkpoint in it."""
-    if path.is_dir():
-        return path
-    if not path.is_file():
-        raise InputError(f"--snapshot {path}: there is no such run directory or checkpoint")
-    if path.parent.name != FOLDER:
-        raise InputError(
-            f"--snapshot {path} is not in a run directory of this program; a trained network's weights alone do not "
-            "say how to go on"
-        )
-    newest = train_checkpoints(path.parent.parent).saved()[:1]
-    if newest != [path]:
-        raise InputError(f"--snapshot {path} is not the run's newest checkpoint; --snapshot {path.parent.parent} is")
-    return path.parent.parent
 
 
 def _run_directory(setup: Setup, run_dir: Path | None, console: Console) -> RunDirectory:

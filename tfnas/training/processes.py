@@ -23,6 +23,7 @@ from tfnas.device import named_device
 from tfnas.errors import InputError, RunFailed, TfnasError
 
 T = TypeVar("T")
+_ABSENT = "the environment says WORLD_SIZE but not {}: start the processes with torchrun"
 
 
 class ToldElsewhere(TfnasError):
@@ -111,21 +112,33 @@ def joined_processes(device: str, local_rank: int | None, timeout_seconds: float
         yield Processes(0, 1, named_device(device))
         return
     rank = _from_environment("RANK", None)
+    if rank >= number:
+        raise InputError(f"the environment says RANK {rank}, but WORLD_SIZE {number}: ranks count from 0")
     local = _from_environment("LOCAL_RANK", local_rank)
     try:
         own = _own_device(device, local)
     except InputError as error:  # the others may have their devices, and could not say it
         error.process = rank or None
         raise
+    if "MASTER_ADDR" not in os.environ:
+        raise InputError(_ABSENT.format("MASTER_ADDR"))
+    _from_environment("MASTER_PORT", None)
     if own.type == "cuda":
         torch.cuda.set_device(own)
     backend = "nccl" if own.type == "cuda" else "gloo"
-    dist.init_process_group(
-        backend,
-        rank=rank,
-        world_size=number,
-        timeout=datetime.timedelta(seconds=timeout_seconds),
-    )
+    try:
+        dist.init_process_group(
+            backend,
+            rank=rank,
+            world_size=number,
+            timeout=datetime.timedelta(seconds=timeout_seconds),
+        )
+    except (RuntimeError, ValueError) as error:  # DistError is a RuntimeError
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        detail = " ".join(str(error).split())[:300]
+        failed = RunFailed(f"cannot join the other processes of this run at {where} ({detail})")
+        failed.process = rank or None
+        raise failed from error
     try:
         yield Processes(rank, number, own)
     except BaseException:
@@ -150,7 +163,7 @@ def _from_environment(name: str, default: int | None) -> int:
     text = os.environ.get(name)
     if text is None:
         if default is None:
-            raise InputError(f"the environment says WORLD_SIZE but not {name}: start the processes with torchrun")
+            raise InputError(_ABSENT.format(name))
         return default
     if not text.isdecimal():
         raise InputError(f"the environment variable {name} must be a whole number, got {text!r}")

@@ -67,6 +67,8 @@ class Reporter:
             self.run.say(line)
         if setup.data.validation is None:
             self.run.say("warning: there are no images to judge by: name some with --val_root and --val_list")
+        for note in setup.notes:
+            self.run.say(f"warning: {note}")
         total = setup.recipe.epochs * self.steps_per_epoch
         self.task = self.progress.add_task("train", total=total, completed=self._steps_done())
 
@@ -97,9 +99,9 @@ class Reporter:
         if not self.speaks:
             return
         epochs = self.session.setup.recipe.epochs
-        left = ""
-        if self.session.epoch < epochs:
-            per_step = (time.monotonic() - self.started) / (self._steps_done() - self.steps_before)
+        left, done = "", self._steps_done() - self.steps_before  # none where a run goes on behind an epoch's last step
+        if done and self.session.epoch < epochs:
+            per_step = (time.monotonic() - self.started) / done
             left = f"  left {clock(per_step * (epochs * self.steps_per_epoch - self._steps_done()))}"
         self.run.say(f"epoch {entry['epoch']:.0f}/{epochs}  {_numbers(entry)}{left}")
         for name, value in entry.items():

@@ -6,8 +6,9 @@ No random state is saved: every step draws from a generator seeded by (seed, epo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ class Session:
     def restore(self, state: State) -> None:
         """Stand where `state` was taken. Raises InputError when architecture, data or recipe are not as then."""
         for name, now in self._identity().items():
-            if state[name] != now:
+            if name in state and state[name] != now:  # earlier versions kept less
                 raise InputError(
                     f"the run cannot go on: its {name} was {state[name]!r} when it was saved, and is {now!r} now"
                 )
@@ -140,6 +141,8 @@ class Session:
             "architecture": setup.architecture.to_text(),
             "data": setup.data.describe(),
             "images": setup.data.fingerprint,
+            "class names": _short(setup.data.class_names),
+            "teacher": "none" if setup.teacher is None else setup.teacher.digest,
             "recipe": _lasting(setup.recipe),
         }
 
@@ -150,6 +153,11 @@ def start_session(setup: Setup) -> Session:
     torch.manual_seed(setup.config.seed)
     network = Network(setup.architecture, dropout_rate=recipe.dropout_rate, drop_connect_rate=recipe.drop_connect_rate)
     return Session(setup, make_learner(network, setup.teacher, recipe, setup.config, setup.processes))
+
+
+def _short(names: Sequence[str]) -> str:
+    """The first names, and a digest of all."""
+    return f"{', '.join(names[:3])}, ... ({sha256(chr(10).join(names).encode()).hexdigest()[:16]})"
 
 
 def _lasting(recipe: Recipe) -> dict[str, float]:

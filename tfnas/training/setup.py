@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,24 +13,29 @@ from torch import nn
 from torchvision.transforms import v2
 
 from tfnas.architecture import RUN_FILE, Architecture
-from tfnas.data.retrain_config import RetrainDataConfig, retrain_data_name
-from tfnas.data.retraining import RetrainData, data_of_search, data_of_training, open_retrain_data, with_data
+from tfnas.data.retrain_config import retrain_data_name
+from tfnas.data.retraining import RetrainData, open_retrain_data
 from tfnas.data.transforms import NORMALISATIONS
 from tfnas.errors import InputError
 from tfnas.parse.source import Source, read_source
-from tfnas.run import CONFIG_FILE, read_config
 from tfnas.searching.checkpoint import search_checkpoints
+from tfnas.training.closed import at_its_search
 from tfnas.training.config import TrainConfig
+from tfnas.training.named_data import with_named_data
 from tfnas.training.processes import Processes
 from tfnas.training.recipes import Recipe
 from tfnas.training.teacher import Teacher, open_teacher
 
 AUTHORS_CLASSES = 1000  # the authors' parser writes this number whatever the data
+UNFINISHED = "checkpoint of a search"
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that a training run is given. `recorded` is what the search said of the architecture's latency."""
+    """Everything that a training run is given.
+
+    `recorded` is the search's target and table, `notes` are what the user should be warned of.
+    """
 
     config: TrainConfig
     architecture: Architecture
@@ -39,6 +44,7 @@ class Setup:
     data: RetrainData
     teacher: Teacher | None
     processes: Processes
+    notes: tuple[str, ...] = ()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -46,16 +52,27 @@ class Setup:
         return len(self.data.train) // self.recipe.batch_size
 
 
-def prepare(config: TrainConfig, processes: Processes, run_dir: Path | None = None) -> Setup:
-    """Open and check it all; `run_dir` is that of a run that goes on, which holds its architecture.
+def prepare(
+    config: TrainConfig,
+    processes: Processes,
+    run_dir: Path | None = None,
+    given: Collection[str] | None = None,
+) -> Setup:
+    """Open and check it all.
+
+    `run_dir` is that of a run that goes on, which holds its architecture and whose configuration says all; `given`
+    names the settings that were said (default: those that differ from their defaults).
 
     Raises InputError for what does not fit together.
     """
-    if run_dir is None and config.inherit is not None and not search_checkpoints(Path(config.inherit)).saved():
-        raise InputError(f"--inherit {config.inherit} is no run directory of a search: there is no checkpoint of one")
-    source = read_source(_architecture_path(config, run_dir), None)
+    if run_dir is None:
+        config = at_its_search(config)
+    if run_dir is None and config.inherit is not None:
+        _check_search(config.inherit)
+    source = architecture_source(_architecture_path(config, run_dir))
     found = source.architecture
-    config = _with_data_of_search(config, found)
+    if run_dir is None:
+        config = with_named_data(config, found, given)
     image_size = config.image_size or found.image_size
     data = open_retrain_data(config, image_size=image_size, seed=config.seed, augmentations=_augmentations(config))
     _check_classes(found, data, config)
@@ -63,11 +80,14 @@ def prepare(config: TrainConfig, processes: Processes, run_dir: Path | None = No
     if recipe.threads == 0:
         recipe = dataclasses.replace(recipe, threads=torch.get_num_threads())
     _check_batch(recipe.batch_size, config.accumulate, len(data.train), processes.number)
+    architecture = dataclasses.replace(found, image_size=image_size, num_classes=data.num_classes)
+    _check_statistics(architecture, recipe.batch_size, config, processes.number)
     teacher = None
     if config.teacher is not None:
-        teacher = open_teacher(config.teacher, config.teacher_weights, data.preprocessing, data.num_classes)
-    architecture = dataclasses.replace(found, image_size=image_size, num_classes=data.num_classes)
-    return Setup(config, architecture, _recorded(source), recipe, data, teacher, processes)
+        names = data.class_names
+        teacher = open_teacher(config.teacher, config.teacher_weights, data.preprocessing, names, recipe.threads)
+    recorded, notes = _recorded(source), _notes(source, config, data)
+    return Setup(config, architecture, recorded, recipe, data, teacher, processes, notes)
 
 
 def effective(setup: Setup) -> TrainConfig:
@@ -84,6 +104,43 @@ def effective(setup: Setup) -> TrainConfig:
     )
 
 
+def _check_search(run_dir: str) -> None:
+    try:
+        found = search_checkpoints(Path(run_dir)).saved()
+    except OSError:  # a name that is too long, a folder that may not be entered
+        found = []
+    if not found:
+        raise InputError(f"--inherit {run_dir} is no run directory of a search: there is no checkpoint of one")
+
+
+def architecture_source(path: str | Path) -> Source:
+    """What a path names an architecture by. Raises InputError where nothing can be read there."""
+    try:
+        return read_source(Path(path), None)
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise InputError(f"{path} cannot be read ({error.strerror}): give a run directory or a file in one") from error
+
+
+def _recorded(source: Source) -> dict[str, Any]:
+    """Target and table; a network of an unfinished search has not been brought to its target."""
+    if source.kind != UNFINISHED:
+        return source.recorded
+    return {name: None if name.startswith("target") else value for name, value in source.recorded.items()}
+
+
+def _notes(source: Source, config: TrainConfig, data: RetrainData) -> tuple[str, ...]:
+    """What the user should know of architecture and images, but for what a flag has settled."""
+    notes = [note.partition("; --space")[0] for note in source.notes]  # there is no such flag here
+    if config.image_size is not None:
+        notes = [note for note in notes if "--image_size" not in note]
+    both = data.judged_in_training()
+    if both and data.validation is not None:
+        notes.append(
+            f"{both} of the {len(data.validation)} images to judge by are trained on too: accuracy on them says little"
+        )
+    return tuple(notes)
+
+
 def _architecture_path(config: TrainConfig, run_dir: Path | None) -> Path:
     if run_dir is not None and (run_dir / RUN_FILE).is_file():
         return run_dir / RUN_FILE
@@ -91,24 +148,6 @@ def _architecture_path(config: TrainConfig, run_dir: Path | None) -> Path:
     if path is None:
         raise InputError(f"{run_dir} names no architecture: it was stopped before it began; start a new run")
     return Path(path)
-
-
-def _with_data_of_search(config: TrainConfig, found: Architecture) -> TrainConfig:
-    """The configuration with the data of the run that it names, of a search or of training, unless it names its own."""
-    search = config.model_path or config.inherit
-    own = RetrainDataConfig(
-        **{name: getattr(config, name) for name in ("data", "train_root", "train_list", "val_list")}
-    )
-    if search is None or own != RetrainDataConfig() or not (Path(search) / CONFIG_FILE).is_file():
-        return config
-    saved = read_config(Path(search))
-    if "train_root" in saved:
-        return dataclasses.replace(config, **with_data(config, data_of_training(saved, search)))
-    return dataclasses.replace(config, **with_data(config, data_of_search(saved, found.image_size, found.num_classes)))
-
-
-def _recorded(source: Source) -> dict[str, Any]:
-    return {name: getattr(source, name) for name in ("target_ms", "lookup_path", "table_fingerprint")}
 
 
 def _augmentations(config: TrainConfig) -> Sequence[nn.Module]:
@@ -143,3 +182,14 @@ def _check_batch(batch_size: int, accumulate: int, images: int, number: int) -> 
         )
     if batch_size > images:
         raise InputError(f"--batch_size {batch_size} is more than the {images} training images: give a smaller one")
+
+
+def _check_statistics(architecture: Architecture, batch_size: int, config: TrainConfig, number: int) -> None:
+    """Raise InputError where batch norm would have a single value per channel."""
+    alone = batch_size == number * config.accumulate and not (config.sync_bn and number > 1)
+    if alone and architecture.feature_mix_size == 1:
+        raise InputError(
+            f"--batch_size {batch_size} leaves one image to a piece, and the last feature maps are 1 x 1 at "
+            f"{architecture.image_size} px: batch norm has nothing to average over. Give a larger --batch_size or "
+            "--image_size, or fewer pieces by --accumulate"
+        )

@@ -1,0 +1,112 @@
+"""Going on with a run: what it was begun with stays, however it is named."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+from small_run import small_config, tiny_architecture, write_architecture
+
+import tfnas
+from tfnas.data.preprocessing import Preprocessing
+from tfnas.errors import InputError
+from tfnas.model_file import TrainedModel
+from tfnas.training import TrainConfig
+from tfnas.training.loop import _run_directory
+from tfnas.training.processes import Processes
+from tfnas.training.resuming import resumed_run
+from tfnas.training.session import start_session
+from tfnas.training.setup import prepare
+
+ONE = Processes(0, 1, torch.device("cpu"))
+AMP = "train_eval_amp.py"
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """The directory of a run that was stopped before its first step."""
+    return _run_directory(prepare(small_config(tmp_path, "run"), ONE), None, Console(quiet=True)).path
+
+
+def model_file(path, seed):
+    torch.manual_seed(seed)
+    network = tfnas.Network(tiny_architecture())
+    names = tuple("0123456789")
+    TrainedModel(tiny_architecture(), network.state_dict(), names, Preprocessing.of("digits", 8), "digits").save(path)
+    return str(path)
+
+
+def test_teacher_and_names_of_classes_stay(tmp_path):
+    def session(**changes):
+        return start_session(prepare(small_config(tmp_path, "run", **changes), ONE))
+
+    teachers = [{"teacher": model_file(tmp_path / f"{seed}.pt", seed)} for seed in (1, 2)]
+    state, alone = ({**session(**said).state(), "epoch": 0, "step": 0} for said in (teachers[0], {}))
+    (tmp_path / "names.txt").write_text("\n".join("abcdefghij"))
+    for saved, changes, what in (
+        (state, teachers[1], "teacher"),
+        (state, {}, "teacher"),
+        (alone, teachers[0], "teacher"),
+        (alone, {"class_names": str(tmp_path / "names.txt")}, "class names"),
+    ):
+        with pytest.raises(InputError, match=f"its {what} was"):
+            session(**changes).restore(saved)
+    (tmp_path / "1.pt").rename(tmp_path / "moved.pt")
+    session(teacher=str(tmp_path / "moved.pt")).restore(state)
+    model_file(tmp_path / "moved.pt", 3)
+    with pytest.raises(InputError, match="its teacher was"):
+        session(teacher=str(tmp_path / "moved.pt")).restore(state)
+
+
+def test_another_architecture_is_refused(begun, tmp_path):
+    text = tiny_architecture().to_text().replace("conv_k3_s2_c4", "conv_k5_s2_c4")
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(tfnas.Architecture.parse(text).to_json()))
+    for flag in ("config_path", "model_path"):
+        with pytest.raises(InputError, match=f"--{flag} {other} holds another architecture than the run trains"):
+            resumed_run(TrainConfig(snapshot=str(begun), **{flag: str(other)}), None, AMP)
+    (tmp_path / "copy").mkdir()
+    same = write_architecture(tmp_path / "copy")
+    for flag in ("config_path", "model_path"):
+        config, run_dir = resumed_run(TrainConfig(snapshot=str(begun), **{flag: same}), None, AMP)
+        assert run_dir == begun and config.model_path is None
+        assert config.config_path == str(tmp_path / "architecture.json")
+
+
+def test_other_weights_to_begin_with_are_refused(begun, tmp_path):
+    with pytest.raises(InputError, match="--inherit other: the run began with fresh weights"):
+        resumed_run(TrainConfig(snapshot=str(begun), inherit="other"), None, AMP)
+    saved = yaml.safe_load((begun / "config.yaml").read_text())
+    (begun / "config.yaml").write_text(yaml.safe_dump({**saved, "inherit": str(tmp_path)}))
+    with pytest.raises(InputError, match=f"--inherit other: the run began with those of {tmp_path}"):
+        resumed_run(TrainConfig(snapshot=str(begun), inherit="other"), None, AMP)
+    (begun / "config.yaml").write_text(yaml.safe_dump({**saved, "inherit": str(tmp_path / "gone")}))
+    config, _ = resumed_run(TrainConfig(snapshot=str(begun), inherit="moved"), None, AMP)
+    assert config.inherit == "moved"
+
+
+def test_the_float32_program_refuses_a_run_in_mixed_precision(begun):
+    saved = yaml.safe_load((begun / "config.yaml").read_text())
+    (begun / "config.yaml").write_text(yaml.safe_dump({**saved, "opt_level": "O1"}))
+    snapshot = TrainConfig(snapshot=str(begun))
+    with pytest.raises(InputError, match=r"computes in O1, train_eval\.py in float32 only"):
+        resumed_run(snapshot, set(), "train_eval.py")
+    assert resumed_run(snapshot, {"opt_level"}, "train_eval.py")[0].opt_level == "O0"
+    assert resumed_run(snapshot, set(), AMP)[0].opt_level == "O1"
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path):
+    session = start_session(prepare(small_config(tmp_path, "run"), ONE))
+    state = session.state()
+    del state["teacher"], state["class names"]
+    session.restore({**state, "epoch": 1, "step": 2})
+    assert (session.epoch, session.step) == (1, 2)
+
+
+def test_a_name_that_is_too_long(begun):
+    with pytest.raises(InputError, match="there is no such run directory"):
+        resumed_run(TrainConfig(snapshot="x" * 300), None, AMP)
+    with pytest.raises(InputError, match="cannot be read"):
+        resumed_run(dataclasses.replace(TrainConfig(snapshot=str(begun)), model_path="x" * 300), None, AMP)
