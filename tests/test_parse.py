@@ -73,6 +73,7 @@ def table_for(architecture, seed=0):
         threads=1,
         dtype="float32",
         num_classes=architecture.num_classes,
+        width_multiple=1,
         worker=False,
         versions={},
         date="2025-01-31",

@@ -39,6 +39,7 @@ def measurement(space, **changes):
         "threads": 1,
         "dtype": "float32",
         "num_classes": 10,
+        "width_multiple": 1,
         "worker": False,
         "versions": {"torch": "2.11.0", "python": "3.10.1"},
         "date": "2025-01-31",

@@ -41,6 +41,7 @@ def full_contents(space, random):
     }
     build = BuildReport(
         points=12,
+        held_out_points=3,
         enumerated_points=100,
         seconds=3.5,
         visits=240,
@@ -56,10 +57,14 @@ def full_contents(space, random):
         offset_ms=-0.05,
         block_ms=-0.01,
         fitted_networks=12,
+        seed=0,
+        level="now",
+        machine_ratio=1.04,
+        runtime="torch 2.11.0",
         before=errors,
         after=dataclasses.replace(errors, bias_percent=0.1),
         date="2025-02-01",
     )
     return dataclasses.replace(
-        contents, held_out=held_out, build=build, correction=correction, classes=WidthClasses(4, steps=True)
+        contents, held_out=held_out, build=build, correction=correction, classes=WidthClasses(4, 1, 4)
     )

@@ -21,6 +21,7 @@ from tfnas.latency.building.config import BuildConfig
 from tfnas.latency.building.held_out import ALL, interpolation_errors
 from tfnas.latency.building.points import widths_by_key
 from tfnas.latency.contents import WidthClasses
+from tfnas.latency.default import space_of
 
 DIGITS = tfnas.space("digits")
 
@@ -64,7 +65,7 @@ def test_a_smooth_device_takes_few_points(build_on):
     assert np.median(errors) < 0.01 and errors.max() < 0.04
     assert built.enumerated_points == sum(len(widths.widths) for widths in widths_by_key(DIGITS).values())
     assert built.points == sum(len(curve.widths) for curve in table.contents.curves.values())
-    assert built.points < built.enumerated_points / 15
+    assert built.points < built.enumerated_points / 14
     assert built.reference_ms == pytest.approx(0.7, rel=0.01)
 
 
@@ -80,12 +81,17 @@ def stairs_and_tooth(key, width):
     return smooth(key, -(-width // 16) * 16) * (0.8 if width % 16 == 0 else 1.0)
 
 
+def two_stairs(key, width):
+    """Widths that are no multiples of 4 take a slow path; the multiples are filled up to 16."""
+    return smooth(key, width) * 2.4 if width % 4 else smooth(key, -(-width // 16) * 16)
+
+
 @pytest.mark.parametrize(
     ("truth", "classes"),
     [
+        (two_stairs, WidthClasses(4, 16)),
         (sawtooth, WidthClasses(8)),
-        (stairs, WidthClasses(32, steps=True)),
-        (stairs_and_tooth, WidthClasses(16, steps=True)),
+        (stairs_and_tooth, WidthClasses(16, 1, 16)),
     ],
 )
 def test_what_the_device_prefers_is_found_and_kept(build_on, truth, classes):
@@ -95,6 +101,13 @@ def test_what_the_device_prefers_is_found_and_kept(build_on, truth, classes):
     assert np.median(errors) < 0.015 and np.percentile(errors, 95) < 0.05
     assert interpolation_errors(table.contents)[ALL].median_percent < 3
     assert LatencyTable.load(table.source.partition("latency table ")[2]).contents == table.contents
+
+
+def test_stairs_without_a_class_of_their_own_are_kept(build_on):
+    table = build_on(MadeDevice(stairs, noise=0.005))
+    assert table.contents.classes.others_stair == 32
+    errors = relative_errors(table, stairs)
+    assert np.median(errors) < 0.015 and np.percentile(errors, 95) < 0.05
 
 
 def bent(key, width):
@@ -165,7 +178,14 @@ def test_only_multiples_are_measured_when_only_they_are_searched(build_on):
     widths = {width for curve in table.contents.curves.values() for width in curve.widths}
     held_out = {width for curve in table.contents.held_out.values() for width in curve.widths}
     assert all(width % 8 == 0 for width in widths | held_out)
-    table.check(dataclasses.replace(DIGITS, width_multiple=8))
+    eights = DIGITS.in_multiples_of(8)
+    table.check(eights)
+    assert space_of(table) == eights
+    with pytest.raises(InputError, match=r"multiples of 8 only: search these, with --width_multiple 8"):
+        table.check(DIGITS)
+    block = DIGITS.block(DIGITS.blocks[0], DIGITS.operations[0], 41)
+    with pytest.raises(InputError, match="prices widths that are multiples of 8 only, not 41"):
+        table.block_ms(block, 16)
 
 
 # ---- killed and resumed -------------------------------------------------------------------------------------------
@@ -211,7 +231,15 @@ def test_what_another_build_left_is_refused(build_on, changes, named):
 
 @pytest.mark.parametrize(
     "data",
-    [b"\x89PNG\n", b"[1, 2]\n", b'{"subject": 1}\n[]\n', b'{"subject": 1}\n{"name": "x"}\n', b"[" * 100_000 + b"\n"],
+    [
+        b"\x89PNG\n",
+        b"[1, 2]\n",
+        b'{"subject": 1}\n[]\n',
+        b'{"subject": 1}\n{"name": "x"}\n',
+        b'{"subject": 1}\n{"name": "x", "own_ms": [1.0], "reference_ms": [], "seconds": 1}\n',
+        b'{"subject": 1}\n{"name": "x", "own_ms": [1.0], "reference_ms": [0.0], "seconds": 1}\n',
+        b"[" * 100_000 + b"\n",
+    ],
 )
 def test_a_foreign_file_in_its_place_is_refused_and_kept(build_on, tmp_path, data):
     partial = tmp_path / "t.json.partial"
@@ -331,6 +359,11 @@ def test_another_image_size_is_measured_on_demand(tiny_file, tmp_path):
         ({"held_out": -1}, "--held_out must be 0 or more"),
         ({"image_size": 0}, "--image_size must be 1 or more"),
         ({"width_multiple": 0}, "--width_multiple must be 1 or more"),
+        ({"out": ""}, "--out must name a file"),
+        ({"seed": 2**63}, "--seed must be 0 or more, and below 2.63"),
+        ({"num_classes": 65537}, "--num_classes must be 65536 at most, got 65537"),
+        ({"cost": "flops"}, "--cost must be one of ms, macs, params, got 'flops'"),
+        ({"worker_timeout": 0.0}, "--worker_timeout must be above 0 s"),
         ({"dtype": "float8"}, "--dtype must be one of float32"),
         ({"device": "tpu"}, "--device must be cpu, cuda or cuda:N, got 'tpu'"),
         ({"tolerance": "3 percent"}, "--tolerance must be a share like 3% or 0.03, got '3 percent'"),
@@ -339,7 +372,7 @@ def test_another_image_size_is_measured_on_demand(tiny_file, tmp_path):
 )
 def test_wrong_settings_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
-        BuildConfig(out="table.json", **changes)
+        BuildConfig(**{"out": "table.json", **changes})
 
 
 def test_an_unknown_runtime_is_refused_before_anything_is_written(tiny_file, tmp_path):
@@ -352,6 +385,19 @@ def test_a_place_that_cannot_be_written_is_reported_before_measuring(tiny_file, 
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunFailed, match="cannot be written"):
         build_table(BuildConfig(space=str(tiny_file), out=str(tmp_path / "file" / "t.json"), rounds=10**6))
+
+
+def test_a_folder_in_its_place_is_reported_before_measuring(build_on, tmp_path):
+    (tmp_path / "t.json").mkdir()
+    device = MadeDevice(smooth)
+    with pytest.raises(RunFailed, match=r"t\.json: it is not a file but a folder"):
+        build_on(device)
+    assert device.count == 0
+
+
+def test_too_large_a_batch_is_told(tiny_file, tmp_path):
+    with pytest.raises(RunFailed, match="out of memory with 10000000000 images at once: give a smaller --batch"):
+        build_table(BuildConfig(space=str(tiny_file), out=str(tmp_path / "t.json"), batch=10**10))
 
 
 def test_the_file_is_json_with_a_line_for_every_block(build_on, tmp_path):

@@ -56,7 +56,7 @@ def test_one_measured_width_and_two_are_enough():
 # ---- classes of widths --------------------------------------------------------------------------------------------
 
 
-def classes_by_hand(points, multiple, steps, at):
+def classes_by_hand(points, multiple, multiples_stair, others_stair, at):
     """The others run between themselves, on stairs if so; the multiples have their ratio to that."""
     if at in points:
         return points[at]
@@ -65,25 +65,34 @@ def classes_by_hand(points, multiple, steps, at):
     if not others or not multiples:
         return by_hand(points, at)
 
-    def place(width):
-        return width + -width % multiple if steps else width
+    def place(width, stair=others_stair):
+        return width + -width % stair
 
-    stairs = {}
-    for width, ms in others.items():
-        stairs.setdefault(place(width), []).append(ms)
-    stairs = {width: sum(row) / len(row) for width, row in stairs.items()}
-    value = by_hand(stairs, place(at))
-    if at % multiple == 0:
-        value *= by_hand({width: ms / by_hand(stairs, width) for width, ms in multiples.items()}, at)
-    return value
+    def levels(points, stair):
+        rows = {}
+        for width, ms in points.items():
+            rows.setdefault(place(width, stair), []).append(ms)
+        return {width: sum(row) / len(row) for width, row in rows.items()}
+
+    stairs = levels(others, others_stair)
+    if at % multiple:
+        return by_hand(stairs, place(at))
+
+    def beside(width):
+        return by_hand(stairs, place(place(width, multiples_stair)))
+
+    ratios = levels({width: ms / beside(width) for width, ms in multiples.items()}, multiples_stair)
+    return beside(at) * by_hand(ratios, place(at, multiples_stair))
 
 
-@given(points, st.sampled_from([1, 2, 3, 8]), st.booleans())
-def test_classes_of_widths_equal_a_second_implementation(measured, multiple, steps):
+@given(points, st.sampled_from([1, 2, 3, 8]), st.sampled_from([1, 2]), st.sampled_from([0, 1, 2]))
+def test_classes_of_widths_equal_a_second_implementation(measured, multiple, multiples_factor, others_factor):
+    classes = WidthClasses(multiple, multiple * multiples_factor, max(1, multiple * others_factor))
     known = dict(measured)
-    expected = [classes_by_hand(known, multiple, steps, at) for at in range(measured[0][0], measured[-1][0] + 1)]
+    numbers = multiple, classes.multiples_stair, classes.others_stair
+    expected = [classes_by_hand(known, *numbers, at) for at in range(measured[0][0], measured[-1][0] + 1)]
     widths, ms = zip(*measured, strict=True)
-    values = Curve(widths, ms, (0.0,) * len(ms)).dense_ms(WidthClasses(multiple, steps))
+    values = Curve(widths, ms, (0.0,) * len(ms)).dense_ms(classes)
     np.testing.assert_allclose(values, expected, rtol=1e-9)
     assert values.min() > 0
 
@@ -96,7 +105,7 @@ def test_a_staircase_is_found_again_from_few_widths():
 
     widths = (1, 8, 9, 15, 24, 33, 39, 40, 57, 63, 64)
     curve = Curve(widths, tuple(true_ms(width) for width in widths), (0.0,) * len(widths))
-    values = curve.dense_ms(WidthClasses(8, steps=True))
+    values = curve.dense_ms(WidthClasses(8, 1, 8))
     within = [width for width in range(1, 64) if width % 8]
     np.testing.assert_allclose([values[w - 1] for w in within], [true_ms(w) for w in within], rtol=1e-12)
     multiples = range(8, 65, 8)

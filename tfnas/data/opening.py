@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from tfnas.data.lists import list_parts, read_text_lines
 from tfnas.data.parts import Parts
 from tfnas.data.transforms import plain_transform, training_transform
 from tfnas.errors import InputError
+from tfnas.processor import usable_cores
 
 _MOST_WORKERS = 16
 
@@ -128,4 +128,4 @@ def loader_processes(workers: int | None, name: DataName) -> int:
     """Return the number of loader processes; images in memory are faster without any."""
     if workers is not None:
         return workers
-    return min(_MOST_WORKERS, len(os.sched_getaffinity(0))) if name in ("list", "folder") else 0
+    return min(_MOST_WORKERS, usable_cores()) if name in ("list", "folder") else 0

@@ -23,8 +23,8 @@ from tfnas.evaluation.picture import confusion_picture
 from tfnas.evaluation.results import EvaluationReport, Throughput, per_class_csv
 from tfnas.evaluation.subject import Subject, open_subject
 from tfnas.files import write_whole
-from tfnas.latency.measuring.processor import processor_name
 from tfnas.nn.counting import architecture_counts
+from tfnas.processor import processor_name
 
 OnProgress = Callable[[int, int, float], None]
 """Is told, from time to time: images done, images in all, seconds so far."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tfnas.export.report import Latency
 from tfnas.latency.measuring.measure import Timing, prime_allocator, torch_threads
-from tfnas.latency.measuring.processor import processor_name
+from tfnas.processor import processor_name
 
 _WARMUP = 3
 _RUNS = (10, 100)

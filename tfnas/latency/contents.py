@@ -13,6 +13,9 @@ FloatArray = NDArray[np.float64]
 LARGEST_WIDTH = 65536
 """Widths above it are taken for a broken file: every width up to the largest costs memory."""
 
+LEVELS = ("now", "table")
+"""What a correction may hold: the level of the machine when it was fitted, or when the table was measured."""
+
 COSTS = ("ms", "macs", "params")
 """What a table counts: milliseconds per batch, or multiply-accumulates or parameters of one network."""
 
@@ -24,11 +27,13 @@ ANY_DEVICE = "any"
 class WidthClasses:
     """Which widths a device treats alike: multiples of `multiple` channels are one class, all others another.
 
-    With `steps`, the others cost what the next multiple above asks for, so they lie on stairs. 1 means one class.
+    Either class may lie on stairs: its widths cost what the next multiple of `multiples_stair` or `others_stair` above
+    them costs. 1 stands for one class, and for no stairs.
     """
 
     multiple: int = 1
-    steps: bool = False
+    multiples_stair: int = 1
+    others_stair: int = 1
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,12 @@ class Curve:
         if classes.multiple == 1 or aligned.all() or not aligned.any():
             values = _between(widths, measured, dense)
         else:
-            step = classes.multiple if classes.steps else 1
-            places = _up(widths[~aligned], step), measured[~aligned]
-            values = _between(*places, _up(dense, step))
-            ratios = measured[aligned] / _between(*places, widths[aligned])
+            others = _up(widths[~aligned], classes.others_stair), measured[~aligned]
+            values = _between(*others, _up(dense, classes.others_stair))
             multiples = dense % classes.multiple == 0
-            values[multiples] *= _between(widths[aligned], ratios, dense[multiples])
+            known, wanted = (_up(row, classes.multiples_stair) for row in (widths[aligned], dense[multiples]))
+            ratios = measured[aligned] / _between(*others, _up(known, classes.others_stair))
+            values[multiples] = _between(*others, _up(wanted, classes.others_stair)) * _between(known, ratios, wanted)
         values[widths - widths[0]] = measured
         values.flags.writeable = False
         return values
@@ -109,6 +114,8 @@ class Measurement:
     image_size: int
     num_classes: int
     """Of the networks that stand for the space where nothing else is said; others are corrected for."""
+    width_multiple: int
+    """Only widths that are multiples of it were measured, and are priced."""
     device: str
     """Name of the processor or GPU."""
     device_kind: str
@@ -129,9 +136,13 @@ class Measurement:
     def description(self) -> str:
         """One line for people."""
         threads = f"{self.threads} thread" + ("" if self.threads == 1 else "s")
-        version = self.versions.get(self.runtime, self.versions.get(self.runtime.partition("-")[0], ""))
-        runtime = f"{self.runtime} {version}".strip()
+        runtime = runtime_text(self.runtime, self.versions)
         return f"{self.device}, {runtime}, batch {self.batch_size}, {threads}, {self.dtype}, {self.date}"
+
+
+def runtime_text(runtime: str, versions: Mapping[str, str]) -> str:
+    """A runtime with its version, where the versions hold it: `torch-compile 2.11.0`, by the name before the dash."""
+    return f"{runtime} {versions.get(runtime, versions.get(runtime.partition('-')[0], ''))}".strip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +151,8 @@ class BuildReport:
 
     points: int
     """Blocks at a width that were measured and are used."""
+    held_out_points: int
+    """Those that were measured and are not used."""
     enumerated_points: int
     """Those that every width of every operation of every block would have needed; equal blocks count once."""
     seconds: float
@@ -174,16 +187,32 @@ class SumErrors:
 class Correction:
     """What a sum of blocks misses: network = scale * sum of parts + offset_ms + block_ms for every block.
 
-    Fitted to `fitted_networks` whole networks; `before` and `after` are the errors on others, without and with it.
+    Fitted to `fitted_networks` whole networks, drawn with `seed`; `before` and `after` are the errors on the others of
+    that draw, without and with it.
     """
 
     scale: float
     offset_ms: float
     block_ms: float
     fitted_networks: int
+    seed: int
+    level: str
+    """One of `LEVELS`: whether it was fitted to milliseconds as they were then, or as when the table was measured."""
+    machine_ratio: float
+    """What single blocks took at the time of the fit, over what the table says of them; the median."""
+    runtime: str
+    """What ran the networks, with its version: `torch 2.11.0`."""
     before: SumErrors
     after: SumErrors
     date: str
+
+    @property
+    def description(self) -> str:
+        """What it was fitted to, in words."""
+        drawn = self.fitted_networks + self.before.networks
+        pace = f"{self.machine_ratio:.2f} x the table's"
+        level = f"at the machine's level of that day, {pace}" if self.level == "now" else f"{pace}, divided out"
+        return f"{self.fitted_networks} of {drawn} networks drawn with seed {self.seed}, in {self.runtime}, {level}"
 
 
 @dataclass(frozen=True)

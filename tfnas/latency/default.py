@@ -67,19 +67,27 @@ def _fitting_table(space: SearchSpace) -> Path | None:
     return None
 
 
-def space_of(table: LatencyTable) -> SearchSpace:
-    """The built-in space that a table was measured for, at its image size.
+def space_of(table: LatencyTable, name_or_path: str | None = None) -> SearchSpace:
+    """The space that a table is for, at its image size and width multiple: its own, if that is built in, or one named.
 
-    Raises InputError for a table that does not say, or that was measured for a space of somebody's own.
+    Raises InputError for a table that does not say, for one of a space that is not built in, and when the table does
+    not price the one that is named.
     """
     measurement = table.contents.measurement
     if measurement is None:
         raise InputError(f"{table.source} does not say which space it is for: give it with --space")
-    if measurement.space in space_names():
-        space = load_space(measurement.space).at(measurement.image_size)
-        if space.fingerprint == measurement.space_fingerprint:
-            return space
-    raise InputError(
-        f"{table.source} was measured for a space {measurement.space} that is none of those that come along as they "
-        "are: give it with --space, and with --width_multiple if that was given when it was measured"
-    )
+    if name_or_path is None and measurement.space not in space_names():
+        raise InputError(
+            f"{table.source} is for the space {measurement.space!r}, which does not come along: give its YAML file "
+            "with --space"
+        )
+    space = load_space(name_or_path or measurement.space).at(measurement.image_size)
+    if measurement.width_multiple > 1:
+        space = space.in_multiples_of(measurement.width_multiple)
+    if name_or_path is None and space.fingerprint != measurement.space_fingerprint:
+        raise InputError(
+            f"{table.source} is for a space {measurement.space!r} that is not the one of that name that comes along: "
+            "give its YAML file with --space"
+        )
+    table.check(space)
+    return space

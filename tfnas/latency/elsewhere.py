@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tfnas.latency.contents import Measurement
-from tfnas.latency.measuring.processor import processor_name
 from tfnas.latency.table import LatencyTable
+from tfnas.processor import processor_name
 
 SEARCHED_RUNTIME = "torch"
 SEARCHED_DTYPE = "float32"

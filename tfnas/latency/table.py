@@ -100,6 +100,16 @@ class LatencyTable:
         return COSTS[self.contents.cost]
 
     @property
+    def width_multiple(self) -> int:
+        """Only widths that are multiples of it are priced."""
+        return 1 if self.contents.measurement is None else self.contents.measurement.width_multiple
+
+    @property
+    def num_classes(self) -> int | None:
+        """Of the networks that figures are for where nothing else is said; None where the file does not say."""
+        return None if self.contents.measurement is None else self.contents.measurement.num_classes
+
+    @property
     def unit(self) -> str:
         """The unit of all figures: `ms`, `MACs` or `parameters`."""
         return self.cost.unit
@@ -129,11 +139,18 @@ class LatencyTable:
 
     def block_ms(self, block: Block, input_size: int) -> float:
         """Milliseconds of a block at its width, receiving `input_size` x `input_size` pixels."""
-        width = block.mid_channels
+        width, multiple = block.mid_channels, self.width_multiple
+        if width % multiple:
+            raise InputError(f"{self.source} prices widths that are multiples of {multiple} only, not {width}")
         return float(self._at(latency_key(block, input_size), range(width, width + 1))[0])
 
     def widths_ms(self, block: Block, input_size: int) -> NDArray[np.float64]:
         """Milliseconds at each of `block.widths`, the ends of its range included: float64, read-only, cached."""
+        if block.widths[0] % self.width_multiple or (len(block.widths) > 1 and block.mid_step % self.width_multiple):
+            raise InputError(
+                f"{self.source} prices widths that are multiples of {self.width_multiple} only: search these, with "
+                f"--width_multiple {self.width_multiple}"
+            )
         return self._at(latency_key(block, input_size), block.widths)
 
     def base_ms(self, num_classes: int | None = None) -> float:

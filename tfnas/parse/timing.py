@@ -9,9 +9,9 @@ import torch
 
 from tfnas.device import named_device
 from tfnas.latency.measuring.measure import Timing, time_network, torch_threads
-from tfnas.latency.measuring.processor import processor_name
 from tfnas.nn import Network
 from tfnas.parse.parsed import Parsed
+from tfnas.processor import processor_name
 from tfnas.space import IMAGE_CHANNELS
 
 THREADS = 1

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import tfnas
+from tfnas.files import check_replaceable
 from tfnas.latency.building.config import BuildConfig
 from tfnas.latency.building.points import Point, drawn_points, probed_keys, widths_by_key
 from tfnas.latency.building.staircase import width_classes_of
@@ -78,6 +79,7 @@ def build_table(
     space = config.opened_space()
     bench = open_bench(config.conditions, reference_of(space), config.worker, config.seed, config.worker_timeout)
     out = Path(config.out)
+    check_replaceable(out)
     subject = _subject(config, space, bench)
     with Journal.open(out.with_name(f"{out.name}.partial"), subject, bench) as journal:
         visits = Visits(journal, config.calls, config.seed, on_visit)
@@ -134,15 +136,15 @@ class _Build:
         """Visit what has not been visited yet, in as many rounds as the time budget leaves room for."""
         points = [point for point in points if point not in self._used]
         workloads = [*parts, *(self._workload(point) for point in (*points, *held_out))]
-        self._on_step(Step(words, len(workloads), self._config.rounds * len(workloads)))
         before = self._visits.journal.seconds
         least = min(self._config.rounds, _FEWEST_ROUNDS)
+        self._on_step(Step(f"{words}, first rounds", len(workloads), least * len(workloads)))
         self._visits.visit(workloads, least)
         round_s = (self._visits.journal.seconds - before) / least
         left_s = _SHARE_BEFORE_REFINING * self._budget_s - self._visits.journal.seconds
-        more = min(self._config.rounds - least, int(left_s / max(round_s, 1e-9)))
-        if more > 0:
-            self._visits.visit(workloads, more)
+        more = max(0, min(self._config.rounds - least, int(left_s / max(round_s, 1e-9))))
+        self._on_step(Step(words, len(workloads), more * len(workloads)))
+        self._visits.visit(workloads, more)
         self._used.update(points)
 
     def _workload(self, point: Point) -> Workload:
@@ -169,6 +171,7 @@ class _Build:
 
     def _half_way(self, point: Point, around: tuple[int, int]) -> Iterator[Point]:
         aligned = point.width % self._classes.multiple == 0
+        stair = self._classes.multiples_stair if aligned else self._classes.others_stair
         for other in around:
             low, high = sorted((point.width, other))
             between = [
@@ -176,6 +179,7 @@ class _Build:
                 for width in self._widths[point.key].widths
                 if low < width < high
                 and (width % self._classes.multiple == 0) == aligned
+                and len({-(-place // stair) for place in (low, width, high)}) == 3
                 and Point(point.key, width) not in self._held_out
             ]
             if between:
@@ -212,6 +216,7 @@ class _Build:
         reference, (fastest, slowest) = self._visits.reference, self._visits.drift
         return BuildReport(
             points=len(self._used),
+            held_out_points=len(self._held_out),
             enumerated_points=sum(len(widths.widths) for widths in self._widths.values()),
             seconds=self._visits.journal.seconds,
             visits=len(self._visits.in_order),
@@ -251,7 +256,7 @@ def _subject(config: BuildConfig, space: SearchSpace, bench: Bench) -> dict[str,
     return {
         "space": space.fingerprint,
         "device": bench.device_name,
-        "versions": dict(bench.versions),
+        "versions": {"tfnas": tfnas.__version__, **bench.versions},
         **{name: value for name, value in vars(config).items() if name not in _MAY_CHANGE},
     }
 
@@ -262,6 +267,7 @@ def _measurement(config: BuildConfig, space: SearchSpace, bench: Bench) -> Measu
         space_fingerprint=space.fingerprint,
         image_size=space.image_size,
         num_classes=config.num_classes,
+        width_multiple=space.width_multiple,
         device=bench.device_name,
         device_kind=config.conditions.device_kind,
         worker=config.worker is not None,

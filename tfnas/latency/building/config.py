@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tfnas.costs import COSTS
 from tfnas.errors import InputError
+from tfnas.latency.contents import LARGEST_WIDTH
 from tfnas.latency.measuring.conditions import DTYPES, Conditions
 from tfnas.quantities import seconds_of, share_of
 from tfnas.space import SearchSpace
@@ -57,6 +58,8 @@ class BuildConfig:
     """Draws the held-out points, the weights and the order of visits."""
 
     def __post_init__(self) -> None:
+        if not self.out:
+            raise InputError("--out must name a file")
         for name in ("num_classes", "batch", "threads", "rounds", "calls"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} must be 1 or more, got {getattr(self, name)}")
@@ -66,8 +69,10 @@ class BuildConfig:
                 raise InputError(f"--{name} must be 1 or more, got {value}")
         if self.held_out < 0:
             raise InputError(f"--held_out must be 0 or more, got {self.held_out}")
-        if self.seed < 0:
-            raise InputError(f"--seed must be 0 or more, got {self.seed}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"--seed must be 0 or more, and below 2^63, got {self.seed}")
+        if self.num_classes > LARGEST_WIDTH:
+            raise InputError(f"--num_classes must be {LARGEST_WIDTH} at most, got {self.num_classes}")
         if self.dtype not in DTYPES:
             raise InputError(f"--dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         if self.device.partition(":")[0] not in ("cpu", "cuda"):

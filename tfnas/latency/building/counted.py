@@ -101,6 +101,7 @@ def _provenance(space: SearchSpace, cost: str, num_classes: int) -> Measurement:
         space_fingerprint=space.fingerprint,
         image_size=space.image_size,
         num_classes=num_classes,
+        width_multiple=space.width_multiple,
         device=ANY_DEVICE,
         device_kind=ANY_DEVICE,
         worker=False,

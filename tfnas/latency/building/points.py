@@ -15,7 +15,12 @@ from tfnas.space import SearchSpace
 
 _PROBED_CURVES = 3
 _PROBED_AROUND = 64
-_PROBED_OFFSETS = (-32, -31, -24, -23, -16, -15, -8, -7, -4, -3, -1, 0, 1, 3, 4, 8, 9, 15, 16, 17, 24, 25, 31, 32)
+_RARE = 0.1
+_PROBED_OFFSETS = (
+    *range(-32, 33, 4),
+    *(-31, -23, -15, -9, -1, 1, 7, 17, 25, 31),
+    *(-30, -18, -6, -2, 2, 10, 22),
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -41,28 +46,34 @@ class Widths:
         return block_workload(block, self.input_size)
 
     def first_points(self, classes: WidthClasses) -> list[int]:
-        """What is measured of every curve: the ends of each class of widths, and one width in the middle.
+        """What is measured of every curve: the ends of each class of widths, and a width in its middle.
 
-        Where all widths are of one class, a second width in the middle that the device could like less.
+        Multiples that are rare get none in the middle: the other widths say how the curve bends. Where no classes were
+        seen, the width in the middle and one beside the upper end are odd: the ends are multiples of many numbers,
+        which a device may like a little better than any width between.
         """
         everything = np.array(self.widths)
         aligned = everything % classes.multiple == 0
         if classes.multiple == 1 or not aligned.any() or aligned.all():
-            return sorted({self.widths[0], self._middle(everything), self.widths[-1]})
+            odd = everything[everything % 2 == 1]
+            inner = odd if len(odd) > 1 else everything
+            return sorted({self.widths[0], self._middle(inner), int(inner[-1]), self.widths[-1]})
         others = everything[~aligned]
         chosen = {everything[aligned][0], everything[aligned][-1], others[0], self._middle(others), others[-1]}
+        if aligned.mean() > _RARE:
+            chosen.add(self._middle(everything[aligned]))
         return sorted(int(width) for width in {*chosen, self.widths[0], self.widths[-1]})
 
     @staticmethod
     def _middle(widths: np.ndarray[tuple[int], np.dtype[np.int64]]) -> int:
-        """The width nearest to the middle of the range."""
+        """The one nearest to the middle between the outermost."""
         return int(widths[np.abs(widths - (widths[0] + widths[-1]) / 2).argmin()])
 
     def probes(self) -> list[int]:
         """Widths around a multiple of 64 (or of 32, 16, ... in a small range): both sides of every likely stair."""
         low, high = self.widths[0], self.widths[-1]
         around, middle = _PROBED_AROUND, (low + high) / 2
-        while around > 1 and not low <= round(middle / around) * around <= high:
+        while around > 1 and not low < round(middle / around) * around < high:
             around //= 2
         centre = round(middle / around) * around
         allowed = set(self.widths)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tfnas.latency.building.held_out import interpolation_errors
+from tfnas.latency.building.staircase import advantage_of
 from tfnas.latency.contents import BuildReport, TableContents
 from tfnas.latency.ranges.words import bounds_text
 from tfnas.latency.table import LatencyTable
@@ -13,6 +14,7 @@ from tfnas.wording import clock
 
 _QUIET = 0.05
 _LOUD = 0.2
+_WORTH_KEEPING_TO = 0.9
 
 
 def build_lines(table: LatencyTable, space: SearchSpace) -> Iterator[str]:
@@ -24,14 +26,14 @@ def build_lines(table: LatencyTable, space: SearchSpace) -> Iterator[str]:
     yield from _errors(contents)
     if contents.cost == "ms":
         yield f"widths    {_preference(contents)}"
-    yield f"reachable {bounds_text(space, table)}"
+    yield f"reachable {bounds_text(space, table)}, with {table.num_classes} classes"
 
 
 def _effort(build: BuildReport) -> Iterator[str]:
     part = build.enumerated_points / build.points
     yield (
-        f"points    {build.points} of the {build.enumerated_points} that every width would need (1/{part:.0f}), "
-        f"{build.visits} visits in {clock(build.seconds)}"
+        f"points    {build.points} of the {build.enumerated_points} that every width would need (1/{part:.0f}), and "
+        f"{build.held_out_points} held out; {build.visits} visits in {clock(build.seconds)}"
     )
     spread = build.reference_spread_ms / build.reference_ms
     word = "quiet" if spread < _QUIET else "noisy" if spread < _LOUD else "very noisy"
@@ -55,5 +57,14 @@ def _preference(contents: TableContents) -> str:
     classes = contents.classes
     if classes.multiple == 1:
         return "no preference of this device for multiples of some number of channels was seen"
-    stairs = ", and the others lie on stairs between them" if classes.steps else ""
-    return f"multiples of {classes.multiple} channels are a class of their own on this device{stairs}"
+    share = advantage_of(contents.curves.values(), classes)
+    stairs = [
+        f"{name} lie on stairs of {stair}"
+        for name, stair in (("they", classes.multiples_stair), ("the others", classes.others_stair))
+        if stair > 1
+    ]
+    advice = f"; --width_multiple {classes.multiple} searches them only" if share < _WORTH_KEEPING_TO else ""
+    return (
+        f"multiples of {classes.multiple} channels take {share:.2f} of what those around them take here"
+        f"{''.join(f', {words}' for words in stairs)}{advice}"
+    )

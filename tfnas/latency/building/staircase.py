@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,48 +10,65 @@ from scipy.stats import wilcoxon
 
 from tfnas.latency.contents import Curve, WidthClasses
 
+FloatArray = NDArray[np.float64]
+
 _MULTIPLES = (2, 4, 8, 16, 32, 64)
+_FEWEST_POINTS = 12
 _GAIN = 0.85
 _SIGNIFICANCE = 0.01
 _LARGEST_ERROR = 0.2
 
 
 def width_classes_of(probes: Sequence[Curve]) -> WidthClasses:
-    """The classes of widths under which the curves are told best from their other points.
+    """The classes of widths, and their stairs, under which the curves are told best from their other points.
 
-    Every inner point is foretold from all the others (leave one out), with every candidate. Classes are believed only
-    where they lessen the mean error by a seventh at least, and beyond chance (Wilcoxon's signed-rank test).
+    Every inner point is foretold from all the others (leave one out), with every candidate: first classes alone, then
+    with stairs. The better candidate is believed only where it lessens the mean error by a seventh at least, and beyond
+    chance (Wilcoxon's signed-rank test).
     """
-    plain = _foretelling_errors(probes, WidthClasses())
-    if len(plain) < 2 * len(_MULTIPLES):
-        return WidthClasses()
-    errors = {candidate: _foretelling_errors(probes, candidate) for candidate in _candidates()}
-    best = min(errors, key=lambda candidate: float(errors[candidate].mean()))
-    gained = plain - errors[best]
-    if errors[best].mean() > _GAIN * plain.mean() or not gained.any():
-        return WidthClasses()
-    return best if wilcoxon(gained, alternative="greater").pvalue < _SIGNIFICANCE else WidthClasses()
+    believed, errors = WidthClasses(), _foretelling_errors(probes, WidthClasses())
+    if len(errors) < _FEWEST_POINTS:
+        return believed
+    for candidates in ([WidthClasses(multiple) for multiple in _MULTIPLES], list(_with_stairs())):
+        found = [_foretelling_errors(probes, candidate) for candidate in candidates]
+        best = min(range(len(found)), key=lambda index: float(found[index].mean()))
+        if _is_better(found[best], errors):
+            believed, errors = candidates[best], found[best]
+    return believed
 
 
-def advantage_of(probes: Sequence[Curve], classes: WidthClasses) -> float:
-    """How much faster multiples are than the curve through the other widths, as a share (negative: slower)."""
+def advantage_of(curves: Iterable[Curve], classes: WidthClasses) -> float:
+    """What multiples take, as a share of what the widths around them would let expect: the median over all curves."""
     shares = []
-    for curve in probes:
-        widths, ms = np.asarray(curve.widths), np.asarray(curve.ms)
-        aligned = widths % classes.multiple == 0
-        inner = aligned & (widths > widths[~aligned].min(initial=0)) & (widths < widths[~aligned].max(initial=0))
-        between = np.interp(widths[inner], widths[~aligned], ms[~aligned]) if inner.any() else np.zeros(0)
-        shares += list(1 - ms[inner] / between)
-    return float(np.median(shares)) if shares else 0.0
+    for curve in curves:
+        aligned = [width for width in curve.widths if width % classes.multiple == 0]
+        others = curve
+        for width in aligned:
+            others = others.without(width)
+        if others.widths:
+            known = dict(zip(curve.widths, curve.ms, strict=True))
+            expected = np.interp(aligned, others.widths, others.ms)
+            shares += [known[width] / ms for width, ms in zip(aligned, expected, strict=True)]
+    return float(np.median(shares)) if shares else 1.0
 
 
-def _candidates() -> Iterator[WidthClasses]:
+def _with_stairs() -> Iterator[WidthClasses]:
     for multiple in _MULTIPLES:
-        yield WidthClasses(multiple)
-        yield WidthClasses(multiple, steps=True)
+        stairs = [stair for stair in (multiple, 2 * multiple, 4 * multiple) if stair <= _MULTIPLES[-1]]
+        for multiples_stair in (1, *stairs[1:]):
+            for others_stair in (1, *stairs):
+                if (multiples_stair, others_stair) != (1, 1):
+                    yield WidthClasses(multiple, multiples_stair, others_stair)
 
 
-def _foretelling_errors(probes: Sequence[Curve], classes: WidthClasses) -> NDArray[np.float64]:
+def _is_better(errors: FloatArray, than: FloatArray) -> bool:
+    gained = than - errors
+    if errors.mean() > _GAIN * than.mean() or not gained.any():
+        return False
+    return float(wilcoxon(gained, alternative="greater").pvalue) < _SIGNIFICANCE
+
+
+def _foretelling_errors(probes: Sequence[Curve], classes: WidthClasses) -> FloatArray:
     """Relative error of every inner point of every curve, foretold without it."""
     errors = []
     for curve in probes:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from tfnas.architecture import Architecture
 from tfnas.errors import InputError
 from tfnas.latency.checking.config import CheckConfig
-from tfnas.latency.contents import BuildReport, Measurement
+from tfnas.latency.contents import BuildReport, Measurement, runtime_text
+from tfnas.latency.default import space_of
 from tfnas.latency.files.authors import LatencyTableWarning
 from tfnas.latency.keys import latency_key
 from tfnas.latency.measuring.bench import Bench
@@ -18,11 +19,8 @@ from tfnas.latency.measuring.opening import conditions_of, open_bench, reference
 from tfnas.latency.measuring.workloads import Workload, block_workload, random_architectures
 from tfnas.latency.table import LatencyTable
 from tfnas.space import SearchSpace
-from tfnas.space_file import space as load_space
-from tfnas.space_file import space_names
 
 _BLOCKS = 12
-_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +48,22 @@ class CheckSubject:
         """Whether this is another processor or GPU than the table's."""
         return self.bench.device_name != self.measurement.device
 
+    @property
+    def runtime_here(self) -> str:
+        """What runs the networks, with its version."""
+        return runtime_text(self.measurement.runtime, self.bench.versions)
+
+    @property
+    def other_version(self) -> str | None:
+        """That the table was measured with another version of the runtime, in words; None where it was not, or does
+        not say.
+        """
+        versions, here = self.measurement.versions, self.bench.versions
+        for name in (self.measurement.runtime, self.measurement.runtime.partition("-")[0]):
+            if name in versions and name in here and versions[name] != here[name]:
+                return f"was measured with {name} {versions[name]}; this is {name} {here[name]}"
+        return None
+
 
 def open_subject(config: CheckConfig) -> CheckSubject:
     """Read the table, find its space, open the bench and draw the networks.
@@ -68,49 +82,13 @@ def open_subject(config: CheckConfig) -> CheckSubject:
         )
     space = space_of(table, config.space)
     reference = reference_of(space)
-    bench = open_bench(conditions, reference, config.worker, config.seed)
+    bench = open_bench(conditions, reference, config.worker, config.seed, config.worker_timeout)
     plain = LatencyTable(dataclasses.replace(table.contents, correction=None), table.source)
     networks = random_architectures(space, config.num_networks, measurement.num_classes, config.seed)
     blocks = _blocks_again(space, plain, config.seed)
     subject = CheckSubject(table, plain, measurement, space, bench, reference, networks, blocks)
     _warn_of_differences(subject)
     return subject
-
-
-def space_of(table: LatencyTable, name_or_path: str | None) -> SearchSpace:
-    """The space that a measured table is for: its own, if that is built in, or the one named.
-
-    Raises InputError when it is not known by name, or when the table does not price the one that is named.
-    """
-    measurement = table.contents.measurement
-    assert measurement is not None
-    known = measurement.space in space_names()
-    if name_or_path is None and not known:
-        raise InputError(f"{table.source} is for the space {measurement.space!r}: give its YAML file with --space")
-    space = load_space(name_or_path or measurement.space).at(measurement.image_size)
-    for candidate in _in_multiples(space):
-        if candidate.fingerprint == measurement.space_fingerprint:
-            space = candidate
-            break
-    else:
-        if name_or_path is None:
-            raise InputError(
-                f"{table.source} is for a space {measurement.space!r} that is not the built-in one of that name: give "
-                "its YAML file with --space"
-            )
-    table.check(space)
-    return space
-
-
-def _in_multiples(space: SearchSpace) -> list[SearchSpace]:
-    """The space as it is, and with fewer widths: a table does not name the multiple that it was built with."""
-    found = [space]
-    for multiple in _MULTIPLES:
-        try:
-            found.append(space.in_multiples_of(multiple))
-        except InputError:  # an operation has no such width
-            continue
-    return found
 
 
 def _blocks_again(space: SearchSpace, plain: LatencyTable, seed: int) -> list[tuple[Workload, float]]:
@@ -139,11 +117,6 @@ def _warn_of_differences(subject: CheckSubject) -> None:
             LatencyTableWarning,
             stacklevel=3,
         )
-    for name in {measurement.runtime, measurement.runtime.partition("-")[0]} & set(bench.versions):
-        before, version = measurement.versions.get(name), bench.versions[name]
-        if before not in (None, version):
-            warnings.warn(
-                f"{subject.table.source} was measured with {name} {before}; this is {name} {version}",
-                LatencyTableWarning,
-                stacklevel=3,
-            )
+    if subject.other_version is not None:
+        words = f"{subject.table.source} {subject.other_version}: what it says is compared, and not corrected"
+        warnings.warn(words, LatencyTableWarning, stacklevel=3)

@@ -14,6 +14,7 @@ from tfnas.latency.contents import (
     ANY_DEVICE,
     COSTS,
     LARGEST_WIDTH,
+    LEVELS,
     BasePart,
     BuildReport,
     ClassifierPart,
@@ -41,13 +42,15 @@ from tfnas.latency.files.fields import (
 )
 from tfnas.latency.files.writing import FORMAT, VERSION
 from tfnas.latency.keys import KEY_PATTERN, STEM_PARTS
+from tfnas.latency.measuring.conditions import DTYPES
 
 R = TypeVar("R")
 
 _DEVICE_KINDS = ("cpu", "cuda", ANY_DEVICE)
+_MOST = {"batch_size": 2**24, "threads": 2**16, "image_size": 2**16, "width_multiple": LARGEST_WIDTH}
 _LONGEST_KEY = 200
-_MAY_BE_ZERO = ("repeated_visits",)
-_ABOVE_ZERO = ("scale", "reference_ms", "slowest_drift", "fastest_drift")
+_MAY_BE_ZERO = ("repeated_visits", "held_out_points", "seed")
+_ABOVE_ZERO = ("scale", "machine_ratio", "reference_ms", "slowest_drift", "fastest_drift")
 _BOUNDS = {
     "seconds": (0.0, math.inf),
     "reference_spread_ms": (0.0, math.inf),
@@ -81,7 +84,7 @@ def read_json(data: bytes) -> TableContents:
         measurement=_read_measurement({name: fields[name] for name in names_of(Measurement)}),
         classes=_read_classes(fields["width_classes"]),
         build=_record(BuildReport, fields["build"], "build") if "build" in fields else None,
-        correction=_record(Correction, fields["correction"], "correction") if "correction" in fields else None,
+        correction=_read_correction(fields["correction"]) if "correction" in fields else None,
         base={name: _read_part(base[name], f"base.{name}") for name in STEM_PARTS},
         classifier=_read_classifier(fields["classifier"]),
         curves={key: _read_block(key, entry, "blocks") for key, entry in blocks.items()},
@@ -97,20 +100,38 @@ def _read_measurement(fields: Mapping[str, Any]) -> Measurement:
     measurement = _record(Measurement, fields, "")
     if measurement.device_kind not in _DEVICE_KINDS:
         raise InputError(f"device_kind must be one of {', '.join(_DEVICE_KINDS)}, got {short(measurement.device_kind)}")
+    if measurement.dtype not in (*DTYPES, ANY_DEVICE):
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {short(measurement.dtype)}")
+    for name, most in _MOST.items():
+        if getattr(measurement, name) > most:
+            raise InputError(f"{name} must be {most} at most, got {short(getattr(measurement, name))}")
+    _check_day(measurement.date, "date")
+    return measurement
+
+
+def _read_correction(entry: object) -> Correction:
+    correction = _record(Correction, entry, "correction")
+    if correction.level not in LEVELS:
+        raise InputError(f"correction.level must be one of {', '.join(LEVELS)}, got {short(correction.level)}")
+    _check_day(correction.date, "correction.date")
+    return correction
+
+
+def _check_day(text: str, where: str) -> None:
     try:
-        right = re.fullmatch(r"\d{4}-\d\d-\d\d", measurement.date, re.ASCII) is not None
-        datetime.date.fromisoformat(measurement.date)
+        right = re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII) is not None
+        datetime.date.fromisoformat(text)
     except ValueError:
         right = False
     if not right:
-        raise InputError(f"date must be a day like 2025-01-31, got {short(measurement.date)}")
-    return measurement
+        raise InputError(f"{where} must be a day like 2025-01-31, got {short(text)}")
 
 
 def _read_classes(entry: object) -> WidthClasses:
     classes = _record(WidthClasses, entry, "width_classes")
-    if classes.multiple > LARGEST_WIDTH:
-        raise InputError(f"width_classes.multiple must be {LARGEST_WIDTH} at most, got {short(classes.multiple)}")
+    for name, count in vars(classes).items():
+        if count > LARGEST_WIDTH:
+            raise InputError(f"width_classes.{name} must be {LARGEST_WIDTH} at most, got {short(count)}")
     return classes
 
 

@@ -23,11 +23,12 @@ import torch
 from torch import Tensor
 
 from tfnas.device import named_device
+from tfnas.errors import RunFailed
 from tfnas.latency.measuring.conditions import Conditions
 from tfnas.latency.measuring.measure import pinned, prime_allocator, torch_threads
-from tfnas.latency.measuring.processor import processor_name
 from tfnas.latency.measuring.workloads import Workload
 from tfnas.latency.runtimes import Runtime, open_runtime
+from tfnas.processor import check_threads, processor_name
 
 _REFERENCE_CALLS_FIRST = 3
 _TRIES = 8
@@ -75,15 +76,23 @@ class _Prepared:
 
 
 class LocalBench:
-    """This machine, in one of the runtimes. `reference` is what every call is held against."""
+    """This machine, in one of the runtimes. `reference` is what every call is held against.
 
-    def __init__(self, conditions: Conditions, reference: Workload, seed: int = 0) -> None:
-        """Raises InputError when the runtime is not installed or the device is not there."""
+    A call that lost its core to another program is made again, because a table is of the device and not of its other
+    programs; with `every_call` it counts as it is, because a latency that is promised includes them.
+    """
+
+    def __init__(self, conditions: Conditions, reference: Workload, seed: int = 0, *, every_call: bool = False) -> None:
+        """Raises InputError when the runtime is not installed, the device is not there, or has too few cores."""
         self.conditions = conditions
         self._device = named_device(conditions.device)
+        if self._device.type == "cpu":
+            check_threads(conditions.threads)
         self._runtime: Runtime = open_runtime(conditions)
         self._reference, self._seed = reference, seed
+        self._tries = 1 if every_call else _TRIES
         self._inputs: dict[tuple[int, int], Tensor] = {}
+        self._kept: dict[str, _Prepared] = {}
 
     @property
     def device_name(self) -> str:
@@ -97,7 +106,9 @@ class LocalBench:
 
     def visits(self, workloads: Sequence[Workload], order: Sequence[int], calls: int) -> Iterator[Visit]:
         """See `Bench`. The threads are fixed, and on a CPU bound to as many cores, while a visit lasts."""
-        prepared: dict[int, _Prepared] = {}
+        if not {workload.name for workload in workloads} & set(self._kept):
+            self._kept.clear()
+        prepared = self._kept
         prime_allocator()
         with self._steady():
             reference = self._prepare(self._reference)
@@ -105,16 +116,25 @@ class LocalBench:
                 self._call_ms(reference)
         for index in order:
             with self._steady():
-                if index not in prepared:
-                    prepared[index] = self._prepare(workloads[index])
-                visit = self._visit(prepared[index], reference, calls)
+                name = workloads[index].name
+                if name not in prepared:
+                    prepared[name] = self._prepare(workloads[index])
+                visit = self._visit(prepared[name], reference, calls)
             yield visit
 
     @contextmanager
     def _steady(self) -> Iterator[None]:
         threads = self.conditions.threads
-        with torch_threads(threads), pinned(threads), torch.inference_mode():
-            yield
+        advice = f"out of memory with {self.conditions.batch_size} images at once: give a smaller --batch"
+        try:
+            with torch_threads(threads), pinned(threads), torch.inference_mode():
+                yield
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise RunFailed(advice) from error
+        except RuntimeError as error:
+            if "can't allocate memory" in str(error):  # on the CPU PyTorch has no class of its own for it
+                raise RunFailed(advice) from error
+            raise
 
     def _prepare(self, workload: Workload) -> _Prepared:
         """The workload's module and input on the device; weights and inputs depend on the seed only."""
@@ -142,7 +162,7 @@ class LocalBench:
         Another program that gets the core in between shows as a context switch that this process did not ask for.
         """
         fewest, best = math.inf, (0.0, 0.0)
-        for attempt in range(_TRIES):
+        for attempt in range(self._tries):
             time.sleep(attempt * _REST_SECONDS)  # the system gives a process that has rested a whole slice of time
             before = _switches()
             reference_ms = self._call_ms(reference)

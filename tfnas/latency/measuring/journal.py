@@ -73,8 +73,8 @@ class Journal:
             return
         started = time.monotonic() - self.seconds
         for index, visit in zip(rest, self._bench.visits(workloads, rest, calls), strict=True):
-            self.seconds = time.monotonic() - started
-            self._write({"name": workloads[index].name, **vars(visit), "seconds": round(self.seconds, 3)})
+            self.seconds = round(time.monotonic() - started, 3)  # as it is read back, so that decisions come out alike
+            self._write({"name": workloads[index].name, **vars(visit), "seconds": self.seconds})
             yield visit
 
     def remove(self) -> None:
@@ -116,10 +116,13 @@ def _entries(path: Path, file: FileIO, subject: dict[str, Any]) -> list[dict[str
 
 
 def _is_visit(entry: Any) -> bool:
-    if set(entry) != {"name", "own_ms", "reference_ms", "seconds"}:
+    if set(entry) != {"name", "own_ms", "reference_ms", "seconds"} or not isinstance(entry["name"], str):
         return False
-    numbers = [*entry["own_ms"], *entry["reference_ms"], entry["seconds"]]
-    return all(isinstance(number, int | float) and 0 <= number < 1e12 for number in numbers)
+    rows = entry["own_ms"], entry["reference_ms"]
+    if not all(isinstance(row, list) and row for row in rows) or len(rows[0]) != len(rows[1]):
+        return False
+    numbers = [*rows[0], *rows[1], entry["seconds"] + 1]
+    return all(isinstance(number, int | float) and 0 < number < 1e12 for number in numbers)
 
 
 def _not_ours(path: Path) -> str:

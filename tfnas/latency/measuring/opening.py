@@ -52,16 +52,19 @@ def open_bench(
     worker: str | None = None,
     seed: int = 0,
     worker_timeout_s: float = 60.0,
+    *,
+    every_call: bool = False,
 ) -> Bench:
     """This machine, or with `worker` (a command such as "ssh pi@raspberrypi python3 -") the device behind it.
 
     `worker_timeout_s` is how long the worker's first answer may take, and a fifth of how long every other may.
+    `every_call` counts calls that another program has disturbed, too.
 
     Raises InputError when the runtime is not installed there, or the device is not there, and RunFailed when the worker
     does not answer.
     """
     if worker is None:
-        return LocalBench(conditions, reference, seed)
+        return LocalBench(conditions, reference, seed, every_call=every_call)
     from tfnas.latency.far.remote import WorkerBench
 
-    return WorkerBench(worker, conditions, reference, seed, worker_timeout_s)
+    return WorkerBench(worker, conditions, reference, seed, worker_timeout_s, every_call=every_call)

@@ -71,7 +71,8 @@ class Visits:
     @property
     def drift(self) -> tuple[float, float]:
         """The fastest and the slowest stretch of visits, as multiples of the reference's median."""
-        stretches = [self.in_order[start : start + _STRETCH] for start in range(0, len(self.in_order), _STRETCH)]
+        starts = range(0, max(1, len(self.in_order) - _STRETCH + 1), _STRETCH)
+        stretches = [self.in_order[start : start + _STRETCH] for start in starts]
         medians = [reference_timing(stretch).median_ms for stretch in stretches]
         usual_ms = self.reference.median_ms
         return min(medians) / usual_ms, max(medians) / usual_ms
