@@ -41,3 +41,31 @@ class MadeBench:
             ms = self.truth(Architecture.parse(name))
             pairs = [(self.call_ms(0.1), self.call_ms(ms)) for _ in range(calls)]
             yield Visit(tuple(own for _, own in pairs), tuple(beside for beside, _ in pairs))
+
+
+class SlowNoise:
+    """A bench of 10 ms per call, whose noise of `deviation` forgets within `memory_s` seconds of its own clock.
+
+    The noise is that of an Ornstein-Uhlenbeck process, alike within a visit, and 1 % from call to call. From
+    `louder_from_s` on all of it is four times as much.
+    """
+
+    def __init__(self, memory_s, deviation, seed, louder_from_s=math.inf):
+        self.conditions = Conditions(runtime="made", batch_size=4)
+        self.device_name, self.versions = "Made-up Processor", {"made": "1.0"}
+        self.memory_s, self.deviation, self.louder_from_s = memory_s, deviation, louder_from_s
+        self.random, self.seconds = np.random.default_rng(seed), 0.0
+        self.level, self.visit_seconds = self.random.standard_normal(), []
+
+    def clock(self):
+        return self.seconds
+
+    def visits(self, workloads, order, calls):
+        for _ in order:
+            keep = math.exp(-2 * calls * 0.01 / self.memory_s)
+            self.level = keep * self.level + math.sqrt(1 - keep**2) * self.random.standard_normal()
+            noise = self.deviation * self.level + 0.01 * self.random.standard_normal(calls)
+            own_ms = 10 * np.exp((4 if self.seconds > self.louder_from_s else 1) * noise)
+            self.visit_seconds.append(2 * own_ms.sum() / 1e3)  # each call has one of the reference beside it
+            self.seconds += self.visit_seconds[-1]
+            yield Visit(tuple(own_ms.tolist()), ())

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from made_bench import MadeBench
+from made_bench import MadeBench, SlowNoise
 from scipy import stats
 from tiny import tiny_space
 
@@ -20,7 +20,7 @@ from tfnas.closing.certificate import (
     certificate_lines,
     verdict_text,
 )
-from tfnas.closing.sampled import Budget, Closeness, calls_per_visit, sample, sample_workload
+from tfnas.closing.sampled import Budget, Closeness, Length, calls_per_visit, sample, sample_workload
 from tfnas.latency.measuring.conditions import Conditions
 from tfnas.latency.measuring.workloads import network_workload, random_architectures
 
@@ -142,10 +142,10 @@ def test_what_people_read():
 # ---- measuring until it is known ------------------------------------------------------------------------------------
 
 
-def timed(bench, until, seconds=100.0):
+def timed(bench, until, seconds=100.0, expected_ms=10.0):
     (network,) = random_architectures(tiny_space(), 1, 10, 0)
     budget = Budget(seconds, bench.clock)
-    return sample_workload(bench, network_workload(network), 10.0, until, budget), budget
+    return sample_workload(bench, network_workload(network), expected_ms, until, budget), budget
 
 
 def test_measuring_goes_on_until_the_interval_is_narrow():
@@ -160,11 +160,75 @@ def test_measuring_goes_on_until_the_interval_is_narrow():
 def test_measuring_ends_with_its_time_and_lasts_the_least():
     bench = MadeBench(lambda _: 10.0, noise=0.03, seed=3)
     found, budget = timed(bench, Closeness(lambda found: False, 0.0, 5.0))
-    assert 5.0 <= found.seconds < 7.0 and 93.0 < budget.seconds <= 95.0
+    assert 5.0 <= found.seconds < 5.6 and 94.4 < budget.seconds <= 95.0  # one visit of 0.25 s beyond, at most
     found, _ = timed(bench, Closeness(lambda found: True, 4.0, 5.0))
     assert 4.0 <= found.seconds < 5.5
     _, budget = timed(bench, Closeness(lambda found: False, 0.0, 5.0), seconds=1.0)
     assert budget.seconds == 0
+
+
+# ---- a length chosen beforehand -------------------------------------------------------------------------------------
+
+
+def length(most_seconds, half_width=1 / 300, pilot_seconds=10.0):
+    return Length(half_width=half_width, pilot_seconds=pilot_seconds, most_seconds=most_seconds)
+
+
+def measured(until, memory_s, deviation=0.005, seeds=200):
+    """Certificates of 10 ms under noise that forgets within seconds, and the benches that they were made on."""
+    benches = [SlowNoise(memory_s, deviation, seed) for seed in range(seeds)]
+    return [timed(bench, until)[0] for bench in benches], benches
+
+
+@pytest.mark.parametrize(("memory_s", "parts"), [(1.2, 30), (1.8, 20), (3.3, 10)])
+def test_the_interval_of_a_measurement_holds_the_truth_about_as_often_as_it_says(memory_s, parts):
+    """Noise that lasts a thirtieth to a tenth of the measurement, through the function that chooses how long it is."""
+    found, _ = measured(length(60.0), memory_s)
+    assert np.mean([one.seconds for one in found]) == pytest.approx(parts * memory_s, rel=0.15)
+    assert np.ptp([one.seconds for one in found]) > 10  # the pilot does choose
+    held = [one.interval_ms[0] <= 10 <= one.interval_ms[1] for one in found]
+    assert np.mean(held) >= 0.885
+
+
+def test_stopping_when_the_interval_is_narrow_would_not():
+    looking = Closeness(lambda found: found.half_width <= 1 / 300, 10.0, 60.0)
+    found, _ = measured(looking, 1.2)
+    held = [one.interval_ms[0] <= 10 <= one.interval_ms[1] for one in found]
+    assert np.mean(held) < 0.885
+
+
+def test_the_certificate_has_no_call_of_the_pilot():
+    """The visits of the pilot take 10 ms a call, those after it 11: whatever the first say, the second are told."""
+
+    class Turning(MadeBench):
+        def call_ms(self, ms):
+            return super().call_ms(ms * (1.0 if self.seconds < 4 else 1.1))
+
+    bench = Turning(lambda _: 10.0, jitter=0.01)
+    found, _ = timed(bench, length(60.0, pilot_seconds=4.5))
+    assert 10.9 < found.interval_ms[0] <= found.mean_ms <= found.interval_ms[1] < 11.1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_later_calls_do_not_change_the_length(seed):
+    """The same pilot, and then a machine that is four times as noisy: who looks measures longer."""
+    (plain, _), (loud, _) = (
+        timed(SlowNoise(0.3, 0.005, seed, louder_from_s=after_s), length(60.0)) for after_s in (math.inf, 11.0)
+    )
+    assert loud.seconds == pytest.approx(plain.seconds, abs=1.0) and loud.half_width > 2 * plain.half_width
+
+
+@pytest.mark.parametrize("memory_s", [0.3, 3.0, 30.0])
+def test_the_time_budget_is_kept(memory_s):
+    _, benches = measured(length(40.0), memory_s, deviation=0.02, seeds=10)
+    taken = [bench.seconds - bench.visit_seconds[0] for bench in benches]  # the first one prepares
+    assert 39 < max(taken) <= 40.2  # the last visit may be longer than all before
+
+
+def test_a_network_too_slow_for_a_pilot_is_called_often_enough_all_the_same():
+    bench = MadeBench(lambda _: 10_000.0, jitter=0.01)
+    found, budget = timed(bench, length(20.0, pilot_seconds=2.0), 20.0, expected_ms=10_000.0)
+    assert found.runs == FEWEST_CALLS and budget.seconds == 0
 
 
 def test_visits_last_about_a_quarter_of_a_second():

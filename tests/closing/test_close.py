@@ -18,14 +18,18 @@ from tiny import tiny_contents, tiny_space
 
 import tfnas
 from tfnas.cli import latency as command
-from tfnas.closing import CloseConfig, close_run
+from tfnas.closing import CloseConfig, close_run, plan
 from tfnas.closing.loop import Goal, close_loop, fitted_at, widths_range_ms
 from tfnas.errors import Infeasible, InputError
 from tfnas.latency import LatencyTable
-from tfnas.latency.measuring.workloads import random_architectures
+from tfnas.latency.measuring import bench as benches
+from tfnas.latency.measuring.bench import LocalBench
+from tfnas.latency.measuring.conditions import Conditions
+from tfnas.latency.measuring.workloads import network_workload, random_architectures
 from tfnas.nn.counting import architecture_counts
 from tfnas.parse import parse_model
 from tfnas.parse.source import read_source
+from tfnas.processor import usable_cores
 from tfnas.training import TrainConfig
 from tfnas.training.processes import Processes
 from tfnas.training.setup import prepare
@@ -144,6 +148,45 @@ def test_the_certificate_is_of_fresh_calls(table, starts):
     assert calls <= bench.count / 2  # every call counts once, each with one of the reference
 
 
+@pytest.fixture(scope="module")
+def noisy_endings(table, starts):
+    """Loops on a machine whose noise outlasts certificates, so that several are made."""
+    endings = []
+    for seed, start in enumerate(starts):
+        bench = MadeBench(slow_truth(table), noise=0.012, memory=600, jitter=0.01, seed=seed)
+        endings.append((bench, *closed_at(start, table, 1.0, bench)))
+    return endings
+
+
+def certificates_of(closed):
+    return [point for point in closed.points if point.purpose == "certify"]
+
+
+def test_a_network_is_certified_once_and_never_again(noisy_endings):
+    for _, closed, _ in noisy_endings:
+        networks = [point.architecture.to_text() for point in certificates_of(closed)]
+        assert len(set(networks)) == len(networks) == closed.certificates
+    assert max(closed.certificates for _, closed, _ in noisy_endings) >= 2
+
+
+def test_the_last_certificate_is_told_not_the_luckiest(noisy_endings):
+    luckier = 0
+    for _, closed, target_ms in noisy_endings:
+        *before, last = certificates_of(closed)
+        assert closed.point is last
+        assert all(point.found.verdict(target_ms, 0.01) != "inside" for point in before)
+        told = last.found.supported_epsilon(target_ms)
+        luckier += any(point.found.supported_epsilon(target_ms) < told for point in before)
+    assert luckier >= 1
+
+
+def test_the_time_budget_is_that_of_everything(noisy_endings, table):
+    visit_s = 0.25 * 1.1
+    for bench, closed, _ in noisy_endings:
+        assert bench.clock() <= 300 + 2 * visit_s * len(closed.points)  # what prepares a measurement is not counted
+        assert sum(point.found.seconds for point in closed.points) <= 300
+
+
 @pytest.mark.parametrize(("ratio", "end"), [(0.2, 0), (5.0, 1)])
 def test_a_target_beyond_all_widths_ends_at_their_bounds(table, starts, ratio, end):
     bench = MadeBench(slow_truth(table), noise=0.005, seed=2)
@@ -254,6 +297,10 @@ def test_the_new_run_directory_holds_what_others_read(tmp_path):
     assert (conditions["device"], conditions["runtime"], conditions["batch_size"]) == ("Made-up Processor", "made", 4)
     assert len(conditions["load"]) == 2 and not conditions["worker"]
     assert [entry["purpose"] for entry in summary["history"]][-1] == "certify"
+    assert summary["certificates"] == 1 and "one certificate was made" in (closed.run_dir / "log.txt").read_text()
+    assert ["interval_ms" in entry for entry in summary["history"]] == [
+        entry["purpose"] == "certify" for entry in summary["history"]
+    ]
     assert "certify" in (closed.run_dir / "log.txt").read_text()
 
 
@@ -380,6 +427,69 @@ def test_damaged_files_of_the_search_are_one_message(tmp_path):
     (run_dir / "summary.json").write_text("{")
     with pytest.raises(InputError, match=r"summary.json cannot be read as JSON"):
         close_made(run_dir, table)
+
+
+@pytest.mark.parametrize("target_ms", ["x", 0, -1.5, True, [1], float("nan"), float("inf"), 10**400])
+def test_a_target_that_is_none_is_refused_before_anything_is_written(tmp_path, target_ms):
+    run_dir, table, _ = write_search(tmp_path)
+    summary = json.loads((run_dir / "summary.json").read_text())
+    (run_dir / "summary.json").write_text(json.dumps({**summary, "target_ms": target_ms}))
+    with pytest.raises(
+        InputError, match=r"searched names must be a number of milliseconds above 0, got .*--target_lat"
+    ):
+        close_made(run_dir, table)
+    assert not (tmp_path / "closed").exists()
+    assert close_made(run_dir, table, target_lat=summary["target_ms"])[0].summary["verdict"] == "inside"
+
+
+def test_more_threads_than_cores_are_refused(tmp_path):
+    run_dir, _, _ = write_search(tmp_path)
+    contents = tiny_contents(tiny_space(), random.Random(3))
+    threads = usable_cores() + 1
+    measured = type(contents.measurement)(**{**vars(contents.measurement), "threads": threads})
+    LatencyTable(type(contents)(**{**vars(contents), "measurement": measured})).save(tmp_path / "table.json")
+    with pytest.raises(InputError, match=rf"{threads} threads need a core each, but this process may use"):
+        close_run(CloseConfig(model_path=str(run_dir), run_dir=str(tmp_path / "closed")), QUIET)
+    assert not (tmp_path / "closed").exists()
+
+
+# ---- what times -----------------------------------------------------------------------------------------------------
+
+
+def test_the_bench_counts_every_call_and_has_the_time_of_the_worker(tmp_path, monkeypatch):
+    run_dir, table, _ = write_search(tmp_path)
+    opened, made = [], MadeBench(slow_truth(table), noise=0.005, seed=3)
+
+    def open_made(conditions, reference, worker, seed, worker_timeout_s, *, every_call):
+        opened.append((worker, seed, worker_timeout_s, every_call))
+        return made
+
+    monkeypatch.setattr(plan, "open_bench", open_made)
+    config = CloseConfig(model_path=str(run_dir), seed=4, worker="python3 -", worker_timeout=7.0, epsilon="3%")
+    plan.prepare(config, None, made.clock)
+    assert opened == [("python3 -", 4, 7.0, True)]
+    with pytest.raises(InputError, match="--worker_timeout must be above 0 s, got 0"):
+        CloseConfig(model_path="x", worker_timeout=0.0)
+
+
+@pytest.mark.parametrize(("every_call", "tries"), [(True, 1), (False, 8)])
+def test_disturbed_calls_count_where_every_call_does(monkeypatch, every_call, tries):
+    """Another program takes the core in every call; of a table's calls the first try is slow and the others are not."""
+    (network,) = random_architectures(tiny_space(), 1, 10, 0)
+    workload = network_workload(network)
+    bench = LocalBench(Conditions(), workload, every_call=every_call)
+    switches, called = iter(range(10**6)), []
+
+    def call_ms(prepared):
+        called.append(prepared)
+        return float(len(called))
+
+    monkeypatch.setattr(benches, "_switches", lambda: next(switches))
+    monkeypatch.setattr(bench, "_call_ms", call_ms)
+    (visit,) = bench.visits([workload], [0], 3)
+    assert len(called) == 4 + 3 * 2 * tries  # three of the reference at first, one of the network
+    if every_call:
+        assert visit.own_ms == (6.0, 8.0, 10.0)
 
 
 # ---- the real thing -------------------------------------------------------------------------------------------------

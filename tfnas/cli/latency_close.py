@@ -21,7 +21,7 @@ _EXAMPLES = """\
 _GROUPS = (
     FlagGroup("what to meet", ("model_path", "lookup_path", "target_lat", "epsilon")),
     FlagGroup("how long", ("iterations", "time_budget")),
-    FlagGroup("where", ("device", "worker", "seed")),
+    FlagGroup("where", ("device", "worker", "worker_timeout", "seed")),
     FlagGroup("the new run directory", ("save", "note", "run_dir")),
 )
 _DESCRIPTION = """\
@@ -37,7 +37,8 @@ def run(prog: str, arguments: Sequence[str]) -> None:
     from tfnas.cli.flags import FlagParser
     from tfnas.closing.config import CloseConfig
 
-    config = FlagParser(prog, CloseConfig, _DESCRIPTION, _GROUPS, _EXAMPLES).read(arguments)
+    parser = FlagParser(prog, CloseConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, command_line_only=("worker",))
+    config = parser.read(arguments)
     say_loading(prog)
     from tfnas.closing.closing import close_run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -17,16 +18,16 @@ from torch import Tensor
 import tfnas
 from tfnas.closing.certificate import Certificate, MeasuredUnder, Verdict, certificate_lines, verdict_text
 from tfnas.closing.config import CertifyConfig
-from tfnas.closing.loop import PRECISION
-from tfnas.closing.sampled import Budget, Closeness, calls_per_visit, sample
+from tfnas.closing.loop import LEAST_SECONDS, PRECISION
+from tfnas.closing.sampled import Budget, Length, calls_per_visit, measure_fixed
 from tfnas.device import named_device
 from tfnas.errors import InputError
 from tfnas.files import write_whole
 from tfnas.latency.measuring.bench import Visit
 from tfnas.latency.measuring.conditions import Conditions
 from tfnas.latency.measuring.measure import pinned, prime_allocator, torch_threads
-from tfnas.latency.measuring.processor import processor_name
 from tfnas.model_file import MODEL_FILE, TrainedModel
+from tfnas.processor import check_threads, processor_name
 from tfnas.quantities import seconds_of, share_of
 from tfnas.space import IMAGE_CHANNELS
 
@@ -34,8 +35,7 @@ FORMAT = "tfnas-certificate"
 VERSION = 1
 
 _WARMUP = 3
-_LEAST_SECONDS = 10.0
-_LEAST_SHARE = 1 / 6
+_PILOT_SHARE = 1 / 6
 
 Call = Callable[[], object]
 VisitsOf = Callable[[Call], Iterator[Visit]]
@@ -43,9 +43,14 @@ VisitsOf = Callable[[Call], Iterator[Visit]]
 
 @dataclass(frozen=True, kw_only=True)
 class FileCertificate:
-    """What a file takes: its certificate, the conditions, and with a target the verdict."""
+    """What a file takes: its certificate, the conditions, and with a target the verdict.
+
+    `sha256` and `size_bytes` are of the file, so that it is known again.
+    """
 
     file: str
+    sha256: str
+    size_bytes: int
     architecture: str
     found: Certificate
     under: MeasuredUnder
@@ -61,6 +66,8 @@ class FileCertificate:
             "format": FORMAT,
             "version": VERSION,
             "file": self.file,
+            "sha256": self.sha256,
+            "bytes": self.size_bytes,
             "architecture": self.architecture,
             "target_ms": self.target_ms,
             "epsilon": self.epsilon,
@@ -74,6 +81,7 @@ class FileCertificate:
         first, *more = certificate_lines(self.found)
         lines = [
             f"file      {self.file}",
+            f"          {self.size_bytes} bytes, sha256 {self.sha256}",
             f"measured  {first}",
             *(f"          {line}" for line in more),
             f"          {self.under.description}",
@@ -92,7 +100,6 @@ class FileCertificate:
 class _Subject:
     """A file made ready: what calls it once, and what computes."""
 
-    file: Path
     architecture: str
     call: Call
     conditions: Conditions
@@ -102,24 +109,29 @@ class _Subject:
 def certify_file(
     config: CertifyConfig, *, visits: VisitsOf | None = None, clock: Callable[[], float] = time.monotonic
 ) -> FileCertificate:
-    """Time a file until its latency is known to a third of epsilon, or the time is used up; writes the certificate.
+    """Time a file for as long as a pilot says that a third of epsilon takes, and write the certificate.
 
     `visits` makes timed calls of a function, by default here and now; `clock` tells the seconds of the time budget.
 
-    Raises InputError when there is no such file, or when it is damaged or none that is safe to run; RunFailed when the
+    Raises InputError when there is no such file, or when it is damaged or none that is safe to run, or for
+    more threads than there are cores; RunFailed when the
     certificate cannot be written.
     """
     path = _file(Path(config.file[0]))
     target = config.target(path)
     epsilon, most = share_of("epsilon", config.epsilon), seconds_of("time_budget", config.time_budget)
-    until = Closeness(
-        lambda found: found.half_width <= PRECISION * epsilon, min(_LEAST_SECONDS, _LEAST_SHARE * most), most
+    check_threads(config.threads)
+    length = Length(
+        half_width=PRECISION * epsilon,
+        pilot_seconds=min(LEAST_SECONDS, _PILOT_SHARE * most),
+        most_seconds=most,
     )
+    data = _read(path)
     prime_allocator()
     with pinned(config.threads), torch_threads(config.threads), torch.inference_mode():
-        subject = _opened(path, config)
+        subject = _opened(path, data, config)
         before = _load()
-        found = sample((visits or _timed_visits)(subject.call), until, Budget(most, clock))
+        found = measure_fixed((visits or _timed_visits)(subject.call), length, Budget(most, clock))
         after = _load()
     under = MeasuredUnder.of(
         subject.conditions,
@@ -130,6 +142,8 @@ def certify_file(
     verdict = None if config.target_lat is None else found.verdict(config.target_lat, epsilon)
     report = FileCertificate(
         file=str(path),
+        sha256=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
         architecture=subject.architecture,
         found=found,
         under=under,
@@ -153,10 +167,17 @@ def _file(path: Path) -> Path:
     return path
 
 
-def _opened(path: Path, config: CertifyConfig) -> _Subject:
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _opened(path: Path, data: bytes, config: CertifyConfig) -> _Subject:
     suffix = path.suffix.lower()
     if suffix == ".onnx":
-        return _onnx(path, config)
+        return _onnx(path, data, config)
     if suffix == ".pt2":
         raise InputError(
             f"{path}: loading a .pt2 file can run code that it brings along, so none is loaded. Certify the ONNX "
@@ -165,25 +186,30 @@ def _opened(path: Path, config: CertifyConfig) -> _Subject:
     return _trained(path, config)
 
 
-def _onnx(path: Path, config: CertifyConfig) -> _Subject:
+def _onnx(path: Path, data: bytes, config: CertifyConfig) -> _Subject:
     if config.device != "cpu":
         raise InputError(f"--device is {config.device}, but ONNX files are timed on the CPU; leave --device away")
+    import onnx
     import onnxruntime  # type: ignore[import-untyped]
 
+    from tfnas.closing.number_type import number_type
     from tfnas.export.reading import OnnxModel
 
-    model = OnnxModel.load(path, threads=config.threads)
+    model = OnnxModel.from_bytes(data, str(path), threads=config.threads)
     if model.batch_size not in (None, config.batch):
         raise InputError(f"--batch is {config.batch}, but {path} takes {model.batch_size} images per call, no others")
     (name,) = (entry.name for entry in model.session.get_inputs())
     images = {name: _images(config, model.preprocessing.image_size).numpy()}
-    return _Subject(
-        path,
-        model.architecture,
-        lambda: model.session.run(None, images),
-        _conditions("onnxruntime", config),
-        {"onnxruntime": onnxruntime.__version__},
-    )
+
+    def call() -> object:
+        return model.session.run(None, images)
+
+    try:
+        call()
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise InputError(f"{path} cannot be run by onnxruntime: {' '.join(str(error).split())[:300]}") from error
+    conditions = _conditions("onnxruntime", config, number_type(onnx.load_model_from_string(data)))
+    return _Subject(model.architecture, call, conditions, {"onnxruntime": onnxruntime.__version__})
 
 
 def _trained(path: Path, config: CertifyConfig) -> _Subject:
@@ -198,16 +224,18 @@ def _trained(path: Path, config: CertifyConfig) -> _Subject:
             torch.cuda.synchronize(device)
         return logits
 
-    conditions = _conditions("torch", config)
-    return _Subject(path, model.architecture.to_text(), call, conditions, {"torch": torch.__version__})
+    dtype = next(network.parameters()).dtype
+    conditions = _conditions("torch", config, str(dtype).removeprefix("torch."))
+    return _Subject(model.architecture.to_text(), call, conditions, {"torch": torch.__version__})
 
 
-def _conditions(runtime: str, config: CertifyConfig) -> Conditions:
+def _conditions(runtime: str, config: CertifyConfig, dtype: str) -> Conditions:
     return Conditions(
         runtime=runtime,
         device=str(named_device(config.device)),
         batch_size=config.batch,
         threads=config.threads,
+        dtype=dtype,
     )
 
 

@@ -34,6 +34,8 @@ class CloseConfig:
     worker: str | None = None
     """Command that runs Python on the table's device, where that is another machine, such as "ssh pi@raspberrypi
     python3 -"."""
+    worker_timeout: float = 60.0
+    """Seconds that the other device may take before its first answer, five times as long before each further one."""
     seed: int = 0
     """Decides the random weights and images that are timed."""
     save: str = "runs"
@@ -46,6 +48,8 @@ class CloseConfig:
     def __post_init__(self) -> None:
         if self.iterations < 1:
             raise InputError(f"--iterations must be 1 or more, got {self.iterations}")
+        if not 0 < self.worker_timeout < math.inf:
+            raise InputError(f"--worker_timeout must be above 0 s, got {self.worker_timeout}")
         _check_common(self.target_lat, self.epsilon, self.time_budget, self.seed)
 
 
@@ -80,7 +84,7 @@ class CertifyConfig:
     device: str = "cpu"
     """Where to time a model.pt: cpu, cuda or cuda:N. ONNX files are timed on the CPU."""
     time_budget: str = "1min"
-    """Most time to measure, such as 30s or 5min; a noisy machine needs more."""
+    """Most time to measure, such as 30s or 5min; a noisy machine needs more. 32 calls are made in any case."""
     seed: int = 0
     """Draws the images."""
     out: str | None = None

@@ -2,7 +2,8 @@
 
 The sum of blocks in a table is near the truth, not at it: for one network it is off by a factor that hardly changes
 from its widths to the next ones. So the network is timed, the factor taken, widths are fitted to the target divided by
-it, and again. Operations and depth stay. What is certified at the end are calls that chose no widths.
+it, and again. Operations and depth stay. A network that seems to be there is certified: by calls of its own, once, so
+that no luck of a second or third time decides.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from tfnas.architecture import Architecture
 from tfnas.closing.certificate import Certificate, Verdict
-from tfnas.closing.sampled import Budget, Closeness, sample_workload
+from tfnas.closing.sampled import Budget, Closeness, Length, sample_workload
 from tfnas.latency.fitting.band import Band
 from tfnas.latency.fitting.channels import fit_channels
 from tfnas.latency.fitting.fit import WidthCurves, at_widths, fit_widths
@@ -27,8 +28,18 @@ from tfnas.latency.table import LatencyTable
 PRECISION = 1 / 3
 """Half-width of the interval that is measured for, as a share of epsilon."""
 
-_LEAST_SECONDS = {"fit": 3.0, "certify": 10.0}
-_LEAST_SHARES = {"fit": 1 / 30, "certify": 1 / 10}
+LEAST_SECONDS = 10.0
+"""Of a certificate's pilot, where the time budget allows them."""
+
+_LEAST_SECONDS, _LEAST_SHARE = 3.0, 1 / 30
+_PILOT_SHARE = 1 / 30
+_RESERVE = 1 / 5
+"""Share of the time that no fit takes, so that a certificate can follow it."""
+
+_NOT_LAST_SHARE = 2 / 3
+_NEAR = 1 / 2
+"""A network is certified where it seems to be within this share of epsilon: it has one certificate only."""
+
 _NEIGHBOUR = 3.0
 """Points within so many epsilons share their factor: less than their noise divides them."""
 
@@ -52,12 +63,13 @@ class Point:
         return self.found.median_ms / self.table_ms
 
     def to_json(self) -> dict[str, Any]:
-        """As the history of a closed loop holds it."""
+        """As the history of a closed loop holds it; the calls of a fit only steer, and have no interval."""
+        interval = {"interval_ms": list(self.found.interval_ms)} if self.purpose == "certify" else {}
         return {
             "purpose": self.purpose,
             "table_ms": self.table_ms,
             "measured_ms": self.found.median_ms,
-            "interval_ms": list(self.found.interval_ms),
+            **interval,
             "runs": self.found.runs,
             "seconds": self.found.seconds,
             "architecture": self.architecture.to_text(),
@@ -77,16 +89,24 @@ class Goal:
         """The median's distance from the target, relative to it."""
         return abs(found.median_ms / self.target_ms - 1)
 
-    def closeness(self, purpose: Purpose, left: float) -> Closeness:
-        """How long to measure, where so many seconds are left. While fitting, a tenth of what is missing will do."""
+    @property
+    def closeness(self) -> Closeness:
+        """How long a fit is measured: a tenth of what is missing will do."""
         wanted = PRECISION * self.epsilon
-        least = min(_LEAST_SECONDS[purpose], _LEAST_SHARES[purpose] * self.seconds)
-        if purpose == "certify":
-            return Closeness(lambda found: found.half_width <= wanted, least, max(least, left / 2))
+        least = min(_LEAST_SECONDS, _LEAST_SHARE * self.seconds)
         return Closeness(
             lambda found: found.half_width <= max(wanted, self.error(found) / 10),
             least,
             max(least, self.seconds / (4 * self.iterations)),
+        )
+
+    def length(self, left: float, *, is_last: bool) -> Length:
+        """How long a certificate is measured, where so many seconds are left; some of them should serve another."""
+        pilot = min(LEAST_SECONDS, _PILOT_SHARE * self.seconds)
+        return Length(
+            half_width=PRECISION * self.epsilon,
+            pilot_seconds=min(pilot, left / 4),
+            most_seconds=left if is_last else _NOT_LAST_SHARE * left,
         )
 
 
@@ -103,6 +123,11 @@ class Closed:
     bounds_ms: tuple[float, float]
     ending: str
 
+    @property
+    def certificates(self) -> int:
+        """How many were made: one of each network that seemed to be at the target."""
+        return sum(point.purpose == "certify" for point in self.points)
+
 
 @dataclass
 class _Loop:
@@ -113,16 +138,24 @@ class _Loop:
     budget: Budget
     points: list[Point] = field(default_factory=list)
 
-    def measure(self, architecture: Architecture, purpose: Purpose) -> Point:
-        """Time a network with fresh calls."""
+    def measure(self, architecture: Architecture, until: Closeness | Length) -> Point:
+        """Time a network with fresh calls; with a length, for a certificate."""
         table_ms = self.table.architecture_ms(architecture)
         expected_ms = table_ms * (self.factor(table_ms) if self.points else 1.0)
-        until = self.goal.closeness(purpose, self.budget.seconds)
         found = sample_workload(self.bench, network_workload(architecture), expected_ms, until, self.budget)
-        point = Point(architecture, table_ms, found, purpose)
+        point = Point(architecture, table_ms, found, "certify" if isinstance(until, Length) else "fit")
         self.points.append(point)
         self.on_point(point)
         return point
+
+    def certify(self, architecture: Architecture, *, is_last: bool = False) -> Point:
+        """The one certificate of a network."""
+        assert not self.has_certified(architecture)
+        return self.measure(architecture, self.goal.length(self.budget.seconds, is_last=is_last))
+
+    def has_certified(self, architecture: Architecture) -> bool:
+        """Whether a network has its certificate."""
+        return any(point.purpose == "certify" and point.architecture == architecture for point in self.points)
 
     def factor(self, table_ms: float) -> float:
         """Measured over predicted around a table latency: of the points there, by how long they were measured.
@@ -134,27 +167,28 @@ class _Loop:
         weights = [point.found.seconds for point in near]
         return float(np.exp(np.average([np.log(point.factor) for point in near], weights=weights)))
 
+    def missing(self, table_ms: float) -> float:
+        """How far a network seems to be from the target, relative to it, by all that was measured around it."""
+        return abs(self.factor(table_ms) * table_ms / self.goal.target_ms - 1)
+
     def exhausted(self) -> bool:
-        """Whether the fits or the time are used up."""
+        """Whether the fits are used up, or the time that they may take."""
         fits = sum(point.purpose == "fit" for point in self.points)
-        return fits >= self.goal.iterations or self.budget.seconds <= 0
+        return fits >= self.goal.iterations or self.budget.seconds <= _RESERVE * self.goal.seconds
 
-    def nearest(self, purpose: Purpose) -> Point | None:
-        """The point whose interval shows the smallest epsilon."""
-        points = [point for point in self.points if point.purpose == purpose]
-        return min(points, key=lambda point: point.found.supported_epsilon(self.goal.target_ms), default=None)
+    def ended(self, ending: str) -> Closed:
+        """The result: the network that was certified last; where none was, the nearest one, with fresh calls.
 
-    def ended(self, ending: str, point: Point | None = None) -> Closed:
-        """The result; where nothing was certified yet, the nearest network is, with fresh calls."""
+        Not the one whose certificate looks best: of several, that would be the luckiest.
+        """
+        point = next((point for point in reversed(self.points) if point.purpose == "certify"), None)
         if point is None:
-            point = self.nearest("certify")
-        if point is None:
-            nearest = self.nearest("fit")
-            assert nearest is not None
-            point = self.measure(nearest.architecture, "certify")
+            nearest = min(self.points, key=lambda point: self.goal.error(point.found))
+            point = self.certify(nearest.architecture, is_last=True)
         low, high = widths_range_ms(point.architecture, self.table)
         verdict = point.found.verdict(self.goal.target_ms, self.goal.epsilon)
-        return Closed(point, verdict, tuple(self.points), (low * point.factor, high * point.factor), ending)
+        bounds_ms = low * point.factor, high * point.factor
+        return Closed(point, verdict, tuple(self.points), bounds_ms, "certified" if verdict == "inside" else ending)
 
 
 def close_loop(
@@ -174,11 +208,11 @@ def close_loop(
     loop = _Loop(table, bench, goal, on_point, Budget(goal.seconds, clock))
     architecture = start
     while True:
-        point = loop.measure(architecture, "fit")
-        if goal.error(point.found) <= goal.epsilon:
-            point = loop.measure(architecture, "certify")
+        point = loop.measure(architecture, goal.closeness)
+        if loop.missing(point.table_ms) <= _NEAR * goal.epsilon:
+            point = loop.certify(architecture)
             if point.found.verdict(goal.target_ms, goal.epsilon) == "inside":
-                return loop.ended("certified", point)
+                return loop.ended("certified")
         if loop.exhausted():
             return loop.ended("the fits or the time are used up")
         aim_ms = goal.target_ms / loop.factor(point.table_ms)
@@ -187,7 +221,7 @@ def close_loop(
         low, high = widths_range_ms(architecture, table)
         if repeats and not low < aim_ms < high:
             return loop.ended("all widths are at their bounds")
-        if repeats > _MOST_REPEATS:
+        if repeats > _MOST_REPEATS or loop.has_certified(following):
             return loop.ended("no widths are nearer to the target than those that were timed")
         architecture = following
 

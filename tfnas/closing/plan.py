@@ -17,6 +17,7 @@ from tfnas.errors import InputError
 from tfnas.kinds import kinds_of
 from tfnas.latency import LatencyTable
 from tfnas.latency.measuring.bench import Bench
+from tfnas.latency.measuring.conditions import Conditions
 from tfnas.latency.measuring.opening import conditions_of, open_bench
 from tfnas.latency.measuring.workloads import Workload, block_workload
 from tfnas.model_file import MODEL_FILE
@@ -27,6 +28,8 @@ from tfnas.searching.checkpoint import search_checkpoints
 from tfnas.wording import typed
 
 BenchOpener = Callable[[Workload], Bench]
+
+_MOST_MS = 1e9
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,7 @@ def prepare(config: CloseConfig, opener: BenchOpener | None, clock: Callable[[],
     saved = {} if run_dir is None else read_config(run_dir)
     _refuse_training(run_dir, saved)
     source = read_source(Path(config.model_path), None)
-    target_ms = config.target_lat if config.target_lat is not None else source.target_ms
-    if target_ms is None:
-        raise InputError(f"{config.model_path} names no target latency: give one with --target_lat, in milliseconds")
+    target_ms = _target_ms(config, source)
     lookup_path = _lookup_path(config, source, saved)
     table = LatencyTable.load(lookup_path)
     conditions = conditions_of(table, config.device)
@@ -66,8 +67,28 @@ def prepare(config: CloseConfig, opener: BenchOpener | None, clock: Callable[[],
         seconds=seconds_of("time_budget", config.time_budget),
     )
     reference = _reference_of(source.architecture)
-    bench = opener(reference) if opener else open_bench(conditions, reference, config.worker, config.seed)
+    bench = opener(reference) if opener else _bench(conditions, reference, config)
     return Plan(_with_search(config, run_dir, saved, lookup_path), source, table, goal, bench, clock)
+
+
+def _bench(conditions: Conditions, reference: Workload, config: CloseConfig) -> Bench:
+    """What times; every call counts, as in use, also those that lost the processor to another program for a while."""
+    return open_bench(conditions, reference, config.worker, config.seed, config.worker_timeout, every_call=True)
+
+
+def _target_ms(config: CloseConfig, source: Source) -> float:
+    """The target of the flag, or else of the source, which a file has brought: it may be anything."""
+    if config.target_lat is not None:
+        return config.target_lat
+    target_ms: Any = source.target_ms
+    if target_ms is None:
+        raise InputError(f"{config.model_path} names no target latency: give one with --target_lat, in milliseconds")
+    if isinstance(target_ms, bool) or not isinstance(target_ms, int | float) or not 0 < target_ms < _MOST_MS:
+        raise InputError(
+            f"the target latency that {config.model_path} names must be a number of milliseconds above 0, got "
+            f"{target_ms!r:.40}; --target_lat gives another"
+        )
+    return float(target_ms)
 
 
 def _run_of(path: Path) -> Path | None:

@@ -37,9 +37,10 @@ def announcement(plan: Plan, path: Path) -> list[str]:
 def point_line(point: Point, goal: Goal) -> str:
     """One measurement."""
     low, high = point.found.interval_ms
+    interval = f"{low:.4g} to {high:.4g} ms; " if point.purpose == "certify" else ""
     return (
         f"{'timed' if point.purpose == 'fit' else 'certify':<10}table {point.table_ms:.4g} ms, measured "
-        f"{point.found.median_ms:.4g} ms ({low:.4g} to {high:.4g}; {point.found.runs} runs): "
+        f"{point.found.median_ms:.4g} ms ({interval}{point.found.runs} runs): "
         f"{percent(100 * (point.found.median_ms / goal.target_ms - 1))} from the target"
     )
 
@@ -58,6 +59,7 @@ def summary(plan: Plan, closed: Closed, under: MeasuredUnder, seconds: float) ->
         "verdict": closed.verdict,
         "supported_epsilon": point.found.supported_epsilon(goal.target_ms),
         "certificate": {**point.found.to_json(), "conditions": under.to_json()},
+        "certificates": closed.certificates,
         "ending": closed.ending,
         "widths_reach_ms": list(closed.bounds_ms),
         "params": counts.params,
@@ -90,6 +92,7 @@ def conclusion(plan: Plan, closed: Closed, under: MeasuredUnder, path: Path) -> 
         f"measured  {first}",
         *(f"          {line}" for line in more),
         f"          {under.description}",
+        f"          {_certificates(closed)}",
         f"target    {words}",
         f"network   {short(counts.params)} parameters, {short(counts.macs)} MACs",
         f"files     {typed(path)}: architecture.json, model.config, summary.json, config.yaml, log.txt",
@@ -111,4 +114,12 @@ def refusal(plan: Plan, closed: Closed, path: Path) -> str:
         )
     elif found.half_width > goal.epsilon / 2:
         text += "A quieter machine or a longer --time_budget narrows the interval. "
-    return f"{text}The nearest network and this certificate are in {typed(path)}"
+    of_it = "The nearest network" if closed.certificates == 1 else "The network that was certified last"
+    return f"{text}{_certificates(closed).capitalize()}. {of_it} and its certificate are in {typed(path)}"
+
+
+def _certificates(closed: Closed) -> str:
+    """How often luck had a chance."""
+    if closed.certificates == 1:
+        return "one certificate was made"
+    return f"{closed.certificates} certificates were made, each of another network; this is the last"

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.errors import InputError
+from tfnas.space import IMAGE_CHANNELS
 
 _ERRORS_ONLY = 3
 _NOT_OURS = "it was not written by tfnas export"
@@ -68,8 +69,12 @@ class OnnxModel:
             raise InputError(f"{file} has damaged metadata: class_names is no list of texts")
         session = open_session(data, file, threads)
         inputs, outputs = session.get_inputs(), session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1 or outputs[0].shape[-1] != len(names):
+        if len(inputs) != 1 or len(outputs) != 1 or outputs[0].shape[1:] != [len(names)]:
             raise InputError(f"{file} does not give logits of {len(names)} classes for images: {_NOT_OURS}")
+        size = preprocessing.image_size
+        if inputs[0].shape[1:] != [IMAGE_CHANNELS, size, size] or inputs[0].type != "tensor(float)":
+            found = f"{inputs[0].type} of {' x '.join(map(str, inputs[0].shape))}"
+            raise InputError(f"{file} takes {found}, but its metadata says images of {size} x {size}: {_NOT_OURS}")
         batch = inputs[0].shape[0]
         return cls(session, tuple(names), preprocessing, architecture, batch if isinstance(batch, int) else None)
 
