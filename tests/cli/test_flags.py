@@ -7,6 +7,7 @@ from typing import Literal
 
 import pytest
 
+from tfnas.cli import latency
 from tfnas.cli.flags import FlagParser
 from tfnas.cli.groups import FlagGroup
 from tfnas.errors import InputError
@@ -164,6 +165,54 @@ def test_help(capsys, monkeypatch):
 def test_the_groups_must_name_every_field():
     with pytest.raises(AssertionError, match="seed"):
         FlagParser("made_up.py", Settings, "", (FlagGroup("all", ("path", "kind", "count")),), "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calling:
+    """Of a made-up command that runs another."""
+
+    call: str | None = None
+    """What to run."""
+    count: int = 1
+    """How often."""
+
+
+def read_calling(*arguments):
+    groups = (FlagGroup("all", ("call", "count")),)
+    return FlagParser("made_up.py", Calling, "", groups, "", command_line_only=("call",)).read(arguments)
+
+
+def test_a_field_of_the_command_line_comes_from_no_file(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("count: 2\ncall: touch /tmp/here\n")
+    words = r"settings\.yaml: call must not stand in a file: give it on the command line, as --call"
+    for arguments in (["--config", str(file)], [f"--config={file}"], ["--config", str(file), "--call", "true"]):
+        with pytest.raises(InputError, match=words):
+            read_calling(*arguments)
+    file.write_text("count: 2\ncall: null\n")  # as --print_config says it
+    assert read_calling("--config", str(file)) == Calling(count=2)
+    assert read_calling("--config", str(file), "--call", "true") == Calling(count=2, call="true")
+
+
+def test_print_config_leaves_out_what_a_file_must_not_give(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        read_calling("--call", "touch here", "--count", "3", "--print_config")
+    printed = capsys.readouterr().out
+    assert "touch" not in printed
+    (tmp_path / "settings.yaml").write_text(printed)
+    assert read_calling("--config", str(tmp_path / "settings.yaml")) == Calling(count=3)
+    with pytest.raises(SystemExit, match="0"):
+        read_calling("--help")
+    assert "Print all settings but --call, as --config" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", ["build", "check", "close"])
+def test_the_worker_comes_from_the_command_line_only(tmp_path, command, capsys):
+    file, made = tmp_path / "settings.yaml", tmp_path / "made"
+    file.write_text(f"worker: touch {made}\n")
+    assert latency.main([command, "--config", str(file)]) == 2
+    assert "worker must not stand in a file" in capsys.readouterr().err
+    assert not made.exists()
 
 
 @dataclass(frozen=True, kw_only=True)

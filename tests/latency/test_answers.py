@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_workers import fates
 
 from tfnas.errors import InputError, RunFailed
 from tfnas.latency.far.answers import Answers
 from tfnas.latency.far.parcels import Parcel
-from tfnas.latency.far.process import WorkerFault
+from tfnas.latency.far.process import FarProcess, WorkerFault
 from tfnas.latency.measuring.bench import Visit
 
 OUTPUT = {"shape": [1, 2], "rms": 2.0, "values": [1.0, -3.0]}
@@ -162,6 +164,37 @@ def test_last_answers_that_are_wrong():
     ):
         with pytest.raises(WorkerFault, match=re.escape(what)):
             answers(*lines).done(3)
+
+
+def test_empty_lines_after_the_last_answer_have_a_limit():
+    answers({"done": 3}, *[b" "] * 500).done(3)
+    lines = Lines({"done": 3}, *[b""] * 5000)
+    with pytest.raises(WorkerFault, match="empty lines without an end"):
+        Answers(lines, 1.0, 1.0).done(3)
+
+
+def test_empty_lines_one_by_one_do_not_put_off_the_end():
+    """They go on for 2 s at least, each within the half second that it may take."""
+    lines = "import time; print('here', flush=True); print('{\"done\": 0}', flush=True); "
+    lines += "[(time.sleep(0.02), print(flush=True)) for _ in range(100)]"
+    with FarProcess([sys.executable, "-S", "-c", lines], b"") as far:
+        assert far.line(60.0, 10) == b"here"
+        with pytest.raises(WorkerFault, match=r"no answer for 0\.5 s"):
+            Answers(far, 60.0, 0.5).done(0)
+
+
+@pytest.mark.parametrize("can_ask", [True, False])
+def test_the_end_of_a_process_is_known_and_ends_what_it_has_started(monkeypatch, tmp_path, can_ask):
+    if not can_ask:
+        monkeypatch.delattr("os.waitid", raising=False)  # as on macOS before Python 3.13
+    with FarProcess(["sh", "-c", "sleep 60 >&- 2>&- & echo $!; exit 3"], b"") as far:
+        (tmp_path / "pids").write_bytes(far.line(60.0, 20))
+        assert fates(tmp_path) == [False]
+        assert far.finish(60.0) == 3 and far.finish(1.0) == 3
+    deadline = time.monotonic() + 10
+    while not all(fates(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert fates(tmp_path) == [True]
 
 
 def test_a_refusal_says_which_workload():

@@ -20,7 +20,7 @@ from tiny import tiny_contents
 
 import tfnas
 from tfnas.cli import latency
-from tfnas.errors import InputError
+from tfnas.errors import InputError, RunFailed
 from tfnas.latency import LatencyTable, LatencyTableWarning
 from tfnas.latency.checking.check import check_table
 from tfnas.latency.checking.config import CheckConfig
@@ -28,6 +28,8 @@ from tfnas.latency.checking.deciding import fitting_part
 from tfnas.latency.checking.subject import space_of
 from tfnas.latency.checking.timing import RoundsTimed
 from tfnas.latency.contents import Correction, SumErrors
+from tfnas.latency.measuring.bench import LocalBench
+from tfnas.latency.measuring.conditions import Conditions
 from tfnas.latency.measuring.measure import Timing
 
 LITTLE_YAML = """\
@@ -164,6 +166,8 @@ def test_a_correction_is_found_stored_and_used(plain, monkeypatch, seed):
     correction = table.contents.correction
     assert report.table_written == "t.json" and "stored" in report.verdict
     assert correction.fitted_networks == 10 and correction.before.networks == correction.after.networks == 10
+    assert (correction.seed, correction.level, correction.runtime) == (seed, "now", "torch 2.11.0")
+    assert correction.machine_ratio == report.level.ratio == pytest.approx(1, rel=0.02)
     assert correction.after.median_percent < 0.7 < 3 < correction.before.median_percent
     assert correction.after == report.errors("corrected_ms", "held_out")
     assert correction.before == report.errors("sum_ms", "held_out")
@@ -202,8 +206,9 @@ def test_a_correction_that_is_still_right_stays(plain, monkeypatch):
 def test_a_correction_that_has_become_wrong_is_taken_out(plain, monkeypatch):
     errors = SumErrors(networks=3, bias_percent=0.0, median_percent=1.0, worst_percent=2.0, kendall_tau=1.0)
     wrong = Correction(
-        scale=1.4, offset_ms=0.0, block_ms=0.0, fitted_networks=3, before=errors, after=errors, date="2025-01-01"
-    )
+        scale=1.4, offset_ms=0.0, block_ms=0.0, fitted_networks=3, before=errors, after=errors, date="2025-01-01",
+        seed=0, level="now", machine_ratio=1.0, runtime="torch 2.11.0",
+    )  # fmt: skip
     changed(plain, correction=wrong)
     put(monkeypatch, MadeBench(plain, lambda sum_ms, _: sum_ms, noise=0.01))
     report = check(correct=False)
@@ -303,10 +308,43 @@ def test_on_a_restless_machine_nothing_is_stored(plain, monkeypatch, folder):
 
 def test_a_process_that_lost_its_core_says_so(plain):
     alike = [Timing(2.0, 0.02, 10)]
-    timed = RoundsTimed(alike, alike, alike, alike[0], rounds=3, seconds=1.0, cpu_share=0.5)
+    timed = RoundsTimed(alike, alike, alike, alike[0], rounds=3, seconds=1.0, cpu_share=0.5, lost_core_per_s=2.0)
     assert timed.disturbance == "this process had 50% of its core only, other programs the rest"
     assert dataclasses.replace(timed, cpu_share=0.95).disturbance is None
-    assert dataclasses.replace(timed, cpu_share=None).disturbance is None
+    assert dataclasses.replace(timed, cpu_share=None, lost_core_per_s=None).disturbance is None
+    for threads, share in ((1, 0.95), (2, 1.2), (2, 1.9), (8, 6.0)):  # several wait for one another
+        several = dataclasses.replace(timed, threads=threads, cpu_share=share)
+        assert several.disturbance is None
+        lost = dataclasses.replace(several, lost_core_per_s=120.0)
+        assert lost.disturbance == (
+            "other programs have taken a core from this process, 120 times in a second of computing"
+        )
+
+
+class HereBench(MadeBench, LocalBench):
+    """On this machine's processor, as far as others can tell."""
+
+    device_name = versions = conditions = None
+
+
+@pytest.mark.parametrize(("lost", "threads"), [(0, 1), (0, 2), (150, 1), (150, 2)])
+def test_how_often_the_core_was_lost_decides_with_any_number_of_threads(plain, monkeypatch, lost, threads):
+    """A second of computing passes on each thread between any two looks at the clocks."""
+    bench = put(monkeypatch, HereBench(plain, lambda sum_ms, _: 0.9 * sum_ms))
+    bench.conditions = Conditions(batch_size=32, threads=threads)
+    looks = itertools.count()
+
+    class Usage:
+        def __init__(self):
+            computed_s = threads * next(looks)
+            self.ru_utime, self.ru_stime, self.ru_nivcsw = 0.75 * computed_s, 0.25 * computed_s, lost * computed_s
+
+    monkeypatch.setattr("tfnas.latency.checking.timing.resource.getrusage", lambda _: Usage())
+    seconds = itertools.count()
+    monkeypatch.setattr("tfnas.latency.checking.timing.time.monotonic", lambda: float(next(seconds)))
+    report = check(num_networks=6, rounds=4)
+    assert (report.cpu_share, report.lost_core_per_s) == (threads, lost)
+    assert (report.disturbance is None) == (report.table_written is not None) == (lost == 0)
 
 
 # ---- the level of the machine ----------------------------------------------------------------------------------------
@@ -373,7 +411,10 @@ def outcome(capsys, *arguments):
         ("", "--lookup_path must be given"),
         ("--lookup_path none.json", "none.json cannot be read"),
         ("--lookup_path little.yaml", "neither our JSON form nor a pickle"),
-        ("--lookup_path t.json", "is for the space 'little': give its YAML file with --space"),
+        (
+            "--lookup_path t.json",
+            "is for the space 'little', which does not come along: give its YAML file",
+        ),
         ("--lookup_path t.json --space digits", "was measured for|is for other networks|is not in its table"),
         ("--lookup_path t.json --num_networks 0", "--num_networks must be 1 or more, got 0"),
         ("--lookup_path t.json --rounds 0", "--rounds must be 1 or more, got 0"),
@@ -383,6 +424,8 @@ def outcome(capsys, *arguments):
         ("--lookup_path t.json --device tpu", "--device must be cpu, cuda or cuda:N, got 'tpu'"),
         ("--lookup_path t.json --space little.yaml --device cuda", "--device is cuda, but .* was measured on cpu"),
         ("--lookup_path t.json --correct false --out x.json", "--out x.json is for the corrected table"),
+        ("--lookup_path t.json --worker_timeout 0", "--worker_timeout must be above 0 s, got 0.0"),
+        ("--lookup_path t.json --worker_timeout inf", "--worker_timeout must be a number, got 'inf'"),
     ],
 )
 def test_bad_input_is_one_message(plain, capsys, arguments, message):
@@ -422,8 +465,70 @@ def test_another_processor_is_told_and_corrects_nothing(plain, monkeypatch, fold
     assert report.table_written is None and "another device" in report.verdict and report.fit is not None
     assert (folder / "t.json").read_bytes() == before
     bench.device_name, bench.versions = "Made-up Processor", {"torch": "2.12.0", "python": "3.13.0"}
-    with pytest.warns(LatencyTableWarning, match=r"was measured with torch 2.11.0; this is torch 2.12.0"):
-        assert check().table_written == "t.json"  # the other Python is not told: warnings are errors here
+    with pytest.warns(LatencyTableWarning, match=r"was measured with torch 2.11.0; this is torch 2.12.0: .* not corr"):
+        report = check()  # the other Python is not told: warnings are errors here
+    assert report.table_written is None and (folder / "t.json").read_bytes() == before
+    assert "it was measured with torch 2.11.0; this is torch 2.12.0" in report.verdict
+
+
+def test_a_correction_says_the_level_that_it_holds(plain, monkeypatch, capsys):
+    put(monkeypatch, MadeBench(plain, truth, noise=0.002, pace=1.25))
+    report = check(level="table", seed=3)
+    correction = LatencyTable.load("t.json").contents.correction
+    assert (correction.seed, correction.level) == (3, "table")
+    assert correction.machine_ratio == report.level.ratio == pytest.approx(1.25, rel=0.01)
+    assert (
+        correction.description
+        == "10 of 20 networks drawn with seed 3, in torch 2.11.0, 1.25 x the table's, divided out"
+    )
+    latency.main(["check", "--lookup_path", "t.json", "--space", "little.yaml", "--correct", "false"])
+    assert f"that correction was fitted to {correction.description}" in " ".join(capsys.readouterr().out.split())
+    now = dataclasses.replace(correction, level="now")
+    assert now.description.endswith("at the machine's level of that day, 1.25 x the table's")
+
+
+@pytest.mark.parametrize("meanwhile", ["changed", "gone"])
+def test_a_table_that_was_changed_meanwhile_stays(plain, monkeypatch, folder, meanwhile):
+    put(monkeypatch, MadeBench(plain, truth))
+    config = CheckConfig(lookup_path="t.json", space="little.yaml")
+
+    def somebody_else(done, _):
+        if done == 30 and meanwhile == "changed":
+            measurement_changed(plain, procedure="measured again")
+        elif done == 30:
+            (folder / "t.json").unlink()
+
+    report = check_table(config, on_visit=somebody_else)
+    assert report.table_written is None and report.fit is not None
+    assert report.verdict == (
+        "the table stays as it is: t.json has been changed by somebody else meanwhile; check again"
+    )
+    assert json.loads((folder / "t.check.json").read_text())["table_written"] is None
+    if meanwhile == "changed":
+        contents = LatencyTable.load("t.json").contents
+        assert contents.correction is None and contents.measurement.procedure == "measured again"
+    else:
+        assert not (folder / "t.json").exists()
+
+
+def test_the_table_is_written_before_anything_says_so(plain, monkeypatch, folder):
+    put(monkeypatch, MadeBench(plain, truth))
+
+    def full(*_):
+        raise RunFailed("the disk is full")
+
+    monkeypatch.setattr(LatencyTable, "save", full)
+    with pytest.raises(RunFailed, match="the disk is full"):
+        check()
+    assert sorted(path.name for path in folder.iterdir()) == ["little.yaml", "t.json"]
+
+
+def test_the_patience_with_a_worker_is_passed_on(plain, monkeypatch):
+    asked = []
+    bench = MadeBench(plain, truth)
+    monkeypatch.setattr("tfnas.latency.checking.subject.open_bench", lambda *given: asked.append(given) or bench)
+    check(worker="ssh toy python3 -", worker_timeout=300.0)
+    assert asked[0][2:] == ("ssh toy python3 -", 0, 300.0)
 
 
 def test_a_place_that_cannot_be_written_is_told_before_measuring(plain, monkeypatch, folder, capsys):
@@ -438,10 +543,12 @@ def test_a_place_that_cannot_be_written_is_told_before_measuring(plain, monkeypa
 def test_the_space_of_a_table_is_found_with_its_multiple_of_widths():
     digits = tfnas.space("digits")
     for space in (digits, digits.at(24), digits.in_multiples_of(8)):
-        table = LatencyTable(tiny_contents(space, random.Random(0)))
+        contents = tiny_contents(space, random.Random(0))
+        measured = dataclasses.replace(contents.measurement, width_multiple=space.width_multiple)
+        table = LatencyTable(dataclasses.replace(contents, measurement=measured))
         assert space_of(table, None) == space == space_of(table, "digits")
     other = dataclasses.replace(digits, feature_mix_channels=32)
-    with pytest.raises(InputError, match="not the built-in one of that name"):
+    with pytest.raises(InputError, match="not the one of that name that comes along"):
         space_of(LatencyTable(tiny_contents(other, random.Random(0))), None)
 
 
@@ -485,6 +592,6 @@ def test_whole_networks_for_real(plain, drawn, capsys):
     assert status == 0 and "6 random networks" in captured.out and "the table stays as it is" in captured.out
     assert "warning: latency table t.json was measured on Made-up Processor" in captured.err
     document = json.loads(Path("new.check.json").read_text())
-    assert 0 < document["cpu_share"] < 1.5
+    assert 0 < document["cpu_share"] < 1.5 and document["lost_core_per_s"] >= 0
     assert document["rounds"] == 2 and all(row["runs"] == 4 and row["measured_ms"] > 0 for row in document["networks"])
     assert LatencyTable.load("t.json").contents == plain.contents

@@ -11,7 +11,7 @@ import argparse
 import difflib
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, NoReturn, TypeVar
@@ -38,6 +38,8 @@ class FlagParser(Generic[C]):
     `groups` must name every field of the dataclass once; `examples` end the help text, with {command} for the program.
     `words` is the field, a tuple of texts, that takes the arguments that belong to no flag; without, there may be none.
     `aliases` are other spellings of flags: on the command line only, and not both at once.
+    `command_line_only` are fields that no file may give, such as a command to run: a file may come from anybody. They
+    must be optional; `--print_config` leaves them empty.
     """
 
     def __init__(
@@ -49,16 +51,19 @@ class FlagParser(Generic[C]):
         examples: str,
         words: str | None = None,
         aliases: Mapping[str, str] = MappingProxyType({}),
+        command_line_only: Collection[str] = (),
     ) -> None:
         self._config_class = config_class
+        self._command_line_only = command_line_only
         self._aliases = aliases
         self._words = words
         self.given: set[str] = set()
         self._kinds = {name: kind for name, kind in kinds_of(config_class).items() if name != words}
         grouped = [name for group in groups for name in group.fields]
         assert sorted(grouped) == sorted(self._kinds), set(grouped) ^ set(self._kinds)
+        assert all(self._kinds[name].optional for name in command_line_only)
         jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-        self._parser = jsonargparse.ArgumentParser(
+        self._parser = _Parser(
             prog=prog,
             usage=f"{prog} [--flag value ...]" + (f" {words.upper()} ..." if words else ""),
             description=description,
@@ -69,7 +74,10 @@ class FlagParser(Generic[C]):
             allow_abbrev=False,
         )
         self._parser.add_argument("--config", action="config", metavar="FILE", help="YAML file of settings.")
-        _action_of(self._parser, "--print_config").help = "Print all settings, as --config reads them, and exit."
+        self._parser.empty_in_dumps = command_line_only
+        but = "".join(f" but --{name}" for name in command_line_only)
+        text = f"Print all settings{but}, as --config reads them, and exit."
+        _action_of(self._parser, "--print_config").help = text
         for group in groups:
             self._add(group)
 
@@ -152,6 +160,8 @@ class FlagParser(Generic[C]):
             kind = self._kinds.get(name)
             if kind is None:
                 raise InputError(f"{path}: unknown field {name!r}{self._suggestion(str(name))}; --help lists all flags")
+            if name in self._command_line_only and value is not None:
+                raise InputError(f"{path}: {name} must not stand in a file: give it on the command line, as --{name}")
             if not kind.accepts(value):
                 raise InputError(f"{path}: {name} must be {kind.words}, got {value!r}")
         return document
@@ -174,6 +184,20 @@ class FlagParser(Generic[C]):
             hint = " (did you mean --model_path?)" if "model_path" in self._kinds else ""
             raise InputError(f"unexpected argument {stray[1]!r}{hint}: write --flag value; --help lists all flags")
         raise InputError(f"{' '.join(message.split())}; --help says more")
+
+
+class _Parser(jsonargparse.ArgumentParser):
+    """One whose `--print_config` says nothing of some fields."""
+
+    empty_in_dumps: Collection[str] = ()
+
+    def dump(self, namespace: jsonargparse.Namespace, *arguments: Any, **options: Any) -> str:
+        """The settings as YAML, those fields as null."""
+        shown = namespace.clone()
+        for name in self.empty_in_dumps:
+            shown[name] = None
+        text: str = super().dump(shown, *arguments, **options)
+        return text
 
 
 def _action_of(parser: argparse.ArgumentParser, flag: str) -> argparse.Action:

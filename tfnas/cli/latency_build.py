@@ -46,7 +46,8 @@ _DESCRIPTION = "Measure what every block of a search space takes, and say how go
 
 def run(prog: str, arguments: Sequence[str]) -> None:
     """Run the command."""
-    config = FlagParser(prog, BuildConfig, _DESCRIPTION, _GROUPS, _EXAMPLES).read(arguments)
+    parser = FlagParser(prog, BuildConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, command_line_only=("worker",))
+    config = parser.read(arguments)
     if config.cost != "ms":
         from tfnas.latency.building.counted import write_counted_table
 

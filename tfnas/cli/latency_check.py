@@ -28,7 +28,7 @@ _EXAMPLES = """\
 _GROUPS = (
     FlagGroup("what to check", ("lookup_path", "num_networks", "space")),
     FlagGroup("what to do with it", ("correct", "out", "out_dir", "level")),
-    FlagGroup("where", ("device", "worker")),
+    FlagGroup("where", ("device", "worker", "worker_timeout")),
     FlagGroup("how long and how closely", ("rounds", "calls", "time_budget", "seed")),
 )
 _DESCRIPTION = "Time whole networks against a latency table, and correct what its sums miss."
@@ -37,7 +37,8 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 def run(prog: str, arguments: Sequence[str]) -> None:
     """Run the command."""
-    config = FlagParser(prog, CheckConfig, _DESCRIPTION, _GROUPS, _EXAMPLES).read(arguments)
+    parser = FlagParser(prog, CheckConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, command_line_only=("worker",))
+    config = parser.read(arguments)
     say_loading(prog)
     from tfnas.latency.checking.check import check_table
     from tfnas.latency.checking.printing import print_check

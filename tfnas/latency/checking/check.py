@@ -44,13 +44,13 @@ def check_table(config: CheckConfig, *, on_visit: Callable[[int, int], None] = l
     level = _level(subject, timed)
     share = 1.0 if config.level == "now" else level.ratio
     samples = samples_of(subject, np.array([timing.median_ms / share for timing in timed.networks]))
-    found = _Found(config, subject, timed, level, samples, decide(config, subject, samples, timed.disturbance))
-    report = found.report()
+    outcome = decide(config, subject, samples, level.ratio, timed.disturbance)
+    report = _Found(config, subject, timed, level, samples, outcome).report()
+    if outcome.table is not None:
+        outcome.table.save(config.table_path)  # first: nothing else may say that it is written when it is not
     numbers, plot = (config.result_path(suffix) for suffix in SUFFIXES)
-    write_whole(plot, check_picture(report))
     write_whole(numbers, json.dumps(report.to_json(), indent=1) + "\n")
-    if found.outcome.table is not None:
-        found.outcome.table.save(config.table_path)
+    write_whole(plot, check_picture(report))
     return report
 
 
@@ -104,6 +104,7 @@ class _Found:
             seconds=timed.seconds,
             evened=timed.is_evened,
             cpu_share=timed.cpu_share,
+            lost_core_per_s=timed.lost_core_per_s,
             disturbance=timed.disturbance,
             at_level=config.level,
             level=self.level,

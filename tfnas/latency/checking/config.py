@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,6 +40,8 @@ class CheckConfig:
     worker: str | None = None
     """Command that runs Python on the table's device, where that is another machine, such as "ssh pi@raspberrypi
     python3 -"."""
+    worker_timeout: float = 60.0
+    """Seconds that the other device may take before its first answer, five times as long before each further one."""
     rounds: int = 10
     """Visits to every network, fewer where the time budget asks for it, but 3 at least; the median counts."""
     calls: int = 2
@@ -58,6 +61,8 @@ class CheckConfig:
             raise InputError(f"--device must be cpu, cuda or cuda:N, got {self.device!r}")
         if self.level not in ("now", "table"):
             raise InputError(f"--level must be now or table, got {self.level!r}")
+        if not 0 < self.worker_timeout < math.inf:
+            raise InputError(f"--worker_timeout must be above 0 s, got {self.worker_timeout}")
         if self.out is not None and not self.correct:
             raise InputError(f"--out {self.out} is for the corrected table, which --correct false does not write")
         seconds_of("time_budget", self.time_budget)

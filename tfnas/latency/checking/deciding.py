@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfnas.errors import InputError
 from tfnas.latency.checking.config import FEWEST_NETWORKS, CheckConfig
 from tfnas.latency.checking.correcting import Fit, FloatArray, Samples, Smallest, fit_correction, sum_errors
 from tfnas.latency.checking.subject import CheckSubject
@@ -34,12 +35,15 @@ def fitting_part(count: int, seed: int) -> list[int]:
     return sorted(random.Random(f"part {seed}").sample(range(count), count // 2))
 
 
-def decide(config: CheckConfig, subject: CheckSubject, samples: Samples, disturbance: str | None) -> Outcome:
-    """Fit, judge, and say whether the table is to be changed.
+def decide(
+    config: CheckConfig, subject: CheckSubject, samples: Samples, machine_ratio: float, disturbance: str | None
+) -> Outcome:
+    """Fit, judge, and say whether the table is to be changed. `machine_ratio` is what blocks take now over the table's.
 
     A new correction is stored where its median error on the held-out networks is smaller than that of the plain sum
     and of the correction that the table has. One that the table has is taken out where the plain sum is better. What
-    does not show in a tenth of a percent is not better. Neither is done after a `disturbance`, which is in words.
+    does not show in a tenth of a percent is not better. Neither is done after a `disturbance`, which is in words, nor
+    with another device or another version of the runtime than the table's, nor when the file has changed meanwhile.
     """
     chosen = fitting_part(len(samples), config.seed)
     if not chosen:
@@ -48,19 +52,45 @@ def decide(config: CheckConfig, subject: CheckSubject, samples: Samples, disturb
     fit = fit_correction(samples.where(is_fitted), smallest_of(subject.plain))
     others = samples.where(~is_fitted)
     plain = sum_errors(others.sum_ms, others.measured_ms)
-    new = None if fit is None else _correction(fit, len(chosen), others, plain)
+    new = None
+    if fit is not None:
+        new = Correction(
+            **vars(fit.terms),
+            fitted_networks=len(chosen),
+            seed=config.seed,
+            level=config.level,
+            machine_ratio=machine_ratio,
+            runtime=subject.runtime_here,
+            before=plain,
+            after=sum_errors(fit.terms.predicted_ms(others), others.measured_ms),
+            date=datetime.date.today().isoformat(),
+        )
     present_ms = np.array([subject.table.architecture_ms(network) for network in subject.networks])
     change, verdict = _judged(subject, plain, sum_errors(present_ms[~is_fitted], others.measured_ms), new)
     if not change:
         return Outcome(fit, verdict)
     if not config.correct:
         return Outcome(fit, f"the table stays as it is, as --correct false asks; else: {verdict}")
-    if subject.other_device:
-        return Outcome(fit, "the table stays as it is: it was measured on another device than this one")
-    if disturbance is not None:
-        return Outcome(fit, f"the table stays as it is: {disturbance}; make the machine quiet and check again")
+    hindrance = _hindrance(config, subject, disturbance)
+    if hindrance is not None:
+        return Outcome(fit, f"the table stays as it is: {hindrance}")
     contents = dataclasses.replace(subject.table.contents, correction=change[0])
     return Outcome(fit, verdict, LatencyTable(contents, f"latency table {config.table_path}"))
+
+
+def _hindrance(config: CheckConfig, subject: CheckSubject, disturbance: str | None) -> str | None:
+    """Why a table must not be changed by what was found, in words; None where nothing speaks against it."""
+    if subject.other_device:
+        return "it was measured on another device than this one"
+    if subject.other_version is not None:
+        return f"it {subject.other_version}, so its blocks may take other times too; measure the table again"
+    if disturbance is not None:
+        return f"{disturbance}; make the machine quiet and check again"
+    try:
+        changed = LatencyTable.load(config.lookup_path).fingerprint != subject.table.fingerprint
+    except InputError:
+        changed = True
+    return f"{config.lookup_path} has been changed by somebody else meanwhile; check again" if changed else None
 
 
 def _judged(
@@ -79,16 +109,6 @@ def _judged(
         than = "the correction that the table has" if present.median_percent < plain.median_percent else "the plain sum"
         why = f"the new correction is no better than {than} on the held-out networks"
     return None, f"the table stays as it is: {why}"
-
-
-def _correction(fit: Fit, fitted_networks: int, others: Samples, before: SumErrors) -> Correction:
-    return Correction(
-        **vars(fit.terms),
-        fitted_networks=fitted_networks,
-        before=before,
-        after=sum_errors(fit.terms.predicted_ms(others), others.measured_ms),
-        date=datetime.date.today().isoformat(),
-    )
 
 
 def samples_of(subject: CheckSubject, measured_ms: FloatArray) -> Samples:

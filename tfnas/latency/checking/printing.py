@@ -39,6 +39,8 @@ def _lines(report: CheckReport) -> Iterator[tuple[str, str]]:
     yield from _level(report)
     yield "error", errors_text(report.errors("predicted_ms"))
     yield "", f"{_within(report)}; predicted {_as(report)}"
+    if report.present is not None:
+        yield "", f"that correction was fitted to {report.present.description}"
     if report.fit is not None:
         fit = report.fit
         yield "fit", f"network = {terms_text(fit.terms)}, fitted to {len(measured) - report.held_out} networks"

@@ -72,7 +72,9 @@ class CheckReport:
     evened: bool
     """Whether calls were evened out by the reference beside them, which is done where it makes them more alike."""
     cpu_share: float | None
-    """Share of its core that this process had, where that is known."""
+    """Processor time of all threads over time passed, where that is known: at most 1 for each thread."""
+    lost_core_per_s: float | None
+    """How often they have lost a core to other programs in a second of processor time, where that is known."""
     disturbance: str | None
     """What makes the timings unfit to correct a table by, in words."""
     at_level: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from tfnas.latency.measuring.workloads import Workload
 FEWEST_ROUNDS = 3
 
 _LEAST_CPU_SHARE = 0.8
+_MOST_LOST_PER_S = 40.0
 _LARGEST_SCATTER = 0.25
 
 
@@ -43,17 +45,25 @@ class RoundsTimed:
     rounds: int
     seconds: float
     cpu_share: float | None
-    """Processor time over time passed, after the first round; None where that says nothing, as on a GPU."""
+    """Processor time of all threads over time passed, after the first round; None where it says nothing: on a GPU."""
+    lost_core_per_s: float | None
+    """How often a thread has lost its core to another program, in a second of processor time; None likewise."""
+    threads: int = 1
 
     @property
     def disturbance(self) -> str | None:
         """What makes these timings unfit to correct a table by, in words.
 
         Where programs compete for the cores, a long call is cut into pieces and a short one seldom is: whole networks
-        then seem slower than the sum of their blocks.
+        then seem slower than the sum of their blocks. How often that happens in a second of computing does not depend
+        on the number of threads. The share of the core tells what a single thread may have: several wait for each other
+        on a quiet machine too.
         """
-        if self.cpu_share is not None and self.cpu_share < _LEAST_CPU_SHARE:
+        if self.threads == 1 and self.cpu_share is not None and self.cpu_share < _LEAST_CPU_SHARE:
             return f"this process had {self.cpu_share:.0%} of its core only, other programs the rest"
+        if self.lost_core_per_s is not None and self.lost_core_per_s > _MOST_LOST_PER_S:
+            lost = f"{self.lost_core_per_s:.0f} times in a second of computing"
+            return f"other programs have taken a core from this process, {lost}"
         if _scatter(self.networks) > _LARGEST_SCATTER:
             return f"calls of one and the same network spread by {_scatter(self.networks):.0%}"
         return None
@@ -95,7 +105,7 @@ def time_in_rounds(
     order = _order(len(networks), len(blocks), effort)
     visits: list[Visit] = []
     started = round_started = time.monotonic()
-    clocks = [(started, time.process_time())]
+    clocks = [_Clocks.at(started)]
     source = bench.visits(workloads, order, effort.calls)
     planned = effort.rounds
     for visit in source:
@@ -104,7 +114,7 @@ def time_in_rounds(
         if rest == 0:
             now = time.monotonic()
             round_s, round_started = now - round_started, now
-            clocks.append((now, time.process_time()))
+            clocks.append(_Clocks.at(now))
             left = int(max(0.0, started + effort.seconds - now) / max(round_s, 1e-9))
             planned = min(effort.rounds, max(FEWEST_ROUNDS, rounds + left))
         on_visit(len(visits), planned * len(workloads))
@@ -116,17 +126,30 @@ def time_in_rounds(
     for index, visit in zip(order, visits, strict=False):
         by_index[index].append(visit)
     on_cpu = isinstance(bench, LocalBench) and bench.conditions.device_kind == "cpu"
+    first, last = clocks[1 if len(clocks) > 2 else 0], clocks[-1]
     return RoundsTimed(
         **_timings(by_index[: len(networks)], by_index[len(networks) :]),
         rounds=len(visits) // len(workloads),
-        seconds=clocks[-1][0] - started,
-        cpu_share=_cpu_share(clocks[1:] if len(clocks) > 2 else clocks) if on_cpu else None,
+        seconds=last.passed_s - started,
+        cpu_share=(last.computed_s - first.computed_s) / (last.passed_s - first.passed_s) if on_cpu else None,
+        lost_core_per_s=(last.lost - first.lost) / (last.computed_s - first.computed_s) if on_cpu else None,
+        threads=bench.conditions.threads,
     )
 
 
-def _cpu_share(clocks: Sequence[tuple[float, float]]) -> float:
-    (started, cpu_started), (ended, cpu_ended) = clocks[0], clocks[-1]
-    return (cpu_ended - cpu_started) / (ended - started)
+@dataclass(frozen=True)
+class _Clocks:
+    """At some moment: the time, processor time of this process, and how often its threads have lost a core."""
+
+    passed_s: float
+    computed_s: float
+    lost: int
+
+    @classmethod
+    def at(cls, passed_s: float) -> _Clocks:
+        """At this moment, which is called `passed_s`."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return cls(passed_s, usage.ru_utime + usage.ru_stime, usage.ru_nivcsw)
 
 
 def _order(networks: int, blocks: int, effort: Effort) -> list[int]:

@@ -84,13 +84,17 @@ class Answers:
         return Visit(own_ms, reference_ms)
 
     def done(self, visits: int) -> None:
-        """The last answer, and nothing after it."""
+        """The last answer, and nothing after it but empty lines, up to a limit; its end must come in time."""
         document = self._next({"done"}, "the end")
         if type(document["done"]) is not int or document["done"] != visits:
             raise WorkerFault(f"it says that it has made {_shown(document['done'])} visits, not {visits}")
-        while (line := self._far.line(self._next_s, _LINE_BYTES)) is not None:
+        since, empty = time.monotonic(), 0
+        while (line := self._far.line(self._next_s, _LINE_BYTES, since)) is not None:
             if line.strip():
                 raise WorkerFault(f"it goes on after its last answer: {_shown(line.decode('utf-8', 'replace'))}")
+            empty += 1
+            if empty > _STRAY_LINES:
+                raise WorkerFault("it goes on after its last answer: empty lines without an end")
 
     def _next(self, keys: set[str], name: str, numbers: int = 0) -> dict[str, Any]:
         line = self._far.line(self._next_s, _LINE_BYTES + _BYTES_PER_NUMBER * numbers)

@@ -128,9 +128,8 @@ class FarProcess:
         if self._killed:
             return
         self._killed = True
-        # The process has not been waited for yet: until then nobody else can be given its number.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if self._process.returncode is None:  # not waited for yet: until then nobody else can be given its number
+            self._kill_group()
         self._selector.close()
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert stream is not None
@@ -139,8 +138,19 @@ class FarProcess:
             self._process.wait(_GRACE_S)
 
     def _has_ended(self) -> bool:
-        """Whether it has, without taking note of it, so that its number stays its own."""
-        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        """Whether it has, without taking note of it, so that its number stays its own.
+
+        Where that cannot be asked (macOS before Python 3.13), what it has started is killed as soon as note is taken.
+        """
+        if hasattr(os, "waitid"):
+            return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        if self._process.returncode is None and self._process.poll() is not None:
+            self._kill_group()
+        return self._process.returncode is not None
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _is_open(self, stream: IO[bytes] | None) -> bool:
         return stream is not None and not stream.closed

@@ -26,6 +26,7 @@ _NEXT_FACTOR = 5
 _MOST_WORKLOADS = 256
 _MOST_MEMORY_BYTES = 256 * 2**20
 _PIECE = 4000
+_TRIES = 8
 _PAUSE_S = 2.0
 _TO_SAY_WHY_S = 2.0
 _HINTS = {
@@ -44,9 +45,18 @@ class WorkerBench:
     """The device behind a command, which ends in a Python that reads its program from standard input."""
 
     def __init__(
-        self, command: str, conditions: Conditions, reference: Workload, seed: int = 0, timeout_s: float = TIMEOUT_S
+        self,
+        command: str,
+        conditions: Conditions,
+        reference: Workload,
+        seed: int = 0,
+        timeout_s: float = TIMEOUT_S,
+        *,
+        every_call: bool = False,
     ) -> None:
         """Asks the device who it is. `timeout_s`: how long a first answer may take; the others have five times as long.
+
+        `every_call` as for `LocalBench`: without it, a call that lost its core there is made again.
 
         Raises InputError for conditions that a worker cannot have, a command that cannot be started, or a Python there
         without numpy or onnxruntime, and RunFailed when no worker answers.
@@ -57,6 +67,7 @@ class WorkerBench:
         self.conditions = conditions
         self._arguments = _split(command)
         self._reference_workload, self._seed, self._timeout_s = reference, seed, timeout_s
+        self._tries = 1 if every_call else _TRIES
         self._parcels: dict[str, Parcel] = {}
         self._failures = 0
         self._hello: Hello | None = None
@@ -81,7 +92,7 @@ class WorkerBench:
         """See `Bench`; a workload is kept while a batch lasts: as many visits as fit into the memory of a small device.
 
         A failure costs a warning (WorkerWarning), and what has not been answered is asked for again. Raises RunFailed
-        when two processes in a row fail, and when the far side cannot run a workload.
+        when two processes fail and no visit has been answered in between, and when the far side cannot run a workload.
         """
         answered = 0
         while answered < len(order):
@@ -94,10 +105,10 @@ class WorkerBench:
                     for parcel, is_fresh in _with_freshness(batch):
                         visit = answers.visit(made, parcel, calls, self.conditions.dtype if is_fresh else None)
                         made, answered = made + 1, answered + 1
+                        self._failures = 0  # now, because whoever asks may stop here
                         yield visit
                     answers.done(made)
                     self._end(far)
-                    self._failures = 0
                 except WorkerFault as fault:
                     self._failed(far, fault, is_harmless=made == len(batch))
 
@@ -130,6 +141,7 @@ class WorkerBench:
             "dtype": self.conditions.dtype,
             "seed": self._seed,
             "calls": calls,
+            "tries": self._tries,
             "reference": self._reference.document,
             "blocks": [parcel.document for parcel in unique.values()],
             "order": [places[parcel.name] for parcel in batch],
@@ -159,7 +171,10 @@ class WorkerBench:
             raise WorkerFault(f"it ended with exit status {status}")
 
     def _failed(self, far: FarProcess, fault: WorkerFault, *, is_harmless: bool) -> None:
-        """Warn of a first failure, and raise RunFailed for a second in a row. Harmless: every answer was there."""
+        """Warn of a first failure, and raise RunFailed for a second without an answer in between.
+
+        Harmless: every answer was there.
+        """
         status = far.finish(_TO_SAY_WHY_S)
         end = f" (exit status {status})" if status and f"status {status}" not in str(fault) else ""
         hint = f"; {_HINTS[status]}" if status in _HINTS else ""
