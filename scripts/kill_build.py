@@ -2,9 +2,9 @@
 
     python scripts/kill_build.py [--space digits] [--batch 32] [--kills 10] [--out_dir FOLDER]
 
-Each kill is SIGKILL after a random share of the time that the whole build takes. Prints for both tables the keys, the
-points, the seconds, the error on points not used, and how far their figures are apart. Exit status 1 when a key or the
-range of a curve is missing.
+Each kill is SIGKILL at a random visit of those that the whole build makes. Prints for both tables the keys, the points,
+the seconds, the error on points not used, and how far their figures are apart. Exit status 1 when a key or the range of
+a curve is missing.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import numpy as np
 from tfnas.latency import LatencyTable
 from tfnas.latency.building.held_out import ALL, interpolation_errors
 
+_LOOK_SECONDS = 0.3
+
 
 def main() -> None:
     """Build, kill, resume, compare."""
@@ -36,28 +38,39 @@ def main() -> None:
         alone, killed = folder / "alone.json", folder / "killed.json"
         command = [sys.executable, "-m", "tfnas", "latency", "build", "--space", arguments.space]
         command += ["--batch", arguments.batch, "--out"]
-        started = time.monotonic()
         subprocess.run([*command, str(alone)], check=True, stdin=subprocess.DEVNULL)
-        kill_and_resume([*command, str(killed)], arguments.kills, time.monotonic() - started)
+        kill_and_resume([*command, str(killed)], killed, visits_of(alone), arguments.kills)
         problems = compare(LatencyTable.load(alone), LatencyTable.load(killed))
     if problems:
         raise SystemExit("the tables differ: " + ", ".join(problems))
     print("The build that was killed and resumed covers what the one that was left alone covers.")
 
 
-def kill_and_resume(command: list[str], kills: int, whole_s: float) -> None:
-    """Run a build to its end, killed so many times before."""
+def visits_of(path: Path) -> int:
+    """How many visits a table was measured with."""
+    built = LatencyTable.load(path).contents.build
+    assert built is not None
+    return built.visits
+
+
+def kill_and_resume(command: list[str], out: Path, visits: int, kills: int) -> None:
+    """Run a build that makes about so many visits to its end, killed so many times before."""
     draws = random.Random(0)
-    for kill in range(kills):
+    journal = out.with_name(f"{out.name}.partial")
+    for kill, share in enumerate(sorted(draws.uniform(0.0, 0.95) for _ in range(kills))):
         with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
-            try:
-                process.wait(whole_s * draws.uniform(0.1, 0.5))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                print(f"killed, {kill + 1} of {kills}", flush=True)
-                continue
-        raise SystemExit(f"the build ended before kill {kill + 1}")
+            while process.poll() is None and visits_in(journal) < share * visits:
+                time.sleep(_LOOK_SECONDS)
+            if process.poll() is not None:
+                raise SystemExit(f"the build ended before kill {kill + 1}")
+            process.kill()
+        print(f"killed after {visits_in(journal)} visits, {kill + 1} of {kills}", flush=True)
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+
+
+def visits_in(journal: Path) -> int:
+    """How many visits a journal holds, behind its first line."""
+    return journal.read_bytes().count(b"\n") - 1 if journal.exists() else 0
 
 
 def compare(alone: LatencyTable, killed: LatencyTable) -> list[str]:

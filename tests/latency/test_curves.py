@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfnas.latency.building.staircase import width_classes_of
 from tfnas.latency.contents import Curve, WidthClasses
 
 positive = st.floats(1e-3, 1e3)
@@ -126,3 +127,17 @@ def test_a_point_can_be_taken_away():
     assert curve.without(4) == Curve((2, 6), (1.0, 4.0), (0.1, 0.3))
     with pytest.raises(ValueError, match="not in tuple"):
         curve.without(5)
+
+
+@pytest.mark.parametrize(
+    ("share", "noise", "multiple"), [(0.99, 0.002, 1), (0.8, 0.002, 8), (0.8, 0.02, 8), (1.0, 0.05, 1)]
+)
+def test_a_preference_is_believed_where_it_matters(share, noise, multiple):
+    """Classes cost points: 1 % for a few widths is not worth them, 20 % is; and noise is taken for none."""
+    random = np.random.default_rng(5)
+    widths = sorted({*range(24, 89, 2), 25, 33, 41, 63, 65, 71})
+    probes = []
+    for _ in range(3):
+        ms = [(1 + width / 50) * random.normal(share if width % 8 == 0 else 1.0, noise) for width in widths]
+        probes.append(Curve(tuple(widths), tuple(ms), (0.0,) * len(ms)))
+    assert width_classes_of(probes).multiple == multiple

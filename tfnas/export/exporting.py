@@ -21,7 +21,7 @@ from tfnas.export.checking import CHECK_BATCH, Call, answers, checked, top1_perc
 from tfnas.export.config import REPORT_SUFFIX, ExportConfig
 from tfnas.export.deployed import Deployed, at_size, trace
 from tfnas.export.images import ExportImages, open_images
-from tfnas.export.onnx_file import OPSET, json_text, onnx_bytes
+from tfnas.export.onnx_file import json_text, onnx_bytes
 from tfnas.export.quantizing import METHOD, quantized_bytes
 from tfnas.export.reading import OnnxModel, in_batches
 from tfnas.export.report import Accuracy, Calibration, Check, ExportReport, Latency
@@ -30,6 +30,7 @@ from tfnas.export.torch_file import load_own, torch_export_bytes
 from tfnas.files import staged, write_whole
 from tfnas.latency.measuring.measure import torch_threads
 from tfnas.model_file import TrainedModel
+from tfnas.onnx_export import OPSET
 
 ONNXRUNTIME = f"onnxruntime {onnxruntime.__version__}"
 TORCH = f"torch {torch.__version__.partition('+')[0]}"

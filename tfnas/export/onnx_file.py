@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 
 import onnx
 import torch
 
 from tfnas.errors import RunFailed
+from tfnas.onnx_export import exported
 
-OPSET = 18
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
 
 
@@ -20,21 +19,7 @@ def onnx_bytes(program: torch.export.ExportedProgram, properties: Mapping[str, s
 
     Raises RunFailed when the result does not pass ONNX's own checker.
     """
-    with warnings.catch_warnings():
-        # torch 2.11 copies a class of its own that it has deprecated.
-        warnings.filterwarnings("ignore", r".*LeafSpec\)` is deprecated", FutureWarning)
-        exported = torch.onnx.export(
-            program,
-            (),
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
-            external_data=False,
-        )
-    assert exported is not None
-    return with_properties(exported.model_proto, properties)
+    return with_properties(exported(program, (), INPUT_NAME, OUTPUT_NAME), properties)
 
 
 def with_properties(model: onnx.ModelProto, properties: Mapping[str, str]) -> bytes:

@@ -16,6 +16,7 @@ from tfnas.architecture import Architecture
 from tfnas.costs import COSTS
 from tfnas.latency.fitting.choice import Choice
 from tfnas.latency.fitting.meet import meet_target
+from tfnas.latency.table import LatencyTable
 from tfnas.nn.counting import architecture_counts
 from tfnas.run import SUMMARY_FILE, RunDirectory
 from tfnas.searching.derive import accuracy, choice_of, derived_accuracy
@@ -47,7 +48,7 @@ def conclude(session: Session, run: RunDirectory, held_out: Batches) -> tuple[Ar
     summary = summarize(session, choice, architecture, top1, supernet_top1)
     run.write_architecture(architecture)
     run.write_json(SUMMARY_FILE, summary)
-    show(run, choice, architecture, summary)
+    show(run, choice, architecture, summary, session.setup.table)
     return architecture, summary
 
 
@@ -86,13 +87,16 @@ def summarize(
     }
 
 
-def show(run: RunDirectory, choice: Choice, architecture: Architecture, summary: dict[str, Any]) -> None:
+def show(
+    run: RunDirectory, choice: Choice, architecture: Architecture, summary: dict[str, Any], table: LatencyTable
+) -> None:
     """Print what was found and whether to believe it."""
     run.show(_decisions(choice, architecture))
     chance, supernet_top1 = summary["chance_top1"], summary["supernet_top1"]
     seconds = summary["seconds"]
     phases = ", ".join(f"{name.replace('_', ' ')} {clock(value)}" for name, value in seconds.items() if name != "total")
     cost = COSTS[summary["cost"]]
+    can_close = cost.is_time and table.contents.measurement is not None
     words = "table latency" if cost.is_time else "the network has"
     for line in (
         "",
@@ -106,6 +110,7 @@ def show(run: RunDirectory, choice: Choice, architecture: Architecture, summary:
         f"took      {clock(seconds['total'])}: {phases}",
         f"files     {typed(run.path)}: architecture.json, model.config, summary.json, tensorboard/, log.txt",
         f"next      python parsing_model.py --model_path {typed(run.path)}",
+        *([f"          python -m tfnas latency close --model_path {typed(run.path)}"] if can_close else []),
         f"          python train_eval_amp.py --inherit {typed(run.path)}",
     ):
         run.say(line)

@@ -15,6 +15,7 @@ FloatArray = NDArray[np.float64]
 _MULTIPLES = (2, 4, 8, 16, 32, 64)
 _FEWEST_POINTS = 12
 _GAIN = 0.85
+_LEAST_GAIN = 0.005
 _SIGNIFICANCE = 0.01
 _LARGEST_ERROR = 0.2
 
@@ -23,8 +24,8 @@ def width_classes_of(probes: Sequence[Curve]) -> WidthClasses:
     """The classes of widths, and their stairs, under which the curves are told best from their other points.
 
     Every inner point is foretold from all the others (leave one out), with every candidate: first classes alone, then
-    with stairs. The better candidate is believed only where it lessens the mean error by a seventh at least, and beyond
-    chance (Wilcoxon's signed-rank test).
+    with stairs. The best candidate is believed only where it lessens the mean error by a seventh and by half a percent
+    of the latency at least, and beyond chance (Wilcoxon's signed-rank test, for as many candidates as there are).
     """
     believed, errors = WidthClasses(), _foretelling_errors(probes, WidthClasses())
     if len(errors) < _FEWEST_POINTS:
@@ -32,7 +33,7 @@ def width_classes_of(probes: Sequence[Curve]) -> WidthClasses:
     for candidates in ([WidthClasses(multiple) for multiple in _MULTIPLES], list(_with_stairs())):
         found = [_foretelling_errors(probes, candidate) for candidate in candidates]
         best = min(range(len(found)), key=lambda index: float(found[index].mean()))
-        if _is_better(found[best], errors):
+        if _is_better(found[best], errors, _SIGNIFICANCE / len(candidates)):
             believed, errors = candidates[best], found[best]
     return believed
 
@@ -61,11 +62,11 @@ def _with_stairs() -> Iterator[WidthClasses]:
                     yield WidthClasses(multiple, multiples_stair, others_stair)
 
 
-def _is_better(errors: FloatArray, than: FloatArray) -> bool:
+def _is_better(errors: FloatArray, than: FloatArray, significance: float) -> bool:
     gained = than - errors
-    if errors.mean() > _GAIN * than.mean() or not gained.any():
+    if errors.mean() > _GAIN * than.mean() or gained.mean() < _LEAST_GAIN:
         return False
-    return float(wilcoxon(gained, alternative="greater").pvalue) < _SIGNIFICANCE
+    return float(wilcoxon(gained, alternative="greater").pvalue) < significance
 
 
 def _foretelling_errors(probes: Sequence[Curve], classes: WidthClasses) -> FloatArray:

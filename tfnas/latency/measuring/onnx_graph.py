@@ -9,7 +9,6 @@ goes through `torch.onnx.export`.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,9 +22,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tfnas.errors import InputError
 from tfnas.nn import Classifier, ConvBNAct, MBConv, Network
 from tfnas.nn.blocks import ConvBN, SqueezeExcite
+from tfnas.onnx_export import OPSET, exported
 
 INPUT_NAME, OUTPUT_NAME = "input", "output"
-OPSET = 18
 IR_VERSION = 10
 """What every onnxruntime from 1.18 on reads."""
 
@@ -211,19 +210,7 @@ _WRITERS: dict[type[nn.Module], Callable[[_Graph, Any, str], str]] = {
 def _exported(module: nn.Module, example_input: Tensor) -> bytes:
     """What PyTorch's own exporter writes."""
     copied = copy.deepcopy(module).to("cpu", example_input.dtype).eval().requires_grad_(False)
-    with warnings.catch_warnings(), torch.no_grad():
-        # torch 2.11 copies a class of its own that it has deprecated.
-        warnings.filterwarnings("ignore", r".*LeafSpec\)` is deprecated", FutureWarning)
-        program = torch.onnx.export(
-            copied,
-            (example_input.detach().cpu(),),
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
-            external_data=False,
-        )
-    assert program is not None
-    data: bytes = program.model_proto.SerializeToString()
+    with torch.no_grad():
+        model = exported(copied, (example_input.detach().cpu(),), INPUT_NAME, OUTPUT_NAME)
+    data: bytes = model.SerializeToString()
     return data
