@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import resource
+import zlib
 
 import numpy as np
 import pytest
@@ -134,6 +135,27 @@ def test_a_larger_tolerance_and_a_spent_budget_stop_it(build_on):
     assert points["wide"] == points["short"] < points["close"]
 
 
+def test_so_many_points_stop_it_and_the_largest_misses_come_first(build_on):
+    """On a device that no interpolation tells, only the most points end it."""
+
+    def rough(key, width):
+        return smooth(key, width) * (1 + (zlib.crc32(f"{key} {width}".encode()) % 100) / 100)
+
+    built = build_on(MadeDevice(rough), time_budget="0.001s").contents.build
+    first = built.points + built.held_out_points
+    for most, expected in ((first + 25, first + 25), (1, first), (None, int(np.ceil(1.5 * first)))):
+        built = build_on(MadeDevice(rough), max_points=most).contents.build
+        assert built.points + built.held_out_points == expected > built.enumerated_points // 32
+
+    def rougher(key, width):
+        return rough(key, width) ** (2 if key == roughest else 1)
+
+    curves = {}
+    for roughest in (None, next(iter(widths_by_key(DIGITS)))):
+        curves[roughest] = build_on(MadeDevice(rougher), max_points=first + 10).contents.curves
+    assert len(curves[roughest][roughest].widths) > len(curves[None][roughest].widths)
+
+
 def test_a_short_budget_takes_fewer_rounds_but_covers_everything(build_on):
     device = MadeDevice(smooth)
     build_on(device, time_budget="0.001s", rounds=9)
@@ -196,13 +218,14 @@ def without_seconds(table):
     return dataclasses.replace(contents, build=dataclasses.replace(contents.build, seconds=0.0))
 
 
-def test_a_build_killed_ten_times_ends_as_one_left_alone(build_on, tmp_path):
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_build_killed_many_times_ends_as_one_left_alone(build_on, tmp_path, kills):
     expected = without_seconds(build_on(MadeDevice(sawtooth, noise=0.005)))
     visits = expected.build.visits
     device = MadeDevice(sawtooth, noise=0.005)
     partial = tmp_path / "t.json.partial"
-    for kill in range(1, 11):
-        device.stop_after = kill * visits // 11
+    for kill in range(1, kills + 1):
+        device.stop_after = kill * visits // (kills + 1)
         (tmp_path / "t.json").unlink(missing_ok=True)
         with pytest.raises(KeyboardInterrupt):
             build_on(device)

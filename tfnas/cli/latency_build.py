@@ -39,7 +39,8 @@ _EXAMPLES = """\
 _GROUPS = (
     FlagGroup("what to measure", ("out", "space", "cost", "image_size", "num_classes", "width_multiple")),
     FlagGroup("where", ("runtime", "device", "threads", "batch", "dtype", "worker", "worker_timeout")),
-    FlagGroup("how long and how closely", ("time_budget", "tolerance", "rounds", "calls", "held_out", "seed")),
+    FlagGroup("how long and how closely", ("time_budget", "tolerance", "max_points", "rounds", "calls")),
+    FlagGroup("chance", ("held_out", "seed")),
 )
 _DESCRIPTION = "Measure what every block of a search space takes, and say how good that is."
 

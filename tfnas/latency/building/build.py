@@ -8,6 +8,7 @@ alongside and never used, say how good the result is.
 from __future__ import annotations
 
 import datetime
+import math
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 import tfnas
 from tfnas.files import check_replaceable
 from tfnas.latency.building.config import BuildConfig
-from tfnas.latency.building.points import Point, drawn_points, probed_keys, widths_by_key
+from tfnas.latency.building.points import Point, Widths, drawn_points, probed_keys, widths_by_key
 from tfnas.latency.building.staircase import width_classes_of
 from tfnas.latency.contents import (
     BasePart,
@@ -43,6 +44,8 @@ _CLASS_COUNTS = (1, 10, 100, 1000)
 _FEWEST_ROUNDS = 3
 _SHARE_BEFORE_REFINING = 0.7
 _NOISE = 2.0
+_FEWER_THAN_ALL = 32
+_MORE_THAN_FIRST = 1.5
 _MAY_CHANGE = ("out", "space", "worker", "worker_timeout")
 _PROCEDURE = (
     "Each part alone, in interleaved rounds in random order, {calls} timed calls per visit after one untimed; before "
@@ -123,10 +126,24 @@ class _Build:
         drawn = drawn_points(self._widths, self._config.held_out, self._config.seed, {*first, *self._used})
         self._held_out = set(drawn)
         self._measure("measuring every block", first, held_out=drawn)
-        frontier = self._refinements(self._used)
+        frontier, most_points = self._refinements(self._used), self._most_points()
         while frontier and self._visits.journal.seconds < self._budget_s:
-            self._measure("measuring where interpolation missed", frontier)
-            frontier = self._refinements(frontier)
+            self._measure("measuring where interpolation missed", frontier[: most_points - self._points])
+            frontier = self._refinements(frontier) if self._points < most_points else []
+
+    @property
+    def _points(self) -> int:
+        """How many have been measured, used or not."""
+        return len(self._used) + len(self._held_out)
+
+    def _most_points(self) -> int:
+        """Where to end; to be asked for when all points are there that every block needs.
+
+        A noisy machine asks for more and more points, which do not help against noise.
+        """
+        if self._config.max_points is not None:
+            return max(self._config.max_points, self._points)
+        return max(_enumerated(self._widths) // _FEWER_THAN_ALL, math.ceil(_MORE_THAN_FIRST * self._points))
 
     # ---- measuring --------------------------------------------------------------------------------------------
 
@@ -153,11 +170,11 @@ class _Build:
     def _refinements(self, measured: Iterable[Point]) -> list[Point]:
         """Widths half-way to both neighbours of every point that its curve would not have foretold without it.
 
-        A miss counts beyond the tolerance, and beyond the noise of the point itself.
+        A miss counts beyond the tolerance, and beyond the noise of the point itself. The largest misses come first.
         """
         curves = self._curves(self._used)
         reference_ms = self._visits.reference.median_ms
-        wanted: set[Point] = set()
+        wanted: dict[Point, float] = {}
         for point in measured:
             around = _neighbours(curves[point.key], point.width, self._classes)
             if around is None:
@@ -166,8 +183,9 @@ class _Build:
             noise = _NOISE * timing.standard_error_ms / timing.median_ms
             missed = abs(_foretold_share(curves[point.key], point.width, self._classes))
             if missed > max(self._tolerance, noise):
-                wanted.update(self._half_way(point, around))
-        return sorted(wanted - self._used - self._held_out)
+                wanted |= {more: max(missed, wanted.get(more, 0.0)) for more in self._half_way(point, around)}
+        new = wanted.keys() - self._used - self._held_out
+        return sorted(new, key=lambda more: (-wanted[more], more))
 
     def _half_way(self, point: Point, around: tuple[int, int]) -> Iterator[Point]:
         aligned = point.width % self._classes.multiple == 0
@@ -217,7 +235,7 @@ class _Build:
         return BuildReport(
             points=len(self._used),
             held_out_points=len(self._held_out),
-            enumerated_points=sum(len(widths.widths) for widths in self._widths.values()),
+            enumerated_points=_enumerated(self._widths),
             seconds=self._visits.journal.seconds,
             visits=len(self._visits.in_order),
             repeated_visits=self._visits.repeated,
@@ -227,6 +245,11 @@ class _Build:
             slowest_drift=slowest,
             fastest_drift=fastest,
         )
+
+
+def _enumerated(space_widths: Mapping[str, Widths]) -> int:
+    """How many points every width would need."""
+    return sum(len(widths.widths) for widths in space_widths.values())
 
 
 def _curve(timings: Mapping[int, Timing]) -> Curve:

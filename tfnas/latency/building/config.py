@@ -48,6 +48,9 @@ class BuildConfig:
     """Measure more widths where interpolation misses by more than this."""
     time_budget: str = "10min"
     """Stop measuring more widths after this time, such as 90s, 10min or 1h."""
+    max_points: int | None = None
+    """Stop measuring more widths at so many points; by default at a 32nd of those that every width would need, or at
+    one and a half times as many as every block needs anyhow."""
     rounds: int = 10
     """Visits to every point, fewer where the time budget asks for it; the median over all of them counts."""
     calls: int = 2
@@ -63,7 +66,7 @@ class BuildConfig:
         for name in ("num_classes", "batch", "threads", "rounds", "calls"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} must be 1 or more, got {getattr(self, name)}")
-        for name in ("image_size", "width_multiple"):
+        for name in ("image_size", "width_multiple", "max_points"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name} must be 1 or more, got {value}")

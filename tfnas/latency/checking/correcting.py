@@ -25,7 +25,7 @@ _USUAL_NOISE = 0.01
 _LEAST_NOISE = 1e-4
 _MAD_TO_SIGMA = 1.4826
 _OUTLYING = 1.5
-_STANDARD_ERRORS = 2.0
+_STANDARD_ERRORS = 1.5
 _LEAST_GAIN = 0.001
 _LEAST_SHARE = 0.1
 _ITERATIONS = 30
@@ -113,9 +113,9 @@ def fit_correction(samples: Samples, smallest: Smallest) -> Fit | None:
     """The correction to use, or None where none is clearly better than the plain sum.
 
     Relative errors count. A form wins over a simpler one when, network by network left out, its errors are smaller
-    on average by more than twice the standard error of that, and by 0.1 % at least. Single networks that were
-    disturbed pull little (soft-L1 loss). Forms that leave a part less than a tenth of its scaled milliseconds do not
-    count.
+    on average by more than one and a half times the standard error of that, and by 0.1 % at least; networks that no
+    fit has seen judge it afterwards. Single networks that were disturbed pull little (soft-L1 loss). Forms that leave a
+    part less than a tenth of its scaled milliseconds do not count.
     """
     best, best_count = Terms(), 0
     plain = best_errors = np.abs(Terms().predicted_ms(samples) / samples.measured_ms - 1)
