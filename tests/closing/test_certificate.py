@@ -79,18 +79,27 @@ def test_the_numbers_are_those_of_numpy():
     assert found.to_json()["interval_ms"] == list(found.interval_ms)
 
 
-def test_the_interval_is_woodruffs():
-    """A second implementation, call by call: shares below the median, Student's interval of them, and quantiles."""
-    calls = series(16 * 30, 15, 4)
-    segments = calls.reshape(16, 30)
-    shares = [sum(call < np.median(calls) for call in segment) / 30 for segment in segments]
-    deviations = np.array(shares) - 0.5
-    alike = sum(deviations[i] * deviations[i + 1] for i in range(15)) / sum(deviations**2) + 1 / 16
+def students(values):
+    """Mean and half width of 16 values whose neighbours are alike, sum by sum."""
+    mean = sum(values) / 16
+    products = [(one - mean) * (other - mean) for one, other in zip(values, values[1:], strict=False)]
+    alike = sum(products) / sum((one - mean) ** 2 for one in values) + 1 / 16
     assert 0.1 < alike < 0.8
     independent = 16 * (1 - alike) / (1 + alike)
-    half = stats.t(independent - 1).ppf(0.975) * np.std(shares, ddof=1) / math.sqrt(independent)
+    return mean, stats.t(independent - 1).ppf(0.975) * np.std(values, ddof=1) / math.sqrt(independent)
+
+
+@pytest.mark.parametrize("seed", [2, 4, 6])
+def test_the_interval_is_what_students_and_woodruffs_have_in_common(seed):
+    """A second implementation, call by call."""
+    calls = series(16 * 30, 15, seed)
+    segments = calls.reshape(16, 30)
+    mean, half = students([np.median(segment) for segment in segments])
+    _, share = students([sum(call < np.median(calls) for call in segment) / 30 for segment in segments])
     ordered = np.sort(calls)
-    expected = [np.interp((0.5 + side * half) * 479, range(480), ordered) for side in (-1, 1)]
+    quantiles = [np.interp((0.5 + side * share) * 479, range(480), ordered) for side in (-1, 1)]
+    expected = max(mean - half, quantiles[0]), min(mean + half, quantiles[1])
+    assert expected[0] < np.median(calls) < expected[1]
     assert Certificate.of(calls, 1.0).interval_ms == pytest.approx(expected)
 
 
@@ -211,14 +220,14 @@ def test_the_interval_of_a_measurement_holds_the_truth_about_as_often_as_it_says
     assert np.mean([one.seconds for one in found]) == pytest.approx(parts * memory_s, rel=0.15)
     assert np.ptp([one.seconds for one in found]) > 10  # the pilot does choose
     held = [one.interval_ms[0] <= 10 <= one.interval_ms[1] for one in found]
-    assert np.mean(held) >= 0.885
+    assert np.mean(held) >= 0.865
 
 
 def test_stopping_when_the_interval_is_narrow_would_not():
     looking = Closeness(lambda found: found.half_width <= 1 / 300, 10.0, 60.0)
     found, _ = measured(looking, 1.2)
     held = [one.interval_ms[0] <= 10 <= one.interval_ms[1] for one in found]
-    assert np.mean(held) < 0.885
+    assert np.mean(held) < 0.865
 
 
 def test_the_certificate_has_no_call_of_the_pilot():

@@ -1,9 +1,8 @@
 """What calls of one thing say about its latency, and how far that can be trusted.
 
 A machine is slower for a while and faster for a while, so calls beside one another are alike and a thousand of them
-know far less than a thousand independent ones would. The calls are therefore cut into segments of time; how many calls
-of a segment are faster than the median of all is an observation, and where these still follow their neighbours they
-count for fewer.
+know far less than a thousand independent ones would. The calls are therefore cut into segments of time; a segment is an
+observation, and where segments still follow their neighbours they count for fewer.
 """
 
 from __future__ import annotations
@@ -58,10 +57,11 @@ class Certificate:
 
         `seconds` is the time over which they were spread.
 
-        The interval is Woodruff's for a median (Journal of the American Statistical Association 47, 1952): Student's t
-        of the segments' shares of calls below the median, their number lessened by the correlation of neighbours (an
-        autoregressive series), says between which quantiles of all calls the median lies. A spell of very slow calls
-        therefore widens it no more than one of calls that are a little slower.
+        The interval is what two have in common, both from Student's t of the segments, their number lessened by the
+        correlation of neighbours (an autoregressive series). One is of the segments' medians: spells of very slow calls
+        make it far too wide. The other is Woodruff's for a median (Journal of the American Statistical Association 47,
+        1952): the segments' shares of calls below the median say between which quantiles of all calls it lies; that
+        fails where the machine drifts from one end to the other.
         """
         calls = np.asarray(milliseconds, dtype=np.float64)
         assert len(calls) >= FEWEST_CALLS, len(calls)
@@ -70,11 +70,15 @@ class Certificate:
         below = (calls < median_ms) + (calls == median_ms) / 2
         half = _half_width(np.array([np.mean(part) for part in np.array_split(below, SEGMENTS)]), level)
         low_ms, high_ms = np.quantile(calls, [max(0.5 - half, 0.0), min(0.5 + half, 1.0)])
+        centre_ms, half_ms = float(medians.mean()), _half_width(medians, level)
         return cls(
             mean_ms=float(calls.mean()),
             median_ms=median_ms,
             p95_ms=float(np.percentile(calls, 95)),
-            interval_ms=(float(low_ms), float(high_ms)),
+            interval_ms=(
+                max(float(low_ms), min(centre_ms - half_ms, median_ms)),
+                min(float(high_ms), max(centre_ms + half_ms, median_ms)),
+            ),
             level=level,
             runs=len(calls),
             segments=SEGMENTS,
@@ -195,13 +199,13 @@ def verdict_text(found: Certificate, target_ms: float, epsilon: float) -> str:
             )
 
 
-def _half_width(shares: NDArray[np.float64], level: float) -> float:
+def _half_width(values: NDArray[np.float64], level: float) -> float:
     """Half the width of Student's interval of the mean of a series whose neighbours may be alike."""
-    deviations = shares - shares.mean()
+    deviations = values - values.mean()
     total = float(deviations @ deviations)
     if total == 0:
         return 0.0
-    number = len(shares)
+    number = len(values)
     alike = float(deviations[1:] @ deviations[:-1]) / total + 1 / number  # a short series shows too little of it
     alike = min(max(alike, 0.0), _MOST_ALIKE)
     independent = max(number * (1 - alike) / (1 + alike), _FEWEST_INDEPENDENT)
