@@ -45,7 +45,7 @@ _FEWEST_ROUNDS = 3
 _SHARE_BEFORE_REFINING = 0.7
 _NOISE = 2.0
 _FEWER_THAN_ALL = 32
-_MORE_THAN_FIRST = 1.5
+_MORE_THAN_FIRST = 1.25
 _MAY_CHANGE = ("out", "space", "worker", "worker_timeout")
 _PROCEDURE = (
     "Each part alone, in interleaved rounds in random order, {calls} timed calls per visit after one untimed; before "

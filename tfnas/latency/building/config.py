@@ -49,8 +49,8 @@ class BuildConfig:
     time_budget: str = "10min"
     """Stop measuring more widths after this time, such as 90s, 10min or 1h."""
     max_points: int | None = None
-    """Stop measuring more widths at so many points; by default at a 32nd of those that every width would need, or at
-    one and a half times as many as every block needs anyhow."""
+    """Stop measuring more widths at so many points; by default at a 32nd of those that every width would need, or a
+    quarter more than every block needs anyhow."""
     rounds: int = 10
     """Visits to every point, fewer where the time budget asks for it; the median over all of them counts."""
     calls: int = 2
