@@ -25,7 +25,7 @@ _USUAL_NOISE = 0.01
 _LEAST_NOISE = 1e-4
 _MAD_TO_SIGMA = 1.4826
 _OUTLYING = 1.5
-_STANDARD_ERRORS = 1.5
+_STANDARD_ERRORS_OF_ANY, _STANDARD_ERRORS_OF_MORE = 1.5, 2.5
 _LEAST_GAIN = 0.001
 _LEAST_SHARE = 0.1
 _ITERATIONS = 30
@@ -113,9 +113,10 @@ def fit_correction(samples: Samples, smallest: Smallest) -> Fit | None:
     """The correction to use, or None where none is clearly better than the plain sum.
 
     Relative errors count. A form wins over a simpler one when, network by network left out, its errors are smaller
-    on average by more than one and a half times the standard error of that, and by 0.1 % at least; networks that no
-    fit has seen judge it afterwards. Single networks that were disturbed pull little (soft-L1 loss). Forms that leave a
-    part less than a tenth of its scaled milliseconds do not count.
+    on average by more than one and a half times the standard error of that (two and a half times, where the simpler
+    one is a correction already), and by 0.1 % at least; networks that no fit has seen judge it afterwards. Single
+    networks that were disturbed pull little (soft-L1 loss). Forms that leave a part less than a tenth of its scaled
+    milliseconds do not count.
     """
     best, best_count = Terms(), 0
     plain = best_errors = np.abs(Terms().predicted_ms(samples) / samples.measured_ms - 1)
@@ -124,7 +125,8 @@ def fit_correction(samples: Samples, smallest: Smallest) -> Fit | None:
         if not candidates:
             continue
         terms, errors = min(candidates, key=lambda candidate: float(candidate[1].mean()))
-        if _clearly_better(errors, best_errors):
+        needed = _STANDARD_ERRORS_OF_MORE if best_count else _STANDARD_ERRORS_OF_ANY
+        if _clearly_better(errors, best_errors, needed):
             best, best_errors, best_count = terms, errors, count
     if best_count == 0:
         return None
@@ -145,10 +147,10 @@ def _candidates(samples: Samples, smallest: Smallest, count: int) -> Iterator[tu
             yield terms, np.abs(np.array(foretold) / samples.measured_ms - 1)
 
 
-def _clearly_better(errors: FloatArray, than: FloatArray) -> bool:
+def _clearly_better(errors: FloatArray, than: FloatArray, standard_errors: float) -> bool:
     gain = than - errors
     standard_error = float(gain.std(ddof=1)) / math.sqrt(len(gain))
-    return bool(gain.mean() > max(_LEAST_GAIN, _STANDARD_ERRORS * standard_error))
+    return bool(gain.mean() > max(_LEAST_GAIN, standard_errors * standard_error))
 
 
 def _fitted(form: _Form, samples: Samples) -> Terms:

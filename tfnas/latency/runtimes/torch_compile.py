@@ -7,6 +7,7 @@ It needs a C++ compiler for the CPU, and Triton (which comes with PyTorch's CUDA
 from __future__ import annotations
 
 import types
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -46,7 +47,9 @@ class TorchCompileRuntime:
         # gives up compiling after eight. So every module gets a code object of its own.
         own = types.FunctionType(run.__code__.replace(), run.__globals__, run.__name__, None, run.__closure__)
         compiled = torch.compile(own, fullgraph=True, dynamic=False)
-        with torch.inference_mode():
+        with torch.inference_mode(), warnings.catch_warnings():
+            # The compiler looks at every name of every module that is loaded, also those that warn of their age.
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
             try:
                 compiled(example_input)
             except (torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
