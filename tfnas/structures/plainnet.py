@@ -1,0 +1,103 @@
+"""Reading and writing ZenNAS structure strings.
+
+net    := block+                                              no separators
+block  := NAME ( [label |] int , int ... )                    the label means nothing
+NAME      SuperConvK{1,3,5,7}BNRELU                           (in, out, stride, layers)
+          SuperResK{3,5,7}K{the same}                         (in, out, stride, bottleneck, layers)
+          SuperResK1K{3,5,7}K1                                (in, out, stride, bottleneck, layers)
+          SuperResIDWE{1,2,4,6}K{3,5,7}                       (in, out, stride, bottleneck, layers)
+"""
+
+from __future__ import annotations
+
+import re
+
+from tfnas.errors import InputError
+from tfnas.structures.block import SuperBlock
+
+_NAMES: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("conv", re.compile(r"SuperConvK(?P<kernel>[1357])BNRELU")),
+    ("kxkx", re.compile(r"SuperResK(?P<kernel>[357])K(?P=kernel)")),
+    ("k1kxk1", re.compile(r"SuperResK1K(?P<kernel>[357])K1")),
+    ("idw", re.compile(r"SuperResIDWE(?P<expansion>[1246])K(?P<kernel>[357])")),
+)
+_KNOWN = "SuperConvK3BNRELU, SuperResK3K3, SuperResK1K3K1, SuperResIDWE6K3 and the like"
+_BLOCK = re.compile(r"(?P<name>[A-Za-z_]\w*)\((?P<inside>[^()]*)\)", re.ASCII)
+_LONGEST_NUMBER = 9
+
+
+def read_text(text: str) -> tuple[SuperBlock, ...]:
+    """The blocks of a structure string. Raises InputError with the position, counted from 1, and the reason."""
+    blocks: list[SuperBlock] = []
+    start = 0
+    while start < len(text):
+        found = _BLOCK.match(text, start)
+        if found is None:
+            rest = text[start : start + 40]
+            raise InputError(f"character {start + 1}: expected a block such as SuperResK3K3(8,16,1,8,1), got {rest!r}")
+        try:
+            blocks.append(_block(found["name"], found["inside"]))
+        except InputError as error:
+            raise InputError(f"character {start + 1}, block {len(blocks) + 1}: {found[0]!r}: {error}") from error
+        start = found.end()
+    return tuple(blocks)
+
+
+def write_text(blocks: tuple[SuperBlock, ...]) -> str:
+    """The structure string of blocks."""
+    return "".join(_text(block) for block in blocks)
+
+
+def _block(name: str, inside: str) -> SuperBlock:
+    family, named = _family(name)
+    label, bar, numbers_text = inside.rpartition("|")
+    words = [word.strip() for word in numbers_text.split(",")]
+    wanted = ("in", "out", "stride", "layers") if family == "conv" else ("in", "out", "stride", "bottleneck", "layers")
+    for word in words:
+        if not re.fullmatch(rf"\d{{1,{_LONGEST_NUMBER}}}", word, re.ASCII):
+            raise InputError(f"expected whole numbers with commas between them, got {word!r}")
+    if len(words) != len(wanted):
+        raise InputError(f"expected {len(wanted)} numbers ({', '.join(wanted)}), got {len(words)}")
+    numbers = dict(zip(wanted, map(int, words), strict=True))
+    return SuperBlock(
+        family=family,
+        kernel=named["kernel"],
+        in_channels=numbers["in"],
+        out_channels=numbers["out"],
+        stride=numbers["stride"],
+        layers=numbers["layers"],
+        bottleneck=numbers.get("bottleneck"),
+        expansion=named.get("expansion"),
+        label=label if bar else None,
+    )
+
+
+def _family(name: str) -> tuple[str, dict[str, int]]:
+    """The family that a name stands for, with the numbers in it."""
+    for family, pattern in _NAMES:
+        found = pattern.fullmatch(name)
+        if found is not None:
+            return family, {key: int(value) for key, value in found.groupdict().items()}
+    raise InputError(f"no super-block has this name; known are {_KNOWN}")
+
+
+def name_of(block: SuperBlock) -> str:
+    """The name of a block's kind. Raises InputError where no name says what the block is."""
+    if block.temporal_kernel or block.quantized or block.activation_bits or block.groups != 1 or block.activation:
+        raise InputError("notation zennas has neither time, bits, groups nor other activations")
+    kernel = block.kernel
+    names = {
+        "conv": f"SuperConvK{kernel}BNRELU",
+        "kxkx": f"SuperResK{kernel}K{kernel}",
+        "k1kxk1": f"SuperResK1K{kernel}K1",
+        "idw": f"SuperResIDWE{block.expansion}K{kernel}",
+    }
+    _family(names[block.family])
+    return names[block.family]
+
+
+def _text(block: SuperBlock) -> str:
+    numbers = [block.in_channels, block.out_channels, block.stride]
+    numbers += [] if block.bottleneck is None else [block.bottleneck]
+    label = "" if block.label is None else f"{block.label}|"
+    return f"{name_of(block)}({label}{','.join(map(str, [*numbers, block.layers]))})"

@@ -1,0 +1,179 @@
+"""Reading and writing TinyNAS structure files: Python literals, which are read without running anything.
+
+    {'best_structures': [[block, block, ...], ...], 'space_arch': 'CnnNet'}       or one list of blocks
+
+A block is a dict with `class`, `in`, `out`, `k`, and, where they apply, `s` (stride, 1 by default), `L` (layers), `btn`
+(bottleneck), `g` (groups), `p` (padding, half the kernel), `act`, `kt` (frames that a kernel spans), `nbitsA` and
+`nbitsW` (bits of every convolution's input and weight) and `inner_class`, which repeats the class.
+"""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from tfnas.errors import InputError
+from tfnas.structures.block import SuperBlock
+from tfnas.structures.families import FAMILIES
+
+_FAMILIES = {
+    "ConvKXBNRELU": "conv",
+    "Conv3DKXBNRELU": "conv",
+    "SuperResK1KXK1": "k1kxk1",
+    "SuperResK1KX": "k1kx",
+    "SuperResKXKX": "kxkx",
+    "SuperResK1DWK1": "k1dwk1",
+    "SuperQuantResK1DWK1": "k1dwk1",
+    "SuperRes3DK1DWK1": "k1dwk1",
+    "SuperResK1DWSEK1": "k1dwsek1",
+}
+_KEYS = {"class", "in", "out", "k", "s", "L", "btn", "g", "p", "act", "kt", "nbitsA", "nbitsW", "inner_class"}
+_ACTIVATIONS = {"relu": "relu", "silu": "silu", "swish": "silu"}
+
+
+def read_text(text: str) -> tuple[SuperBlock, ...]:
+    """The blocks of a file's text. Raises InputError with the position and the reason."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on odd spellings of numbers and strings: the reader decides
+            document = ast.literal_eval(text)
+    except SyntaxError as error:
+        raise InputError(f"line {error.lineno}, character {error.offset}: {error.msg}") from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f"it must hold lists, dicts, text and numbers only: {error}") from error
+    except (MemoryError, RecursionError) as error:
+        raise InputError("it is nested too deeply to be a structure") from error
+    return read_document(document)
+
+
+def read_document(document: Any) -> tuple[SuperBlock, ...]:
+    """The blocks of what a file holds. Raises InputError with the position and the reason."""
+    if isinstance(document, Mapping):
+        if "best_structures" not in document:
+            raise InputError(f"it has no 'best_structures', only {', '.join(map(repr, document)) or 'nothing'}")
+        document = document["best_structures"]
+    if isinstance(document, list | tuple) and document and isinstance(document[0], list | tuple):
+        document = document[0]
+    if not isinstance(document, list | tuple):
+        raise InputError(f"expected a list of blocks, got a {type(document).__name__}")
+    blocks = []
+    for number, fields in enumerate(document, 1):
+        try:
+            blocks.append(_block(fields))
+        except InputError as error:
+            raise InputError(f"block {number} of {len(document)}: {error}") from error
+    return tuple(blocks)
+
+
+def write_text(blocks: tuple[SuperBlock, ...]) -> str:
+    """One line that TinyNAS's own programs read too."""
+    space = "CnnNet" if blocks[0].temporal_kernel is None else "Cnn3DNet"
+    return str({"best_structures": [[_fields(block) for block in blocks]], "space_arch": space})
+
+
+def _block(fields: Any) -> SuperBlock:
+    if not isinstance(fields, Mapping):
+        raise InputError(f"expected a dict, got {fields!r:.60}")
+    name = fields.get("class")
+    if not isinstance(name, str) or name not in _FAMILIES:
+        raise InputError(f"no class {name!r}; known are {', '.join(_FAMILIES)}")
+    unknown = sorted(str(key) for key in fields if key not in _KEYS)
+    if unknown:
+        raise InputError(f"{name} has no field {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}")
+    family, is_video = _FAMILIES[name], "3D" in name
+    kernel = _whole(fields, "k")
+    _check_redundant(fields, kernel)
+    block = SuperBlock(
+        family=family,
+        kernel=kernel,
+        in_channels=_whole(fields, "in"),
+        out_channels=_whole(fields, "out"),
+        stride=_whole(fields, "s", 1),
+        layers=1 if family == "conv" else _whole(fields, "L"),
+        bottleneck=None if family == "conv" else _whole(fields, "btn"),
+        temporal_kernel=_whole(fields, "kt") if is_video else None,
+        groups=_whole(fields, "g", 1),
+        activation=_activation(fields),
+        weight_bits=_bits(fields, "nbitsW"),
+        activation_bits=_bits(fields, "nbitsA"),
+    )
+    if family != "conv" and block.quantized != ("Quant" in name):
+        raise InputError(f"{name} {'cannot have' if block.quantized else 'needs'} nbitsA and nbitsW")
+    return block
+
+
+def _check_redundant(fields: Mapping[str, Any], kernel: int) -> None:
+    """Refuse what says something else than the rest of the block does."""
+    name = fields["class"]
+    if "inner_class" in fields and fields["inner_class"] != _inner_class(name):
+        raise InputError(f"inner_class of {name} is {_inner_class(name)}, got {fields['inner_class']!r}")
+    if "p" in fields and fields["p"] != (kernel - 1) // 2:
+        raise InputError(f"p (padding) must be {(kernel - 1) // 2}, half the kernel, got {fields['p']!r}")
+    if "kt" in fields and "3D" not in name:
+        raise InputError(f"{name} is for images and has no kt")
+
+
+def _inner_class(name: str) -> str | None:
+    return name.removeprefix("Super").replace("QuantRes", "Res") if name.startswith("Super") else None
+
+
+def _whole(fields: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    value = fields.get(key, default)
+    if key not in fields and default is None:
+        raise InputError(f"{fields['class']} needs {key!r}")
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InputError(f"{key} must be a whole number, got {value!r}")
+    return value
+
+
+def _activation(fields: Mapping[str, Any]) -> str | None:
+    name = fields.get("act")
+    if name is not None and (not isinstance(name, str) or name not in _ACTIVATIONS):
+        raise InputError(f"act must be one of {', '.join(_ACTIVATIONS)}, got {name!r}")
+    return None if name is None else _ACTIVATIONS[name]
+
+
+def _bits(fields: Mapping[str, Any], key: str) -> tuple[int, ...]:
+    value = fields.get(key, [])
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _fields(block: SuperBlock) -> dict[str, Any]:
+    """A block's dict."""
+    name = name_of(block)
+    fields: dict[str, Any] = {"class": name, "in": block.in_channels, "out": block.out_channels, "s": block.stride}
+    fields["k"] = block.kernel
+    if block.temporal_kernel is not None:
+        fields["kt"] = block.temporal_kernel
+    if block.family != "conv":
+        fields |= {"L": block.layers, "btn": block.bottleneck, "inner_class": _inner_class(name)}
+    if block.groups != 1:
+        fields["g"] = block.groups
+    if block.activation is not None:
+        fields["act"] = block.activation
+    if block.quantized:
+        single = block.family == "conv"
+        fields["nbitsA"] = block.activation_bits[0] if single else list(block.activation_bits)
+        fields["nbitsW"] = block.weight_bits[0] if single else list(block.weight_bits)
+    return fields
+
+
+def name_of(block: SuperBlock) -> str:
+    """The class of a block. Raises InputError where no class is like it, or its bits do not fit its convolutions."""
+    family = FAMILIES["tinynas", block.family]
+    if block.stride > 2:
+        raise InputError(f"stride must be 1 or 2, got {block.stride}")
+    convs = len(family.layers) * (block.layers if family.repeats else 1)
+    numbers = len(block.activation_bits), len(block.weight_bits)
+    if numbers not in ((0, 0), (convs, convs)):
+        raise InputError(
+            f"nbitsA and nbitsW need {convs} numbers each, one per convolution, got {numbers[0]} and {numbers[1]}"
+        )
+    for name, named in _FAMILIES.items():
+        is_video, is_quantized = "3D" in name, "Quant" in name
+        fits = is_quantized == block.quantized or named == "conv"
+        if named == block.family and is_video == (block.temporal_kernel is not None) and fits:
+            return name
+    raise InputError(f"no class of TinyNAS is a {block.family} of this kind")

@@ -1,0 +1,126 @@
+"""Units and convolutions of a structure, with sizes: what scores, counts and modules are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution; sizes are pixels a side. `temporal_kernel` and `frames` are 1 for images."""
+
+    in_channels: int
+    out_channels: int
+    kernel: int
+    stride: int
+    groups: int
+    resolution_in: int
+    resolution_out: int
+    temporal_kernel: int = 1
+    frames: int = 1
+    bias: bool = False
+    weight_bits: int | None = None
+    activation_bits: int | None = None
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether every channel has a filter of its own."""
+        return self.groups == self.in_channels == self.out_channels
+
+    @property
+    def num_weights(self) -> int:
+        """Entries of its weight, without the bias."""
+        return self.in_channels * self.out_channels * self.kernel**2 * self.temporal_kernel // self.groups
+
+    @property
+    def positions(self) -> int:
+        """Pixels of its output, of all frames."""
+        return self.frames * self.resolution_out**2
+
+
+@dataclass(frozen=True)
+class SqueezeExcite:
+    """Squeeze-and-excite on `channels` channels, with `squeezed` in between, after convolution number `after`."""
+
+    after: int
+    channels: int
+    squeezed: int
+
+
+@dataclass(frozen=True)
+class Bypass:
+    """What a unit's shortcut does to the unit's input; nothing at all where it neither pools nor projects."""
+
+    pools: bool
+    """Whether it begins with an average pool over stride x stride pixels."""
+    projection: Conv | None
+    """Its 1x1 convolution, which batch norm follows."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Convolutions with a shortcut around them. `block` and `stage` count from 0, `position` within the block too."""
+
+    block: int
+    stage: int
+    position: int
+    family: str
+    activation: str
+    convs: tuple[Conv, ...]
+    squeeze_excite: SqueezeExcite | None
+    bypass: Bypass | None
+    """The shortcut; none where the unit has none."""
+
+    @property
+    def projection(self) -> Conv | None:
+        """The shortcut's convolution, where it has one."""
+        return None if self.bypass is None else self.bypass.projection
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of its input."""
+        return self.convs[0].in_channels
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of its output."""
+        return self.convs[-1].out_channels
+
+    @property
+    def stride(self) -> int:
+        """Stride of the unit."""
+        return max(conv.stride for conv in self.convs)
+
+    @property
+    def resolution_in(self) -> int:
+        """Pixels a side of its input."""
+        return self.convs[0].resolution_in
+
+    @property
+    def resolution_out(self) -> int:
+        """Pixels a side of its output."""
+        return self.convs[-1].resolution_out
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What lies before the end of a stage: `num_units` and `num_convs` from the network's beginning on.
+
+    `channels` and `resolution` (pixels a side) are those of its last feature map, `last_block` counts from 0.
+    """
+
+    last_block: int
+    num_units: int
+    num_convs: int
+    channels: int
+    resolution: int
+
+
+def stages_of(units: tuple[Unit, ...]) -> tuple[Stage, ...]:
+    """The stages that units make up."""
+    stages, num_convs = [], 0
+    for number, unit in enumerate(units, 1):
+        num_convs += len(unit.convs)
+        if number == len(units) or units[number].stage != unit.stage:
+            stages.append(Stage(unit.block, number, num_convs, unit.out_channels, unit.resolution_out))
+    return tuple(stages)
