@@ -17,6 +17,7 @@ from tfnas.space import SearchSpace
 from tfnas.space_file import space
 
 if TYPE_CHECKING:
+    from tfnas import zoo
     from tfnas.export.config import ExportConfig
     from tfnas.export.exporting import export_model
     from tfnas.export.reading import OnnxModel
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
     from tfnas.nn.weights import load_weights
     from tfnas.searching.config import SearchConfig
     from tfnas.searching.loop import SearchResult, search
+    from tfnas.structures.network import StructureNetwork
+    from tfnas.structures.structure import Structure
     from tfnas.training.config import TrainConfig
     from tfnas.training.loop import TrainResult, retrain
+    from tfnas.zeroshot.scoring import score
 
 _HOMES = {
     "Choice": "tfnas.latency.fitting.choice",
@@ -46,6 +50,8 @@ _HOMES = {
     "OnnxModel": "tfnas.export.reading",
     "SearchConfig": "tfnas.searching.config",
     "SearchResult": "tfnas.searching.loop",
+    "Structure": "tfnas.structures.structure",
+    "StructureNetwork": "tfnas.structures.network",
     "TrainedModel": "tfnas.model_file",
     "TrainConfig": "tfnas.training.config",
     "TrainResult": "tfnas.training.loop",
@@ -56,7 +62,9 @@ _HOMES = {
     "load_weights": "tfnas.nn.weights",
     "meet_target": "tfnas.latency.fitting.meet",
     "retrain": "tfnas.training.loop",
+    "score": "tfnas.zeroshot.scoring",
     "search": "tfnas.searching.loop",
+    "zoo": "tfnas.zoo",
 }
 
 __all__ = [
@@ -76,6 +84,8 @@ __all__ = [
     "SearchConfig",
     "SearchResult",
     "SearchSpace",
+    "Structure",
+    "StructureNetwork",
     "TfnasError",
     "TrainConfig",
     "TrainResult",
@@ -87,8 +97,10 @@ __all__ = [
     "load_weights",
     "meet_target",
     "retrain",
+    "score",
     "search",
     "space",
+    "zoo",
 ]
 __version__ = "0.1.0"
 

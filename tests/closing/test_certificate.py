@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 
@@ -82,7 +83,7 @@ def test_the_numbers_are_those_of_numpy():
 def students(values):
     """Mean and half width of 16 values whose neighbours are alike, sum by sum."""
     mean = sum(values) / 16
-    products = [(one - mean) * (other - mean) for one, other in zip(values, values[1:], strict=False)]
+    products = [(one - mean) * (other - mean) for one, other in itertools.pairwise(values)]
     alike = sum(products) / sum((one - mean) ** 2 for one in values) + 1 / 16
     assert 0.1 < alike < 0.8
     independent = 16 * (1 - alike) / (1 + alike)

@@ -27,7 +27,7 @@ COMMANDS = {
     "test": Command("test a trained network on images", testing.main),
     "predict": Command("tell the most probable classes of pictures", predict.main),
     "export": Command("write a trained network as an ONNX or torch.export file", export.main),
-    "latency": Command("latency build: measure a latency table on this machine", latency.main),
+    "latency": Command("latency tables: build, check, range, close, certify", latency.main),
 }
 
 

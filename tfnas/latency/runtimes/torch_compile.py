@@ -1,6 +1,6 @@
 """PyTorch's compiler (`torch.compile`, default mode), channels last.
 
-Compiling is slow: on a CPU a block may take 80 seconds, so measure few of them. It happens while a module is prepared.
+Compiling is slow: on a CPU a block takes 10 seconds and more, so measure few of them. It happens while a module is prepared.
 It needs a C++ compiler for the CPU, and Triton (which comes with PyTorch's CUDA packages) for a GPU.
 """
 

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from exact_draws import zeroshot_values
+
+import tfnas
+from tfnas.errors import InputError
+from tfnas.structures.structure import Structure
+from tfnas.zeroshot.entropy import effectiveness
+from tfnas.zeroshot.incorporated import PUBLISHED_WEIGHTS, combined, penalised_entropy
+from tfnas.zeroshot.options import ScoreOptions
+from tfnas.zeroshot.quantized_entropy import quantized_std
+from tfnas.zeroshot.score import ScoreFailed
+from tfnas.zeroshot.scoring import score
+from tfnas.zeroshot.subject import Subject
+from tfnas.zeroshot.unit_entropy import depth_penalty_of
+
+TINYNAS = ("deepmad-R18", "deepmad-R50", "deepmad-29M-224", "R50-like", "maedet_s", "mixed7d0G")
+TWO_STAGES = "SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,16,2,4,1)SuperResK1K5K1(16,24,1,4,2)"
+
+
+def entry_of(shared_data, name):
+    entry = zeroshot_values(shared_data)["tinynas"][name]
+    return entry, Structure.from_tinynas(entry["structure"])
+
+
+def close(value, expected):
+    assert math.isclose(value, expected, rel_tol=1e-12), (value, expected)
+
+
+# ---- by hand ------------------------------------------------------------------------------------------------------
+
+
+def hand_entropies():
+    """E at the end of the first block and of the network."""
+    first = 0.5 * math.log(3 * 9)
+    second = 0.5 * (math.log(8 * 9) + math.log(4 * 9))
+    third = 0.5 * (math.log(16) + math.log(4 * 25) + math.log(4))  # two layers of two units each
+    others = 0.5 * (math.log(24) + math.log(4 * 25) + math.log(4))
+    return first, first + second + third + 3 * others
+
+
+def test_entropy_by_hand():
+    first, whole = hand_entropies()
+    penalty = 10 * math.exp(np.std([1, 4]))
+    expected = 1 * (math.log(8) + 2 * math.log(16)) * first + 8 * (math.log(24) + 2 * math.log(8)) * whole - penalty
+    close(score("entropy", TWO_STAGES, image_size=16), expected)
+    close(score("entropy", TWO_STAGES, image_size=15), expected - 2 * math.log(16 / 15) * first)
+
+
+def test_multiscale_entropy_by_hand():
+    first, whole = hand_entropies()
+    close(score("multiscale_entropy", TWO_STAGES), 1 * (first + math.log(8)) + 6 * (whole + math.log(24)))
+    close(score("multiscale_entropy", TWO_STAGES, stage_weights=(0, 1)), whole + math.log(24))
+
+
+def test_groups_narrow_the_fan_in():
+    text = "[{'class': 'ConvKXBNRELU', 'in': 8, 'out': 8, 'k': 3, 's': 1, 'g': 4}]"
+    expected = 6 * (0.5 * math.log(2 * 9) + math.log(8))
+    close(score("multiscale_entropy", text), expected)
+    close(score("multiscale_entropy", text, variant="tinynas", stage_weights=(6,)), expected + 3 * math.log(4))
+
+
+def test_an_architecture_by_hand():
+    text = "i3x16_n10:conv_k3_s1_c16_relu:mb_k3_s1_m16_se4_c16_relu:mb_k5_s2_m60_c24_relu:conv_k1_s1_c96_swish"
+    first = 0.5 * (math.log(27) + math.log(9) + math.log(16))
+    whole = first + 0.5 * (math.log(16) + math.log(25) + math.log(60)) + 0.5 * math.log(24)
+    close(score("multiscale_entropy", text), 1 * (first + math.log(16)) + 6 * (whole + math.log(96)))
+    expected = (math.log(16) + 2 * math.log(16)) * first + 8 * (math.log(96) + 2 * math.log(8)) * whole - 10
+    close(score("entropy", text), expected)
+    convs = [27, 9, 16, 16, 25, 60, 24]
+    rho = max(3 / np.prod(convs[:3]) ** (1 / 3), 7 / np.prod(convs) ** (1 / 7))
+    assert math.isclose(effectiveness(text), rho, rel_tol=1e-12)
+
+
+def test_a_penalty_on_unequal_depths():
+    assert depth_penalty_of([3, 3, 3], 10) == 10
+    close(depth_penalty_of([2, 4], 7), 7 * math.e)
+    assert depth_penalty_of([], 10) == 0
+
+
+def test_quantised_spread_is_that_of_a_sample():
+    drawn = 5 * np.random.RandomState(3).standard_normal(400_000)
+    assert abs(np.sqrt(np.mean(np.clip(np.rint(drawn), -8, 8) ** 2)) - quantized_std(5, 4)) < 0.01
+
+
+def test_quantised_spreads_of_the_program():
+    for std, bits, expected in ((1, 2, 1.00891936499659), (4, 5, 4.010172973403067), (5, 6, 5.0083263997309135)):
+        close(quantized_std(std, bits), expected)
+
+
+def test_bits_for_a_network_that_states_none():
+    plain = score("multiscale_entropy", TWO_STAGES)
+    gain = math.log(quantized_std(5, 4) * quantized_std(4, 4)) - math.log(5)
+    close(score("quantized_entropy", TWO_STAGES, bits=4), plain + (1 * 1 + 6 * (1 + 2 + 4 * 3)) * gain)
+    with pytest.raises(InputError, match="needs bits"):
+        score("quantized_entropy", TWO_STAGES)
+
+
+def test_spatiotemporal_entropy_by_hand():
+    text = "[{'class': 'Conv3DKXBNRELU', 'in': 3, 'out': 24, 'k': 3, 'kt': 1, 's': 2}]"
+    frames, size = 13, 80
+    cosine = np.dot((frames, size, size), (1, 3, 3))
+    cosine /= np.linalg.norm((frames, size, size)) * np.linalg.norm((1, 3, 3))
+    expected = 0.5 * math.log(27 * -math.log(1 - cosine)) + math.log(24)
+    close(score("spatiotemporal_entropy", text, image_size=160, frames=13), expected)
+
+
+def test_a_kernel_that_fits_exactly_has_no_score():
+    text = "[{'class': 'Conv3DKXBNRELU', 'in': 3, 'out': 24, 'k': 3, 'kt': 3, 's': 2}]"
+    with pytest.raises(ScoreFailed, match="16 frames of 16 x 16 pixels") as caught:
+        score("spatiotemporal_entropy", text, image_size=32, frames=16)
+    assert caught.value.architecture == text
+
+
+# ---- against the programs' values --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TINYNAS)
+def test_entropies_of_tinynas(shared_data, name):
+    entry, structure = entry_of(shared_data, name)
+    for key, value in entry.items():
+        if key.startswith("deepmad_11118_"):
+            size = int(key.rpartition("_")[2])
+            found = score("entropy", structure, image_size=size, variant="tinynas", depth_penalty=0)
+            close(found, value["score"])
+        elif key.startswith("madnas_0_0"):
+            weights = tuple(float(weight) for weight in key.split("_")[1:])
+            close(score("multiscale_entropy", structure, variant="tinynas", stage_weights=weights), value["score"])
+            close(score("multiscale_entropy", structure, stage_weights=weights), value["score"])
+    assert math.isclose(effectiveness(structure), entry["efficient_score"], rel_tol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["deepmad-R18", "deepmad-R50", "deepmad-29M-224"])
+def test_entropy_less_the_programs_penalty(shared_data, name):
+    entry, structure = entry_of(shared_data, name)
+    close(score("entropy", structure, variant="tinynas"), entry["final_score_strategy"])
+
+
+def test_default_sees_the_resolution_behind_squeeze_and_excite(shared_data):
+    entry, structure = entry_of(shared_data, "deepmad-29M-224")
+    sizes, weights = [112, 56, 28, 14, 7], [1, 1, 1, 1, 8]
+    sums = np.cumsum(entry["deepmad_block_entropies"])[np.array(entry["stage_info_224"]["block_num"]) - 1]
+    channels = entry["stage_info_224"]["channels"]
+    terms = zip(weights, channels, sizes, sums, strict=True)
+    expected = sum(w * (math.log(c) + 2 * math.log(r)) * e for w, c, r, e in terms)
+    close(score("entropy", structure, image_size=224, depth_penalty=0), expected)
+
+
+def test_quantised_entropies_of_tinynas(shared_data):
+    entry, structure = entry_of(shared_data, "mixed7d0G")
+    for key, value in entry.items():
+        if key.startswith("madnas_00116_std"):
+            stds = {"weight_std": value["args"]["init_std"], "activation_std": value["args"]["init_std_act"]}
+            close(score("quantized_entropy", structure, variant="tinynas", **stds), value["score"])
+            close(score("quantized_entropy", structure, **stds), value["score"])
+
+
+def test_spatiotemporal_entropy_of_tinynas(shared_data):
+    entry, structure = entry_of(shared_data, "E3D_S")
+    expected = entry["score_config_with_image_size_160"]["score"]
+    for variant in ("tinynas", "default"):
+        close(score("spatiotemporal_entropy", structure, image_size=160, frames=13, variant=variant), expected)
+
+
+def test_quantised_spreads_of_the_oracle(shared_data):
+    for std, row in zeroshot_values(shared_data)["quant_std"]["table"].items():
+        for bits, expected in row.items():
+            close(quantized_std(float(std), int(bits)), expected)
+
+
+def test_incorporated_of_the_program(shared_data):
+    for entry in zeroshot_values(shared_data)["incorporated"].values():
+        options = ScoreOptions(image_size=entry["resolution"])
+        entropy = penalised_entropy(Subject.of(entry["structure"]), options, as_program=True)
+        close(entropy, entry["entropy_minus_penalty"])
+        assert math.isclose(effectiveness(entry["structure"]), entry["efficient_score_rho"], rel_tol=1e-12)
+        zen = entry["zen_search_mean"]
+        imagenet, cifar = PUBLISHED_WEIGHTS["imagenet"], PUBLISHED_WEIGHTS["cifar"]
+        close(combined(zen, entropy, "incorporated_l", imagenet), entry["inc_l_0.9_0.1"])
+        close(combined(zen, entropy, "incorporated_s", imagenet), entry["inc_s_0.9_0.1"])
+        close(combined(zen, entropy, "incorporated_without", imagenet), entry["inc_wo_ls"])
+        close(combined(zen, entropy, "incorporated_l", cifar), entry["inc_l_0.5_0.01_cifar_script"])
+
+
+def test_incorporated_of_a_small_network():
+    from test_exact_scores import INIT
+
+    value = score("incorporated", INIT, image_size=32, variant="incorporated_l")
+    assert abs(value - 14.4908) < 0.9 * 5 * 0.0532  # five standard deviations of the Zen-Score
+    both = [score("incorporated", INIT, image_size=32, variant=name) for name in ("logarithm", "square_root")]
+    entropy = penalised_entropy(Subject.of(INIT), ScoreOptions(image_size=32), as_program=False)
+    close(both[1] - both[0], 0.1 * (math.sqrt(entropy) - math.log(entropy)))
+
+
+def test_no_logarithm_of_a_negative_entropy():
+    text = "SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,8,1,8,1)SuperResK3K3(8,8,1,8,40)"
+    with pytest.raises(ScoreFailed, match="penalty on unequal depths"):
+        score("incorporated", text, image_size=4)
+
+
+def test_counts_of_the_programs(shared_data):
+    for name, entry in zeroshot_values(shared_data)["zennas"].items():
+        book = entry["bookkeeping"]
+        settings = {"image_size": book["resolution"], "num_classes": book["num_classes"], "variant": "zennas"}
+        assert score("flops", entry["structure"], **settings) == book["get_FLOPs_no_reslink"], name
+        assert score("params", entry["structure"], **settings) == book["get_model_size_no_reslink"]
+        assert score("flops", entry["structure"], residuals=True, **settings) == book["get_FLOPs"]
+    for name in TINYNAS:
+        entry, structure = entry_of(shared_data, name)
+        assert score("params", structure, variant="tinynas") == entry["model_size"]
+        close(score("flops", structure, image_size=224, variant="tinynas"), entry["flops"]["224"])
+
+
+def test_true_counts():
+    architecture = tfnas.Architecture.parse(
+        "i3x16_n10:conv_k3_s1_c16_relu:mb_k3_s1_m16_se4_c16_relu:mb_k5_s2_m60_c24_relu:conv_k1_s1_c96_swish"
+    )
+    network = tfnas.Network(architecture)
+    counts = tfnas.count(network, 16)
+    for subject in (architecture, architecture.to_text(), network):
+        assert (score("params", subject), score("flops", subject)) == (counts.params, counts.macs)
+    assert score("params", architecture, num_classes=7) == counts.params - 3 * 97
+    assert score("flops", architecture, image_size=32) == tfnas.count(network, 32).macs
+
+
+def test_variants_want_their_programs_structures():
+    with pytest.raises(InputError, match="needs a TinyNAS structure, and got a structure of notation zennas"):
+        score("entropy", TWO_STAGES, variant="tinynas")
+    with pytest.raises(InputError, match="stage_weights must be 2 numbers"):
+        score("entropy", TWO_STAGES, stage_weights=(1, 1, 1))
+    with pytest.raises(InputError, match="needs a structure for videos"):
+        score("spatiotemporal_entropy", TWO_STAGES)

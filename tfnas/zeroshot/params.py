@@ -1,0 +1,24 @@
+"""The number of parameters. More is taken for better. Counted, and with the variants, as in `flops.py`."""
+
+from __future__ import annotations
+
+from tfnas.zeroshot.flops import counts_of
+from tfnas.zeroshot.options import ScoreOptions
+from tfnas.zeroshot.score import Score
+from tfnas.zeroshot.subject import Subject
+
+
+def measure(subject: Subject, options: ScoreOptions) -> float:
+    """See `flops.py`."""
+    return counts_of(subject, options, SCORE).params
+
+
+SCORE = Score(
+    name="params",
+    higher_is_better=True,
+    cost="analytic",
+    needs=frozenset(),
+    summary="number of parameters",
+    variants=("default", "zennas", "tinynas"),
+    measure=measure,
+)

@@ -1,0 +1,182 @@
+"""What is scored: an architecture, a structure, the text of either, or a module."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tfnas.architecture import Architecture
+from tfnas.errors import InputError
+from tfnas.space import IMAGE_CHANNELS
+from tfnas.structures.structure import Structure
+from tfnas.zeroshot.chain import Chain, architecture_chain, structure_chain
+from tfnas.zeroshot.options import IMAGE_SIZE, NUM_CLASSES, ScoreOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from tfnas.zeroshot.draws import Draws
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A network that gets a score, in one of the forms it can be given in."""
+
+    text: str
+    """What it is called in messages: its text form, or the class of a module."""
+    description: Architecture | Structure | None
+    """What the network is, where that is known."""
+    module: nn.Module | None
+    """The module that was given, if it was one. It is never changed."""
+
+    @classmethod
+    def of(cls, given: object) -> Subject:
+        """The subject of whatever was given. Raises InputError for what cannot be scored, and for malformed texts."""
+        if isinstance(given, Architecture | Structure):
+            return cls(given.to_text(), given, None)
+        if isinstance(given, str):
+            if re.match(r"\s*i\d+x\d+_n\d+:", given):
+                return cls(given.strip(), Architecture.parse(given), None)
+            return cls(given.strip(), Structure.parse(given), None)
+        if "torch" in sys.modules:  # else nobody can have made a module
+            from torch import nn
+
+            if isinstance(given, nn.Module):
+                description = _description_of(given)
+                name = type(given).__name__
+                return cls(name if description is None else description.to_text(), description, given)
+        raise InputError(
+            f"cannot score a {type(given).__name__}: give an Architecture, a Structure, the text of either, or a module"
+        )
+
+    # ---- without torch ----------------------------------------------------------------------------------------
+
+    def image_size(self, options: ScoreOptions) -> int:
+        """Pixels a side: as asked for, else the size of the given images, the architecture's own, or 224."""
+        if options.image_size is not None:
+            return options.image_size
+        if options.images is not None:
+            return int(options.images.shape[-1])
+        return self.description.image_size if isinstance(self.description, Architecture) else IMAGE_SIZE
+
+    def architecture(self, options: ScoreOptions) -> Architecture | None:
+        """The architecture with the image size and classes that are asked for; None where there is none."""
+        if not isinstance(self.description, Architecture):
+            return None
+        size, classes = self.image_size(options), options.num_classes or self.description.num_classes
+        if (size, classes) == (self.description.image_size, self.description.num_classes):
+            return self.description
+        return dataclasses.replace(self.description, image_size=size, num_classes=classes)
+
+    def structure(self, score: str, notation: str | None = None) -> Structure:
+        """The structure, where it is one (of that notation); InputError says that the score needs it."""
+        if not isinstance(self.description, Structure) or notation not in (None, self.description.notation):
+            kind = {"zennas": "a ZenNAS", "tinynas": "a TinyNAS", None: "a"}[notation]
+            raise InputError(f"{score} needs {kind} structure, and got {self.kind}")
+        return self.description
+
+    @property
+    def kind(self) -> str:
+        """What it is, for messages."""
+        if isinstance(self.description, Structure):
+            return f"a structure of notation {self.description.notation}"
+        return "an architecture" if self.description is not None else f"a module ({self.text})"
+
+    def chain(self, options: ScoreOptions, score: str, *, floor: bool = False) -> Chain:
+        """Its convolutions in order, with their sizes (`floor`: rounded down at a stride, as the programs have it).
+
+        Raises InputError for a module that is not of this package: its main path cannot be told from its shortcuts.
+        """
+        if isinstance(self.description, Structure):
+            frames = options.frames if self.description.is_video else 1
+            return structure_chain(self.description, self.image_size(options), frames, floor=floor)
+        architecture = self.architecture(options)
+        if architecture is None:
+            raise InputError(
+                f"{score} needs an architecture or a structure: in a module ({self.text}) the main path cannot be told "
+                "from the shortcuts"
+            )
+        return architecture_chain(architecture)
+
+    def fingerprint(self) -> int:
+        """A number that stands for the network: of its text, or of a module's names and shapes."""
+        text = self.text
+        if self.description is None and self.module is not None:
+            text += "".join(f"|{name}{tuple(value.shape)}" for name, value in self.module.state_dict().items())
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+    # ---- with torch -------------------------------------------------------------------------------------------
+
+    def network(self, options: ScoreOptions, *, residuals: bool) -> nn.Module:
+        """A network of one's own, on the device and in the precision asked for; its weights are to be drawn.
+
+        Batch norms train and dropout does not act. Without `residuals` it has no shortcuts, except that those of a
+        module that is not of this package stay. A module that was given keeps the rest of its form.
+        """
+        from tfnas.zeroshot.building import build, rebuild
+        from tfnas.zeroshot.copies import prepared, private_copy
+
+        keep = residuals if options.residuals is None else options.residuals
+        if self.module is None:
+            assert self.description is not None
+            classes = options.num_classes or NUM_CLASSES
+            network = build(self.architecture(options) or self.description, num_classes=classes, residuals=keep)
+        elif self.description is not None and not keep:
+            network = rebuild(self.module, residuals=False)
+        else:
+            network = private_copy(self.module)
+        return prepared(network, options)
+
+    def images(self, options: ScoreOptions, draws: Draws, *, given: bool = True) -> Tensor:
+        """A batch of images or clips: those of the options if they may be used (`given`), else Gaussian noise.
+
+        (N, channels, height, width), or (N, channels, frames, height, width).
+        """
+        if given and options.images is not None:
+            images = options.images
+        else:
+            images = draws.images(self.image_shape(options))
+        return self.placed(images, options)
+
+    def placed(self, tensor: Tensor, options: ScoreOptions) -> Tensor:
+        """The tensor on the device and in the precision asked for."""
+        import torch
+
+        from tfnas.device import named_device
+
+        return tensor.to(device=named_device(options.device), dtype=getattr(torch, options.dtype))
+
+    def image_shape(self, options: ScoreOptions) -> tuple[int, ...]:
+        """The shape of a batch of noise: (N, channels, [frames,] height, width)."""
+        size, has_frames = self.image_size(options), False
+        if isinstance(self.description, Structure):
+            channels, has_frames = self.description.in_channels, self.description.is_video
+        elif self.description is not None:
+            channels = self.description.first_stem.in_channels
+        else:
+            assert self.module is not None
+            channels, has_frames = _input_of(self.module)
+        frames = (options.frames,) if has_frames else ()
+        return (options.batch_size, channels, *frames, size, size)
+
+
+def _description_of(module: nn.Module) -> Architecture | Structure | None:
+    """The architecture or structure of this package's own networks."""
+    from tfnas.zeroshot.building import described
+
+    return described(module)
+
+
+def _input_of(module: nn.Module) -> tuple[int, bool]:
+    """Channels of what a module's first convolution takes, and whether it has frames; images where there is none."""
+    from torch.nn import Conv3d
+    from torch.nn.modules.conv import _ConvNd
+
+    for part in module.modules():
+        if isinstance(part, _ConvNd):
+            return part.in_channels, isinstance(part, Conv3d)
+    return IMAGE_CHANNELS, False

@@ -1,0 +1,75 @@
+"""Entropies of units in closed form: what the analytic scores are made of.
+
+A convolution whose weights have variance 1 multiplies the variance of its input by its fan-in, so it adds
+ln(fan_in) / 2 to the entropy of a feature. Shortcuts, batch norms, squeeze-and-excite and what activations take
+away are left out. Sources: MAE-DET (ICML 2022, arXiv 2111.13336), DeepMAD (CVPR 2023, arXiv 2303.02165).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+
+from tfnas.errors import InputError
+from tfnas.structures.units import Conv
+from tfnas.zeroshot.chain import Chain
+
+
+def fan_in(conv: Conv) -> int:
+    """Numbers that make up one number of a convolution's output."""
+    return conv.in_channels // conv.groups * conv.kernel**2 * conv.temporal_kernel
+
+
+def fan_in_without_groups(conv: Conv) -> int:
+    """As `fan_in`, but as if only depthwise convolutions had groups: how the TinyNAS program counts."""
+    return (1 if conv.depthwise else conv.in_channels) * conv.kernel**2 * conv.temporal_kernel
+
+
+FanIn = Callable[[Conv], float]
+
+
+def unit_entropies(chain: Chain, fan_in_of: FanIn = fan_in) -> list[float]:
+    """Of every unit, half the sum of ln(fan_in)."""
+    return [sum([math.log(fan_in_of(conv)) for conv in unit.convs]) / 2 for unit in chain.units]
+
+
+def stage_entropies(chain: Chain, entropies: Sequence[float]) -> list[float]:
+    """The sum of the units' entropies from the beginning of the network to the end of each stage."""
+    sums = list(accumulate(entropies))
+    return [sums[stage.num_units - 1] for stage in chain.stages]
+
+
+def effectiveness_of(chain: Chain, fan_in_of: FanIn = fan_in) -> float:
+    """DeepMAD's rho: depth over the geometric mean of widths, the largest over the network up to each stage's end.
+
+    Depth is the number of convolutions, the width of a unit is the product of its fan-ins.
+    """
+    logs = stage_entropies(chain, [2 * entropy for entropy in unit_entropies(chain, fan_in_of)])
+    ends = zip(chain.stages, logs, strict=True)
+    return max(stage.num_convs * math.exp(-log / stage.num_convs) for stage, log in ends)
+
+
+def depth_penalty_of(depths: Sequence[int], factor: float) -> float:
+    """factor * exp(standard deviation of the depths): what unequal depths cost; nothing without depths."""
+    if not depths:
+        return 0.0
+    mean = sum(depths) / len(depths)
+    return factor * math.exp(math.sqrt(sum((depth - mean) ** 2 for depth in depths) / len(depths)))
+
+
+def weights_of_stages(
+    chain: Chain, defaults: tuple[float, ...], given: tuple[float, ...] | None, *, score: str, as_program: bool = False
+) -> tuple[float, ...]:
+    """One weight a stage: as given, else the defaults.
+
+    For a network with another number of stages the defaults belong to its last stages, and the first default to all
+    stages before. `as_program` refuses that instead, as TinyNAS does. Raises InputError where the numbers do not fit.
+    """
+    stages = len(chain.stages)
+    if given is None and not as_program:
+        return (defaults[0],) * (stages - len(defaults)) + defaults[max(0, len(defaults) - stages) :]
+    weights = defaults if given is None else given
+    if len(weights) != stages:
+        raise InputError(f"{score}: stage_weights must be {stages} numbers, one a stage, got {len(weights)}: {weights}")
+    return weights
