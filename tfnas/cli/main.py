@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tfnas.cli import export, latency, parsing_model, predict, testing, train_eval, train_search
+from tfnas.cli import export, latency, parsing_model, predict, rerank, testing, train_eval, train_search
 from tfnas.cli.edge import run_command, version_text
 from tfnas.errors import InputError
 
@@ -23,6 +23,7 @@ class Command:
 COMMANDS = {
     "search": Command("search for a network that meets a latency", train_search.main),
     "parse": Command("write out and show what a search found", parsing_model.main),
+    "rerank": Command("rank networks of the same latency as the one found", rerank.main),
     "train": Command("train a derived network", train_eval.main),
     "test": Command("test a trained network on images", testing.main),
     "predict": Command("tell the most probable classes of pictures", predict.main),

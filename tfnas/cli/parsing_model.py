@@ -6,10 +6,14 @@ from collections.abc import Sequence
 
 from tfnas.cli.edge import run_command, say_loading
 from tfnas.cli.groups import FlagGroup
+from tfnas.cli.rerank import CALIBRATING, COMMAND_LINE_ONLY, COMPUTING, SCORING
 
 _EXAMPLES = """\
   {command} --model_path runs/search-20250131-120000 --print_lat
       show the network of a run and time it on this machine
+  {command} --model_path runs/search-20250131-120000 \\
+    --rerank zen,naswot --num_candidates 64
+      rank others of the same latency first
   {command} --model_path searched_model_EE.pth.tar \\
     --lookup_path latency_gpu.pkl
       a search checkpoint of the TF-NAS authors' program
@@ -21,6 +25,7 @@ _GROUPS = (
     FlagGroup("what to read and write", ("model_path", "save_path")),
     FlagGroup("what to hold it against", ("lookup_path", "print_lat", "device", "seed")),
     FlagGroup("what the file does not say, or to change", ("space", "image_size", "num_classes")),
+    FlagGroup("ranking networks of the same latency first", ("rerank", *SCORING, *CALIBRATING, *COMPUTING)),
 )
 
 
@@ -33,13 +38,22 @@ def _parse(prog: str, arguments: Sequence[str]) -> None:
     from rich.console import Console
 
     from tfnas.cli.flags import FlagParser
-    from tfnas.parse import ParseConfig
+    from tfnas.reranking.config import ParseAndRerankConfig
 
     description = "Write out the architecture that a search found, and show what it costs."
-    config = FlagParser(prog, ParseConfig, description, _GROUPS, _EXAMPLES).read(arguments)
+    parser = FlagParser(
+        prog, ParseAndRerankConfig, description, _GROUPS, _EXAMPLES, command_line_only=COMMAND_LINE_ONLY
+    )
+    config = parser.read(arguments)
     say_loading(prog)
     from tfnas.parse import parse_model, print_report, print_timings, time_here, write_files
 
+    console = Console()
+    if config.rerank is not None:
+        from tfnas.reranking.reranking import rerank
+
+        rerank(config.rerank_config(), console)
+        console.print()
     parsed = parse_model(
         config.model_path,
         lookup_path=config.lookup_path,
@@ -48,7 +62,6 @@ def _parse(prog: str, arguments: Sequence[str]) -> None:
         num_classes=config.num_classes,
     )
     written = write_files(parsed, config.save_path)
-    console = Console()
     print_report(console, parsed, written)
     if config.print_lat:
         print_timings(console, parsed, time_here(parsed, config.device, config.seed))

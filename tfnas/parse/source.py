@@ -22,6 +22,9 @@ from tfnas.tensor_file import load_plain
 _AUTHORS_IMAGE_SIZE = 224
 _AUTHORS_SPACE = "imagenet"
 
+DERIVED = "derived"
+"""In a summary whose result was picked by rank: the numbers of the derived architecture."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -82,7 +85,7 @@ def _read_run(run_dir: Path) -> Source:
     """A finished run's result, or what its newest readable checkpoint had come to."""
     checkpoints, result = search_checkpoints(run_dir), run_dir / RUN_FILE
     of_search = checkpoints.saved() or (checkpoints.folder.is_dir() and not result.is_file())
-    if of_search and not _summary(run_dir):  # the summary is the last file of a run
+    if of_search and not read_summary(run_dir):  # the summary is the last file of a run
         return _from_state(*checkpoints.load_latest())
     if not result.is_file():
         raise InputError(f"{run_dir} is no run directory: it holds neither {RUN_FILE} nor {FOLDER}/")
@@ -99,7 +102,7 @@ def _read_json(path: Path, space: SearchSpace | None) -> Source:
             architecture = beside
         elif space is None:
             notes = (f"{path.name} carries no image size: {_AUTHORS_IMAGE_SIZE} assumed; --image_size gives another",)
-    summary = _summary(path.parent)
+    summary = read_summary(path.parent)
     if summary.get("architecture") != architecture.to_text():
         return Source(architecture=architecture, kind="architecture file", notes=notes)
     return Source(
@@ -107,7 +110,7 @@ def _read_json(path: Path, space: SearchSpace | None) -> Source:
         kind="result of a finished run",
         finished_run=path.parent,
         **_recorded(summary),
-        notes=(*notes, *_measured(summary)),
+        notes=(*notes, *_measured(summary), *_picked(summary)),
     )
 
 
@@ -154,7 +157,14 @@ def _measured(summary: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"measured as a whole: {measured_ms:.4g} ms, {verdict} of the target's epsilon; its table only steered",)
 
 
-def _summary(folder: Path) -> dict[str, Any]:
+def _picked(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """What `tfnas rerank --pick rank` has put in the place of the search's own result."""
+    if not isinstance(summary.get(DERIVED), dict):
+        return ()
+    return ("picked by re-ranking, in place of the derived architecture; tfnas rerank --pick derived puts that back",)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
     """The summary of a run directory; empty where there is none. Raises InputError when it is damaged."""
     path = folder / SUMMARY_FILE
     try:

@@ -1,7 +1,7 @@
 """PyTorch's compiler (`torch.compile`, default mode), channels last.
 
-Compiling is slow: on a CPU a block takes 10 seconds and more, so measure few of them. It happens while a module is prepared.
-It needs a C++ compiler for the CPU, and Triton (which comes with PyTorch's CUDA packages) for a GPU.
+Compiling is slow: on a CPU a block takes 10 seconds and more, so measure few of them. It happens while a module is
+prepared. It needs a C++ compiler for the CPU, and Triton (which comes with PyTorch's CUDA packages) for a GPU.
 """
 
 from __future__ import annotations

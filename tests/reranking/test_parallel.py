@@ -1,0 +1,73 @@
+"""Side by side: in this process, in others, and on a dask cluster on this machine; the numbers are the same."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+from made_tasks import MadeTask
+
+from tfnas.errors import InputError, RunFailed
+from tfnas.reranking.parallel import Crew, Outcome
+
+TEXTS = ["a", "bb", "ccc", "dddd", "eeeee", "ffffff", "ggggggg"]
+
+
+def values(outcomes):
+    return [outcome.value for outcome in sorted(outcomes)]
+
+
+def test_in_this_process():
+    outcomes = list(Crew().outcomes([MadeTask(text) for text in [*TEXTS, "process"]]))
+    assert values(outcomes) == [1, 2, 3, 4, 5, 6, 7, os.getpid()]
+    assert all(outcome.problem is None and outcome.status == 0 for outcome in outcomes)
+    assert list(Crew().outcomes([])) == []
+
+
+def test_a_problem_comes_back_with_its_status():
+    found = [outcome[3:] for outcome in Crew().outcomes([MadeTask("refused"), MadeTask("a"), MadeTask("failed")])]
+    assert found == [("this one cannot be had", 2), (None, 0), ("this one broke", 1)]
+
+
+def test_leaving_early_is_quiet():
+    outcomes = Crew().outcomes([MadeTask(text) for text in TEXTS])
+    assert isinstance(next(outcomes), Outcome)
+    outcomes.close()
+
+
+def test_in_other_processes():
+    outcomes = list(Crew(jobs=2).outcomes([MadeTask(text) for text in [*TEXTS, "process", "refused"]]))
+    assert values(outcomes)[:7] == [1, 2, 3, 4, 5, 6, 7]
+    assert values(outcomes)[7] != os.getpid()
+    assert sorted(outcomes)[8].status == 2
+
+
+@pytest.mark.slow
+def test_other_processes_left_early_and_one_that_dies():
+    crew = Crew(jobs=2)
+    leaving = crew.outcomes([MadeTask(text, seconds=0.01) for text in TEXTS])
+    next(leaving)
+    leaving.close()
+    with pytest.raises(RunFailed, match=r"a process failed while computing .*fewer --jobs"):
+        list(crew.outcomes([MadeTask("dies"), MadeTask("a", seconds=0.1), MadeTask("b", seconds=0.1)]))
+
+
+@pytest.mark.parametrize("backend", ["dask", "ray"])
+def test_a_backend_that_is_not_installed_is_named(backend, monkeypatch):
+    for name in ("distributed", "ray"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InputError, match=rf"--joblib_backend {backend} needs .* pip install 'tfnas\[{backend}\]'"):
+        list(Crew(backend).outcomes([MadeTask("a")]))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_on_a_dask_cluster():
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        crew = Crew("dask", 1, cluster.scheduler_address)
+        outcomes = list(crew.outcomes([MadeTask(text) for text in [*TEXTS, "process", "refused"]]))
+    assert values(outcomes)[:7] == [1, 2, 3, 4, 5, 6, 7]
+    assert values(outcomes)[7] != os.getpid()
+    assert sorted(outcomes)[8].problem == "this one cannot be had"

@@ -1,0 +1,76 @@
+"""The numbers of tasks: those in the journal from there, the others computed, and kept one by one as they come."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tfnas.errors import InputError, RunFailed
+from tfnas.reranking.journal import Journal
+from tfnas.reranking.parallel import Crew, Outcome
+from tfnas.reranking.tasks import Task
+from tfnas.run import Interruption
+from tfnas.wording import clock, say
+
+_SECONDS_BETWEEN_LINES = 10.0
+KEPT = "every number found so far is kept"
+GO_ON = "The same command goes on with them"
+
+
+def numbers_of(
+    tasks: Sequence[Task], crew: Crew, journal: Journal, interruption: Interruption, words: str
+) -> list[float]:
+    """The number of every task. `words` says what is computed, for the progress that is shown.
+
+    Raises InputError or RunFailed naming the task that gave no number, and Interrupted; what was found is in the
+    journal.
+    """
+    known = [journal.value(task) for task in tasks]
+    missing = [index for index, value in enumerate(known) if value is None]
+    with shown_progress(interruption.console, words, len(tasks)) as on_done:
+        on_done(len(tasks) - len(missing))
+        outcomes = crew.outcomes([tasks[index] for index in missing])
+        with closing(outcomes):
+            for done, outcome in enumerate(outcomes, 1):
+                index = missing[outcome.number]
+                _check(tasks[index], outcome)
+                journal.record(tasks[index], outcome.value, outcome.seconds)
+                known[index] = outcome.value
+                on_done(len(tasks) - len(missing) + done)
+                interruption.raise_if_asked(f"{KEPT}. {GO_ON}")
+    return [value for value in known if value is not None]
+
+
+def _check(task: Task, outcome: Outcome) -> None:
+    if outcome.problem is None and math.isfinite(outcome.value):
+        return
+    problem = outcome.problem or f"it is {outcome.value}"
+    kind = InputError if outcome.status == InputError.exit_status else RunFailed
+    raise kind(f"{task.measure} of {task.architecture}: {problem}")
+
+
+@contextmanager
+def shown_progress(console: Console, words: str, total: int) -> Iterator[Callable[[int], None]]:
+    """What to tell how many are done: a bar with the time left; where nobody watches, some lines."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        bar = progress.add_task(words, total=total)
+        started = last_said = time.monotonic()
+        first: int | None = None
+
+        def on_done(done: int) -> None:
+            nonlocal last_said, first
+            progress.update(bar, completed=done)
+            first = done if first is None else first
+            now = time.monotonic()
+            if not console.is_terminal and now - last_said >= _SECONDS_BETWEEN_LINES and first < done < total:
+                left_s = (now - started) * (total - done) / (done - first)
+                last_said = now
+                say(console, f"{words}: {done} of {total}, about {clock(left_s)} left")
+
+        yield on_done

@@ -1,0 +1,180 @@
+"""Computing tasks side by side through joblib: in processes of this machine, or on a cluster of dask's or ray's.
+
+Every process computes one task at a time on one thread, so that a number does not depend on how many there are.
+A cluster's workers need this package, and get pickled tasks: use only a cluster that you trust, as its users must you.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import joblib  # type: ignore[import-untyped]
+
+from tfnas.errors import InputError, RunFailed, TfnasError
+from tfnas.latency.measuring.measure import torch_threads
+from tfnas.reranking.tasks import Task
+
+LOCAL = "loky"
+_CHUNK = 4  # tasks per process at a time, where a backend gives results back only all at once
+_one_at_a_time = threading.Lock()  # dask's workers have several threads, but torch's random state is one
+
+
+class Outcome(NamedTuple):
+    """What came of the task at place `number`: a value, or the problem it met with the exit status that this has."""
+
+    number: int
+    value: float
+    seconds: float
+    problem: str | None = None
+    status: int = 0
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who computes: `jobs` processes here, or the cluster at an address (None: as the backend finds one)."""
+
+    backend: str = LOCAL
+    jobs: int = 1
+    cluster: str | None = None
+
+    def outcomes(self, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
+        """What comes of the tasks, in whatever order they end.
+
+        Raises InputError where the backend is not installed or its cluster does not answer, and RunFailed when a
+        process died.
+        """
+        if not tasks:
+            return
+        with _joined(self), _told(self):
+            numbered = list(enumerate(tasks))
+            jobs = self.jobs if self.backend == LOCAL else -1
+            if self.backend == "ray":
+                size = _CHUNK * max(1, joblib.effective_n_jobs(jobs))
+                for start in range(0, len(numbered), size):
+                    yield from _parallel(jobs, "list")(_calls(numbered[start : start + size]))
+                return
+            results = _parallel(jobs, "generator_unordered")(_calls(numbered))
+            try:
+                for outcome in results:  # noqa: UP028 - closing the other generator would warn of what is left undone
+                    yield outcome
+            except GeneratorExit:
+                with suppress(_Left):
+                    results.throw(_Left())
+                raise
+
+
+class _Left(Exception):
+    """Nobody wants the results that are left."""
+
+
+def _parallel(jobs: int, return_as: str) -> Any:
+    return joblib.Parallel(n_jobs=jobs, return_as=return_as)
+
+
+def _calls(numbered: Sequence[tuple[int, Task]]) -> Iterator[Any]:
+    return (joblib.delayed(_outcome)(index, task, os.getpid()) for index, task in numbered)
+
+
+def _outcome(index: int, task: Task, parent: int) -> Outcome:
+    """Compute one task; its problem comes back as text, since not every exception survives the way."""
+    if os.getpid() != parent and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    with _one_at_a_time, torch_threads(1):
+        start = time.perf_counter()
+        try:
+            value = task.compute()
+        except TfnasError as error:
+            return Outcome(index, 0.0, time.perf_counter() - start, str(error), error.exit_status)
+        return Outcome(index, value, time.perf_counter() - start)
+
+
+@contextmanager
+def _told(crew: Crew) -> Iterator[None]:
+    """What a backend raises, as one message."""
+    try:
+        yield
+    except (TfnasError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except Exception as error:
+        # each backend has classes of its own for a dead worker and a lost connection, and not all can be imported here
+        module = type(error).__module__.partition(".")[0]
+        if module not in ("joblib", "loky", "distributed", "dask", "ray", "concurrent") and not _is_lost(error):
+            raise
+        where = "a process" if crew.backend == LOCAL else f"the {crew.backend} cluster"
+        raise RunFailed(
+            f"{where} failed while computing ({type(error).__name__}: {' '.join(str(error).split())[:200]}); a process "
+            "that is ended from outside has often run out of memory: use fewer --jobs"
+        ) from error
+
+
+def _is_lost(error: Exception) -> bool:
+    return isinstance(error, TimeoutError | ConnectionError)
+
+
+@contextmanager
+def _joined(crew: Crew) -> Iterator[None]:
+    """The backend as joblib's own for the duration."""
+    if crew.backend == LOCAL:
+        with joblib.parallel_config(backend=LOCAL, n_jobs=crew.jobs, inner_max_num_threads=1):
+            yield
+    elif crew.backend == "dask":
+        distributed = _module("distributed", "dask")
+        with _dask_client(distributed, crew) as client, joblib.parallel_config(backend="dask", client=client):
+            yield
+    else:
+        ray = _module("ray", "ray")
+        _module("ray.util.joblib", "ray").register_ray()
+        with _ray_session(ray, crew), joblib.parallel_config(backend="ray"):
+            yield
+
+
+@contextmanager
+def _dask_client(distributed: ModuleType, crew: Crew) -> Iterator[Any]:
+    """A client of the cluster at the address, of the one that dask's own settings name, or of one of its own."""
+    named = crew.cluster or _module("dask", "dask").config.get("scheduler-address", None)
+    try:
+        if named is None:
+            client = distributed.Client(n_workers=crew.jobs, threads_per_worker=1, dashboard_address=None)
+        else:
+            client = distributed.Client(named)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"--cluster {named}: no dask scheduler answers there ({error})") from error
+    with client:
+        yield client
+
+
+@contextmanager
+def _ray_session(ray: ModuleType, crew: Crew) -> Iterator[None]:
+    """The ray session there is, or one for the duration."""
+    if ray.is_initialized():
+        yield
+        return
+    address = crew.cluster or os.environ.get("RAY_ADDRESS")
+    try:
+        local = {"num_cpus": crew.jobs, "include_dashboard": False} if address is None else {}
+        ray.init(address=address, log_to_driver=False, **local)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"--cluster {crew.cluster}: no ray cluster answers there ({error})") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _module(name: str, extra: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"--joblib_backend {extra} needs {name.partition('.')[0]}, which is not installed: "
+            f"pip install 'tfnas[{extra}]'"
+        ) from error

@@ -1,0 +1,143 @@
+"""What a person sees of a re-ranking: the best candidates, where the derived one stands, and what scores are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from tfnas.latency.fitting.band import FLOOR
+from tfnas.reranking.calibration import MACS, Calibration, Verdict
+from tfnas.reranking.config import INHERITED, RerankConfig
+from tfnas.reranking.result import CSV_FILE, JSON_FILE, PLOT_FILE, Reranking
+from tfnas.reranking.subject import Subject
+from tfnas.run import RunDirectory
+from tfnas.wording import clock, short, typed
+
+SHOWN = 20
+_WORDS = {INHERITED: "inherited accuracy", MACS: "MACs", "preference": "the search's own preference"}
+
+
+def announcement(config: RerankConfig, subject: Subject) -> Iterator[str]:
+    """What is about to be done."""
+    target = subject.cost.quantity(subject.target, 6)
+    low = subject.cost.quantity(FLOOR * subject.target, 6)
+    yield ""
+    yield f"re-ranking {config.num_candidates} candidates between {low} and {target} by {', '.join(config.score_names)}"
+    for warning in subject.warnings:
+        yield f"warning: {warning}"
+
+
+def show_result(result: Reranking, run: RunDirectory) -> None:
+    """Print it all, and log it."""
+    count, wanted = len(result.candidates), result.config.num_candidates
+    if count < wanted:
+        run.say(
+            f"only {count} different networks were found in the band, not {wanted}: with raised temperature too, "
+            "nothing else came"
+        )
+    run.show(_candidates_table(result))
+    if result.calibration is not None:
+        run.show(_verdicts_table(result.calibration, result))
+        for line in _calibration_lines(result.calibration, result):
+            run.say(line)
+    for line in _conclusion(result, run):
+        run.say(line)
+
+
+# ---- candidates -----------------------------------------------------------------------------------------------------
+
+
+def _candidates_table(result: Reranking) -> Table:
+    order = result.order
+    title = f"The first {min(SHOWN, len(order))} of {len(order)} candidates" + ("" if result.used else ", unranked")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    cost, trained = result.subject.cost, {} if result.calibration is None else result.calibration.top1_of
+    names = ["rank", "candidate", *(item.name for item in result.measures), cost.unit, "MACs", "params"]
+    for name in [*names, *(["trained %"] if trained else [])]:
+        table.add_column(f"{name} %" if name == INHERITED else name, justify="right")
+    shown = order[:SHOWN]
+    for number in [*shown, *([] if 0 in shown else [0])]:
+        if number == 0 and number not in shown:
+            table.add_row()
+        table.add_row(*_cells(result, order.index(number) + 1, number, trained))
+    return table
+
+
+def _cells(result: Reranking, place: int, number: int, trained: dict[int, float]) -> list[str]:
+    cost, counts = result.subject.cost, result.counts[number]
+    cells = [str(place) if result.used else "", "derived" if number == 0 else str(number)]
+    for item in result.measures:
+        left_out = "" if not item.ranked or item.name in result.used else " -"
+        value = f"{item.values[number]:.2f}" if item.name == INHERITED else f"{item.values[number]:.5g}"
+        cells.append(f"{value} ({item.ranks[number]:g}){left_out}")
+    cells += [cost.number(result.costs[number], 5), short(counts.macs), short(counts.params)]
+    if trained:
+        cells.append(f"{trained[number]:.2f}" if number in trained else "")
+    return cells
+
+
+# ---- calibration ----------------------------------------------------------------------------------------------------
+
+
+def _verdicts_table(calibration: Calibration, result: Reranking) -> Table:
+    count, (trained, judged) = len(calibration.numbers), calibration.images
+    title = f"Kendall's tau with the accuracy of {count} candidates trained on {trained} images, judged on {judged}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("measure", "tau", "95 % interval", "beats MACs", "in resamples", ""):
+        table.add_column(name, justify="left" if name in ("measure", "beats MACs", "") else "right")
+    by_tau = sorted(calibration.verdicts, key=lambda verdict: -2.0 if verdict.tau is None else -verdict.tau.value)
+    ranked = {item.name for item in result.measures if item.ranked}
+    for verdict in by_tau:
+        table.add_row(*_verdict_cells(verdict, ranked, result.used))
+    return table
+
+
+def _verdict_cells(verdict: Verdict, ranked: set[str], used: tuple[str, ...]) -> list[str]:
+    tau = verdict.tau
+    beats = {None: "", True: "yes", False: "no"}[verdict.beats_macs]
+    share = "" if verdict.share_beating_macs is None else f"{verdict.share_beating_macs:.0%}"
+    role = "" if verdict.measure not in ranked else "combined" if verdict.measure in used else "left out"
+    name = _WORDS.get(verdict.measure, verdict.measure)
+    if tau is None:
+        return [name, "none", "", beats, share, role]
+    return [name, f"{tau.value:+.2f}", f"{tau.low:+.2f} to {tau.high:+.2f}", beats, share, role]
+
+
+def _calibration_lines(calibration: Calibration, result: Reranking) -> Iterator[str]:
+    low, high = min(calibration.top1), max(calibration.top1)
+    within = ""
+    if calibration.seed_spread is not None:
+        within = f"; the trainings of one network by {calibration.seed_spread:.2f} points"
+    yield (
+        f"trained   top-1 {low:.2f} to {high:.2f} %: networks differ by {calibration.spread:.2f} points (standard "
+        f"deviation){within}"
+    )
+    if low == high:
+        yield "          all alike, so nothing can be said: train on fewer images (--calibrate_images)"
+    ranked = tuple(item.name for item in result.measures if item.ranked)
+    beaten = calibration.beaten(ranked)
+    if beaten:
+        yield f"left out  {', '.join(beaten)}: no better than MACs at foretelling accuracy here"
+
+
+# ---- the end --------------------------------------------------------------------------------------------------------
+
+
+def _conclusion(result: Reranking, run: RunDirectory) -> Iterator[str]:
+    count = len(result.candidates)
+    if result.used:
+        each = ", ".join(f"{item.name} {item.ranks[0]:g}" for item in result.measures)
+        yield f"derived   rank {result.derived_rank} of {count}, combined from {', '.join(result.used)} ({each})"
+    else:
+        yield "derived   there is no combined ranking: none of the scores beats MACs here"
+    held = "the derived architecture"
+    if result.picked:
+        held = f"candidate {result.picked}, the first of the ranking (--pick derived puts the derived one back)"
+    elif result.config.pick == "rank":
+        held += ", which is the first of the ranking" if result.used else ", since nothing was left to rank by"
+    yield f"picked    model.config and architecture.json hold {held}"
+    total = sum(result.seconds.values())
+    phases = ", ".join(f"{name} {clock(seconds)}" for name, seconds in result.seconds.items())
+    yield f"took      {clock(total)}: {phases}"
+    yield f"files     {typed(run.path)}: {CSV_FILE}, {JSON_FILE}, {PLOT_FILE}"

@@ -1,0 +1,167 @@
+"""What re-ranking found: every candidate with its numbers and ranks, and the two files that hold them."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from dataclasses import dataclass
+from typing import Any
+
+from tfnas.counts import Counts
+from tfnas.reranking.calibration import Calibration
+from tfnas.reranking.config import INHERITED, RerankConfig
+from tfnas.reranking.drawing import Candidate
+from tfnas.reranking.ranking import combined_order, log_rank_sums, ranks
+from tfnas.reranking.subject import Subject
+
+CSV_FILE = "rerank.csv"
+JSON_FILE = "rerank.json"
+PLOT_FILE = "rerank.png"
+JSON_FORMAT = "tfnas-rerank"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measure of all candidates [n]. `ranked` says whether the user asked to rank by it."""
+
+    name: str
+    higher_is_better: bool
+    values: tuple[float, ...]
+    ranked: bool
+
+    @property
+    def ranks(self) -> list[float]:
+        """1 for the best; equal values share the mean of their places."""
+        return [float(rank) for rank in ranks(self.values, self.higher_is_better)]
+
+    @property
+    def signed(self) -> list[float]:
+        """The values turned so that higher is better."""
+        return [value if self.higher_is_better else -value for value in self.values]
+
+
+@dataclass(frozen=True)
+class Reranking:
+    """Candidates in the order of their draws (the derived one first), with what was found of each.
+
+    `used` names the measures that are combined; where it is empty (none beat MACs), there is no combined ranking and
+    `order` is that of the draws.
+    """
+
+    config: RerankConfig
+    subject: Subject
+    candidates: tuple[Candidate, ...]
+    costs: tuple[float, ...]
+    counts: tuple[Counts, ...]
+    measures: tuple[Measured, ...]
+    calibration: Calibration | None
+    used: tuple[str, ...]
+    seconds: dict[str, float]
+
+    @property
+    def order(self) -> list[int]:
+        """Numbers of the candidates, best first."""
+        rankings = [ranks(item.values, item.higher_is_better) for item in self.measures if item.name in self.used]
+        return combined_order(rankings) if rankings else list(range(len(self.candidates)))
+
+    @property
+    def log_rank_sums(self) -> list[float] | None:
+        """The sum of log ranks of every candidate; None without a combined ranking."""
+        rankings = [ranks(item.values, item.higher_is_better) for item in self.measures if item.name in self.used]
+        return [float(total) for total in log_rank_sums(rankings)] if rankings else None
+
+    @property
+    def derived_rank(self) -> int:
+        """The place of the derived architecture in the order, from 1."""
+        return self.order.index(0) + 1
+
+    @property
+    def picked(self) -> int:
+        """The number of the candidate that the run directory is to hold."""
+        return self.order[0] if self.config.pick == "rank" and self.used else 0
+
+    def measure(self, name: str) -> Measured:
+        """The measure of a name."""
+        return next(item for item in self.measures if item.name == name)
+
+    # ---- files ------------------------------------------------------------------------------------------------
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A record of every candidate, best first."""
+        order, sums = self.order, self.log_rank_sums
+        trained = {} if self.calibration is None else self.calibration.top1_of
+        columns = [(item.name, item.values, item.ranks) for item in self.measures]
+        rows = []
+        for place, number in enumerate(order, 1):
+            candidate = self.candidates[number]
+            row: dict[str, Any] = {
+                "rank": place if sums is not None else None,
+                "candidate": number,
+                "derived": candidate.is_derived,
+                "log_rank_sum": None if sums is None else sums[number],
+                self.subject.cost.table_key: self.costs[number],
+                "params": self.counts[number].params,
+                "macs": self.counts[number].macs,
+            }
+            for name, values, places in columns:
+                row[_column(name)], row[f"{name}_rank"] = values[number], places[number]
+            row |= {"trained_top1": trained.get(number), "preference": candidate.preference}
+            row |= {"temperature": candidate.temperature, "architecture": candidate.architecture.to_text()}
+            rows.append(row)
+        return rows
+
+    def to_csv(self) -> str:
+        """The records as CSV with a header; what is not known is empty."""
+        rows = self.rows()
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, with the settings and where the derived architecture stands."""
+        subject, picked = self.subject, self.picked
+        return {
+            "format": JSON_FORMAT,
+            "version": 1,
+            "settings": dataclasses.asdict(self.config),
+            "search": str(subject.run_dir),
+            "cost": subject.cost.name,
+            subject.cost.target_key: subject.target,
+            "num_candidates": len(self.candidates),
+            "scores": [item.name for item in self.measures if item.ranked],
+            "combined": list(self.used),
+            "derived_rank": self.derived_rank if self.used else None,
+            "picked": {
+                "by": "rank" if self.config.pick == "rank" and self.used else "derived",
+                "candidate": picked,
+                "architecture": self.candidates[picked].architecture.to_text(),
+            },
+            "directions": {item.name: "higher" if item.higher_is_better else "lower" for item in self.measures},
+            "calibration": None if self.calibration is None else _calibration_json(self.calibration),
+            "seconds": {**self.seconds, "total": sum(self.seconds.values())},
+            "candidates": self.rows(),
+        }
+
+
+def _column(name: str) -> str:
+    """The measure's column, apart from the ranks; params and macs have columns of that name already."""
+    return {INHERITED: "inherited_top1", "params": "params_score", "macs": "macs_score"}.get(name, name)
+
+
+def _calibration_json(calibration: Calibration) -> dict[str, Any]:
+    document = dataclasses.asdict(calibration)
+    document["verdicts"] = [
+        {
+            "measure": verdict.measure,
+            "tau": None if verdict.tau is None else verdict.tau.value,
+            "interval": None if verdict.tau is None else [verdict.tau.low, verdict.tau.high],
+            "beats_macs": verdict.beats_macs,
+            "share_beating_macs": verdict.share_beating_macs,
+        }
+        for verdict in calibration.verdicts
+    ]
+    document["images"] = {"trained": calibration.images[0], "judged": calibration.images[1]}
+    return document
