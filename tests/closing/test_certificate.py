@@ -95,13 +95,33 @@ def test_the_interval_is_what_students_and_woodruffs_have_in_common(seed):
     """A second implementation, call by call."""
     calls = series(16 * 30, 15, seed)
     segments = calls.reshape(16, 30)
-    mean, half = students([np.median(segment) for segment in segments])
+    _, half = students([np.median(segment) for segment in segments])
     _, share = students([sum(call < np.median(calls) for call in segment) / 30 for segment in segments])
     ordered = np.sort(calls)
     quantiles = [np.interp((0.5 + side * share) * 479, range(480), ordered) for side in (-1, 1)]
-    expected = max(mean - half, quantiles[0]), min(mean + half, quantiles[1])
+    median = np.median(calls)
+    expected = max(median - half, quantiles[0]), min(median + half, quantiles[1])
+    least = 1.96 * 0.5 / math.sqrt(480)
+    assert expected[0] < np.quantile(calls, 0.5 - least) and np.quantile(calls, 0.5 + least) < expected[1]
     assert expected[0] < np.median(calls) < expected[1]
     assert Certificate.of(calls, 1.0).interval_ms == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("count", [32, 64, 100])
+def test_few_calls_of_which_some_are_slow_hold_the_truth(count):
+    """A third of all calls take 40 % more; the median is that of the others, 0.7 of the way up."""
+    truth = 10 * math.exp(0.01 * stats.norm.ppf(0.5 / 0.7))
+    random = np.random.default_rng(count)
+    held = []
+    for _ in range(300):
+        calls = 10 * np.exp(0.01 * random.standard_normal(count)) * np.where(random.random(count) < 0.3, 1.4, 1.0)
+        low, high = Certificate.of(calls, 1.0).interval_ms
+        held.append(low <= truth <= high)
+    assert np.mean(held) >= 0.92
+
+
+def test_calls_that_alternate_are_not_known_without_doubt():
+    assert Certificate.of([10.0, 11.0] * 16, 1.0).interval_ms == (10.0, 11.0)
 
 
 def spells(seed, count=4000):

@@ -40,8 +40,8 @@ def full_contents(space, random):
         for key, curve in itertools.islice(contents.curves.items(), 2)
     }
     build = BuildReport(
-        points=12,
-        held_out_points=3,
+        points=sum(len(curve.widths) for curve in contents.curves.values()),
+        held_out_points=len(held_out),
         enumerated_points=100,
         seconds=3.5,
         visits=240,

@@ -53,16 +53,19 @@ def test_a_table_that_nobody_chose_is_warned_of():
     assert "python -m tfnas latency build --space tiny --out FILE" in warning
 
 
-def test_a_table_that_was_chosen_is_only_noted():
-    (note,) = remarks(table_with(device="Another Processor"), shipped=False)
-    assert note.startswith("note ") and "Another Processor" in note and "latency build" not in note
+def test_of_a_table_that_was_chosen_it_is_said_where_it_holds():
+    (warning,) = remarks(table_with(device="Another Processor"), shipped=False)
+    assert warning.startswith("warning: ") and "Another Processor" in warning and "latency build" not in warning
 
 
-def test_another_runtime_or_number_type_is_noted():
-    (note,) = remarks(table_with(runtime="onnxruntime"), shipped=False)
-    assert "the target holds in onnxruntime, not in PyTorch" in note
-    (note,) = remarks(table_with(runtime="openvino", dtype="bfloat16"), shipped=False)
-    assert "openvino, bfloat16" in note
+@pytest.mark.parametrize("shipped", [True, False])
+def test_another_runtime_number_type_or_number_of_threads_is_warned_of(shipped):
+    (warning,) = remarks(table_with(runtime="onnxruntime"), shipped)
+    assert warning.startswith("warning: the target holds in onnxruntime, not in PyTorch")
+    (warning,) = remarks(table_with(runtime="openvino", dtype="bfloat16", threads=2), shipped)
+    assert "openvino, bfloat16, 2 threads, not" in warning
+    (warning,) = remarks(table_with(threads=4), shipped)
+    assert "the target holds in 4 threads, not" in warning
 
 
 def test_a_gpu_table_is_compared_with_the_gpus_here(monkeypatch):
@@ -87,8 +90,10 @@ def test_conditions_that_differ_are_listed():
 # ---- where it is said -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("named", "word"), [(None, "warning"), ("default", "warning"), ("copy", "note")])
-def test_a_search_is_given_the_remarks(tmp_path, named, word):
+@pytest.mark.parametrize(
+    ("named", "words"), [(None, "latency build"), ("default", "latency build"), ("copy", "the target holds there")]
+)
+def test_a_search_is_given_the_remarks(tmp_path, named, words):
     """Also where a resumed run names the default table by its path."""
     path = default_table_path("digits")
     lookup_path = None if named is None else str(path)
@@ -96,7 +101,7 @@ def test_a_search_is_given_the_remarks(tmp_path, named, word):
         (tmp_path / "mine.json").write_bytes(path.read_bytes())
         lookup_path = str(tmp_path / "mine.json")
     setup = prepare(SearchConfig(target_lat=15, lookup_path=lookup_path, device="cpu"))
-    assert len(setup.remarks) == 1 and setup.remarks[0].startswith(word)
+    assert len(setup.remarks) == 1 and setup.remarks[0].startswith("warning: ") and words in setup.remarks[0]
 
 
 def test_a_search_with_the_table_of_this_machine_says_nothing(monkeypatch):

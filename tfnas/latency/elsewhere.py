@@ -37,8 +37,8 @@ def devices_here(kind: str) -> tuple[str, ...]:
 def search_remarks(table: LatencyTable, *, shipped: bool, space: str) -> tuple[str, ...]:
     """What a search should say about where its table's milliseconds hold; nothing where they hold here.
 
-    A table that came along because none was named (`shipped`) is warned of; one that the user named is only noted.
-    `space` is what the user calls the space.
+    Where no table was named, so that one came along (`shipped`), the advice is to measure one. `space` is what the user
+    calls the space.
     """
     remarks, elsewhere = [], other_machine(table)
     if elsewhere is not None and shipped:
@@ -47,12 +47,14 @@ def search_remarks(table: LatencyTable, *, shipped: bool, space: str) -> tuple[s
             f"here (python -m tfnas latency build --space {space} --out FILE) and give it with --lookup_path FILE"
         )
     elif elsewhere is not None:
-        remarks.append(f"note      {elsewhere}: the target holds there")
+        remarks.append(f"warning: {elsewhere}: the target holds there")
     measurement = table.contents.measurement
     if measurement is not None and table.cost.is_time:
         how = _differing(measurement, SEARCHED_RUNTIME, SEARCHED_DTYPE)
+        if measurement.device_kind == "cpu" and measurement.threads > 1:
+            how.append(f"{measurement.threads} threads")
         if how:
-            remarks.append(f"note      the target holds in {', '.join(how)}, not in PyTorch with float32")
+            remarks.append(f"warning: the target holds in {', '.join(how)}, not in PyTorch with float32 on one thread")
     return tuple(remarks)
 
 

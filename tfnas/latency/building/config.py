@@ -50,7 +50,8 @@ class BuildConfig:
     """Stop measuring more widths after this time, such as 90s, 10min or 1h."""
     max_points: int | None = None
     """Stop measuring more widths at so many points; by default at a 32nd of those that every width would need, or a
-    quarter more than every block needs anyhow."""
+    quarter more than every block needs anyhow. Held-out points count; what every block needs is measured in any
+    case."""
     rounds: int = 10
     """Visits to every point, fewer where the time budget asks for it; the median over all of them counts."""
     calls: int = 2

@@ -14,6 +14,7 @@ def check_consistency(contents: TableContents) -> None:
     _check_counted(contents)
     _check_number_of_classes(contents)
     _check_held_out(contents)
+    _check_numbers_of_points(contents)
     _check_correction(contents)
 
 
@@ -55,6 +56,17 @@ def _check_held_out(contents: TableContents) -> None:
             raise InputError(
                 f"held_out.{key}.widths must lie within those of the block, {known.widths[0]} to {known.widths[-1]}"
             )
+
+
+def _check_numbers_of_points(contents: TableContents) -> None:
+    """The report of the build must count the points that are there."""
+    if contents.build is None:
+        return
+    counted = {"points": contents.curves, "held_out_points": contents.held_out}
+    for name, curves in counted.items():
+        said, found = getattr(contents.build, name), sum(len(curve.widths) for curve in curves.values())
+        if said != found:
+            raise InputError(f"build.{name} is {short(said)}, but the table holds {found}")
 
 
 def _check_correction(contents: TableContents) -> None:

@@ -51,7 +51,7 @@ class Visits:
         again = self._made(workloads, [order[place] for place in disturbed])
         self.repeated += len(again)
         for place, visit in zip(disturbed, again, strict=True):
-            visits[place] = min(visits[place], visit, key=_unevenness)
+            visits[place] = min(visits[place], visit, key=lambda made: (_is_slow(made, usual_ms), _unevenness(made)))
         for index, visit in zip(order, visits, strict=True):
             self.by_name.setdefault(workloads[index].name, []).append(visit)
 
@@ -92,4 +92,8 @@ def _unevenness(visit: Visit) -> float:
 
 
 def _is_disturbed(visit: Visit, usual_ms: float) -> bool:
-    return _unevenness(visit) > _UNEVEN or float(np.median(visit.reference_ms)) > _SLOW * usual_ms
+    return _unevenness(visit) > _UNEVEN or _is_slow(visit, usual_ms)
+
+
+def _is_slow(visit: Visit, usual_ms: float) -> bool:
+    return float(np.median(visit.reference_ms)) > _SLOW * usual_ms

@@ -1,0 +1,48 @@
+"""Visits that were disturbed, and what is made of them."""
+
+from __future__ import annotations
+
+import pytest
+from tiny import tiny_space
+
+from tfnas.latency.measuring.bench import Visit
+from tfnas.latency.measuring.visiting import Visits
+from tfnas.latency.measuring.workloads import network_workload, random_architectures
+
+USUAL = Visit((1.0, 1.0), (1.0, 1.01))
+
+
+class Told:
+    """A journal that answers with the visits it is given, in turn."""
+
+    def __init__(self, visits):
+        self.answers = list(visits)
+
+    def visits(self, workloads, order, calls):
+        for _ in order:
+            yield self.answers.pop(0)
+
+
+def visited(first, again):
+    """The visit of one workload that counts, where the other 19 were as usual, and how many were repeated."""
+    (network,) = random_architectures(tiny_space(), 1, 10, 0)
+    visits = Visits(Told([first, *[USUAL] * 19, again]), 2, 0, lambda: None)
+    visits.visit([network_workload(network)], 20)
+    return visits.by_name[network_workload(network).name][0], visits.repeated
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "kept"),
+    [
+        (Visit((3.0, 3.0), (2.0, 2.0)), Visit((1.0, 1.0), (1.0, 1.02)), "again"),  # slow, however even
+        (Visit((3.0, 1.0), (2.0, 1.0)), Visit((1.0, 1.0), (1.0, 1.02)), "again"),
+        (Visit((3.0, 3.0), (2.0, 2.0)), Visit((3.1, 3.0), (2.0, 2.3)), "first"),  # both slow: the more even one
+        (Visit((1.3, 1.0), (1.6, 1.0)), Visit((3.0, 3.0), (2.0, 2.0)), "first"),
+    ],
+)
+def test_the_less_disturbed_of_two_visits_counts(first, again, kept):
+    assert visited(first, again) == ({"first": first, "again": again}[kept], 1)
+
+
+def test_an_undisturbed_visit_is_not_repeated():
+    assert visited(USUAL, None) == (USUAL, 0)
