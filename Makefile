@@ -22,7 +22,7 @@ search: $(VENV)/.installed ## search on the embedded digits and print the result
 	$(BIN)/python parsing_model.py --model_path $(run_dir)
 
 test: lint ## ruff, mypy and the default tests (PYTEST_ARGS=...)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope $(PYTEST_ARGS)
 
 slow: $(VENV)/.installed-dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu" $(PYTEST_ARGS)

@@ -178,10 +178,11 @@ def read_config(path: Path) -> dict[str, Any]:
 class Interruption:
     """Notes Ctrl-C and termination, for the run to save its state at the next step. A later one ends it at once."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, words: str) -> None:
         self.signal: int | None = None
         self.noted_at = 0.0
         self.console = console
+        self.words = words
 
     def raise_if_asked(self, what_is_kept: str) -> None:
         """Raise Interrupted (130 for Ctrl-C, 143 for termination), with these words, if a signal came."""
@@ -193,15 +194,20 @@ class Interruption:
         now = time.monotonic()
         if self.signal is None:
             self.signal, self.noted_at = number, now
-            say(self.console, "stopping after this step, and saving; once more ends it at once, without saving")
+            say(self.console, self.words)
         elif now - self.noted_at > PATIENCE_SECONDS:  # many press twice: that is one wish
             raise KeyboardInterrupt
 
 
 @contextmanager
-def watch_interruption(console: Console) -> Iterator[Interruption]:
-    """Catch SIGINT and SIGTERM for the duration (where Python allows it: in the main thread)."""
-    watch = Interruption(console)
+def watch_interruption(
+    console: Console, words: str = "stopping after this step, and saving; once more ends it at once, without saving"
+) -> Iterator[Interruption]:
+    """Catch SIGINT and SIGTERM for the duration (where Python allows it: in the main thread).
+
+    `words` are said when the first comes.
+    """
+    watch = Interruption(console, words)
     before = {}
     for number in (signal.SIGINT, signal.SIGTERM):
         try:

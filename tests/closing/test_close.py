@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
+import re
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -20,7 +23,7 @@ import tfnas
 from tfnas.cli import latency as command
 from tfnas.closing import CloseConfig, close_run, plan
 from tfnas.closing.loop import Goal, close_loop, fitted_at, widths_range_ms
-from tfnas.errors import Infeasible, InputError
+from tfnas.errors import Infeasible, InputError, Interrupted
 from tfnas.latency import LatencyTable
 from tfnas.latency.measuring import bench as benches
 from tfnas.latency.measuring.bench import LocalBench
@@ -357,6 +360,61 @@ def test_noise_is_told_with_the_interval_that_it_supports(tmp_path):
     assert error.value.exit_status == 3 and "longer --time_budget" in str(error.value)
     summary = json.loads((tmp_path / "closed" / "summary.json").read_text())
     assert summary["verdict"] == "undecided" and summary["supported_epsilon"] > 0.01
+
+
+def test_a_hopeless_target_costs_little_time_and_says_what_widths_reach(tmp_path):
+    run_dir, table, start = write_search(tmp_path)
+    bench = MadeBench(slow_truth(table), noise=0.005, jitter=0.005, seed=1)
+    low, high = (slow_truth(table)(fitted_at(start, table, aim_ms, 0.01)) for aim_ms in (1e-9, 1e9))
+    config = CloseConfig(model_path=str(run_dir), run_dir=str(tmp_path / "closed"), target_lat=20 * high)
+    with pytest.raises(
+        Infeasible,
+        match=r"all widths are at their bounds. Widths alone reach about ([\d.]+) to ([\d.]+) ms: other operations",
+    ) as error:
+        close_run(config, QUIET, **opener(bench))
+    reach = re.search(r"about ([\d.]+) to ([\d.]+) ms", str(error.value))
+    assert float(reach[2]) == pytest.approx(high, rel=0.02) and float(reach[1]) < 1.1 * low * 1.2
+    assert bench.seconds < 100  # of 300
+
+
+# ---- ended early ----------------------------------------------------------------------------------------------------
+
+
+class Ending(MadeBench):
+    """Sends this process a signal at its hundredth call."""
+
+    def call_ms(self, ms):
+        if self.count == 100:
+            os.kill(os.getpid(), self.signal)
+        return super().call_ms(ms)
+
+
+@pytest.mark.parametrize(
+    ("number", "word", "status"), [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)]
+)
+def test_interrupted_it_leaves_nothing(tmp_path, number, word, status):
+    run_dir, table, _ = write_search(tmp_path)
+    bench = Ending(slow_truth(table), jitter=0.005)
+    bench.signal = number
+    config = CloseConfig(model_path=str(run_dir), run_dir=str(tmp_path / "closed"))
+    with pytest.raises(Interrupted, match=f"{word}; nothing is kept") as error:
+        close_run(config, QUIET, **opener(bench))
+    assert error.value.exit_status == status and not (tmp_path / "closed").exists()
+
+
+def test_what_a_killed_one_has_left_is_removed(tmp_path):
+    run_dir, table, _ = write_search(tmp_path)
+    closed, _ = close_made(run_dir, table)
+    for path in closed.run_dir.iterdir():
+        if path.name not in ("config.yaml", "log.txt", ".lock"):
+            path.unlink()
+    with (closed.run_dir / "log.txt").open("a") as log:
+        log.write("killed here\n")
+    again, _ = close_made(run_dir, table)
+    assert again.summary["verdict"] == "inside" and "killed here" not in (closed.run_dir / "log.txt").read_text()
+    (closed.run_dir / "summary.json").unlink()
+    with pytest.raises(InputError, match="is not empty"):  # it holds an architecture
+        close_made(run_dir, table)
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------

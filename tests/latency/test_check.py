@@ -447,7 +447,7 @@ def test_counted_tables_are_refused(plain, monkeypatch, capsys):
         "tfnas.latency.checking.subject.LatencyTable.load", lambda path: LatencyTable(counted, f"latency table {path}")
     )
     status, captured = outcome(capsys, "--lookup_path", "t.json", "--space", "little.yaml")
-    assert status == 2 and "nothing can be measured as it was" in captured.err
+    assert status == 2 and "was counted (macs) and is exact" in captured.err
 
 
 def test_a_table_of_a_worker_wants_its_worker(plain, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -59,6 +60,8 @@ def run(prog: str, arguments: Sequence[str]) -> None:
     from tfnas.latency.building.build import build_table
 
     console = Console(stderr=True)
+    if Path(f"{config.out}.partial").exists():
+        say(console, f"going on with what an earlier build has measured, in {config.out}.partial")
     with _shown(console, config) as (on_step, on_visit):
         table = build_table(config, on_step=on_step, on_visit=on_visit)
     _report(Console(soft_wrap=True), config, table)

@@ -16,8 +16,17 @@ from tfnas.closing.config import CloseConfig
 from tfnas.closing.loop import Point, close_loop
 from tfnas.closing.plan import BenchOpener, Plan, prepare
 from tfnas.closing.report import announcement, conclusion, point_line, refusal, summary
-from tfnas.errors import Infeasible, InputError
-from tfnas.run import SUMMARY_FILE, RunDirectory, run_path
+from tfnas.errors import Infeasible, InputError, Interrupted
+from tfnas.run import (
+    CONFIG_FILE,
+    LOCK_FILE,
+    LOG_FILE,
+    SUMMARY_FILE,
+    RunDirectory,
+    read_config,
+    run_path,
+    watch_interruption,
+)
 from tfnas.wording import clock as clock_words
 
 
@@ -41,17 +50,21 @@ def close_run(
     `bench` opens what times (given the reference workload); by default this machine, or the worker, in the table's
     runtime. `clock` tells the seconds of the time budget.
 
-    Raises InputError (before anything is written), and Infeasible when the network is not certified within epsilon;
-    the run directory then holds the nearest one and says so.
+    Raises InputError (before anything is written), Interrupted (nothing is left behind), and Infeasible when the
+    network is not certified within epsilon; the run directory then holds the nearest one and says so.
     """
     plan = prepare(config, bench, clock)
     path, or_another = run_path("close", config)
     _check_unused(path, or_another)
     run = RunDirectory.create(path, or_another, plan.config, console or Console())
-    with run.locked():
-        for line in announcement(plan, run.path):
-            run.say(line)
-        return _close(plan, run)
+    try:
+        with run.locked():
+            for line in announcement(plan, run.path):
+                run.say(line)
+            return _close(plan, run)
+    except (Interrupted, KeyboardInterrupt):
+        _remove_unfinished(run.path)
+        raise
 
 
 def _close(plan: Plan, run: RunDirectory) -> ClosedRun:
@@ -61,8 +74,16 @@ def _close(plan: Plan, run: RunDirectory) -> ClosedRun:
         run.say(point_line(point, plan.goal))
 
     words = f"timing the network; {clock_words(plan.goal.seconds)} at most, besides what prepares it"
-    with run.console.status(words, refresh_per_second=1):  # a livelier one would disturb what is timed
-        closed = close_loop(plan.source.architecture, plan.table, plan.bench, plan.goal, on_point, plan.clock)
+    with (
+        watch_interruption(run.console, "stopping after this network's calls") as watch,
+        run.console.status(words, refresh_per_second=1),  # a livelier one would disturb what is timed
+    ):
+
+        def clock() -> float:  # read at every visit
+            watch.raise_if_asked("nothing is kept; the same command begins anew")
+            return plan.clock()
+
+        closed = close_loop(plan.source.architecture, plan.table, plan.bench, plan.goal, on_point, clock)
     after = _load(plan)
     under = MeasuredUnder.of(
         plan.bench.conditions,
@@ -82,12 +103,33 @@ def _close(plan: Plan, run: RunDirectory) -> ClosedRun:
 
 
 def _check_unused(path: Path, or_another: bool) -> None:
-    """Raise InputError for a directory that holds anything: what is there may be trained weights."""
+    """Raise InputError for a directory that holds anything: what is there may be trained weights.
+
+    What a closed loop that was killed has left there is removed: it holds no result.
+    """
     if not or_another and path.exists():
         if not path.is_dir():
             raise InputError(f"--run_dir {path} is a file; name a directory that does not exist yet")
+        if _is_unfinished(path):
+            _remove_unfinished(path)
+            return
         if any(not entry.name.startswith(".") for entry in path.iterdir()):
             raise InputError(f"--run_dir {path} is not empty, and nothing in it is changed: choose another")
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether a directory holds the configuration of a closed loop, perhaps its log, and nothing else."""
+    names = {entry.name for entry in path.iterdir()}
+    return CONFIG_FILE in names <= {CONFIG_FILE, LOG_FILE, LOCK_FILE} and {"iterations", "epsilon"} <= set(
+        read_config(path)
+    )
+
+
+def _remove_unfinished(path: Path) -> None:
+    if _is_unfinished(path):
+        for name in (LOG_FILE, LOCK_FILE, CONFIG_FILE):
+            (path / name).unlink(missing_ok=True)
+        path.rmdir()
 
 
 def _load(plan: Plan) -> float | None:

@@ -40,6 +40,9 @@ _NOT_LAST_SHARE = 2 / 3
 _NEAR = 1 / 2
 """A network is certified where it seems to be within this share of epsilon: it has one certificate only."""
 
+_FAR = 5.0
+"""A network that misses the target by more than so many epsilons is far from it."""
+
 _NEIGHBOUR = 3.0
 """Points within so many epsilons share their factor: less than their noise divides them."""
 
@@ -100,11 +103,14 @@ class Goal:
             max(least, self.seconds / (4 * self.iterations)),
         )
 
-    def length(self, left: float, *, is_last: bool) -> Length:
-        """How long a certificate is measured, where so many seconds are left; some of them should serve another."""
+    def length(self, left: float, *, is_last: bool, missing: float) -> Length:
+        """How long a certificate is measured, where so many seconds are left; some of them should serve another.
+
+        A network that is far off needs no close one: half of what is `missing` will do.
+        """
         pilot = min(LEAST_SECONDS, _PILOT_SHARE * self.seconds)
         return Length(
-            half_width=PRECISION * self.epsilon,
+            half_width=max(PRECISION * self.epsilon, missing / 2),
             pilot_seconds=min(pilot, left / 4),
             most_seconds=left if is_last else _NOT_LAST_SHARE * left,
         )
@@ -151,7 +157,10 @@ class _Loop:
     def certify(self, architecture: Architecture, *, is_last: bool = False) -> Point:
         """The one certificate of a network."""
         assert not self.has_certified(architecture)
-        return self.measure(architecture, self.goal.length(self.budget.seconds, is_last=is_last))
+        missing = self.missing(self.table.architecture_ms(architecture))
+        is_far = missing > _FAR * self.goal.epsilon
+        length = self.goal.length(self.budget.seconds, is_last=is_last, missing=missing if is_far else 0.0)
+        return self.measure(architecture, length)
 
     def has_certified(self, architecture: Architecture) -> bool:
         """Whether a network has its certificate."""

@@ -107,12 +107,11 @@ def refusal(plan: Plan, closed: Closed, path: Path) -> str:
     goal, found = plan.goal, closed.point.found
     low, high = closed.bounds_ms
     text = f"{verdict_text(found, goal.target_ms, goal.epsilon)}. "
-    if closed.verdict == "outside":
-        text += (
-            f"Reached were {found.median_ms:.4g} ms; {closed.ending}. Widths alone reach about {low:.4g} to {high:.4g} "
-            "ms: other operations and depths are for another search, with another target. "
-        )
-    elif found.half_width > goal.epsilon / 2:
+    text += (
+        f"Reached were {found.median_ms:.4g} ms; {closed.ending}. Widths alone reach about {low:.4g} to {high:.4g} ms"
+        f"{'' if low < goal.target_ms < high else ': other operations and depths are for another search'}. "
+    )
+    if closed.verdict != "outside" and found.half_width > goal.epsilon / 2:
         text += "A quieter machine or a longer --time_budget narrows the interval. "
     of_it = "The nearest network" if closed.certificates == 1 else "The network that was certified last"
     return f"{text}{_certificates(closed).capitalize()}. {of_it} and its certificate are in {typed(path)}"

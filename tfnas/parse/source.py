@@ -154,7 +154,9 @@ def _measured(summary: Mapping[str, Any]) -> tuple[str, ...]:
     measured_ms, verdict = summary.get("measured_ms"), summary.get("verdict")
     if not isinstance(measured_ms, float):
         return ()
-    return (f"measured as a whole: {measured_ms:.4g} ms, {verdict} of the target's epsilon; its table only steered",)
+    words = {"inside": "within epsilon of the target", "outside": "not within epsilon of the target"}
+    where = words.get(str(verdict), "undecided whether within epsilon of the target")
+    return (f"measured as a whole: {measured_ms:.4g} ms, {where}; its table only steered",)
 
 
 def _picked(summary: Mapping[str, Any]) -> tuple[str, ...]:

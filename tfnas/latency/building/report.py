@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tfnas.latency.building.held_out import interpolation_errors
+from tfnas.latency.building.held_out import ALL, interpolation_errors
 from tfnas.latency.building.staircase import advantage_of
 from tfnas.latency.contents import BuildReport, TableContents
 from tfnas.latency.ranges.words import bounds_text
@@ -15,6 +15,7 @@ from tfnas.wording import clock
 _QUIET = 0.05
 _LOUD = 0.2
 _WORTH_KEEPING_TO = 0.9
+_POOR_MEDIAN, _POOR_P95 = 5.0, 20.0
 
 
 def build_lines(table: LatencyTable, space: SearchSpace) -> Iterator[str]:
@@ -46,11 +47,14 @@ def _effort(build: BuildReport) -> Iterator[str]:
 
 
 def _errors(contents: TableContents) -> Iterator[str]:
-    for name, error in interpolation_errors(contents).items():
+    errors = interpolation_errors(contents)
+    for name, error in errors.items():
         yield (
             f"held out  {name}: {error.points} points that are not used are missed by {error.median_percent:.1f} % in "
             f"the median, {error.p95_percent:.1f} % at the 95th percentile"
         )
+    if ALL in errors and (errors[ALL].median_percent > _POOR_MEDIAN or errors[ALL].p95_percent > _POOR_P95):
+        yield "warning: so large errors mislead a search; measure again, with more time or on a quieter machine"
 
 
 def _preference(contents: TableContents) -> str:

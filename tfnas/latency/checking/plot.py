@@ -25,7 +25,9 @@ def check_picture(report: CheckReport) -> bytes:
         panels.append(("corrected_ms", "with the correction fitted now"))
     figure = Figure(figsize=(_INCHES * len(panels), _INCHES + 0.8), dpi=_DPI, layout="compressed")
     FigureCanvasAgg(figure)
-    values = [getattr(network, name) for network in report.networks for name in ("measured_ms", *dict(panels))]
+    values = [getattr(network, name) for network in report.networks for name in dict(panels)]
+    for network in report.networks:
+        values += [network.measured_ms - network.spread_ms / 2, network.measured_ms + network.spread_ms / 2]
     margin = 0.04 * (max(values) - min(values)) or 0.05 * max(values)
     limits = max(0.0, min(values) - margin), max(values) + margin
     for index, (name, title) in enumerate(panels):
@@ -62,4 +64,4 @@ def _draw(axes: Axes, report: CheckReport, name: str, limits: tuple[float, float
                 markersize=5,
             )
     axes.set(xlim=limits, ylim=limits, xlabel="predicted, ms", ylabel="measured, ms", aspect="equal")
-    axes.legend(loc="upper left", fontsize=8, frameon=False)
+    axes.legend(loc="best", fontsize=8)

@@ -23,7 +23,11 @@ def conditions_of(table: LatencyTable, device: str | None = None) -> Conditions:
     Raises InputError for a table that does not say, that was counted and not measured, or of another kind of device.
     """
     measurement = table.contents.measurement
-    if measurement is None or table.contents.cost != "ms":
+    if not table.cost.is_time:
+        raise InputError(
+            f"{table.source} was counted ({table.cost.name}) and is exact: there is nothing to measure it against"
+        )
+    if measurement is None:
         raise InputError(
             f"{table.source} does not say how it was measured, so nothing can be measured as it was; "
             "measure a table: python -m tfnas latency build --space NAME --out FILE"
