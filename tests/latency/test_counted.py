@@ -66,7 +66,7 @@ def test_it_says_what_it_is_and_not_when(monkeypatch, cost):
     table = counted_table(tiny_space(), cost)
     assert table.description.endswith("of one network, counted and not measured")
     assert table.batch_size is None and table.unit == {"macs": "MACs", "params": "parameters"}[cost]
-    with pytest.raises(InputError, match="was counted .* there is nothing to measure it against"):
+    with pytest.raises(InputError, match=r"was counted .* there is nothing to measure it against"):
         conditions_of(table)
     monkeypatch.setattr(
         "tfnas.latency.building.counted._provenance", lambda space, *_: measurement(space, date="2001-01-01")
