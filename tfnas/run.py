@@ -31,6 +31,7 @@ MODEL_CONFIG_FILE = "model.config"
 SUMMARY_FILE = "summary.json"
 LOCK_FILE = ".lock"
 PATIENCE_SECONDS = 2.0
+SAVING = "stopping after this step, and saving; once more ends it at once, without saving"
 
 
 class RunDirectory:
@@ -178,7 +179,7 @@ def read_config(path: Path) -> dict[str, Any]:
 class Interruption:
     """Notes Ctrl-C and termination, for the run to save its state at the next step. A later one ends it at once."""
 
-    def __init__(self, console: Console, words: str) -> None:
+    def __init__(self, console: Console, words: str = SAVING) -> None:
         self.signal: int | None = None
         self.noted_at = 0.0
         self.console = console
@@ -200,9 +201,7 @@ class Interruption:
 
 
 @contextmanager
-def watch_interruption(
-    console: Console, words: str = "stopping after this step, and saving; once more ends it at once, without saving"
-) -> Iterator[Interruption]:
+def watch_interruption(console: Console, words: str = SAVING) -> Iterator[Interruption]:
     """Catch SIGINT and SIGTERM for the duration (where Python allows it: in the main thread).
 
     `words` are said when the first comes.
