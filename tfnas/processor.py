@@ -22,6 +22,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def load_average() -> float | None:
+    """The load average of the last minute; None where the system tells none."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
 def check_threads(threads: int) -> None:
     """Raise InputError for more threads than cores: they would take turns, and what is timed is of no machine."""
     cores = usable_cores()

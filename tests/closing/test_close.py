@@ -33,6 +33,7 @@ from tfnas.nn.counting import architecture_counts
 from tfnas.parse import parse_model
 from tfnas.parse.source import read_source
 from tfnas.processor import usable_cores
+from tfnas.run import RunDirectory
 from tfnas.training import TrainConfig
 from tfnas.training.processes import Processes
 from tfnas.training.setup import prepare
@@ -410,6 +411,9 @@ def test_what_a_killed_one_has_left_is_removed(tmp_path):
             path.unlink()
     with (closed.run_dir / "log.txt").open("a") as log:
         log.write("killed here\n")
+    with RunDirectory(closed.run_dir, QUIET).locked(), pytest.raises(InputError, match="another process is at work"):
+        close_made(run_dir, table)  # not killed, but at work
+    assert "killed here" in (closed.run_dir / "log.txt").read_text()
     again, _ = close_made(run_dir, table)
     assert again.summary["verdict"] == "inside" and "killed here" not in (closed.run_dir / "log.txt").read_text()
     (closed.run_dir / "summary.json").unlink()

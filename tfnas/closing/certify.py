@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +26,7 @@ from tfnas.latency.measuring.bench import Visit
 from tfnas.latency.measuring.conditions import Conditions
 from tfnas.latency.measuring.measure import pinned, prime_allocator, torch_threads
 from tfnas.model_file import MODEL_FILE, TrainedModel
-from tfnas.processor import check_threads, processor_name
+from tfnas.processor import check_threads, load_average, processor_name
 from tfnas.quantities import seconds_of, share_of
 from tfnas.space import IMAGE_CHANNELS
 
@@ -130,9 +129,9 @@ def certify_file(
     prime_allocator()
     with pinned(config.threads), torch_threads(config.threads), torch.inference_mode():
         subject = _opened(path, data, config)
-        before = _load()
+        before = load_average()
         found = measure_fixed((visits or _timed_visits)(subject.call), length, Budget(most, clock))
-        after = _load()
+        after = load_average()
     under = MeasuredUnder.of(
         subject.conditions,
         _device_name(subject.conditions),
@@ -259,7 +258,3 @@ def _call_ms(call: Call) -> float:
 
 def _device_name(conditions: Conditions) -> str:
     return torch.cuda.get_device_name(conditions.device) if conditions.device_kind == "cuda" else processor_name()
-
-
-def _load() -> float | None:
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from tfnas.closing.loop import Point, close_loop
 from tfnas.closing.plan import BenchOpener, Plan, prepare
 from tfnas.closing.report import announcement, conclusion, point_line, refusal, summary
 from tfnas.errors import Infeasible, InputError, Interrupted
+from tfnas.processor import load_average
 from tfnas.run import (
     CONFIG_FILE,
     LOCK_FILE,
@@ -55,8 +55,9 @@ def close_run(
     """
     plan = prepare(config, bench, clock)
     path, or_another = run_path("close", config)
-    _check_unused(path, or_another)
-    run = RunDirectory.create(path, or_another, plan.config, console or Console())
+    console = console or Console()
+    _check_unused(path, or_another, console)
+    run = RunDirectory.create(path, or_another, plan.config, console)
     try:
         with run.locked():
             for line in announcement(plan, run.path):
@@ -102,16 +103,18 @@ def _close(plan: Plan, run: RunDirectory) -> ClosedRun:
     return ClosedRun(run.path, numbers)
 
 
-def _check_unused(path: Path, or_another: bool) -> None:
+def _check_unused(path: Path, or_another: bool, console: Console) -> None:
     """Raise InputError for a directory that holds anything: what is there may be trained weights.
 
-    What a closed loop that was killed has left there is removed: it holds no result.
+    What a closed loop that was killed has left there is removed: it holds no result. One that is still at work is left
+    alone, which is an InputError too.
     """
     if not or_another and path.exists():
         if not path.is_dir():
             raise InputError(f"--run_dir {path} is a file; name a directory that does not exist yet")
         if _is_unfinished(path):
-            _remove_unfinished(path)
+            with RunDirectory(path, console).locked():
+                _remove_unfinished(path)
             return
         if any(not entry.name.startswith(".") for entry in path.iterdir()):
             raise InputError(f"--run_dir {path} is not empty, and nothing in it is changed: choose another")
@@ -134,6 +137,4 @@ def _remove_unfinished(path: Path) -> None:
 
 def _load(plan: Plan) -> float | None:
     """The host's load average of a minute; None for another machine, and where the system tells none."""
-    if plan.config.worker is not None or not hasattr(os, "getloadavg"):
-        return None
-    return os.getloadavg()[0]
+    return load_average() if plan.config.worker is None else None
