@@ -44,28 +44,29 @@ class MadeBench:
 
 
 class SlowNoise:
-    """A bench of 10 ms per call, whose noise of `deviation` forgets within `memory_s` seconds of its own clock.
+    """A bench of `truth(architecture)` ms per call, 10 by default, with noise that forgets within `memory_s` seconds.
 
-    The noise is that of an Ornstein-Uhlenbeck process, alike within a visit, and 1 % from call to call. From
-    `louder_from_s` on all of it is four times as much.
+    The noise of `deviation` is that of an Ornstein-Uhlenbeck process by the bench's own clock, alike within a visit,
+    and 1 % from call to call. From `louder_from_s` on all of it is four times as much.
     """
 
-    def __init__(self, memory_s, deviation, seed, louder_from_s=math.inf):
+    def __init__(self, memory_s, deviation, seed, louder_from_s=math.inf, truth=lambda _: 10.0):
         self.conditions = Conditions(runtime="made", batch_size=4)
         self.device_name, self.versions = "Made-up Processor", {"made": "1.0"}
         self.memory_s, self.deviation, self.louder_from_s = memory_s, deviation, louder_from_s
-        self.random, self.seconds = np.random.default_rng(seed), 0.0
+        self.truth, self.random, self.seconds = truth, np.random.default_rng(seed), 0.0
         self.level, self.visit_seconds = self.random.standard_normal(), []
 
     def clock(self):
         return self.seconds
 
     def visits(self, workloads, order, calls):
-        for _ in order:
-            keep = math.exp(-2 * calls * 0.01 / self.memory_s)
+        true_ms = [self.truth(Architecture.parse(workload.name)) for workload in workloads]
+        for index in order:
+            keep = math.exp(-2 * calls * true_ms[index] / 1e3 / self.memory_s)
             self.level = keep * self.level + math.sqrt(1 - keep**2) * self.random.standard_normal()
             noise = self.deviation * self.level + 0.01 * self.random.standard_normal(calls)
-            own_ms = 10 * np.exp((4 if self.seconds > self.louder_from_s else 1) * noise)
+            own_ms = true_ms[index] * np.exp((4 if self.seconds > self.louder_from_s else 1) * noise)
             self.visit_seconds.append(2 * own_ms.sum() / 1e3)  # each call has one of the reference beside it
             self.seconds += self.visit_seconds[-1]
             yield Visit(tuple(own_ms.tolist()), ())

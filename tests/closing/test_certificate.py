@@ -156,7 +156,7 @@ def made(low, median, high):
 
 
 @pytest.mark.parametrize(
-    ("interval", "verdict", "supported", "words"),
+    ("interval", "verdict", "supported", "words"),  # all shares are of the target
     [
         ((9.95, 10.0, 10.05), "inside", 0.005, "within 1 % of 10 ms: the median is off by"),
         ((9.9, 10.0, 10.1), "inside", 0.01, "within 1 %"),
@@ -164,7 +164,7 @@ def made(low, median, high):
         ((9.0, 9.2, 9.89), "outside", 0.1, "not within"),
         ((10.05, 10.09, 10.13), "undecided", 0.013, "reaches across the edge"),
         ((9.7, 10.0, 10.3), "undecided", 0.03, "noise is larger than that.*supports an epsilon of 3 %"),
-        ((9.7, 9.7, 10.2), "undecided", 0.03, "noise is larger"),
+        ((9.7, 9.7, 10.2), "undecided", 0.03, r"off by -3\.00 %, the ends of its interval by -3\.00 % and \+2\.00 %"),
     ],
 )
 def test_verdicts(interval, verdict, supported, words):
@@ -261,6 +261,15 @@ def test_the_certificate_has_no_call_of_the_pilot():
     bench = Turning(lambda _: 10.0, jitter=0.01)
     found, _ = timed(bench, length(60.0, pilot_seconds=4.5))
     assert 10.9 < found.interval_ms[0] <= found.mean_ms <= found.interval_ms[1] < 11.1
+
+
+def test_the_length_is_what_the_pilot_says_and_half_more():
+    """By the square of how much narrower the interval must be; three pilots at least, and no more than is left."""
+    pilot_ms = series(480, 3, 1).tolist()
+    wanted = length(1000.0, half_width=Certificate.of(pilot_ms, 10.0).half_width / 4)
+    assert wanted.seconds_after(pilot_ms, 10.0) == pytest.approx(1.5 * 10 * 4**2)
+    assert length(100.0, half_width=wanted.half_width).seconds_after(pilot_ms, 10.0) == 90.0
+    assert length(1000.0, half_width=1.0).seconds_after(pilot_ms, 10.0) == 30.0
 
 
 @pytest.mark.parametrize("seed", range(6))

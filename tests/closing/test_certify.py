@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from PIL import Image
-from tiny import tiny_space
+from tiny import tiny_contents, tiny_space
 
 from tfnas.cli import latency as command
 from tfnas.closing import CertifyConfig, certify_file
@@ -21,6 +22,7 @@ from tfnas.closing.number_type import number_type
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.errors import InputError
 from tfnas.export import ExportConfig, export_model
+from tfnas.latency import LatencyTable
 from tfnas.latency.measuring.bench import Visit
 from tfnas.latency.measuring.workloads import random_architectures
 from tfnas.model_file import TrainedModel
@@ -100,6 +102,33 @@ def test_the_verdict_and_what_is_written(files, tmp_path, target_lat, verdict):
     assert document["certificate"]["median_ms"] == pytest.approx(10.0, rel=0.005)
     text = "\n".join(report.lines())
     assert "confidence" in text and ("within 1 % of" in text) == (target_lat is not None)
+
+
+def test_what_the_search_was_for_is_told(files, tmp_path):
+    """By way of the report beside the file, the run and the table; not of another network, nor of a changed table."""
+    folder, architecture = files
+    run, table_path = tmp_path / "run", tmp_path / "table.json"
+    run.mkdir()
+    (run / "model.pt").write_bytes((folder / "model.pt").read_bytes())
+    file = tmp_path / "ship.onnx"
+    file.write_bytes((folder / "any.onnx").read_bytes())
+    (tmp_path / "ship.onnx.json").write_text(json.dumps({"export": {"model": str(run)}}))
+    LatencyTable(tiny_contents(tiny_space(), random.Random(3))).save(table_path)
+    summary = {"target_ms": 12.5, "lookup_path": str(table_path), "architecture": architecture.to_text()}
+    summary["table_fingerprint"] = LatencyTable.load(table_path).fingerprint
+
+    def note(path, said, **changes):
+        (run / "summary.json").write_text(json.dumps(said))
+        lines = certified(path, tmp_path, MadeVisits(0.005), **changes).lines()
+        return [line for line in lines if line.startswith("note")]
+
+    words = "note      its search was for 12.5 ms for a batch of 32 on 1 thread in torch: "
+    for path in (file, run):
+        assert note(path, summary) == [f"{words}--batch 32 --target_lat 12.5 holds it against that"]
+    assert note(file, summary, batch=32) == [f"{words}--target_lat 12.5"]
+    assert note(file, summary, batch=32, target_lat=12.5) == []
+    for changes in ({"architecture": "x"}, {"target_ms": None}, {"table_fingerprint": "x"}, {"lookup_path": "none"}):
+        assert note(file, {**summary, **changes}) == []
 
 
 def test_noise_that_forbids_a_statement_is_told(files, tmp_path):

@@ -13,7 +13,7 @@ import signal
 import numpy as np
 import pytest
 import yaml
-from made_bench import MadeBench
+from made_bench import MadeBench, SlowNoise
 from made_tables import random_table
 from rich.console import Console
 from small_search import small_config, write_inputs
@@ -23,6 +23,7 @@ import tfnas
 from tfnas.cli import latency as command
 from tfnas.closing import CloseConfig, close_run, plan
 from tfnas.closing.loop import Goal, close_loop, fitted_at, widths_range_ms
+from tfnas.closing.report import phase_text
 from tfnas.errors import Infeasible, InputError, Interrupted
 from tfnas.latency import LatencyTable
 from tfnas.latency.measuring import bench as benches
@@ -32,10 +33,10 @@ from tfnas.latency.measuring.workloads import network_workload, random_architect
 from tfnas.nn.counting import architecture_counts
 from tfnas.parse import parse_model
 from tfnas.parse.source import read_source
+from tfnas.processes import Processes
 from tfnas.processor import usable_cores
 from tfnas.run import RunDirectory
 from tfnas.training import TrainConfig
-from tfnas.training.processes import Processes
 from tfnas.training.setup import prepare
 
 QUIET = Console(quiet=True)
@@ -127,6 +128,45 @@ def test_it_never_claims_what_is_not_so(table, starts):
         closed, target_ms = closed_at(start, table, 1.0, bench, seconds=60)
         if closed.verdict == "inside":
             assert bench.truth(closed.point.architecture) == pytest.approx(target_ms, rel=0.01)
+
+
+def test_a_network_far_from_the_target_is_not_known_closely(table, starts):
+    """Beyond all widths: three epsilons off it is measured to tell, fifty off for a fraction of the time."""
+    found = {}
+    for beyond in (1.03, 1.5):
+        bench = SlowNoise(0.3, 0.01, 0, truth=slow_truth(table))
+        widest = bench.truth(fitted_at(starts[0], table, 1e9, 0.01))
+        goal = Goal(target_ms=beyond * widest, epsilon=0.01, iterations=8, seconds=300.0)
+        closed = close_loop(starts[0], table, bench, goal, clock=bench.clock)
+        assert closed.verdict == "outside" and closed.certificates == 1
+        found[beyond] = closed.point.found
+    assert found[1.03].half_width < 0.005
+    assert found[1.5].seconds < found[1.03].seconds / 1.5
+
+
+def test_every_phase_is_told_before_it_is_timed(table, starts):
+    told = []
+    bench = SlowNoise(0.3, 0.005, 0, truth=slow_truth(table))
+    goal = Goal(target_ms=0.97 * bench.truth(starts[0]), epsilon=0.01, iterations=8, seconds=300.0)
+    closed = close_loop(starts[0], table, bench, goal, told.append, bench.clock, told.append)
+    phases, points = told[::2], told[1::2]
+    assert [phase.purpose for phase in phases] == [point.purpose for point in points]
+    assert list(closed.points) == points and len(points) >= 3
+    fits = [phase for phase in phases if phase.purpose == "fit"]
+    assert [phase.number for phase in fits] == list(range(1, len(fits) + 1))
+    assert phase_text(fits[1], goal).startswith("timing the network, fit 2 of 8 at most; 9 s at most")
+    assert "for the certificate; " in phase_text(phases[-1], goal)
+
+
+def test_with_little_time_certificates_are_still_for_networks_that_are_there(table, starts):
+    """A fit of a third of a second would often call a network near that is not: ten of forty certificates were such."""
+    wasted = 0
+    for seed in range(40):
+        bench = SlowNoise(0.3, 0.01, seed, truth=slow_truth(table))
+        closed, target_ms = closed_at(starts[seed % 20], table, 0.97, bench, seconds=10)
+        certified = [bench.truth(point.architecture) for point in closed.points if point.purpose == "certify"]
+        wasted += sum(abs(truth_ms / target_ms - 1) > 0.01 for truth_ms in certified)
+    assert wasted <= 5
 
 
 def test_noise_larger_than_epsilon_is_told(table, starts):

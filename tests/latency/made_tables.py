@@ -4,12 +4,45 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from fractions import Fraction
 
-from tiny import tiny_contents
+import numpy as np
+from tiny import tiny_contents, tiny_space
 
 from tfnas.latency.contents import BasePart, BuildReport, Correction, Curve, SumErrors, TableContents, WidthClasses
+from tfnas.latency.fitting.choice import Choice
 from tfnas.latency.keys import latency_key
 from tfnas.latency.table import LatencyTable
+from tfnas.space import Operation, Stage
+
+HALVING = Stage(channels=6, stride=2, blocks=2, activation="relu")
+"""The first stage of `staged_space`."""
+
+
+def staged_space(*more, **changes):
+    """A space of 8 pixels with HALVING and the stages given, where all of its architectures can be looked at."""
+    fields = {
+        "stem_stride": 1,
+        "second_stem_se_channels": 0,
+        "stages": (HALVING, *more),
+        "feature_mix_activation": "relu",
+        "operations": tuple(Operation.parse(name) for name in ("k3_e3", "k3_e6", "k5_e3_se")),
+        "width_bounds": (Fraction(2, 3), Fraction(4, 3)),
+    }
+    return tiny_space(**{**fields, **changes})
+
+
+def random_choice(space, random, scale=1.0):
+    """What a search might have learned of a space."""
+    alphas = scale * random.standard_normal((len(space.blocks), len(space.operations)))
+    betas = [scale * random.standard_normal(len(choices)) for choices in space.depth_choices]
+    return Choice(
+        space=space,
+        num_classes=10,
+        log_alphas=alphas - np.log(np.exp(alphas).sum(axis=1, keepdims=True)),
+        log_depths=tuple(values - np.log(np.exp(values).sum()) for values in betas),
+        widths=np.array([[random.choice(space.widths(p, o)) for o in space.operations] for p in space.blocks]),
+    )
 
 
 def table_of(base_ms, curves):

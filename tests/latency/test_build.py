@@ -244,11 +244,16 @@ def stopped(build_on, after=50, **changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"), [({"batch": 8}, "batch"), ({"seed": 3}, "seed"), ({"image_size": 24}, "space, image_size")]
+    ("changes", "named"),
+    [
+        ({"batch": 8}, "batch 32 in place of 8"),
+        ({"seed": 3, "tolerance": "2%"}, "tolerance 3% in place of 2%, seed 0 in place of 3"),
+        ({"image_size": 24}, "another space, image_size none in place of 24"),
+    ],
 )
 def test_what_another_build_left_is_refused(build_on, changes, named):
     stopped(build_on)
-    with pytest.raises(InputError, match=rf"left by a measurement with another {named}: .*\(rm "):
+    with pytest.raises(InputError, match=rf"left by another measurement \({named}\): go on with its settings.*\(rm "):
         build_on(MadeDevice(smooth), **changes)
 
 
@@ -399,7 +404,7 @@ def test_wrong_settings_are_refused(changes, message):
 
 
 def test_an_unknown_runtime_is_refused_before_anything_is_written(tiny_file, tmp_path):
-    with pytest.raises(InputError, match=r"--runtime must be one of .*torch.*, got 'tvm'"):
+    with pytest.raises(InputError, match=r"there is no runtime 'tvm'; there are .*torch"):
         build_table(BuildConfig(space=str(tiny_file), out=str(tmp_path / "x" / "t.json"), runtime="tvm"))
     assert not (tmp_path / "x").exists()
 

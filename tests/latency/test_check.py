@@ -441,6 +441,14 @@ def test_tables_that_do_not_say_how_they_were_measured(shared_data, capsys):
     assert status == 2 and "does not say how it was measured" in captured.err
 
 
+def test_a_runtime_that_is_not_there_is_the_tables_and_no_flag(plain, capsys, folder):
+    before = sorted(folder.iterdir())
+    measurement_changed(plain, runtime="tensorrt")
+    status, captured = outcome(capsys, "--lookup_path", "t.json", "--space", "little.yaml")
+    assert status == 2 and "--runtime" not in captured.err and sorted(folder.iterdir()) == before
+    assert "as latency table t.json was measured: there is no runtime 'tensorrt'; there are" in captured.err
+
+
 def test_counted_tables_are_refused(plain, monkeypatch, capsys):
     counted = dataclasses.replace(plain.contents, cost="macs")
     monkeypatch.setattr(

@@ -8,6 +8,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from made_tables import random_choice
 from tiny import measurement, tiny_contents, tiny_space
 
 import tfnas
@@ -16,7 +17,6 @@ from tfnas.counts import architecture_counts
 from tfnas.errors import Infeasible, InputError
 from tfnas.latency import LatencyTable
 from tfnas.latency.building.counted import counted_table, write_counted_table
-from tfnas.latency.fitting.choice import Choice
 from tfnas.latency.fitting.meet import check_target, meet_target
 from tfnas.latency.keys import shallowest_architecture
 from tfnas.latency.measuring.opening import conditions_of
@@ -99,19 +99,6 @@ def test_quantities(cost, value, text, as_target):
 
 
 # ---- meeting a budget ---------------------------------------------------------------------------------------------
-
-
-def random_choice(space, rng):
-    """Preferences of any strength, and widths anywhere in range."""
-    alphas = rng.standard_normal((len(space.blocks), len(space.operations)))
-    betas = [rng.standard_normal(len(choices)) for choices in space.depth_choices]
-    return Choice(
-        space=space,
-        num_classes=10,
-        log_alphas=alphas - np.log(np.exp(alphas).sum(1, keepdims=True)),
-        log_depths=tuple(values - np.log(np.exp(values).sum()) for values in betas),
-        widths=np.array([[rng.choice(space.widths(p, o)) for o in space.operations] for p in space.blocks]),
-    )
 
 
 @pytest.mark.parametrize("cost", COUNTED)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfnas.latency.building import staircase
 from tfnas.latency.building.staircase import width_classes_of
 from tfnas.latency.contents import Curve, WidthClasses
 
@@ -141,3 +142,14 @@ def test_a_preference_is_believed_where_it_matters(share, noise, multiple):
         ms = [(1 + width / 50) * random.normal(share if width % 8 == 0 else 1.0, noise) for width in widths]
         probes.append(Curve(tuple(widths), tuple(ms), (0.0,) * len(ms)))
     assert width_classes_of(probes).multiple == multiple
+
+
+def test_the_best_of_many_candidates_must_be_better_than_one_would(monkeypatch):
+    """Noise in which the best of them is what a single one would be in a hundredth of all cases."""
+    random, widths = np.random.default_rng(4), range(24, 44)
+    ms = tuple((1 + width / 50) * random.normal(1.0, 0.05) for width in widths)
+    probes = [Curve(tuple(widths), ms, (0.0,) * len(ms))]
+    assert width_classes_of(probes) == WidthClasses()
+    is_better = staircase._is_better
+    monkeypatch.setattr(staircase, "_is_better", lambda errors, than, _: is_better(errors, than, 0.01))
+    assert width_classes_of(probes) != WidthClasses()

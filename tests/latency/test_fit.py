@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_tables import random_table, table_of
+from made_tables import random_table, staged_space, table_of
 
 import tfnas
 from tfnas.errors import InputError
@@ -134,21 +134,9 @@ def fit_by_the_book(architecture, table, target_ms):
     return architecture.with_widths(dict(zip(names, widths, strict=True)))
 
 
-SMALL = tfnas.SearchSpace(
-    name="small",
-    image_size=8,
-    stem_channels=4,
-    stem_stride=1,
-    stem_activation="relu",
-    second_stem_channels=4,
-    second_stem_se_channels=0,
-    stages=(
-        Stage(channels=6, stride=2, blocks=2, activation="relu"),
-        Stage(channels=6, stride=1, blocks=2, activation="relu", min_blocks=0),
-        Stage(channels=9, stride=2, blocks=2, activation="swish"),
-    ),
-    feature_mix_channels=8,
-    feature_mix_activation="relu",
+SMALL = staged_space(
+    Stage(channels=6, stride=1, blocks=2, activation="relu", min_blocks=0),
+    Stage(channels=9, stride=2, blocks=2, activation="swish"),
     operations=IMAGENET.operations,
 )
 

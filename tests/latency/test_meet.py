@@ -12,32 +12,16 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from made_tables import random_table
+from made_tables import random_choice, random_table, staged_space
 
 import tfnas
 from tfnas.errors import Infeasible, InputError
 from tfnas.latency import LatencyTable, LatencyTableWarning
-from tfnas.latency.fitting.choice import Choice
 from tfnas.latency.fitting.meet import check_target, meet_target
 from tfnas.latency.ranges.words import bounds_text
-from tfnas.space import Operation, Stage
+from tfnas.space import Stage
 
-TINY = tfnas.SearchSpace(
-    name="tiny",
-    image_size=8,
-    stem_channels=4,
-    stem_stride=1,
-    stem_activation="relu",
-    second_stem_channels=4,
-    second_stem_se_channels=0,
-    stages=(
-        Stage(channels=6, stride=2, blocks=2, activation="relu"),
-        Stage(channels=6, stride=1, blocks=2, activation="relu", min_blocks=0),
-    ),
-    feature_mix_channels=8,
-    feature_mix_activation="relu",
-    operations=tuple(Operation.parse(name) for name in ("k3_e3", "k3_e6", "k5_e3_se")),
-)
+TINY = staged_space(Stage(channels=6, stride=1, blocks=2, activation="relu", min_blocks=0))
 RIGID = dataclasses.replace(TINY, width_bounds=(Fraction(1), Fraction(1)))
 
 
@@ -58,19 +42,6 @@ def waves(random, count):
 
 
 CURVES = (rising, noise, staircase, waves)
-
-
-def random_choice(space, random, scale=1.0):
-    alphas = scale * random.standard_normal((len(space.blocks), len(space.operations)))
-    betas = [scale * random.standard_normal(len(choices)) for choices in space.depth_choices]
-    ranges = [[space.width_range(place, operation) for operation in space.operations] for place in space.blocks]
-    return Choice(
-        space=space,
-        num_classes=10,
-        log_alphas=alphas - np.log(np.exp(alphas).sum(axis=1, keepdims=True)),
-        log_depths=tuple(values - np.log(np.exp(values).sum()) for values in betas),
-        widths=np.array([[random.integers(low, high + 1) for low, high in row] for row in ranges]),
-    )
 
 
 def selections(space):

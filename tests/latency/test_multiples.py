@@ -12,36 +12,20 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_tables import random_table, table_of
+from made_tables import random_choice, random_table, staged_space, table_of
 
 import tfnas
 from tfnas.architecture import Architecture
 from tfnas.errors import Infeasible, InputError
 from tfnas.latency import LatencyTable, default_table_path, latency_key
 from tfnas.latency.building.counted import counted_table
-from tfnas.latency.fitting.choice import Choice
 from tfnas.latency.fitting.fit import fit_widths
 from tfnas.latency.fitting.meet import meet_target
 from tfnas.latency.measuring.workloads import random_architectures
-from tfnas.space import Operation, Stage
+from tfnas.space import Stage
 from tfnas.space_file import space_from_json
 
-TINY = tfnas.SearchSpace(
-    name="tiny",
-    image_size=8,
-    stem_channels=4,
-    stem_stride=1,
-    stem_activation="relu",
-    second_stem_channels=4,
-    second_stem_se_channels=0,
-    stages=(
-        Stage(channels=6, stride=2, blocks=2, activation="relu"),
-        Stage(channels=6, stride=1, blocks=1, activation="relu", min_blocks=0),
-    ),
-    feature_mix_channels=8,
-    feature_mix_activation="relu",
-    operations=tuple(Operation.parse(name) for name in ("k3_e3", "k3_e6", "k5_e3_se")),
-)
+TINY = staged_space(Stage(channels=6, stride=1, blocks=1, activation="relu", min_blocks=0))
 
 
 def allowed(space, place, operation, multiple):
@@ -49,18 +33,6 @@ def allowed(space, place, operation, multiple):
     usual = operation.expansion * place.in_channels
     low, high = (bound * usual for bound in space.width_bounds)
     return [width for width in range(multiple, int(high) + 1, multiple) if low <= width]
-
-
-def random_choice(space, random):
-    alphas = random.standard_normal((len(space.blocks), len(space.operations)))
-    betas = [random.standard_normal(len(choices)) for choices in space.depth_choices]
-    return Choice(
-        space=space,
-        num_classes=10,
-        log_alphas=alphas - np.log(np.exp(alphas).sum(1, keepdims=True)),
-        log_depths=tuple(values - np.log(np.exp(values).sum()) for values in betas),
-        widths=np.array([[random.choice(space.widths(p, o)) for o in space.operations] for p in space.blocks]),
-    )
 
 
 # ---- the space ----------------------------------------------------------------------------------------------------

@@ -384,9 +384,9 @@ def test_commands_that_cannot_be(command, what):
 @pytest.mark.parametrize(
     ("changed", "what"),
     [
-        ({"runtime": "torch"}, "--runtime onnxruntime only, got 'torch'"),
-        ({"runtime": "onnxruntime", "device": "cuda:0"}, "--device cpu only"),
-        ({"runtime": "onnxruntime", "dtype": "bfloat16"}, "--dtype float32 or float16 only, got 'bfloat16'"),
+        ({"runtime": "torch"}, "the runtime onnxruntime only, not with 'torch'"),
+        ({"runtime": "onnxruntime", "device": "cuda:0"}, "the device cpu only"),
+        ({"runtime": "onnxruntime", "dtype": "bfloat16"}, "the dtype float32 or float16 only, not with 'bfloat16'"),
     ],
 )
 def test_conditions_that_cannot_be(changed, what):

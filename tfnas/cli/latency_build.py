@@ -60,11 +60,21 @@ def run(prog: str, arguments: Sequence[str]) -> None:
     from tfnas.latency.building.build import build_table
 
     console = Console(stderr=True)
-    if Path(f"{config.out}.partial").exists():
-        say(console, f"going on with what an earlier build has measured, in {config.out}.partial")
+    for line in _beforehand(Path(config.out)):
+        say(console, line)
     with _shown(console, config) as (on_step, on_visit):
         table = build_table(config, on_step=on_step, on_visit=on_visit)
     _report(Console(soft_wrap=True), config, table)
+
+
+def _beforehand(out: Path) -> Iterator[str]:
+    """What is there already, and becomes of it."""
+    partial = Path(f"{out}.partial")
+    if out.is_file():
+        anew = "" if partial.exists() else "measuring anew; "
+        yield f"{out} exists: {anew}it stays as it is until the new table takes its place"
+    if partial.exists():
+        yield f"going on with what an earlier build has measured, in {partial}"
 
 
 @contextmanager
@@ -72,7 +82,8 @@ def _shown(console: Console, config: BuildConfig) -> Iterator[tuple[Callable[[St
     """What to call at every step and every visit: progress with time left, and stopping where a signal asks for it."""
     kept = f"what is measured stays in {config.out}.partial; the same command goes on there"
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress, watch_interruption(console) as watch:
+    progress = Progress(*columns, console=console, disable=not console.is_terminal)
+    with progress, watch_interruption(console) as watch:
         tasks: list[TaskID] = []
 
         def on_step(step: Step) -> None:

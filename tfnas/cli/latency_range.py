@@ -47,7 +47,7 @@ def run(prog: str, arguments: Sequence[str]) -> None:
     else:
         print_range(Console(), found, config.target_lat)
     if config.target_lat is not None:
-        check_target(space, table, config.target_lat, config.num_classes)
+        check_target(space, table, config.target_lat, config.num_classes, config.space)
 
 
 def _open(config: RangeConfig) -> tuple[SearchSpace, LatencyTable]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tfnas.latency.measuring.conditions import Conditions
+from tfnas.wording import percent
 
 Verdict: TypeAlias = Literal["inside", "outside", "undecided"]
 """Where a latency lies: its whole interval within epsilon of the target, none of it, or the interval cannot say."""
@@ -187,7 +188,7 @@ def certificate_lines(found: Certificate) -> tuple[str, ...]:
 
 def verdict_text(found: Certificate, target_ms: float, epsilon: float) -> str:
     """For people: whether the latency is within epsilon of the target, and otherwise what can be said."""
-    error = f"{100 * (found.median_ms / target_ms - 1):+.2f} %"
+    error = percent(100 * (found.median_ms / target_ms - 1))
     wanted = f"{100 * epsilon:g} % of {target_ms:g} ms"
     match found.verdict(target_ms, epsilon):
         case "inside":
@@ -197,9 +198,10 @@ def verdict_text(found: Certificate, target_ms: float, epsilon: float) -> str:
         case "undecided":
             why = "noise is larger than that" if found.half_width > epsilon else "the interval reaches across the edge"
             supported = math.ceil(1000 * found.supported_epsilon(target_ms) - _ROUNDING) / 10
+            low, high = (percent(100 * (end / target_ms - 1)) for end in found.interval_ms)
             return (
-                f"not decided whether within {wanted}: {why}. The median is off by {error} +- "
-                f"{100 * found.half_width:.2f} %, which supports an epsilon of {supported:g} %"
+                f"not decided whether within {wanted}: {why}. The median is off by {error}, the ends of its interval "
+                f"by {low} and {high}, which supports an epsilon of {supported:g} %"
             )
 
 

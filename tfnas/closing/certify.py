@@ -21,11 +21,13 @@ from tfnas.closing.loop import LEAST_SECONDS, PRECISION
 from tfnas.closing.sampled import Budget, Length, calls_per_visit, measure_fixed
 from tfnas.device import named_device
 from tfnas.errors import InputError
+from tfnas.export.config import REPORT_SUFFIX
 from tfnas.files import write_whole
 from tfnas.latency.measuring.bench import Visit
 from tfnas.latency.measuring.conditions import Conditions
 from tfnas.latency.measuring.measure import pinned, prime_allocator, torch_threads
 from tfnas.model_file import MODEL_FILE, TrainedModel
+from tfnas.parse.intended import Intended, intended_for
 from tfnas.processor import check_threads, load_average, processor_name
 from tfnas.quantities import seconds_of, share_of
 from tfnas.space import IMAGE_CHANNELS
@@ -44,7 +46,7 @@ VisitsOf = Callable[[Call], Iterator[Visit]]
 class FileCertificate:
     """What a file takes: its certificate, the conditions, and with a target the verdict.
 
-    `sha256` and `size_bytes` are of the file, so that it is known again.
+    `sha256` and `size_bytes` are of the file, so that it is known again. `intended` is what its run says of it.
     """
 
     file: str
@@ -57,6 +59,7 @@ class FileCertificate:
     target_ms: float | None
     verdict: Verdict | None
     written: str
+    intended: Intended | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As FILE.certificate.json holds it."""
@@ -92,6 +95,11 @@ class FileCertificate:
                 f"warning: noise is larger than {100 * self.epsilon:g} %: a quieter machine or a longer --time_budget "
                 "narrows the interval"
             )
+        made = self.intended
+        if made is not None and (made.batch_size, made.threads) != (self.under.batch_size, self.under.threads):
+            lines.append(f"note      its search was for {made.words}: {made.flags} holds it against that")
+        elif made is not None and self.target_ms is None:
+            lines.append(f"note      its search was for {made.words}: --target_lat {made.target_ms:g}")
         return [*lines, f"written   {self.written}"]
 
 
@@ -150,6 +158,7 @@ def certify_file(
         target_ms=config.target_lat,
         verdict=verdict,
         written=str(target),
+        intended=intended_for(_model_behind(path), subject.architecture),
     )
     write_whole(target, json.dumps(report.to_json(), indent=2) + "\n")
     return report
@@ -164,6 +173,15 @@ def _file(path: Path) -> Path:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; give an exported .onnx, a model.pt or its run directory")
     return path
+
+
+def _model_behind(path: Path) -> Path:
+    """The model that a file was exported from, as the report beside it says; else a file that lies where it does."""
+    try:
+        model = json.loads(Path(f"{path}{REPORT_SUFFIX}").read_bytes())["export"]["model"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return path
+    return Path(model) if isinstance(model, str) and "\0" not in model else path
 
 
 def _read(path: Path) -> bytes:

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from tfnas.closing.certificate import MeasuredUnder
 from tfnas.closing.config import CloseConfig
-from tfnas.closing.loop import Point, close_loop
+from tfnas.closing.loop import Phase, Point, close_loop
 from tfnas.closing.plan import BenchOpener, Plan, prepare
-from tfnas.closing.report import announcement, conclusion, point_line, refusal, summary
+from tfnas.closing.report import announcement, conclusion, phase_text, point_line, refusal, summary
 from tfnas.errors import Infeasible, InputError, Interrupted
 from tfnas.processor import load_average
 from tfnas.run import (
@@ -27,7 +27,6 @@ from tfnas.run import (
     run_path,
     watch_interruption,
 )
-from tfnas.wording import clock as clock_words
 
 
 @dataclass(frozen=True)
@@ -74,17 +73,19 @@ def _close(plan: Plan, run: RunDirectory) -> ClosedRun:
     def on_point(point: Point) -> None:
         run.say(point_line(point, plan.goal))
 
-    words = f"timing the network; {clock_words(plan.goal.seconds)} at most, besides what prepares it"
     with (
         watch_interruption(run.console, "stopping after this network's calls") as watch,
-        run.console.status(words, refresh_per_second=1),  # a livelier one would disturb what is timed
+        run.console.status("preparing", refresh_per_second=1) as status,  # a livelier one would disturb what is timed
     ):
+
+        def on_phase(phase: Phase) -> None:
+            status.update(phase_text(phase, plan.goal))
 
         def clock() -> float:  # read at every visit
             watch.raise_if_asked("nothing is kept; the same command begins anew")
             return plan.clock()
 
-        closed = close_loop(plan.source.architecture, plan.table, plan.bench, plan.goal, on_point, clock)
+        closed = close_loop(plan.source.architecture, plan.table, plan.bench, plan.goal, on_point, clock, on_phase)
     after = _load(plan)
     under = MeasuredUnder.of(
         plan.bench.conditions,

@@ -31,8 +31,10 @@ PRECISION = 1 / 3
 LEAST_SECONDS = 10.0
 """Of a certificate's pilot, where the time budget allows them."""
 
-_LEAST_SECONDS, _LEAST_SHARE = 3.0, 1 / 30
-_PILOT_SHARE = 1 / 30
+_LEAST_SECONDS, _LEAST_SHARE = 3.0, 1 / 10
+"""Of a fit, and as a share of a small budget: by fewer, a network seems to be at the target that is not."""
+
+_PILOT_SHARE = 1 / 12
 _RESERVE = 1 / 5
 """Share of the time that no fit takes, so that a certificate can follow it."""
 
@@ -49,6 +51,15 @@ _NEIGHBOUR = 3.0
 _MOST_REPEATS = 2
 
 Purpose = Literal["fit", "certify"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What is timed next: the how manyth of its kind, and for how many seconds at most."""
+
+    purpose: Purpose
+    number: int
+    most_seconds: float
 
 
 @dataclass(frozen=True)
@@ -140,6 +151,7 @@ class _Loop:
     table: LatencyTable
     bench: Bench
     goal: Goal
+    on_phase: Callable[[Phase], None]
     on_point: Callable[[Point], None]
     budget: Budget
     points: list[Point] = field(default_factory=list)
@@ -148,8 +160,11 @@ class _Loop:
         """Time a network with fresh calls; with a length, for a certificate."""
         table_ms = self.table.architecture_ms(architecture)
         expected_ms = table_ms * (self.factor(table_ms) if self.points else 1.0)
+        purpose: Purpose = "certify" if isinstance(until, Length) else "fit"
+        before = sum(point.purpose == purpose for point in self.points)
+        self.on_phase(Phase(purpose, before + 1, until.most_seconds))
         found = sample_workload(self.bench, network_workload(architecture), expected_ms, until, self.budget)
-        point = Point(architecture, table_ms, found, "certify" if isinstance(until, Length) else "fit")
+        point = Point(architecture, table_ms, found, purpose)
         self.points.append(point)
         self.on_point(point)
         return point
@@ -207,14 +222,15 @@ def close_loop(
     goal: Goal,
     on_point: Callable[[Point], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
+    on_phase: Callable[[Phase], None] = lambda _: None,
 ) -> Closed:
     """Fit and time from a network on until one is certified within epsilon, or until it is clear why none will be.
 
-    `on_point` is told of everything that was timed, `clock` tells the seconds that go by.
+    `on_phase` is told before anything is timed, `on_point` afterwards; `clock` tells the seconds that go by.
 
     Raises InputError when the table lacks a block.
     """
-    loop = _Loop(table, bench, goal, on_point, Budget(goal.seconds, clock))
+    loop = _Loop(table, bench, goal, on_phase, on_point, Budget(goal.seconds, clock))
     architecture = start
     while True:
         point = loop.measure(architecture, goal.closeness)

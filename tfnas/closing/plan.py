@@ -18,7 +18,7 @@ from tfnas.kinds import kinds_of
 from tfnas.latency import LatencyTable
 from tfnas.latency.measuring.bench import Bench
 from tfnas.latency.measuring.conditions import Conditions
-from tfnas.latency.measuring.opening import conditions_of, open_bench
+from tfnas.latency.measuring.opening import as_measured, conditions_of, open_bench
 from tfnas.latency.measuring.workloads import Workload, block_workload
 from tfnas.model_file import MODEL_FILE
 from tfnas.parse.source import Source, read_source
@@ -67,7 +67,8 @@ def prepare(config: CloseConfig, opener: BenchOpener | None, clock: Callable[[],
         seconds=seconds_of("time_budget", config.time_budget),
     )
     reference = _reference_of(source.architecture)
-    bench = opener(reference) if opener else _bench(conditions, reference, config)
+    with as_measured(table):
+        bench = opener(reference) if opener else _bench(conditions, reference, config)
     return Plan(_with_search(config, run_dir, saved, lookup_path), source, table, goal, bench, clock)
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from tfnas.closing.certificate import MeasuredUnder, certificate_lines, verdict_text
-from tfnas.closing.loop import Closed, Goal, Point
+from tfnas.closing.loop import Closed, Goal, Phase, Point
 from tfnas.closing.plan import Plan
 from tfnas.nn.counting import architecture_counts
-from tfnas.wording import percent, short, typed
+from tfnas.wording import clock, percent, short, typed
 
 
 def announcement(plan: Plan, path: Path) -> list[str]:
@@ -32,6 +32,12 @@ def announcement(plan: Plan, path: Path) -> list[str]:
     if fingerprint is not None and fingerprint != table.fingerprint:
         lines.append("note: this table is not the one of the search, or has changed since")
     return [*lines, *(f"note: {note}" for note in plan.source.notes)]
+
+
+def phase_text(phase: Phase, goal: Goal) -> str:
+    """What is timed now, for a line that changes."""
+    what = f"fit {phase.number} of {goal.iterations} at most" if phase.purpose == "fit" else "for the certificate"
+    return f"timing the network, {what}; {clock(phase.most_seconds)} at most, besides what prepares it"
 
 
 def point_line(point: Point, goal: Goal) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Console
 
 from tfnas.export.config import DYNAMIC, REPORT_SUFFIX
 from tfnas.export.report import Check, ExportReport
-from tfnas.wording import say, short
+from tfnas.parse.intended import intended_for
+from tfnas.wording import say, short, typed
 
 
 def print_export(console: Console, report: ExportReport) -> None:
@@ -22,6 +24,16 @@ def print_export(console: Console, report: ExportReport) -> None:
         size = f"batch {latency.batch_size}"
         say(console, f"{'':<10}{numbers}, {latency.kind}, {size}, {latency.runtime}, {conditions}")
     say(console, f"{'report':<10}{report.file}{REPORT_SUFFIX}")
+    if report.format == "onnx":
+        say(console, f"{'next':<10}python -m tfnas latency certify {typed(report.file)}{_certify_flags(report)}")
+
+
+def _certify_flags(report: ExportReport) -> str:
+    """What holds the file against what its network was made to take, as far as its run says so."""
+    made = intended_for(Path(report.model), report.architecture)
+    if made is not None and report.batch in (DYNAMIC, str(made.batch_size)):
+        return f" {made.flags}"
+    return "" if report.batch in (DYNAMIC, "1") else f" --batch {report.batch}"
 
 
 def _lines(report: ExportReport) -> Iterator[tuple[str, str]]:

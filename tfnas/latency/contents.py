@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 LARGEST_WIDTH = 65536
 """Widths above it are taken for a broken file: every width up to the largest costs memory."""
@@ -54,38 +55,49 @@ class Curve:
     def dense_ms(self, classes: WidthClasses = WidthClasses()) -> FloatArray:
         """Milliseconds at every width from the first to the last measured, float64, read-only.
 
-        Measured points stand as they are, and straight lines run between them: no overshoot, and the noise of a point
-        is not made larger around it, as smoother curves do where points lie close together. With two classes of widths,
-        the lines run between the points that are no multiples; the multiples have their own ratio to them, which is
-        interpolated between the multiples that were measured.
+        Measured points stand as they are, between them it is `interpolated_ms`.
         """
         widths, measured = np.asarray(self.widths), np.asarray(self.ms, dtype=np.float64)
-        dense = np.arange(widths[0], widths[-1] + 1)
-        aligned = widths % classes.multiple == 0
-        if classes.multiple == 1 or aligned.all() or not aligned.any():
-            values = _between(widths, measured, dense)
-        else:
-            others = _up(widths[~aligned], classes.others_stair), measured[~aligned]
-            values = _between(*others, _up(dense, classes.others_stair))
-            multiples = dense % classes.multiple == 0
-            known, wanted = (_up(row, classes.multiples_stair) for row in (widths[aligned], dense[multiples]))
-            ratios = measured[aligned] / _between(*others, _up(known, classes.others_stair))
-            values[multiples] = _between(*others, _up(wanted, classes.others_stair)) * _between(known, ratios, wanted)
+        values = interpolated_ms(widths, measured, np.arange(widths[0], widths[-1] + 1), classes)
         values[widths - widths[0]] = measured
         values.flags.writeable = False
         return values
 
 
-def _up(widths: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+def interpolated_ms(widths: IntArray, ms: FloatArray, at: IntArray, classes: WidthClasses) -> FloatArray:
+    """Milliseconds at some widths, by those measured at others (ascending); both are taken up to their stairs first.
+
+    Straight lines run between the points: no overshoot, and the noise of a point is not made larger around it, as
+    smoother curves do where points lie close together. With two classes of widths, the lines run between the points
+    that are no multiples; the multiples have their own ratio to them, which is interpolated between the multiples that
+    were measured.
+    """
+    aligned = widths % classes.multiple == 0
+    if classes.multiple == 1 or aligned.all() or not aligned.any():
+        return _between(widths, ms, at)
+    others = _up(widths[~aligned], classes.others_stair), ms[~aligned]
+    values = _between(*others, _up(at, classes.others_stair))
+    multiples = at % classes.multiple == 0
+    if multiples.any():
+        known, wanted = (_up(row, classes.multiples_stair) for row in (widths[aligned], at[multiples]))
+        ratios = ms[aligned] / _between(*others, _up(known, classes.others_stair))
+        values[multiples] = _between(*others, _up(wanted, classes.others_stair)) * _between(known, ratios, wanted)
+    return values
+
+
+def _up(widths: IntArray, step: int) -> IntArray:
     """Each width, or the next multiple of the step above it."""
-    return -(-widths // step) * step
+    return widths if step == 1 else -(-widths // step) * step
 
 
-def _between(widths: NDArray[np.int64], ms: FloatArray, at: NDArray[np.int64]) -> FloatArray:
+def _between(widths: IntArray, ms: FloatArray, at: IntArray) -> FloatArray:
     """Interpolated values; points at one and the same width count with their mean. Beyond the ends it stays level."""
-    places, group = np.unique(widths, return_inverse=True)
-    means = np.bincount(group, weights=ms) / np.bincount(group)
-    return np.interp(at, places, means)
+    is_new = widths[1:] != widths[:-1]
+    if not is_new.all():
+        starts = np.concatenate([[0], np.flatnonzero(is_new) + 1])
+        counts = np.concatenate([starts[1:], [len(ms)]]) - starts
+        widths, ms = widths[starts], np.add.reduceat(ms, starts) / counts
+    return np.interp(at, widths, ms)
 
 
 @dataclass(frozen=True)

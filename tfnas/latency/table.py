@@ -40,12 +40,15 @@ class LatencyTable:
 
     All figures are corrected for what a sum of blocks misses, where the table says how; so they add up.
     A lookup outside what was measured raises InputError naming the key and the nearest ones, or the widths measured.
-    `contents` is what the file holds; `source` names the table in messages.
+    `contents` is what the file holds; `source` names the table in messages, `path` is the file, where it is in one.
     """
 
-    def __init__(self, contents: TableContents, source: str = "the latency table") -> None:
+    def __init__(
+        self, contents: TableContents, source: str = "the latency table", path: str | os.PathLike[str] | None = None
+    ) -> None:
         self.contents = contents
         self.source = source
+        self.path = None if path is None else Path(path)
         self._correction = contents.correction
         self._dense: dict[str, NDArray[np.float64]] = {}
         self._slices: dict[tuple[str, range], NDArray[np.float64]] = {}
@@ -77,7 +80,7 @@ class LatencyTable:
                 raise InputError("neither our JSON form nor a pickle of the TF-NAS authors")
         except InputError as error:
             raise InputError(f"latency table {file}: {error}") from error
-        return cls(contents, source=f"latency table {file}")
+        return cls(contents, f"latency table {file}", file)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write our JSON form, whole or not at all.

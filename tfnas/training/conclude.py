@@ -6,9 +6,13 @@ from typing import Any
 
 from tfnas.model_file import MODEL_FILE, TrainedModel
 from tfnas.nn.counting import architecture_counts
+from tfnas.parse.intended import intended_for
 from tfnas.run import SUMMARY_FILE, RunDirectory
 from tfnas.training.session import Session
 from tfnas.wording import clock, short, typed
+
+ONNX_FILE = "model.onnx"
+"""What `tfnas export` calls its file where it is told nothing else."""
 
 
 def conclude(session: Session, run: RunDirectory) -> dict[str, Any]:
@@ -58,7 +62,8 @@ def summarize(session: Session) -> dict[str, Any]:
 
 def show(run: RunDirectory, summary: dict[str, Any]) -> None:
     """Print what was trained, and what to do next."""
-    seconds = summary["seconds"]
+    seconds, made = summary["seconds"], intended_for(run.path, summary["architecture"])
+    certify = f"python -m tfnas latency certify {typed(run.path / ONNX_FILE)}" + (f" {made.flags}" if made else "")
     phases = ", ".join(f"{name} {clock(value)}" for name, value in seconds.items() if name != "total")
     judged = "no images to judge by"
     if summary["top1"] is not None:
@@ -71,5 +76,6 @@ def show(run: RunDirectory, summary: dict[str, Any]) -> None:
         f"files     {typed(run.path)}: model.pt, architecture.json, model.config, summary.json, tensorboard/, log.txt",
         f"next      python test.py --model_path {typed(run.path)}",
         f"          python -m tfnas export --model_path {typed(run.path)}",
+        f"          {certify}",
     ):
         run.say(line)

@@ -89,7 +89,7 @@ def build_table(
         build = _Build(config, space, visits, on_step)
         build.run()
         contents = build.contents(_measurement(config, space, bench))
-        table = LatencyTable(contents, source=f"latency table {config.out}")
+        table = LatencyTable(contents, f"latency table {config.out}", config.out)
         table.check(space)
         table.save(out)
         journal.remove()

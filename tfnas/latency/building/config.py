@@ -19,7 +19,8 @@ class BuildConfig:
     """What to measure, where and how closely."""
 
     out: str
-    """JSON file to write. FILE.partial beside it keeps what is measured so far; the same command goes on with it."""
+    """JSON file to write; one that is there is replaced at the end. FILE.partial beside it keeps what is measured so
+    far; the same command goes on with it."""
     space: str = "digits"
     """Name of a built-in space, or a YAML file."""
     cost: str = "ms"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
-from tfnas.latency.contents import Curve, WidthClasses
+from tfnas.latency.contents import Curve, WidthClasses, interpolated_ms
 
 FloatArray = NDArray[np.float64]
 
@@ -73,7 +73,9 @@ def _foretelling_errors(probes: Sequence[Curve], classes: WidthClasses) -> Float
     """Relative error of every inner point of every curve, foretold without it."""
     errors = []
     for curve in probes:
-        for width, ms in list(zip(curve.widths, curve.ms, strict=True))[1:-1]:
-            foretold = curve.without(width).dense_ms(classes)[width - curve.widths[0]]
-            errors.append(min(abs(float(foretold) / ms - 1), _LARGEST_ERROR))
+        widths, ms = np.array(curve.widths), np.array(curve.ms)
+        for place in range(1, len(widths) - 1):
+            others = np.delete(widths, place), np.delete(ms, place)
+            (foretold,) = interpolated_ms(*others, widths[place : place + 1], classes)
+            errors.append(min(abs(float(foretold) / ms[place] - 1), _LARGEST_ERROR))
     return np.array(errors)

@@ -75,7 +75,7 @@ def decide(
     if hindrance is not None:
         return Outcome(fit, f"the table stays as it is: {hindrance}")
     contents = dataclasses.replace(subject.table.contents, correction=change[0])
-    return Outcome(fit, verdict, LatencyTable(contents, f"latency table {config.table_path}"))
+    return Outcome(fit, verdict, LatencyTable(contents, f"latency table {config.table_path}", config.table_path))
 
 
 def _hindrance(config: CheckConfig, subject: CheckSubject, disturbance: str | None) -> str | None:

@@ -15,7 +15,7 @@ from tfnas.latency.default import space_of
 from tfnas.latency.files.authors import LatencyTableWarning
 from tfnas.latency.keys import latency_key
 from tfnas.latency.measuring.bench import Bench
-from tfnas.latency.measuring.opening import conditions_of, open_bench, reference_of
+from tfnas.latency.measuring.opening import as_measured, conditions_of, open_bench, reference_of
 from tfnas.latency.measuring.workloads import Workload, block_workload, random_architectures
 from tfnas.latency.table import LatencyTable
 from tfnas.space import SearchSpace
@@ -82,7 +82,8 @@ def open_subject(config: CheckConfig) -> CheckSubject:
         )
     space = space_of(table, config.space)
     reference = reference_of(space)
-    bench = open_bench(conditions, reference, config.worker, config.seed, config.worker_timeout)
+    with as_measured(table):
+        bench = open_bench(conditions, reference, config.worker, config.seed, config.worker_timeout)
     plain = LatencyTable(dataclasses.replace(table.contents, correction=None), table.source)
     networks = random_architectures(space, config.num_networks, measurement.num_classes, config.seed)
     blocks = _blocks_again(space, plain, config.seed)

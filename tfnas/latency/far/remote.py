@@ -216,13 +216,13 @@ def program(request: Mapping[str, object]) -> bytes:
 
 
 def _check_conditions(conditions: Conditions) -> None:
-    for flag, value, known in (
+    for name, value, known in (
         ("runtime", conditions.runtime, ("onnxruntime",)),
         ("device", conditions.device_kind, ("cpu",)),
         ("dtype", conditions.dtype, ("float32", "float16")),
     ):
         if value not in known:
-            raise InputError(f"--worker measures with --{flag} {' or '.join(known)} only, got {value!r}")
+            raise InputError(f"--worker measures with the {name} {' or '.join(known)} only, not with {value!r}")
 
 
 def _split(command: str) -> list[str]:

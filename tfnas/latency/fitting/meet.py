@@ -31,14 +31,21 @@ FloatArray = NDArray[np.float64]
 _MOST_SELECTIONS = 20
 
 
-def check_target(space: SearchSpace, table: LatencyTable, target_ms: float, num_classes: int | None = None) -> None:
+def check_target(
+    space: SearchSpace,
+    table: LatencyTable,
+    target_ms: float,
+    num_classes: int | None = None,
+    named: str | None = None,
+) -> None:
     """Raise Infeasible, with the range, where it goes and what bounds it, when the space cannot measure a target.
 
-    A target just above the highest latency passes while the highest is in its band. Raises InputError when the target
-    is not positive or not finite, or when the table lacks a block of the space.
+    `named` is what the user calls the space, for the message. A target just above the highest latency passes while the
+    highest is in its band. Raises InputError when the target is not positive or not finite, or when the table lacks a
+    block of the space.
     """
     check_target_ms(target_ms, table.cost)
-    outside = outside_text(space, table, target_ms, num_classes)
+    outside = outside_text(space, table, target_ms, num_classes, named)
     if outside is not None:
         raise Infeasible(outside)
 

@@ -23,6 +23,9 @@ from tfnas.latency.measuring.bench import Bench, Visit
 from tfnas.latency.measuring.workloads import Workload
 from tfnas.wording import typed
 
+_LONG = ("space", "versions")
+"""Parts of a subject that are no single words."""
+
 
 class Journal:
     """Visits of a bench, those of an earlier try first."""
@@ -107,12 +110,27 @@ def _entries(path: Path, file: FileIO, subject: dict[str, Any]) -> list[dict[str
     if wrong:
         raise InputError(_not_ours(path))
     if found != json.loads(json.dumps(subject)):
-        differing = [name for name in subject if not isinstance(found, dict) or found.get(name) != subject[name]]
         raise InputError(
-            f"{path} was left by a measurement with another {', '.join(differing) or 'content'}: go on with the same "
-            f"settings, or remove it (rm {typed(path)}) and measure anew"
+            f"{path} was left by another measurement ({_differences(found, subject)}): go on with its settings, or "
+            f"remove it (rm {typed(path)}) and measure anew"
         )
     return entries
+
+
+def _differences(found: Any, subject: Mapping[str, Any]) -> str:
+    """What an earlier measurement was of, where that is not the same: `batch 32 in place of 8`."""
+    if not isinstance(found, dict):
+        return "of something else"
+    differing = {name: (found.get(name), value) for name, value in subject.items() if found.get(name) != value}
+    words = [
+        f"another {name}" if name in _LONG else f"{name} {_said(before)} in place of {_said(now)}"
+        for name, (before, now) in differing.items()
+    ]
+    return ", ".join(words) or "of more than this one"
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else f"{value:.40}" if isinstance(value, str) else f"{value!r:.40}"
 
 
 def _is_visit(entry: Any) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from tfnas.errors import InputError
 from tfnas.latency.contents import Measurement
 from tfnas.latency.measuring.bench import Bench, LocalBench
@@ -48,6 +51,15 @@ def _conditions(measurement: Measurement, device: str) -> Conditions:
         threads=measurement.threads,
         dtype=measurement.dtype,
     )
+
+
+@contextmanager
+def as_measured(table: LatencyTable) -> Iterator[None]:
+    """Say of what is missing here, an InputError of the body, that it is a table that asks for it and no flag."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"nothing can be timed as {table.source} was measured: {error}") from error
 
 
 def open_bench(

@@ -19,7 +19,7 @@ def required_library(name: str, runtime: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise InputError(
-            f"--runtime {runtime} needs the library {name}, which cannot be imported ({error}): "
+            f"the runtime {runtime} needs the library {name}, which cannot be imported ({error}): "
             f"pip install tfnas[{runtime}]"
         ) from error
 
@@ -27,15 +27,15 @@ def required_library(name: str, runtime: str) -> Any:
 def require_conditions(conditions: Conditions, dtypes: Mapping[str, Sequence[str]]) -> None:
     """Check device and number type against those that a runtime knows: `dtypes` holds number types by kind of device.
 
-    Raises InputError that names `--device` or `--dtype`.
+    Raises InputError that says what the runtime knows.
     """
     if conditions.device_kind not in dtypes:
         raise InputError(
-            f"--device must be {' or '.join(dtypes)} for --runtime {conditions.runtime}, got {conditions.device!r}"
+            f"the runtime {conditions.runtime} runs on the device {' or '.join(dtypes)}, not on {conditions.device!r}"
         )
     known = dtypes[conditions.device_kind]
     if conditions.dtype not in known:
         raise InputError(
-            f"--dtype must be {' or '.join(known)} for --runtime {conditions.runtime} "
-            f"on {conditions.device_kind}, got {conditions.dtype!r}"
+            f"the runtime {conditions.runtime} takes the dtype {' or '.join(known)} on {conditions.device_kind}, not "
+            f"{conditions.dtype!r}"
         )

@@ -143,7 +143,7 @@ def range_document(found: SpaceRange, target_ms: float | None = None) -> dict[st
     """Everything as plain data; `unit` says what the figures in `_ms` are."""
     document: dict[str, Any] = {
         "space": found.space.name,
-        "table": found.table.source.removeprefix("latency table "),
+        "table": str(found.table.path or found.table.source),
         "table_fingerprint": found.table.fingerprint,
         "unit": found.table.unit,
         "lowest_ms": found.lowest_ms,

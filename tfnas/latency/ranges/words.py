@@ -8,6 +8,9 @@ from tfnas.latency.fitting.band import Band
 from tfnas.latency.ranges.facts import PartRange, SpaceRange, TraitCost, space_range
 from tfnas.latency.table import LatencyTable
 from tfnas.space import SearchSpace
+from tfnas.space_file import space as load_space
+from tfnas.space_file import space_names
+from tfnas.wording import typed
 
 
 def bounds_text(space: SearchSpace, table: LatencyTable, num_classes: int | None = None) -> str:
@@ -28,9 +31,16 @@ def is_inside(target_ms: float, lowest_ms: float, highest_ms: float) -> bool:
 
 
 def outside_text(
-    space: SearchSpace, table: LatencyTable, target_ms: float, num_classes: int | None = None
+    space: SearchSpace,
+    table: LatencyTable,
+    target_ms: float,
+    num_classes: int | None = None,
+    named: str | None = None,
 ) -> str | None:
-    """Why a target lies beyond what the space reaches, in a few lines; None where it does not."""
+    """Why a target lies beyond what the space reaches, in a few lines; None where it does not.
+
+    `named` is what the user calls the space, where that is known.
+    """
     lowest_ms, highest_ms = table.range_ms(space, num_classes)
     if is_inside(target_ms, lowest_ms, highest_ms):
         return None
@@ -42,9 +52,29 @@ def outside_text(
             "that range, or change the space",
             shares_text(found, below),
             *(lower_lines(found) if below else higher_lines(found)),
-            "python -m tfnas latency range --space SPACE --lookup_path TABLE shows all of it",
+            *([] if table.path is None else [f"{range_command(space, table, num_classes, named)} shows all of it"]),
         ]
     )
+
+
+def range_command(
+    space: SearchSpace, table: LatencyTable, num_classes: int | None = None, named: str | None = None
+) -> str:
+    """The command that shows the range of a space with a table that was read from a file.
+
+    Of a space that is neither built in nor named, the file's name is taken to be the space's.
+    """
+    known = named or (space.name if space.name in space_names() else None)
+    plain = space if known is None else load_space(known)
+    words = ["python -m tfnas latency range --space", typed(known or f"{space.name}.yaml")]
+    words += [
+        f"--{name} {getattr(space, name)}"
+        for name in ("image_size", "width_multiple")
+        if getattr(space, name) != getattr(plain, name)
+    ]
+    if num_classes not in (None, table.num_classes):
+        words.append(f"--num_classes {num_classes}")
+    return " ".join([*words, "--lookup_path", typed(str(table.path))])
 
 
 def shares_text(found: SpaceRange, lowest: bool) -> str:

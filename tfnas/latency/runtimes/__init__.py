@@ -66,7 +66,7 @@ def open_runtime(conditions: Conditions) -> Runtime:
     """
     names = runtime_names()
     if conditions.runtime not in names:
-        raise InputError(f"--runtime must be one of {', '.join(names)}, got {conditions.runtime!r}")
+        raise InputError(f"there is no runtime {conditions.runtime!r}; there are {', '.join(names)}")
     offered = _offered().get(conditions.runtime)
     if offered is not None:
         make = offered.load()
