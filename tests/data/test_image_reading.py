@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
-from tfnas.data.reading import read_rgb
+from tfnas.data.reading import View, read_rgb, read_view
 from tfnas.errors import InputError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -149,3 +149,99 @@ def test_pixels_without_a_known_white_are_refused(tmp_path: Path) -> None:
     for name in ("float.tiff", "wide.tiff"):
         with pytest.raises(InputError, match="no known white"):
             read_rgb(tmp_path / name, "here")
+
+
+# --- views ----------------------------------------------------------------------------------------------------------
+
+
+def seen_through(path: Path, view: View) -> tuple[np.ndarray, tuple[int, int]]:
+    """What is read through a view, and the size that the view was chosen by."""
+    told = []
+
+    def choose(width: int, height: int) -> View:
+        told.append((width, height))
+        return view
+
+    image = read_view(path, "here", choose)
+    assert (image.mode, image.size) == ("RGB", (view.side, view.side))
+    assert len(told) == 1
+    return np.asarray(image).astype(int), told[0]
+
+
+@pytest.mark.parametrize(
+    ("box", "side", "reduction"),
+    [
+        ((0, 0, 500, 375), 224, 1),
+        ((0, 0, 448, 448), 224, 2),
+        ((0, 0, 447, 448), 224, 1),
+        ((100, 100, 900, 700), 100, 4),
+        ((0, 0, 4000, 3000), 224, 8),
+        ((0, 0, 9, 9), 224, 1),
+    ],
+)
+def test_a_picture_is_reduced_as_far_as_no_pixel_is_missed(box: tuple, side: int, reduction: int) -> None:
+    assert View(box, side).reduction() == reduction
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_view_is_of_the_upright_picture(tmp_path: Path, orientation: int, suffix: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"turned{suffix}"
+    Image.fromarray(np.ascontiguousarray(STORED[orientation](noise))).save(path, exif=exif)
+    seen, told = seen_through(path, View((10, 4, 26, 20), 16))
+    assert told == (40, 24)
+    np.testing.assert_array_equal(seen, pixels(path)[4:20, 10:26])
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_large_jpeg_is_decoded_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int) -> None:
+    """On a picture without sharp edges, at odd sizes and up to its border, hardly a level is lost."""
+    rows, columns = np.mgrid[0:303, 0:501]
+    waves = [100 + 80 * np.sin(rows / 30), 120 + 90 * np.cos(columns / 40), 255 * columns / 501]
+    upright = np.stack(waves, -1).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "large.jpg"
+    Image.fromarray(np.ascontiguousarray(STORED[orientation](upright))).save(path, quality=95, exif=exif)
+    decoded, load = [], JpegImagePlugin.JpegImageFile.load_prepare
+
+    def spy(image: JpegImagePlugin.JpegImageFile) -> None:
+        decoded.append(sorted(image.size))
+        load(image)
+
+    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load_prepare", spy)
+    box = (1, 0, 501, 303) if orientation % 2 else (101, 2, 401, 302)
+    seen, told = seen_through(path, View(box, 60))
+    assert told == (501, 303)
+    assert decoded == [[76, 126]]  # a quarter, rounded up
+    whole = Image.fromarray(upright).resize((60, 60), Image.Resampling.BILINEAR, box)
+    assert abs(seen - np.asarray(whole)).mean() < 1
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif"])
+def test_a_view_of_any_mode_is_rgb(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"grey{suffix}"
+    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(path)
+    seen, _ = seen_through(path, View((2, 3, 10, 11), 8))
+    np.testing.assert_array_equal(seen, pixels(path)[3:11, 2:10])
+
+
+def test_a_view_of_something_transparent_is_on_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 8), (0, 0, 0, 128)).save(tmp_path / "rgba.png")
+    seen, _ = seen_through(tmp_path / "rgba.png", View((0, 0, 8, 8), 4))
+    assert (seen == 127).all()
+
+
+@pytest.mark.parametrize("side", [10, 200])
+def test_a_damaged_picture_has_no_view(tmp_path: Path, side: int) -> None:
+    path = tmp_path / "cut.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"train\.txt:7: cannot read the image .*cut\.jpg"):
+        read_view(path, "train.txt:7", lambda *_: View((0, 0, 200, 200), side))
+    with pytest.raises(InputError, match=r"gone\.jpg"):
+        read_view(tmp_path / "gone.jpg", "here", lambda *_: View((0, 0, 1, 1), side))

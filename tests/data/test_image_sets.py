@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -15,9 +16,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
-from tfnas.data import DataConfig, Draw, EpochBatches, ImageSet, loader, loading, open_data
+from tfnas.data import DataConfig, Draw, EpochBatches, ImageSet, kept_workers, loader, loading, open_data
 from tfnas.data.images import ArraySource, FileSource, Raw, Transform
+from tfnas.data.reading import ChooseView
 from tfnas.data.transforms import plain_transform, training_transform
 from tfnas.errors import InputError
 
@@ -191,7 +194,7 @@ from tfnas.errors import InputError
 
 class Images:
     labels = [0, 1]
-    def read(self, index):
+    def read(self, index, view=None):
         if index == 0:
             raise InputError("train.txt:1: cannot read the image")
         time.sleep(100)
@@ -218,7 +221,7 @@ class InterruptProbe:
 
     labels: Sequence[int] = field(default_factory=lambda: [0])
 
-    def read(self, index: int) -> Raw:
+    def read(self, index: int, view: ChooseView | None = None) -> Raw:
         ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         return torch.full((3, 1, 1), int(ignored), dtype=torch.uint8)
 
@@ -232,6 +235,95 @@ def test_workers_leave_ctrl_c_to_the_parent() -> None:
         assert epoch_of(probe, workers=1)[0][0].min() == 1
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+# --- where batches are finished, and by whom ------------------------------------------------------------------------
+
+
+def test_a_batch_is_its_items_normalised_once(photos: ImageSet) -> None:
+    """Bit for bit what torchvision makes of the pixels, in one piece or one by one."""
+    draws = [Draw(0, index) for index in (1, 3)]
+    pixels, labels = photos.pixels(draws)
+    assert (pixels.dtype, labels.tolist()) == (torch.uint8, [1, 3])
+    usual = v2.Compose(
+        [v2.ToDtype(torch.float32, scale=True), v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+    )
+    expected = usual(pixels)
+    assert torch.equal(torch.stack([photos[draw][0] for draw in draws]), expected)
+    assert torch.equal(photos.transform.normalise(pixels), expected)
+    assert pixels.dtype == torch.uint8
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_normalises_to_the_same_values(photos: ImageSet) -> None:
+    order = EpochBatches(len(photos), batch_size=3, epoch=0, seed=5)
+    batches = [list(batch) for batch in loader(photos, order, workers=0, device=torch.device("cuda"))]
+    assert all(images.device.type == "cuda" for images, _ in batches)
+    assert_same([[images.cpu(), labels] for images, labels in batches], epoch_of(photos))
+
+
+@dataclass(frozen=True, eq=False)
+class ProcessProbe:
+    """A source whose pixels tell the process that reads them, and the index."""
+
+    count: int
+
+    @property
+    def labels(self) -> Sequence[int]:
+        return range(self.count)
+
+    def read(self, index: int, view: ChooseView | None = None) -> Raw:
+        number = os.getpid()
+        return torch.tensor([[[number % 256]], [[number // 256 % 256]], [[number // 65536]]], dtype=torch.uint8)
+
+
+def readers(images: ImageSet, workers: int = 2) -> set[tuple[int, ...]]:
+    """The processes that read an epoch."""
+    return {tuple(pixel.flatten().tolist()) for batch, _ in epoch_of(images, workers=workers) for pixel in batch}
+
+
+@pytest.fixture
+def probe() -> ImageSet:
+    return ImageSet((ProcessProbe(12),), Transform(torch.nn.Identity(), torch.nn.Identity()), 0)
+
+
+@forks
+def test_kept_workers_read_the_next_epochs_too(probe: ImageSet) -> None:
+    first = readers(probe)
+    assert len(first) == 2
+    assert readers(probe).isdisjoint(first)
+    children = set(multiprocessing.active_children())
+    with kept_workers():
+        first = readers(probe)
+        assert readers(probe) == first
+        assert readers(probe, workers=1).isdisjoint(first)
+        assert set(multiprocessing.active_children()) > children
+    assert set(multiprocessing.active_children()) == children
+
+
+@forks
+def test_what_kept_workers_read_is_the_same(photos: ImageSet) -> None:
+    """Also after an epoch that was left, beside one under way, and after an error."""
+    expected = [epoch_of(photos, epoch=epoch) for epoch in range(3)]
+    with kept_workers():
+        assert_same(epoch_of(photos, workers=2), expected[0])
+        order = EpochBatches(len(photos), batch_size=3, epoch=1, seed=5)
+        for images, labels in loader(photos, order, workers=2):
+            assert_same([[images, labels]], expected[1][:1])
+            break
+        assert_same(epoch_of(photos, workers=2, epoch=2), expected[2])
+        under_way = iter(loader(photos, order, workers=2))
+        begun = list(next(under_way))
+        assert_same(epoch_of(photos, workers=2, epoch=2), expected[2])
+        assert_same([begun, *map(list, under_way)], expected[1])
+        picture = photos.sources[0].root / "3.png"
+        content = picture.read_bytes()
+        picture.write_bytes(b"not an image")
+        with pytest.raises(InputError, match=r"^train\.txt:4"):
+            epoch_of(photos, workers=2)
+        picture.write_bytes(content)
+        assert_same(epoch_of(photos, workers=2, epoch=2), expected[2])
 
 
 def test_digits_are_the_same_for_every_seed_but_for_their_augmentation() -> None:

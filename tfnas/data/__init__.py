@@ -9,7 +9,7 @@ from tfnas.data.config import DataConfig, DataName, data_name, default_space
 
 if TYPE_CHECKING:
     from tfnas.data.images import Draw, ImageSet
-    from tfnas.data.loading import EpochBatches, loader
+    from tfnas.data.loading import EpochBatches, kept_workers, loader
     from tfnas.data.opening import ImageData, open_data
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "ImageSet",
     "data_name",
     "default_space",
+    "kept_workers",
     "loader",
     "open_data",
 ]
@@ -32,6 +33,7 @@ __getattr__ = lazy_names(
         "EpochBatches": "tfnas.data.loading",
         "ImageData": "tfnas.data.opening",
         "ImageSet": "tfnas.data.images",
+        "kept_workers": "tfnas.data.loading",
         "loader": "tfnas.data.loading",
         "open_data": "tfnas.data.opening",
     },

@@ -7,10 +7,13 @@ from typing import Literal
 
 from tfnas.errors import InputError
 
-DataName = Literal["digits", "list", "folder", "cifar10", "cifar100"]
+DataName = Literal["digits", "digit_pairs", "list", "folder", "cifar10", "cifar100"]
+EMBEDDED: tuple[DataName, ...] = ("digits", "digit_pairs")
+"""Data that comes along and reads no files."""
 
 _SPACES: dict[DataName, str] = {
     "digits": "digits",
+    "digit_pairs": "digits",
     "list": "imagenet",
     "folder": "imagenet",
     "cifar10": "cifar",
@@ -26,8 +29,9 @@ class DataConfig:
         InputError: A value is outside its range, or a flag is given that this kind of data does not use.
     """
 
-    data: Literal["digits", "list", "folder", "cifar10", "cifar100"] | None = None
-    """Kind of data. Default: `list` if --img_root or a list is given, else the embedded handwritten `digits`."""
+    data: Literal["digits", "digit_pairs", "list", "folder", "cifar10", "cifar100"] | None = None
+    """Kind of data. Default: `list` if --img_root or a list is given, else the embedded handwritten `digits`.
+    `digit_pairs` is embedded too, and harder: the larger of two digits in an image."""
     img_root: str | None = None
     """Folder that holds the images: what list lines are relative to, the parent of the class folders, or of CIFAR's."""
     train_list: str | None = None
@@ -64,8 +68,10 @@ class DataConfig:
     def _refuse_idle_flags(self) -> None:
         """Refuse flags that this kind of data would silently ignore."""
         name = data_name(self)
-        if name == "digits" and self.img_root is not None:
-            raise InputError("--data digits is embedded and reads no --img_root; leave it out or choose another --data")
+        if name in EMBEDDED and self.img_root is not None:
+            raise InputError(
+                f"--data {name} is embedded and reads no --img_root; leave it out or choose another --data"
+            )
         for flag, value in (("--train_list", self.train_list), ("--val_list", self.val_list)):
             if name != "list" and value is not None:
                 raise InputError(f"--data {name} reads no {flag}; leave it out or use --data list")

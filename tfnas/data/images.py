@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from tfnas.data.reading import read_rgb
+from tfnas.data.reading import ChooseView, read_rgb, read_view
 
 Raw: TypeAlias = Image.Image | torch.Tensor
 """A raw image: an RGB picture of any size, or a uint8 tensor 3 x H x W for data held in memory."""
@@ -49,8 +49,8 @@ class Source(Protocol):
     def labels(self) -> Sequence[int]:
         """The label of every image."""
 
-    def read(self, index: int) -> Raw:
-        """Read image number `index`. Raises InputError if it cannot be read."""
+    def read(self, index: int, view: ChooseView | None = None) -> Raw:
+        """Read image number `index`; of a picture file the part that `view` chooses. Raises InputError if it cannot."""
 
     def identity(self) -> bytes:
         """What tells these images from others: their contents where they are in memory, their names else."""
@@ -63,8 +63,8 @@ class ArraySource:
     images: torch.Tensor
     labels: Sequence[int]
 
-    def read(self, index: int) -> Raw:
-        """Return image number `index`, a view of uint8 3 x H x W."""
+    def read(self, index: int, view: ChooseView | None = None) -> Raw:  # noqa: ARG002 - is of one size, and whole
+        """Return image number `index`, a slice of the images, uint8 3 x H x W."""
         return self.images[index]
 
     def identity(self) -> bytes:
@@ -85,10 +85,11 @@ class FileSource:
     labels: Sequence[int]
     listing: Path | None = None
 
-    def read(self, index: int) -> Raw:
+    def read(self, index: int, view: ChooseView | None = None) -> Raw:
         """Read file number `index` as upright RGB. Raises InputError naming the file, its list and line."""
         path = self.root / self.paths[index]
-        return read_rgb(path, f"image folder {self.root}" if self.listing is None else f"{self.listing}:{index + 1}")
+        where = f"image folder {self.root}" if self.listing is None else f"{self.listing}:{index + 1}"
+        return read_rgb(path, where) if view is None else read_view(path, where, view)
 
     def identity(self) -> bytes:
         """Return the paths; the files are not read."""
@@ -103,11 +104,13 @@ class FileSource:
 class Transform:
     """What happens to a raw image: `shape` makes it uint8 3 x S x S (and may be random), `normalise` float32.
 
-    `normalise` works element by element on any number of leading dimensions, so that it can take a batch at once.
+    `normalise` works element by element on any number of leading dimensions, so that it can take a batch at once,
+    wherever that is. Where there is a `view`, only the part that it chooses is read of a picture file.
     """
 
     shape: Callable[[Raw], torch.Tensor]
     normalise: Callable[[torch.Tensor], torch.Tensor]
+    view: ChooseView | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +128,12 @@ class ImageSet(Dataset[tuple[torch.Tensor, int]]):
         return self.__getitems__([draw])[0]
 
     def __getitems__(self, draws: Sequence[Draw]) -> list[tuple[torch.Tensor, int]]:
-        """Return the items of several draws; torch's loader fetches a batch through this.
+        """Return the items of several draws."""
+        pixels, labels = self.pixels(draws)
+        return list(zip(self.transform.normalise(pixels), labels.tolist(), strict=True))
+
+    def pixels(self, draws: Sequence[Draw]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return several draws before they are normalised: uint8 B x 3 x S x S, and labels int64 B.
 
         Only the generator of the CPU is touched, and it is put back: torch.manual_seed would reseed CUDA's as well.
         """
@@ -135,9 +143,9 @@ class ImageSet(Dataset[tuple[torch.Tensor, int]]):
             for draw in draws:
                 source, index = self._locate(draw.index)
                 torch.default_generator.manual_seed(derived_seed(self.seed, AUGMENT_STREAM, draw.epoch) + draw.index)
-                shaped.append(self.transform.shape(source.read(index)))
+                shaped.append(self.transform.shape(source.read(index, self.transform.view)))
                 labels.append(source.labels[index])
-        return list(zip(self.transform.normalise(torch.stack(shaped)), labels, strict=True))
+        return torch.stack(shaped), torch.tensor(labels)
 
     def fingerprint(self) -> str:
         """Return a short digest of labels and images (files by their names), the same for the same set."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tfnas.data.images import ORDER_STREAM, Draw, ImageSet, derived_seed
 from tfnas.errors import InputError
 
+_PROCESSOR = torch.device("cpu")
 _GRACE_SECONDS = 10
 _INPUT_ERROR = f"{InputError.__module__}.{InputError.__qualname__}: "
 
@@ -87,37 +90,120 @@ class EpochBatches(Sampler[list[Draw]]):
                 yield slice(start + self.share.rank, end, self.share.processes)
 
 
-class ImageLoader(DataLoader[tuple[torch.Tensor, int]]):
-    """A DataLoader whose input errors read the same from a worker process as from this one.
+class ImageLoader:
+    """Loads batches: pairs of float32 B x 3 x S x S on `device`, and int64 B.
 
-    torch hands on an error of a worker as the same class, but with the worker's traceback in front of its message.
+    Pixels come from the loader processes as uint8, a quarter of the bytes, and are normalised where they are needed.
     """
 
-    def __iter__(self) -> Iterator[list[torch.Tensor]]:  # type: ignore[override]
+    def __init__(self, images: ImageSet, batches: EpochBatches, *, workers: int, device: torch.device) -> None:
+        self._images, self._batches, self._workers, self._device = images, batches, workers, device
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[torch.Tensor]]:
+        kept = _kept
+        reader = kept.pop(self._images, None) if kept is not None else None
+        if reader is None or not reader.fits(self._workers, self._device):
+            reader = _Reader(self._images, workers=self._workers, device=self._device, stays=kept is not None)
         try:
-            yield from super().__iter__()
+            for pixels, labels in reader.read(self._batches):
+                yield [self._images.transform.normalise(pixels.to(self._device, non_blocking=True)), labels]
+        except GeneratorExit:  # who asks for no more batches has met no error
+            _keep(kept, self._images, reader)
+            raise
         except InputError as error:
+            # of a worker, torch hands on the same class of error, but with a traceback in front of its message
             message = str(error)
             raise InputError(message.partition(_INPUT_ERROR)[2].strip() or message) from None
+        _keep(kept, self._images, reader)
 
 
-def loader(images: ImageSet, batches: EpochBatches, *, workers: int) -> ImageLoader:
-    """Load one epoch's batches: pairs of float32 B x 3 x S x S and int64 B.
+def loader(images: ImageSet, batches: EpochBatches, *, workers: int, device: torch.device = _PROCESSOR) -> ImageLoader:
+    """Load one epoch's batches: pairs of float32 B x 3 x S x S, and int64 B.
 
     Args:
         images: What to load.
         batches: Which of them, in what order; the epoch also decides augmentation, together with the images' seed.
         workers: Loader processes; what is loaded does not depend on it. They leave Ctrl-C to this process.
+        device: Where images are normalised, and then are. Labels stay here.
     """
-    return ImageLoader(
-        images,
-        batch_sampler=batches,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_signals_to_the_parent,
-        # A generator of its own: torch would otherwise draw a number from the caller's global one.
-        generator=torch.Generator(),
-    )
+    return ImageLoader(images, batches, workers=workers, device=device)
+
+
+@contextmanager
+def kept_workers() -> Iterator[None]:
+    """Inside, loader processes that are done wait for the next epoch of their images; at the end they end."""
+    global _kept
+    before, _kept = _kept, {}
+    try:
+        yield
+    finally:
+        _kept.clear()
+        _kept = before
+
+
+class _Reader(DataLoader[tuple[torch.Tensor, torch.Tensor]]):
+    """The processes that read an image set, epoch after epoch."""
+
+    def __init__(self, images: ImageSet, *, workers: int, device: torch.device, stays: bool) -> None:
+        self.turn = _Turn()
+        super().__init__(
+            _Pixels(images),
+            batch_sampler=self.turn,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=device.type == "cuda",
+            worker_init_fn=_leave_signals_to_the_parent,
+            persistent_workers=stays and workers > 0,
+            # A generator of its own: torch would otherwise draw a number from the caller's global one.
+            generator=torch.Generator(),
+        )
+
+    def fits(self, workers: int, device: torch.device) -> bool:
+        """Whether it reads with so many processes for this device."""
+        return self.num_workers == workers and self.pin_memory == (device.type == "cuda")
+
+    def read(self, batches: EpochBatches) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches of uint8 pixels with their labels."""
+        self.turn.batches = batches
+        yield from self
+
+
+class _Turn(Sampler[list[Draw]]):
+    """The draws of whatever epoch is read now."""
+
+    batches: EpochBatches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return iter(self.batches)
+
+
+@dataclass(frozen=True)
+class _Pixels(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """An image set before it is normalised, read in whole batches."""
+
+    images: ImageSet
+
+    def __getitems__(self, draws: Sequence[Draw]) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.images.pixels(draws)
+
+
+def _as_it_is(batch: Any) -> Any:
+    """What has been read is a batch already."""
+    return batch
+
+
+_kept: dict[ImageSet, _Reader] | None = None
+
+
+def _keep(kept: dict[ImageSet, _Reader] | None, images: ImageSet, reader: _Reader) -> None:
+    if kept is not None:
+        kept[images] = reader
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:

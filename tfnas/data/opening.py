@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tfnas.data.cifar import cifar_parts
 from tfnas.data.config import DataConfig, DataName, data_name
+from tfnas.data.digit_pairs import digit_pairs_parts
 from tfnas.data.digits import digits_parts
 from tfnas.data.folder import folder_parts
 from tfnas.data.images import ImageSet
@@ -76,6 +77,8 @@ def open_parts(config: DataConfig, image_size: int) -> Parts:
     name = data_name(config)
     if name == "digits":
         parts = digits_parts(image_size)
+    elif name == "digit_pairs":
+        parts = digit_pairs_parts(image_size)
     elif name == "list":
         parts = list_parts(_root(config), *_lists(config), config.num_classes)
     elif name == "folder":

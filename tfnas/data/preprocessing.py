@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from tfnas.data.config import DataName
-from tfnas.data.transforms import NORMALISATIONS, short_side_of
+from tfnas.data.transforms import NORMALISATIONS, Normalisation, short_side_of
 from tfnas.errors import InputError
 
 
@@ -58,6 +57,4 @@ class Preprocessing:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Float32 values from uint8 pixels ... x 3 x H x W."""
-        scaled = functional.to_dtype(pixels, torch.float32, scale=True)
-        normalised: Tensor = functional.normalize(scaled, list(self.mean), list(self.std))
-        return normalised
+        return Normalisation(self.mean, self.std)(pixels)

@@ -21,7 +21,7 @@ class RetrainDataConfig:
         InputError: A value is outside its range, or a flag is given that this kind of data does not use.
     """
 
-    data: Literal["digits", "list", "folder", "cifar10", "cifar100"] | None = None
+    data: Literal["digits", "digit_pairs", "list", "folder", "cifar10", "cifar100"] | None = None
     """Kind of data. Default: `list` if a list is given, `folder` if only a root is, else the embedded `digits`."""
     train_root: str | None = None
     """Folder of the training images: what list lines are relative to, or the parent of the class folders or CIFAR's.
@@ -54,7 +54,7 @@ class RetrainDataConfig:
             if value is not None and value < least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
         kind = retrain_data_name(self)
-        read = {"digits": (), "list": _ROOTS + _LISTS, "folder": _ROOTS}.get(kind, ("train_root",))
+        read = {"digits": (), "digit_pairs": (), "list": _ROOTS + _LISTS, "folder": _ROOTS}.get(kind, ("train_root",))
         for name in _ROOTS + _LISTS:
             if getattr(self, name) is not None and name not in read:
                 raise InputError(f"--data {kind} reads no --{name}; leave it out or choose another --data")

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from tfnas.data.config import DataConfig, DataName
+from tfnas.data.config import EMBEDDED, DataConfig, DataName
 from tfnas.data.folder import folder_source
 from tfnas.data.images import FileSource, ImageSet, Source
 from tfnas.data.lists import read_list
@@ -123,7 +123,7 @@ def _two_folders(config: RetrainDataConfig) -> Opened:
 
 def _parts(config: RetrainDataConfig, name: DataName, image_size: int) -> Opened:
     """Those of the search: what trained its weights and its architecture trains now, its test part judges."""
-    root = None if name == "digits" else str(_folder(config.train_root, "--train_root"))
+    root = None if name in EMBEDDED else str(_folder(config.train_root, "--train_root"))
     searched = DataConfig(data=name, img_root=root, test_ratio=config.test_ratio, num_classes=config.num_classes)
     parts = open_parts(searched, image_size)
     return (parts.weights, parts.architecture), parts.test, parts.class_names
@@ -192,7 +192,7 @@ def with_said(data: RetrainDataConfig, said: Mapping[str, Any]) -> dict[str, Any
     """
     kind = retrain_data_name(data)
     paths = {"train_root", "val_root", "val_list"} & said.keys()
-    is_other = said.get("data", kind) != kind or "train_list" in said or (kind == "digits" and bool(paths))
+    is_other = said.get("data", kind) != kind or "train_list" in said or (kind in EMBEDDED and bool(paths))
     if not is_other:
         return {**vars(data), **said}
     other = RetrainDataConfig(**said)

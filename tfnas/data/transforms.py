@@ -1,20 +1,23 @@
 """What happens to the images of each kind of data, for weight training and for everything else.
 
-Pictures from files stay Pillow images until they are square: Pillow computes on one thread, so a mean over pixels
-(contrast jitter) does not depend on how many threads a process has. Sources: crop, flip and colour jitter of files are
-those of TF-NAS (ECCV 2020); CIFAR's are those of He et al., 2016.
+Pictures from files stay Pillow images until they are square and coloured: Pillow computes on one thread, so that pixels
+do not depend on how many threads a process has. They are uint8 until they are where the network computes, and are
+normalised there. Sources: crop, flip and colour jitter of files are those of TF-NAS (ECCV 2020), see `augmenting.py`;
+CIFAR's are those of He et al., 2016.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from tfnas.data.config import DataName
+from tfnas.data.augmenting import FlipAndColour, RandomView
+from tfnas.data.config import EMBEDDED, DataName
 from tfnas.data.images import Transform
 
 CIFAR_SIDE = 32
@@ -28,11 +31,23 @@ class Normalisation:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Float32 values of uint8 pixels ... x 3 x H x W, computed where the pixels are."""
+        values = pixels.to(torch.float32, copy=True).mul_(1 / 255)
+        return values.sub_(_per_channel(self.mean, pixels.device)).div_(_per_channel(self.std, pixels.device))
+
+
+@lru_cache(maxsize=32)
+def _per_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """The values as 3 x 1 x 1. They are kept: to bring them to a GPU for every batch would make it wait."""
+    return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
+
 
 _IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 NORMALISATIONS: dict[DataName, Normalisation] = {
     "digits": Normalisation((0.3053, 0.3053, 0.3053), (0.3759, 0.3759, 0.3759)),  # of the 1,797 images at 8 x 8
+    "digit_pairs": Normalisation((0.1326, 0.1326, 0.1326), (0.2371, 0.2371, 0.2371)),  # of the weight part at 16 x 16
     "list": _IMAGENET,
     "folder": _IMAGENET,
     "cifar10": Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -46,31 +61,30 @@ def training_transform(name: DataName, image_size: int, further: Sequence[nn.Mod
     `further` augmentations come last, on uint8 3 x S x S.
     """
     shape: nn.Module
-    if name == "digits":
+    view = None
+    if name in EMBEDDED:
         reach = max(1, round(image_size / 16))  # half a pixel of the 8 x 8 original
         shape = v2.RandomCrop(image_size, padding=reach)
     elif name in ("cifar10", "cifar100"):
         crop = v2.RandomCrop(CIFAR_SIDE, padding=_CIFAR_SHIFT)
         shape = v2.Compose([crop, v2.RandomHorizontalFlip(), _cifar_size(image_size)])
     else:
-        jitter = v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2)
-        crop = v2.RandomResizedCrop(image_size)
-        shape = v2.Compose([crop, v2.RandomHorizontalFlip(), jitter, v2.PILToTensor()])
+        shape, view = FlipAndColour(), RandomView(image_size)
     if further:
         shape = v2.Compose([shape, *further])
-    return Transform(shape, _normalise(name))
+    return Transform(shape, NORMALISATIONS[name], view)
 
 
 def plain_transform(name: DataName, image_size: int) -> Transform:
     """Build the transform without randomness, for the architecture and test parts."""
     shape: nn.Module
-    if name == "digits":
+    if name in EMBEDDED:
         shape = nn.Identity()
     elif name in ("cifar10", "cifar100"):
         shape = _cifar_size(image_size)
     else:
         shape = v2.Compose([v2.Resize(short_side_of(name, image_size)), v2.CenterCrop(image_size), v2.PILToTensor()])
-    return Transform(shape, _normalise(name))
+    return Transform(shape, NORMALISATIONS[name])
 
 
 def short_side_of(name: DataName, image_size: int) -> int:
@@ -81,9 +95,3 @@ def short_side_of(name: DataName, image_size: int) -> int:
 def _cifar_size(image_size: int) -> nn.Module:
     resize: nn.Module = v2.Resize((image_size, image_size))
     return nn.Identity() if image_size == CIFAR_SIDE else resize
-
-
-def _normalise(name: DataName) -> nn.Module:
-    norm = NORMALISATIONS[name]
-    composed: nn.Module = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(norm.mean, norm.std)])
-    return composed

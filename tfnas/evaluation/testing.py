@@ -95,11 +95,11 @@ def _judged(
     confusion = MulticlassConfusionMatrix(num_classes, validate_args=False).to(device)
     network = subject.network.to(device)
     order = EpochBatches(len(images.images), batch_size=config.batch_size, epoch=0, seed=None)
-    batches = loader(images.images, order, workers=images.workers)
+    batches = loader(images.images, order, workers=images.workers, device=device)
     watch, done, told = _Stopwatch(network), 0, 0.0
     with _memory_told(config.batch_size), evaluating(network):
         for pixels, labels in batches:
-            logits, placed = watch.call(pixels.to(device)), labels.to(device)
+            logits, placed = watch.call(pixels), labels.to(device)
             judgement.update(logits, placed)
             confusion.update(logits.argmax(1), placed)
             done, elapsed = done + len(labels), watch.elapsed()

@@ -1,0 +1,100 @@
+"""Random views and colours of photographs, cheaply: what TF-NAS (ECCV 2020) does to them, in fewer passes over pixels.
+
+The random numbers and their meaning are torchvision's (RandomResizedCrop, RandomHorizontalFlip, ColorJitter), drawn in
+the same order. What differs is how the colours are computed: brightness, contrast, saturation and hue together are one
+matrix per image, applied once. Values are cut off at 0 and 255 at the end instead of after each of the four, and hue
+turns colours about the grey axis, where torchvision turns them in HSV, which is not linear.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import ColorJitter, RandomResizedCrop
+from torchvision.transforms.v2 import functional
+
+from tfnas.data.reading import View
+
+AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
+STRENGTH, HUE = (0.6, 1.4), (-0.2, 0.2)
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow makes grey
+_LEVELS = np.arange(256)
+
+
+class RandomView:
+    """Chooses a random part of a picture, to be scaled to `image_size` pixels."""
+
+    def __init__(self, image_size: int) -> None:
+        self.image_size = image_size
+
+    def __call__(self, width: int, height: int) -> View:
+        """Draw from PyTorch's global generator."""
+        picture = torch.empty(3, height, width, device="meta")  # its size is all that is asked for
+        upper, left, rows, columns = RandomResizedCrop.get_params(picture, list(AREA), list(ASPECT))
+        return View((left, upper, left + columns, upper + rows), self.image_size)
+
+
+class FlipAndColour(nn.Module):
+    """Mirrors an RGB picture by chance and changes its colours; returns uint8 3 x H x W."""
+
+    def forward(self, picture: Image.Image) -> Tensor:
+        """Draw from PyTorch's global generator."""
+        if torch.rand(1) < 0.5:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        strength = list(STRENGTH)
+        order, *factors = ColorJitter.get_params(strength, strength, strength, list(HUE))
+        matrix = colour_matrix(order.tolist(), [factor or 0.0 for factor in factors], mean_colour(picture))
+        pixels: Tensor = functional.pil_to_tensor(picture.convert("RGB", tuple(matrix.ravel().tolist())))
+        return pixels
+
+
+def mean_colour(picture: Image.Image) -> npt.NDArray[np.float64]:
+    """Mean red, green and blue (0 to 255) of an RGB picture."""
+    mean: npt.NDArray[np.float64] = np.array(picture.histogram()).reshape(3, 256) @ _LEVELS
+    return mean / (picture.width * picture.height)
+
+
+def colour_matrix(
+    order: Sequence[int], factors: Sequence[float], mean: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """What changes of brightness, contrast, saturation and hue make of red, green and blue: 3 x 4, the last an offset.
+
+    Args:
+        order: Which of the four (0 to 3, in the order above) comes first, second, ...; those left out are not done.
+        factors: Their four factors as torchvision has them; hue in turns.
+        mean: Mean red, green and blue of the picture, which contrast stretches colours away from (from its grey).
+    """
+    matrix = np.eye(3, 4)
+    brightness, contrast, saturation, hue = factors
+    for change in order:
+        if change == 0:
+            matrix = brightness * matrix
+        elif change == 1:
+            grey = _LUMA @ (matrix[:, :3] @ mean + matrix[:, 3])
+            matrix = contrast * matrix
+            matrix[:, 3] += (1 - contrast) * grey
+        elif change == 2:
+            matrix = saturation * matrix + (1 - saturation) * (_LUMA @ matrix)
+        else:
+            matrix = _turned_about_grey(hue) @ matrix
+    return matrix
+
+
+def _turned_about_grey(turns: float) -> npt.NDArray[np.float64]:
+    """The rotation about the axis (1, 1, 1) that takes red to green in a third of a turn."""
+    angle = 2 * math.pi * turns
+    along, across = math.cos(angle), math.sin(angle) / math.sqrt(3)
+    rest = (1 - along) / 3
+    return np.array(
+        [
+            [along + rest, rest - across, rest + across],
+            [rest + across, along + rest, rest - across],
+            [rest - across, rest + across, along + rest],
+        ]
+    )

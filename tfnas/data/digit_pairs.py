@@ -1,0 +1,104 @@
+"""Images of two handwritten digits, whose class is the larger of both: what architectures of equal latency differ in.
+
+All digits of the embedded set are told apart by every small network; to compare two of them wherever they stand is not.
+Images are composed from scikit-learn's digits, each part from the originals of that part only: no digit that trains is
+seen in a test image. They are the same in every run.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tfnas.data.digits import digits_parts
+from tfnas.data.images import ArraySource, Source
+from tfnas.data.parts import Parts
+from tfnas.errors import InputError
+
+NUM_IMAGES = {"weights": 4800, "architecture": 1600, "test": 3200}
+"""Images of each part, the same number of every class."""
+
+_LEAST_SIZE = 16
+_NOISE = 0.05  # standard deviation, of full ink
+_SEEDS = {"weights": 20260131, "architecture": 20260201, "test": 20260202}  # arbitrary but fixed
+
+Bytes = NDArray[np.uint8]
+Whole = NDArray[np.int64]
+
+
+def digit_pairs_parts(image_size: int) -> Parts:
+    """Compose the images, `image_size` pixels wide: two digits of 7/16 of that, side by side or one above the other.
+
+    Their places are drawn so that they do not overlap. Either digit may be the larger one; equal ones are a pair too.
+    Raises InputError for images too small to hold two digits.
+    """
+    if image_size < _LEAST_SIZE:
+        raise InputError(
+            f"--data digit_pairs holds two digits and needs {_LEAST_SIZE} pixels or more, not --image_size {image_size}"
+        )
+    digits = digits_parts(image_size * 7 // 16)
+    assert digits.test is not None
+    originals = {"weights": digits.weights, "architecture": digits.architecture, "test": digits.test}
+    composed = {name: _composed(name, source, image_size) for name, source in originals.items()}
+    return Parts(composed["weights"], composed["architecture"], composed["test"], digits.class_names)
+
+
+def _composed(part: str, digits: Source, image_size: int) -> ArraySource:
+    """The images of a part, from its digits."""
+    assert isinstance(digits, ArraySource)
+    random = np.random.RandomState(_SEEDS[part])  # its stream is frozen for all versions of numpy
+    ink = digits.images[:, 0].numpy()
+    labels = np.asarray(digits.labels)
+    num_classes = int(labels.max()) + 1
+    larger = np.repeat(np.arange(num_classes), NUM_IMAGES[part] // num_classes)
+    random.shuffle(larger)
+    smaller = (random.random_sample(len(larger)) * (larger + 1)).astype(np.int64)  # 0 .. larger
+    swapped = random.random_sample(len(larger)) < 0.5
+    canvas = np.zeros((len(larger), image_size, image_size), np.uint8)
+    first, second = np.where(swapped, smaller, larger), np.where(swapped, larger, smaller)
+    for wanted, (top, left) in zip(
+        (first, second), _places(random, len(larger), image_size, ink.shape[1]), strict=True
+    ):
+        _put(canvas, ink[_drawn(random, labels, wanted)], top, left)
+    noisy = canvas + random.standard_normal(canvas.shape) * (_NOISE * 255)
+    pixels = torch.from_numpy(noisy.clip(0, 255).astype(np.uint8)).unsqueeze(1)
+    return ArraySource(pixels.expand(-1, 3, -1, -1), larger.tolist())
+
+
+def _drawn(random: np.random.RandomState, labels: Whole, wanted: Whole) -> Whole:
+    """A digit of every wanted label: their indices."""
+    by_label = np.argsort(labels, kind="stable")
+    counts = np.bincount(labels)
+    starts = np.cumsum(counts) - counts
+    places = (random.random_sample(len(wanted)) * counts[wanted]).astype(np.int64)
+    chosen: Whole = by_label[starts[wanted] + places]
+    return chosen
+
+
+def _places(
+    random: np.random.RandomState, count: int, image_size: int, side: int
+) -> tuple[tuple[Whole, Whole], tuple[Whole, Whole]]:
+    """Top and left of the first and the second digit: the second right of the first, or below it."""
+
+    def up_to(most: Whole) -> Whole:
+        """Whole numbers from 0 to `most`."""
+        drawn: Whole = (random.random_sample(count) * (most + 1)).astype(np.int64)
+        return drawn
+
+    free = np.full(count, image_size - side)
+    along_first = up_to(free - side)
+    along_second = along_first + side + up_to(free - side - along_first)
+    across_first, across_second = up_to(free), up_to(free)
+    sideways = random.random_sample(count) < 0.5
+    return (
+        (np.where(sideways, across_first, along_first), np.where(sideways, along_first, across_first)),
+        (np.where(sideways, across_second, along_second), np.where(sideways, along_second, across_second)),
+    )
+
+
+def _put(canvas: Bytes, ink: Bytes, top: Whole, left: Whole) -> None:
+    """Draw one digit on every image, in place."""
+    steps = np.arange(ink.shape[1])
+    image = np.arange(len(canvas))[:, None, None]
+    canvas[image, (top[:, None] + steps)[:, :, None], (left[:, None] + steps)[:, None, :]] = ink
