@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from tfnas.architecture import Block, Conv
 
@@ -76,7 +75,7 @@ class MBConv(nn.Module):
         self.point_linear = ConvBN(mid, block.out_channels, 1)
         self.act = activation(block.activation)
         self.has_residual = block.has_residual
-        self.drop_connect = StochasticDepth(drop_connect_rate, "row")
+        self.drop_connect = _stochastic_depth(drop_connect_rate)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
@@ -89,6 +88,16 @@ class MBConv(nn.Module):
         branch = self.point_linear(branch)
         output: Tensor = features + self.drop_connect(branch) if self.has_residual else branch
         return output
+
+
+def _stochastic_depth(rate: float) -> nn.Module:
+    """torchvision's, loaded where it acts: the library takes seconds to load, and searching needs none of it."""
+    if rate == 0:
+        return nn.Identity()
+    from torchvision.ops import StochasticDepth
+
+    layer: nn.Module = StochasticDepth(rate, "row")
+    return layer
 
 
 class Classifier(nn.Module):

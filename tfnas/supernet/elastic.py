@@ -10,10 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from tfnas.architecture import Block, Conv
 from tfnas.errors import InputError
 from tfnas.nn.blocks import activation
+from tfnas.supernet.tiles import Kind, Moments, Weights, input_moments, mbconv
 
 BATCH_NORM_EPS = 1e-5  # PyTorch's default, which the derived networks have
 
@@ -31,6 +33,11 @@ def batch_normalize(features: Tensor) -> Tensor:
     A channel of a single value becomes 0, where functional.batch_norm refuses it: the last batch may be one image.
     """
     return torch.batch_norm(features, None, None, None, None, True, 0.0, BATCH_NORM_EPS, torch.backends.cudnn.enabled)
+
+
+def in_tiles(features: Tensor) -> bool:
+    """Whether operations on these features compute tile by tile: on a CPU; a GPU starts kernels too slowly for that."""
+    return features.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 class Weight(nn.Module):
@@ -75,10 +82,13 @@ class ElasticMBConv(nn.Module):
     """An MBConv whose `active` channels (sorted indices below `max_width`) compute; the others rest unchanged.
 
     The block handed over gives kernel, stride, SE and activation, its current width, and in `mid_range` the maximum.
+    With `low_memory` the backward pass computes all maps between input and output again instead of keeping them.
     """
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, low_memory: bool = False) -> None:
         super().__init__()
+        self.low_memory = low_memory
+        self.activation = block.activation
         self.max_width = width = block.mid_range[1]
         self.kernel_size, self.stride, self.padding = block.kernel_size, block.stride, block.kernel_size // 2
         self.has_residual = block.has_residual
@@ -128,8 +138,39 @@ class ElasticMBConv(nn.Module):
             rows[bias] = across
         return rows
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
+    def forward(self, features: Tensor, moments: Moments | None = None, weight: Tensor | None = None) -> Tensor:
+        """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride)), times `weight` (a scalar) if there is one.
+
+        `moments` are those of the features, for who has them already.
+        """
+        learns = features.requires_grad or self.depth_conv.weight.requires_grad
+        if self.low_memory and learns and torch.is_grad_enabled():
+            output: Tensor = checkpoint(
+                self._weighted, features, moments, weight, use_reentrant=False, preserve_rng_state=False
+            )
+            return output
+        return self._weighted(features, moments, weight)
+
+    def _weighted(self, features: Tensor, moments: Moments | None, weight: Tensor | None) -> Tensor:
+        if in_tiles(features):
+            kind = Kind(self.stride, self.activation, BATCH_NORM_EPS)
+            branch = mbconv(features, moments or input_moments(features), self._weights(), kind)
+        else:
+            branch = self._layers(features)
+        output = features + branch if self.has_residual else branch
+        return output if weight is None else weight * output
+
+    def _weights(self) -> Weights:
+        expansion, excite = self.inverted_bottleneck, self.squeeze_excite
+        return Weights(
+            None if expansion is None else self._rows(expansion.weight, 0),
+            self._rows(self.depth_conv.weight, 0),
+            self._rows(self.point_linear.weight, 1),
+            *(() if excite is None else self._excite_weights(excite)),
+        )
+
+    def _layers(self, features: Tensor) -> Tensor:
+        """The branch, layer by layer."""
         branch = features
         if self.inverted_bottleneck is not None:
             branch = functional.conv2d(branch, self._rows(self.inverted_bottleneck.weight, 0))
@@ -139,15 +180,18 @@ class ElasticMBConv(nn.Module):
         branch = self.act(batch_normalize(branch))
         if self.squeeze_excite is not None:
             branch = self._excite(branch, self.squeeze_excite)
-        branch = batch_normalize(functional.conv2d(branch, self._rows(self.point_linear.weight, 1)))
-        return features + branch if self.has_residual else branch
+        return batch_normalize(functional.conv2d(branch, self._rows(self.point_linear.weight, 1)))
 
     def _excite(self, features: Tensor, layer: ElasticSqueezeExcite) -> Tensor:
-        assert layer.conv_expand.bias is not None
-        squeezed = features.mean((2, 3), keepdim=True)
-        reduced = functional.conv2d(squeezed, self._rows(layer.conv_reduce.weight, 1), layer.conv_reduce.bias)
-        expand, bias = self._rows(layer.conv_expand.weight, 0), self._rows(layer.conv_expand.bias, 0)
-        return features * torch.sigmoid(functional.conv2d(self.act(reduced), expand, bias))
+        reduce, reduce_bias, expand, expand_bias = self._excite_weights(layer)
+        reduced = functional.conv2d(features.mean((2, 3), keepdim=True), reduce, reduce_bias)
+        return features * torch.sigmoid(functional.conv2d(self.act(reduced), expand, expand_bias))
+
+    def _excite_weights(self, layer: ElasticSqueezeExcite) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        reduce_bias, expand_bias = layer.conv_reduce.bias, layer.conv_expand.bias
+        assert reduce_bias is not None and expand_bias is not None
+        reduce, expand = self._rows(layer.conv_reduce.weight, 1), self._rows(layer.conv_expand.weight, 0)
+        return reduce, reduce_bias, expand, self._rows(expand_bias, 0)
 
     def _rows(self, parameter: Tensor, dim: int) -> Tensor:
         return parameter if self.width == self.max_width else parameter.index_select(dim, self.active)

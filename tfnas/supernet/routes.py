@@ -9,6 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from tfnas.supernet.elastic import in_tiles
+from tfnas.supernet.tiles import input_moments
+
 
 class Route(Protocol):
     """What the supernet asks in each block."""
@@ -38,9 +41,10 @@ class Mixture:
 
     def through(self, block: int, operations: nn.ModuleList, features: Tensor) -> Tensor:
         """The weighted sum of what all operations give."""
+        moments = input_moments(features) if in_tiles(features) else None
         total = features.new_zeros(())
         for weight, operation in zip(self.weights[block], operations, strict=True):
-            total = total + weight * operation(features)
+            total = total + operation(features, moments, weight)
         return total
 
 

@@ -24,11 +24,11 @@ T = TypeVar("T")
 class SearchBlock(nn.Module):
     """The operations of one block, in the order of the space; `number` counts through all stages."""
 
-    def __init__(self, space: SearchSpace, place: BlockPlace, number: int) -> None:
+    def __init__(self, space: SearchSpace, place: BlockPlace, number: int, low_memory: bool) -> None:
         super().__init__()
         self.number = number
         self.m_ops = nn.ModuleList(
-            ElasticMBConv(space.block(place, operation, space.initial_width(place, operation)))
+            ElasticMBConv(space.block(place, operation, space.initial_width(place, operation)), low_memory)
             for operation in space.operations
         )
 
@@ -61,14 +61,17 @@ class SearchStage(nn.Module):
 
 
 class Supernet(nn.Module):
-    """The shared weights of a space for `num_classes` classes, initialised as PyTorch does with all biases 0."""
+    """The shared weights of a space for `num_classes` classes, initialised as PyTorch does with all biases 0.
 
-    def __init__(self, space: SearchSpace, num_classes: int) -> None:
+    With `low_memory` no map inside an operation is kept for the backward pass, which computes them again.
+    """
+
+    def __init__(self, space: SearchSpace, num_classes: int, low_memory: bool = False) -> None:
         super().__init__()
         self.space = space
         self.first_stem = SearchConv(space.first_stem)
-        self.second_stem = ElasticMBConv(space.second_stem)
-        self.blocks = [SearchBlock(space, place, number) for number, place in enumerate(space.blocks)]
+        self.second_stem = ElasticMBConv(space.second_stem, low_memory)
+        self.blocks = [SearchBlock(space, place, number, low_memory) for number, place in enumerate(space.blocks)]
         self.stages: list[SearchStage] = []
         for index, (choices, first) in enumerate(zip(space.depth_choices, space.first_blocks, strict=True)):
             stage = SearchStage(self.blocks[first : first + space.stages[index].blocks], choices)
@@ -80,7 +83,15 @@ class Supernet(nn.Module):
 
     def forward(self, images: Tensor, route: Route, depth_weights: Sequence[Tensor]) -> Tensor:
         """Logits (N, classes) of images (N, 3, H, W); `depth_weights` has a vector per stage that sums to 1."""
-        features = self.second_stem(self.first_stem(images))
+        return self.along(route, self.stem(images), depth_weights)
+
+    def stem(self, images: Tensor) -> Tensor:
+        """What comes before all choices, the same for every route: (N, 3, H, W) to the first stage's input."""
+        features: Tensor = self.second_stem(self.first_stem(images))
+        return features
+
+    def along(self, route: Route, features: Tensor, depth_weights: Sequence[Tensor]) -> Tensor:
+        """Logits of what `stem` gave."""
         for stage, weights in zip(self.stages, depth_weights, strict=True):
             features = stage(features, route, weights)
         logits: Tensor = self.classifier(self.feature_mix_layer(features))

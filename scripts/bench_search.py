@@ -1,0 +1,459 @@
+"""Time and memory of the search's steps, against a textbook implementation in the same run.
+
+    python scripts/bench_search.py [--space imagenet] [--batch 8] [--image_size 224] [--steps 5] [--json FILE]
+
+Every variant is a fresh process of its own; all of them do the same weight steps and architecture steps in turn, one
+process at a time. A cycle is two weight steps (of two sampled paths each) and one architecture step. Beforehand all
+variants are shown to compute the same losses and gradients, in float64 on small images.
+
+`textbook` is in this file: contiguous tensors, x * sigmoid(x), every path through the stem, all activations kept. On a
+GPU (`--device cuda`) it also runs under autocast, and the project's search with `--amp`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import tfnas
+from tfnas.computing import computing
+from tfnas.latency.building.counted import counted_table
+from tfnas.processor import processor_name, usable_cores
+from tfnas.searching.derive import look_up
+from tfnas.searching.expected import operations_ms
+from tfnas.searching.parameters import ArchitectureParameters
+from tfnas.searching.sampling import sample_mixture_weights, sample_other_path, sample_path
+from tfnas.searching.steps import Learner, architecture_loss, architecture_step, make_learner, weight_loss, weight_step
+from tfnas.space import SearchSpace
+from tfnas.supernet import Path, Supernet
+
+NUM_CLASSES, SEED, TEMPERATURE = 100, 1, 5.0
+VARIANTS = ("textbook", "project", "low_memory")
+GPU_VARIANTS = ("textbook_autocast", "project_amp", "low_memory_amp")
+
+
+# ---- the textbook implementation --------------------------------------------------------------------------------
+
+
+class Textbook:
+    """The search's two steps as one would write them down first; weights by the names of the supernet's state."""
+
+    def __init__(self, space: SearchSpace, state: Mapping[str, Tensor], architecture: ArchitectureParameters) -> None:
+        self.space = space
+        self.widths = [[space.initial_width(place, op) for op in space.operations] for place in space.blocks]
+        table = counted_table(space, "macs")
+        self.base = table.base_ms(NUM_CLASSES)
+        self.table = operations_ms(space, table, self.widths).tolist()
+        self.target = target_of(space)
+        self.weights = {
+            name: value.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+            for name, value in state.items()
+        }
+        self.log_alphas = architecture.log_alphas.detach().clone().requires_grad_()
+        self.betas = [betas.detach().clone().requires_grad_() for betas in architecture.betas]
+        schedule = space.schedule
+        self.sgd = torch.optim.SGD(
+            self.weights.values(), lr=schedule.w_lr, momentum=schedule.w_mom, weight_decay=schedule.w_wd
+        )
+        self.adam = torch.optim.Adam(
+            [self.log_alphas, *self.betas], lr=schedule.a_lr, betas=(0.5, 0.999), weight_decay=schedule.a_wd
+        )
+
+    def block(self, name: str, block: tfnas.architecture.Block, features: Tensor) -> Tensor:
+        """An MBConv of which the first channels are active."""
+        width = block.mid_channels
+        active = torch.arange(width, device=features.device)
+        branch = features
+        if block.expands:
+            weight = self.weights[f"{name}.inverted_bottleneck.conv.weight"].index_select(0, active)
+            branch = activate(normalize(functional.conv2d(branch, weight)), block.activation)
+        weight = self.weights[f"{name}.depth_conv.conv.weight"].index_select(0, active)
+        branch = functional.conv2d(branch, weight, None, block.stride, block.kernel_size // 2, groups=width)
+        branch = activate(normalize(branch), block.activation)
+        if block.se_channels:
+            se = f"{name}.squeeze_excite"
+            weight = self.weights[f"{se}.conv_reduce.weight"].index_select(1, active)
+            gate = functional.conv2d(branch.mean((2, 3), keepdim=True), weight, self.weights[f"{se}.conv_reduce.bias"])
+            weight = self.weights[f"{se}.conv_expand.weight"].index_select(0, active)
+            bias = self.weights[f"{se}.conv_expand.bias"].index_select(0, active)
+            gate = functional.conv2d(activate(gate, block.activation), weight, bias)
+            branch = branch * torch.sigmoid(gate)
+        weight = self.weights[f"{name}.point_linear.conv.weight"].index_select(1, active)
+        branch = normalize(functional.conv2d(branch, weight))
+        return features + branch if block.has_residual else branch
+
+    def forward(self, images: Tensor, through: Callable[[int, Tensor], Tensor], depths: Sequence[Tensor]) -> Tensor:
+        """Logits; `through` takes the number of a searchable block and its input."""
+        space = self.space
+        features = self.convolution("first_stem", space.first_stem, images)
+        features = self.block("second_stem", space.second_stem, features)
+        for stage, first, choices, weights in zip(
+            space.stages, space.first_blocks, space.depth_choices, depths, strict=True
+        ):
+            outputs = {0: features}
+            for position in range(stage.blocks):
+                outputs[position + 1] = through(first + position, outputs[position])
+            features = sum(weights[index] * outputs[depth] for index, depth in enumerate(choices))
+        features = self.convolution("feature_mix_layer", space.feature_mix, features)
+        pooled = features.mean((2, 3))
+        return pooled @ self.weights["classifier.linear.weight"].t() + self.weights["classifier.linear.bias"]
+
+    def convolution(self, name: str, conv: tfnas.architecture.Conv, images: Tensor) -> Tensor:
+        """First stem and feature mix."""
+        weight = self.weights[f"{name}.conv.weight"]
+        features = functional.conv2d(images, weight, stride=conv.stride, padding=conv.kernel_size // 2)
+        return activate(normalize(features), conv.activation)
+
+    def operation(self, number: int, index: int, features: Tensor) -> Tensor:
+        """An operation of a searchable block at its initial width."""
+        place, operation = self.space.blocks[number], self.space.operations[index]
+        block = self.space.block(place, operation, self.widths[number][index])
+        name = f"stage{place.stage + 1}.block{place.position + 1}.m_ops.{index}"
+        return self.block(name, block, features)
+
+    def weight_loss(self, images: Tensor, labels: Tensor, paths: Sequence[Path]) -> Tensor:
+        """The sum of the paths' cross entropies."""
+        total = images.new_zeros(())
+        for path in paths:
+            depths = [betas.detach().softmax(0) for betas in self.betas]
+            logits = self.forward(images, lambda n, x, path=path: self.operation(n, path.operations[n], x), depths)
+            total = total + functional.cross_entropy(logits, labels)
+        return total
+
+    def architecture_loss(self, images: Tensor, labels: Tensor, noise: torch.Generator) -> Tensor:
+        """Cross entropy and the term of the expected cost, of a mixture of all operations."""
+        mixture = sample_mixture_weights(self.log_alphas, TEMPERATURE, noise)
+        depths = [betas.softmax(0) for betas in self.betas]
+
+        def through(number: int, features: Tensor) -> Tensor:
+            outputs = [mixture[number, index] * self.operation(number, index, features) for index in range(len(row))]
+            return sum(outputs[1:], outputs[0])
+
+        row = self.table[0]
+        loss = functional.cross_entropy(self.forward(images, through, depths), labels)
+        costs = (mixture * mixture.new_tensor(self.table)).sum(1)
+        expected = costs.new_tensor(self.base)
+        space = self.space
+        for stage, first, choices, weights in zip(
+            space.stages, space.first_blocks, space.depth_choices, depths, strict=True
+        ):
+            sums = [costs.new_zeros(()), *costs[first : first + stage.blocks].cumsum(0)]
+            expected = expected + sum(weights[index] * sums[depth] for index, depth in enumerate(choices))
+        return loss + space.schedule.lambda_lat * (expected / self.target - 1).abs()
+
+    def weight_step(self, images: Tensor, labels: Tensor, paths: Sequence[Path], autocast: bool) -> None:
+        """One SGD step."""
+        self.sgd.zero_grad()
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
+            loss = self.weight_loss(images, labels, paths)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.weights.values(), self.space.schedule.grad_clip)
+        self.sgd.step()
+
+    def architecture_step(self, images: Tensor, labels: Tensor, noise: torch.Generator, autocast: bool) -> None:
+        """One Adam step; the weights are held fixed."""
+        for weight in self.weights.values():
+            weight.requires_grad_(False)
+        self.adam.zero_grad()
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
+            loss = self.architecture_loss(images, labels, noise)
+        loss.backward()
+        nn.utils.clip_grad_norm_([self.log_alphas, *self.betas], self.space.schedule.grad_clip)
+        self.adam.step()
+        with torch.no_grad():
+            for parameter in (self.log_alphas, *self.betas):
+                parameter.copy_(parameter.log_softmax(-1))
+        for weight in self.weights.values():
+            weight.requires_grad_(True)
+
+
+def normalize(features: Tensor) -> Tensor:
+    """Batch norm by the batch's own statistics, without affine parameters."""
+    return functional.batch_norm(features, None, None, training=True)
+
+
+def activate(features: Tensor, name: str) -> Tensor:
+    """ReLU, or swish of two operations."""
+    return functional.relu(features) if name == "relu" else features * torch.sigmoid(features)
+
+
+# ---- the variants, each in a process ----------------------------------------------------------------------------
+
+
+def target_of(space: SearchSpace) -> float:
+    """A cost in MACs within the space's range."""
+    low, high = counted_table(space, "macs").range_ms(space)
+    return (low + high) / 2
+
+
+def make_project(space: SearchSpace, device: torch.device, dtype: torch.dtype, low_memory: bool) -> Learner:
+    """The project's search at its beginning, as a search of this space and seed begins."""
+    torch.manual_seed(SEED)
+    supernet = Supernet(space, NUM_CLASSES, low_memory).to(device, dtype, memory_format=torch.channels_last)
+    parameters = ArchitectureParameters(space).to(device, dtype)
+    table = counted_table(space, "macs")
+    learner = make_learner(supernet, parameters, space.schedule, table, target_of(space))
+    look_up(learner, table)
+    return learner
+
+
+@dataclasses.dataclass
+class Steps:
+    """What a variant does when it is asked for a step; the draws are those of all variants."""
+
+    space: SearchSpace
+    images: Tensor
+    labels: Tensor
+    noise: torch.Generator
+    weight: Callable[[list[Path]], Any]
+    architecture: Callable[[], Any]
+
+    def take(self, what: str) -> float:
+        """Seconds of one step, to the end of what it has started on the device."""
+        paths = draw_paths(self.space, self.noise)
+        synchronize(self.images.device)
+        start = time.perf_counter()
+        if what == "weight":
+            self.weight(paths)
+        else:
+            self.architecture()
+        synchronize(self.images.device)
+        return time.perf_counter() - start
+
+
+def make_steps(variant: str, arguments: argparse.Namespace) -> Steps:
+    """A variant, ready to take steps."""
+    device, space = torch.device(arguments.device), space_at(arguments.space, arguments.image_size)
+    generator = torch.Generator().manual_seed(SEED)
+    size = arguments.image_size
+    images = torch.randn(arguments.batch, 3, size, size, generator=generator).to(device)
+    labels = torch.randint(NUM_CLASSES, (arguments.batch,), generator=generator).to(device)
+    reduced = variant.endswith(("_autocast", "_amp"))
+    project = make_project(space, device, torch.float32, variant.startswith("low_memory"))
+    if variant.startswith("textbook"):
+        plain = Textbook(space, dict(project.supernet.named_parameters()), project.parameters)
+        return Steps(
+            space,
+            images,
+            labels,
+            generator,
+            lambda paths: plain.weight_step(images, labels, paths, reduced),
+            lambda: plain.architecture_step(images, labels, generator, reduced),
+        )
+    images = images.contiguous(memory_format=torch.channels_last)
+    return Steps(
+        space,
+        images,
+        labels,
+        generator,
+        lambda paths: weight_step(project, images, labels, paths),
+        lambda: architecture_step(project, images, labels, TEMPERATURE, generator),
+    )
+
+
+def work(variant: str, arguments: argparse.Namespace, requests: Connection) -> None:
+    """A process's life: build the variant, then take the steps asked for and tell their seconds."""
+    with computing(arguments.threads or usable_cores(), deterministic=False):
+        steps = make_steps(variant, arguments)
+        requests.send("ready")
+        while (what := requests.recv()) != "end":
+            requests.send(peak_bytes(steps.images.device) if what == "memory" else steps.take(what))
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory this process has held: on a GPU its tensors, else the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def space_at(name: str, image_size: int) -> SearchSpace:
+    """The space at an image size."""
+    return tfnas.space(name).at(image_size)
+
+
+def draw_paths(space: SearchSpace, noise: torch.Generator) -> list[Path]:
+    """Two paths for a weight step: uniform probabilities, as a search begins with."""
+    first = sample_path(torch.zeros(len(space.blocks), len(space.operations)), noise)
+    return [first, sample_other_path(first, len(space.operations), noise)]
+
+
+# ---- showing that all compute the same ---------------------------------------------------------------------------
+
+
+def check_equal(arguments: argparse.Namespace) -> None:
+    """Assert equal losses and gradients of all variants, in float64 on small images."""
+    size, device = 32, torch.device(arguments.device)
+    space = shrunken(space_at(arguments.space, size))
+    torch.manual_seed(SEED)
+    images = torch.randn(4, 3, size, size, dtype=torch.float64, device=device)
+    labels = torch.arange(4, device=device)
+    for low_memory in (False, True):
+        project = make_project(space, device, torch.float64, low_memory)
+        supernet, parameters = project.supernet, project.parameters
+        plain = Textbook(space, dict(supernet.named_parameters()), parameters)
+        paths = draw_paths(space, torch.Generator().manual_seed(SEED))
+        names = [name for name, _ in supernet.named_parameters()]
+        compare(
+            weight_loss(project, images, labels, paths)[0], list(supernet.parameters()),
+            plain.weight_loss(images, labels, paths), [plain.weights[name] for name in names],
+        )  # fmt: skip
+        draws = [torch.Generator().manual_seed(SEED) for _ in range(2)]
+        compare(
+            architecture_loss(project, images, labels, TEMPERATURE, draws[0])[0], list(parameters.parameters()),
+            plain.architecture_loss(images, labels, draws[1]), [plain.log_alphas, *plain.betas],
+        )  # fmt: skip
+
+
+def shrunken(space: SearchSpace) -> SearchSpace:
+    """The space with a few channels: double precision is slow where convolutions are grouped."""
+    stages = tuple(
+        dataclasses.replace(stage, channels=4 + 2 * number + (stage.channels % 3))
+        for number, stage in enumerate(space.stages)
+    )
+    return dataclasses.replace(
+        space,
+        stem_channels=6,
+        second_stem_channels=4,
+        second_stem_se_channels=2,
+        stages=stages,
+        feature_mix_channels=24,
+    )
+
+
+def compare(loss: Tensor, parameters: Sequence[Tensor], plain_loss: Tensor, plain_parameters: Sequence[Tensor]) -> None:
+    """Assert equal losses and gradients, to 1e-9 of the largest entry."""
+    assert torch.allclose(loss, plain_loss, rtol=1e-9, atol=0), f"losses differ: {loss} and {plain_loss}"
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    plain_gradients = torch.autograd.grad(plain_loss, plain_parameters, allow_unused=True)
+    for number, (one, other) in enumerate(zip(gradients, plain_gradients, strict=True)):
+        assert (one is None) == (other is None), f"only one has a gradient of parameter {number}"
+        if one is not None and other is not None:
+            difference = (one - other).abs().max() / other.abs().max().clamp_min(1e-6)
+            assert difference < 1e-9, f"gradients of parameter {number} differ by {difference:.1e}"
+
+
+# ---- the whole ---------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Check, time, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--space", default="imagenet")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--image_size", type=int, default=224)
+    parser.add_argument("--steps", type=int, default=5, help="cycles that are timed, after one that is not")
+    parser.add_argument("--threads", type=int, default=0, help="processor threads, 0 for all cores")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", help="file for ratios and raw times")
+    arguments = parser.parse_args()
+    check_equal(arguments)
+    print("all variants compute the same losses and gradients (float64, to 1e-9)", flush=True)
+    variants = VARIANTS + (GPU_VARIANTS if arguments.device.startswith("cuda") else ())
+    seconds, memory = measure(variants, arguments)
+    report = summarize(seconds, memory)
+    report["conditions"] = {
+        **vars(arguments),
+        "processor": processor_name(),
+        "gpu": torch.cuda.get_device_name() if arguments.device.startswith("cuda") else None,
+        "torch": torch.__version__,
+    }
+    show(report)
+    if arguments.json:
+        FilePath(arguments.json).write_text(json.dumps(report, indent=1))
+
+
+def measure(
+    variants: Sequence[str], arguments: argparse.Namespace
+) -> tuple[dict[str, dict[str, list[float]]], dict[str, int]]:
+    """Seconds of every step of every variant, and its peak memory in bytes."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = {}, []
+    for variant in variants:
+        pipes[variant], far_end = context.Pipe()
+        processes.append(context.Process(target=work, args=(variant, arguments, far_end), daemon=True))
+        processes[-1].start()
+        far_end.close()
+        pipes[variant].recv()
+    seconds: dict[str, dict[str, list[float]]] = {name: {"weight": [], "architecture": []} for name in variants}
+    for cycle in range(arguments.steps + 1):
+        for what in ("weight", "architecture", "weight"):
+            for variant in variants:
+                pipes[variant].send(what)
+                taken = pipes[variant].recv()
+                if cycle:
+                    seconds[variant][what].append(taken)
+        print(f"cycle {cycle}/{arguments.steps}", flush=True)
+    memory = {}
+    for variant, process in zip(variants, processes, strict=True):
+        pipes[variant].send("memory")
+        memory[variant] = pipes[variant].recv()
+        pipes[variant].send("end")
+        process.join()
+    return seconds, memory
+
+
+def summarize(seconds: Mapping[str, Mapping[str, list[float]]], memory: Mapping[str, int]) -> dict[str, Any]:
+    """Cycles, and how often each variant goes into the textbook's time and memory."""
+    cycles = {
+        variant: [first + second + last for first, second, last in zip(
+            steps["weight"][::2], steps["weight"][1::2], steps["architecture"], strict=True
+        )]
+        for variant, steps in seconds.items()
+    }  # fmt: skip
+    ratios = {}
+    for variant in cycles:
+        for base in (name for name in cycles if name.startswith("textbook") and name != variant):
+            if not variant.startswith("textbook"):
+                ratios[f"{variant} / {base}"] = {
+                    "cycle_ratios": [b / v for b, v in zip(cycles[base], cycles[variant], strict=True)],
+                    "memory_ratio": memory[variant] / memory[base],
+                }
+    best = ratios["project / textbook"]
+    return {
+        "cycle_ratio": statistics.median(best["cycle_ratios"]),
+        "memory_ratio": best["memory_ratio"],
+        "ratios": ratios,
+        "cycle_seconds": cycles,
+        "step_seconds": seconds,
+        "peak_bytes": memory,
+    }
+
+
+def show(report: Mapping[str, Any]) -> None:
+    """Print what was measured."""
+    print(f"{'variant':20s}{'weight step':>14s}{'arch. step':>14s}{'cycle':>12s}{'peak memory':>14s}")
+    for variant, steps in report["step_seconds"].items():
+        weight, architecture = (statistics.median(steps[what]) for what in ("weight", "architecture"))
+        cycle = statistics.median(report["cycle_seconds"][variant])
+        peak = report["peak_bytes"][variant] / 1e9
+        print(f"{variant:20s}{weight:12.3f} s{architecture:12.3f} s{cycle:10.3f} s{peak:11.2f} GB")
+    for name, ratio in report["ratios"].items():
+        cycles = ratio["cycle_ratios"]
+        spread = f"{statistics.median(cycles):.2f} times faster ({min(cycles):.2f} to {max(cycles):.2f})"
+        print(f"{name}: cycle {spread}, {ratio['memory_ratio']:.3f} of its peak memory")
+
+
+if __name__ == "__main__":
+    main()

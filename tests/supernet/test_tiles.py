@@ -1,0 +1,128 @@
+"""Operations in tiles against the same operations layer by layer, in float64."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch.nn import functional
+
+from tfnas.architecture import Block
+from tfnas.supernet import tiles
+from tfnas.supernet.elastic import ElasticMBConv
+from tfnas.supernet.kernels import kernel_gradient
+
+# kernel, stride, activation, SE channels, expanded, active share, images, pixels
+CASES = [
+    (3, 1, "relu", 0, True, 1.0, 3, 7),
+    (3, 2, "swish", 0, True, 0.6, 2, 8),
+    (5, 1, "swish", 3, True, 0.7, 4, 9),
+    (5, 2, "relu", 2, True, 1.0, 3, 7),
+    (7, 1, "swish", 2, True, 0.5, 2, 6),
+    (3, 1, "relu", 2, False, 1.0, 3, 6),
+    (5, 2, "swish", 3, True, 1.0, 1, 1),
+    (5, 2, "swish", 0, True, 1.0, 2, 2),
+]
+
+
+def operation(kernel, stride, activation, se, expands, share, low_memory=False, out=5):
+    """A float64 operation with random biases; active channels at random places."""
+    inputs, widest = (4, 10) if expands else (6, 6)
+    width = max(1, round(share * widest))
+    block = Block(inputs, width, se, out, kernel, stride, activation, (width, widest))
+    torch.manual_seed(kernel + 10 * stride)
+    made = ElasticMBConv(block, low_memory).double()
+    made.set_active(torch.randperm(widest)[:width])
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter)
+    return made
+
+
+def results(module, features, call):
+    """Output, and the gradients of the input and of all parameters for a random gradient of the output."""
+    features = features.clone().requires_grad_()
+    output = call(features)
+    torch.manual_seed(9)
+    wanted = [features, *module.parameters()]
+    return [output, *torch.autograd.grad(output, wanted, torch.randn(output.shape, dtype=output.dtype))]
+
+
+@pytest.mark.parametrize("tile_bytes", [8 * 24, 2**18])
+@pytest.mark.parametrize("case", CASES)
+def test_equals_the_layers(case, tile_bytes, monkeypatch):
+    monkeypatch.setattr(tiles, "TILE_BYTES", tile_bytes)
+    *kind, images, pixels = case
+    plain = operation(*kind)
+    features = torch.randn(images, plain_inputs(plain), pixels, pixels, dtype=torch.float64) * 3 + 2
+    expected = results(plain, features, plain._layers)
+    for low_memory, layout in itertools.product((False, True), (torch.contiguous_format, torch.channels_last)):
+        tiled = operation(*kind, low_memory=low_memory)
+        found = results(tiled, features.contiguous(memory_format=layout), tiled)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9 * max(1.0, float(other.detach().abs().max())))
+
+
+def plain_inputs(module):
+    first = module.inverted_bottleneck
+    return module.max_width if first is None else first.weight.shape[1]
+
+
+def test_shared_moments_and_residual():
+    module = operation(3, 1, "swish", 2, True, 0.8, out=4)
+    features = torch.randn(3, 4, 5, 5, dtype=torch.float64)
+    moments = tiles.input_moments(features)
+    rows = features.permute(1, 0, 2, 3).flatten(1)
+    torch.testing.assert_close(moments.mean, rows.mean(1))
+    torch.testing.assert_close(moments.covariance, torch.cov(rows, correction=0))
+    assert module.has_residual
+    torch.testing.assert_close(module(features, moments), features + module._layers(features))
+
+
+def test_what_needs_no_gradient_keeps_none():
+    module = operation(5, 1, "swish", 2, True, 0.8)
+    features = torch.randn(2, 4, 5, 5, dtype=torch.float64, requires_grad=True)
+    expected = torch.autograd.grad(module._layers(features).square().sum(), features)[0]
+    module.requires_grad_(False)
+    torch.testing.assert_close(torch.autograd.grad(module(features).square().sum(), features)[0], expected)
+    assert not module(features.detach()).requires_grad
+
+
+def test_only_weights_need_gradients():
+    module = operation(3, 2, "relu", 0, True, 0.8)
+    features = torch.randn(2, 4, 5, 5, dtype=torch.float64)
+    wanted = list(module.parameters())
+    expected = torch.autograd.grad(module._layers(features).square().sum(), wanted)
+    found = torch.autograd.grad(module(features).square().sum(), wanted)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_low_memory_keeps_only_the_input():
+    features = torch.randn(2, 4, 16, 16, dtype=torch.float64, requires_grad=True)
+    kept = {}
+    for low_memory in (False, True):
+        sizes = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, sizes=sizes: sizes.update({tensor.data_ptr(): tensor.numel()}) or tensor, lambda t: t
+        ):
+            module = operation(3, 1, "swish", 0, True, 1.0, low_memory)
+            output = module(features, weight=torch.ones((), dtype=torch.float64, requires_grad=True))
+        kept[low_memory] = sum(sizes.values())
+        output.sum().backward()
+    maps = (10 + 10 + 5) * features[:, 0].numel()  # expanded, depthwise, projected
+    assert kept[False] - kept[True] >= maps
+    assert kept[True] <= features.numel() + 1  # and the weight
+
+
+@pytest.mark.parametrize("size", [3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(2, 3, 7, 9), (1, 4, 8, 6), (3, 2, 1, 1), (2, 1, 2, 5)])
+def test_kernel_gradient(size, stride, shape):
+    torch.manual_seed(1)
+    features = torch.randn(shape, dtype=torch.float64)
+    weight = torch.randn(shape[1], 1, size, size, dtype=torch.float64, requires_grad=True)
+    output = functional.conv2d(features, weight, stride=stride, padding=size // 2, groups=shape[1])
+    gradient = torch.randn_like(output)
+    expected = torch.autograd.grad(output, weight, gradient)[0]
+    torch.testing.assert_close(kernel_gradient(gradient, features, weight.detach(), stride), expected)
