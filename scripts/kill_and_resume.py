@@ -1,18 +1,22 @@
 """One short real search, killed in the middle and resumed, against the same search left alone: they must end bit-equal.
 
-    python scripts/kill_and_resume.py [--target_lat 15] [--epochs 3]
+    python scripts/kill_and_resume.py [--target_lat 15] [--epochs 3] [--processes 2]
 
-Exit status 1 says what differs. Takes about two such searches.
+Exit status 1 says what differs. Takes about two such searches. Several processes are started by torchrun, and all are
+killed at once, torchrun too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -20,7 +24,7 @@ import torch
 from tfnas.checkpoint import load_checkpoint
 from tfnas.searching.checkpoint import KIND, search_checkpoints
 
-COMMAND = [sys.executable, str(Path(__file__).resolve().parents[1] / "train_search.py")]
+PROGRAM = str(Path(__file__).resolve().parents[1] / "train_search.py")
 NUMBERS = ("target_ms", "table_ms", "error_percent", "params", "macs", "top1", "supernet_top1", "architecture", "seed")
 PATIENCE_S = 240
 
@@ -30,34 +34,50 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target_lat", default="15", help="target in milliseconds")
     parser.add_argument("--epochs", default="3", help="epochs of the search; one of them is warm-up")
+    parser.add_argument("--processes", default=1, type=int, help="processes that search together")
     arguments = parser.parse_args()
+    command = [sys.executable, PROGRAM]
+    if arguments.processes > 1:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command = [*launcher, f"--nproc_per_node={arguments.processes}", PROGRAM]
     flags = ["--target_lat", arguments.target_lat, "--epochs", arguments.epochs, "--warmup_epochs", "1"]
     flags += ["--device", "cpu", "--save_minutes", "0.01"]
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
         print("1. a search that is left alone", flush=True)
-        subprocess.run([*COMMAND, *flags, "--run_dir", str(whole)], check=True, stdin=subprocess.DEVNULL)
+        subprocess.run([*command, *flags, "--run_dir", str(whole)], check=True, stdin=subprocess.DEVNULL)
         print("2. the same search, killed after a checkpoint inside its second epoch", flush=True)
-        kill_inside_epoch([*flags, "--run_dir", str(killed)], killed)
+        kill_inside_epoch([*command, *flags, "--run_dir", str(killed)], killed)
         print("3. resumed", flush=True)
-        subprocess.run([*COMMAND, "--resume", str(killed)], check=True, stdin=subprocess.DEVNULL)
+        subprocess.run([*command, "--resume", str(killed)], check=True, stdin=subprocess.DEVNULL)
         problems = differences(whole, killed)
     if problems:
         raise SystemExit("the resumed search differs: " + ", ".join(problems))
     print("The search that was killed and resumed ended bit for bit as the one that was left alone.")
 
 
-def kill_inside_epoch(flags: list[str], run_dir: Path) -> None:
+def kill_inside_epoch(command: list[str], run_dir: Path) -> None:
     """Start a search and end it with SIGKILL once it has saved a state inside epoch 1 (counted from 0)."""
-    with subprocess.Popen([*COMMAND, *flags], stdin=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + PATIENCE_S
         while not any(inside_epoch(path) for path in search_checkpoints(run_dir).saved()):
             if process.poll() is not None or time.monotonic() > deadline:
-                process.kill()
+                kill_all(process.pid)
                 raise SystemExit("the search ended, or took too long, before it could be killed")
             time.sleep(0.05)
-        process.kill()
+        kill_all(process.pid)
     print("killed at", search_checkpoints(run_dir).saved()[0].name, flush=True)
+
+
+def kill_all(pid: int) -> None:
+    """End a process and all that it has started, directly or not, with SIGKILL."""
+    found = [pid]
+    for parent in found:
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            found += [int(child) for child in children.read_text().split()]
+    for number in found:
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
 
 
 def inside_epoch(checkpoint: Path) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["tfnas.searching.loop", "tfnas.training.loop", "sklearn.datasets"])
+_STORES = []
 
 
 def _run(work, arguments, said, environment):
@@ -54,3 +55,30 @@ class RealProcess:
 
     def said(self) -> str:
         return self.said_in.read_text() if self.said_in.exists() else ""
+
+
+def start_together(work, *arguments, folder: Path, number: int = 2) -> list[RealProcess]:
+    """Start processes that work together, as torchrun would; what they say goes into the folder.
+
+    As there, the store that they meet at lives as long as who has started them.
+    """
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    _STORES.append(store)
+    together = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    together |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0", "GLOO_SOCKET_IFNAME": "lo"}
+    return [
+        RealProcess(
+            *(work, *arguments),
+            said=folder / f"said-{rank}.txt",
+            **{**together, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(number)
+    ]
+
+
+def run_together(work, *arguments, folder: Path, number: int = 2) -> None:
+    """Run them to their end; all must succeed."""
+    processes = start_together(work, *arguments, folder=folder, number=number)
+    assert [process.end(240) for process in processes] == [0] * number, [process.said() for process in processes]

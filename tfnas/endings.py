@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import torch
 
-from tfnas.errors import InputError, Interrupted, RunFailed
+from tfnas.errors import InputError, Interrupted, RunFailed, TfnasError
+from tfnas.processes import Processes, ToldElsewhere, lost_process
 from tfnas.run import Interruption
 
 LAST_KEPT = "what was saved last is kept"
@@ -41,3 +43,40 @@ def told_endings(interruption: Interruption, how_to_resume: str, out_of_memory: 
         raise RunFailed(
             f"the system refused: {error.strerror or error}{where}. What was saved before is kept. {how_to_resume}"
         ) from error
+
+
+@contextmanager
+def told_once(processes: Processes) -> Iterator[None]:
+    """Errors that only another process than the first has met name it, and nobody tells what follows from them."""
+    try:
+        yield
+    except (ToldElsewhere, Interrupted):
+        raise
+    except TfnasError as error:
+        processes.may_tell()
+        error.process = processes.rank or None
+        raise
+
+
+@contextmanager
+def noticing_lost_processes(processes: Processes, interruption: Interruption, how_to_resume: str) -> Iterator[None]:
+    """An exchange that fails because another process has ended is told as that, unless that one has told why."""
+    try:
+        yield
+    except RuntimeError as error:
+        ending: TfnasError | None = lost_process(error)
+        if ending is None:
+            raise
+        if interruption.signal == signal.SIGINT:  # SIGTERM may be the launcher's, which ends all when one has died
+            ending = Interrupted(f"interrupted; {LAST_KEPT}. {how_to_resume}")
+        if not processes.may_tell():
+            raise ToldElsewhere(ending.exit_status) from error
+        ending.process = processes.rank or None
+        raise ending from error
+
+
+def end_together(interruption: Interruption, how_to_resume: str) -> NoReturn:
+    """Raise Interrupted, the state saved: a signal came to this process, or to another, on which all have agreed."""
+    what_is_kept = f"the state is saved. {how_to_resume}"
+    interruption.raise_if_asked(what_is_kept)
+    raise Interrupted(f"another process of this run was terminated; {what_is_kept}", 128 + signal.SIGTERM)

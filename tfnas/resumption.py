@@ -1,14 +1,18 @@
-"""Going on with a run: its own settings, those that may change, and paths that hold from any folder."""
+"""Going on with a run: its own settings, which of them may change, its saved state, and paths that hold anywhere."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+import io
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tfnas.checkpoint import Checkpoints, State
 from tfnas.errors import InputError
 from tfnas.kinds import kinds_of
+from tfnas.processes import Processes
+from tfnas.tensor_file import load_plain_bytes
 
 C = TypeVar("C")
 
@@ -46,6 +50,32 @@ def resumed_config(
         changed[name] = value
     resumed: C = config_class(**{**saved, **changed, "run_dir": None})
     return resumed
+
+
+def newest_state(
+    checkpoints: Checkpoints, processes: Processes, say: Callable[[str], None]
+) -> tuple[State, Path | None] | None:
+    """The newest readable state, which the first process reads and hands to all, and (in that one) where it was.
+
+    None at the beginning of a run. What is wrong with newer ones is said. Raises InputError where none is readable.
+    """
+
+    def read() -> tuple[State, Path] | None:
+        if not processes.is_first or not checkpoints.prepare():
+            return None
+        state, path, problems = checkpoints.load_latest()
+        for problem in problems:
+            say(f"warning: {problem}; using the one before")
+        checkpoints.set_aside(path)
+        return state, path
+
+    found = processes.agreed(read)
+    if processes.number == 1:
+        return found
+    data = processes.spread_bytes(None if found is None else found[1].read_bytes())
+    if found is not None or data is None:
+        return found
+    return dict(load_plain_bytes(io.BytesIO(data), "the checkpoint")), None
 
 
 def with_absolute_paths(config: C, names: Collection[str]) -> C:

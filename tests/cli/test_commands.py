@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import outcome
+from rich.console import Console
 
 import tfnas
 from tfnas.cli import edge, export, latency, main, parsing_model, predict, testing, train_eval, train_search
@@ -32,14 +34,6 @@ def searched(monkeypatch):
     configs = []
     monkeypatch.setattr("tfnas.searching.loop.search", lambda config, given: configs.append(config))
     return configs
-
-
-def outcome(capsys, command, *arguments):
-    """Exit status and what was written to stderr; nothing may have been left behind or printed elsewhere."""
-    status = command(list(arguments))
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err
-    return status, captured.err
 
 
 # ---- search ---------------------------------------------------------------------------------------------------------
@@ -137,6 +131,9 @@ def test_a_target_out_of_reach_ends_at_once(capsys, tmp_path, target):
     status, message = outcome(capsys, train_search.main, "--target_lat", target)
     assert status == 3
     assert "stem and head alone take" in message
+    assert (
+        f"latency range --space digits --num_classes 10 --lookup_path {default_table_path('digits')} shows" in message
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -235,6 +232,27 @@ def test_latency_build_hands_its_flags_over(capsys, monkeypatch):
     assert "latency check --lookup_path t.json" in out and "--space digits --lookup_path t.json --target_lat " in out
 
 
+def test_latency_build_says_what_is_there_already(capsys, monkeypatch, tmp_path):
+    def build_table(config, on_step, on_visit):
+        on_step(Step("measuring", points=1, visits=1))
+        on_visit()
+        return tfnas.latency.LatencyTable.load(default_table_path("digits"))
+
+    monkeypatch.setattr("tfnas.latency.building.build.build_table", build_table)
+    told = []
+    for name in ("", "t.json", "t.json.partial"):
+        (tmp_path / name).touch() if name else None
+        assert latency.main(["build", "--out", "t.json"]) == 0
+        told.append(capsys.readouterr().err.splitlines())
+    step = "measuring: 1 points, 1 visits"
+    stays = "it stays as it is until the new table takes its place"
+    assert told == [  # and no bars where nobody watches
+        [step],
+        [f"t.json exists: measuring anew; {stays}", step],
+        [f"t.json exists: {stays}", "going on with what an earlier build has measured, in t.json.partial", step],
+    ]
+
+
 def test_latency_build_counts_what_is_not_measured(capsys, tmp_path):
     path = tmp_path / "macs.json"
     assert latency.main(["build", "--out", str(path), "--cost", "macs", "--num_classes", "10"]) == 0
@@ -327,6 +345,34 @@ def test_the_commands_start_fast_and_a_closed_pipe_is_quiet():
     )
     os.close(writer)
     assert (closed.returncode, closed.stderr) == (141, b"")
+
+
+def test_a_closed_pipe_is_quiet_where_rich_writes_and_where_a_command_leaves(capfd):
+    """Rich answers a closed pipe by leaving with status 1, which would read as a failure."""
+
+    def write(_):
+        with (
+            open(os.dup(writer), "w") as pipe,  # noqa: PTH123
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            patch.setattr(sys, "stdout", pipe)
+            Console(file=pipe).print("whoever reads this")
+
+    def leave(_):
+        raise SystemExit(0)
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    kept = os.dup(1)
+    try:
+        assert edge.run_command("made_up", write, []) == 141
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+    os.close(writer)
+    assert capfd.readouterr().err == ""
+    with pytest.raises(SystemExit, match="0"):
+        edge.run_command("made_up", leave, [])
 
 
 @pytest.mark.parametrize("name", ["train_search.py", "parsing_model.py"])

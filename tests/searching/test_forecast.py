@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import tfnas
+from tfnas.processes import Processes
 from tfnas.searching.forecast import Forecast
 from tfnas.searching.setup import Setup
 
+ALONE = Processes(0, 1, torch.device("cpu"))
 WARMUP, WEIGHT, ARCHITECTURE = 1.0, 3.0, 10.0
 
 
@@ -24,8 +27,8 @@ class Place:
 
 def forecast_of(images):
     schedule = replace(tfnas.space("digits").schedule, epochs=4, warmup_epochs=2, batch_size=10)
-    nothing = dict.fromkeys(("config", "space", "table", "lookup_path", "device"))
-    setup = Setup(schedule=schedule, data=SimpleNamespace(weights=range(images)), **nothing)
+    nothing = dict.fromkeys(("config", "space", "table", "lookup_path"))
+    setup = Setup(schedule=schedule, data=SimpleNamespace(weights=range(images)), processes=ALONE, **nothing)
     return setup, Forecast(setup, WARMUP, WEIGHT, ARCHITECTURE)
 
 

@@ -13,13 +13,13 @@ import tfnas
 from tfnas.checkpoint import load_checkpoint
 from tfnas.data import Draw
 from tfnas.errors import InputError
+from tfnas.processes import Processes
 from tfnas.searching.checkpoint import search_checkpoints
 from tfnas.supernet import Path, supernet_from_state
 from tfnas.supernet.extract import estimate_batch_norm, route_of
 from tfnas.supernet.routes import one_hot_depths
 from tfnas.training import TrainConfig, inherit
 from tfnas.training.loop import retrain
-from tfnas.training.processes import Processes
 from tfnas.training.session import KIND, train_checkpoints
 from tfnas.training.setup import prepare
 

@@ -13,10 +13,10 @@ from small_run import small_config, tiny_architecture
 from tfnas.data import DataConfig, open_data
 from tfnas.data.retraining import open_retrain_data
 from tfnas.errors import InputError
+from tfnas.processes import Processes
 from tfnas.run import RunDirectory
 from tfnas.training import TrainConfig, retrain
 from tfnas.training.named_data import with_named_data
-from tfnas.training.processes import Processes
 from tfnas.training.report import Reporter
 from tfnas.training.session import start_session
 from tfnas.training.setup import prepare

@@ -13,9 +13,9 @@ import tfnas
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.errors import InputError
 from tfnas.model_file import TrainedModel
+from tfnas.processes import Processes
 from tfnas.training import TrainConfig
 from tfnas.training.loop import _run_directory
-from tfnas.training.processes import Processes
 from tfnas.training.resuming import resumed_run
 from tfnas.training.session import start_session
 from tfnas.training.setup import prepare

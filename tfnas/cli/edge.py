@@ -34,12 +34,11 @@ def run_command(prog: str, body: Callable[[Sequence[str]], None], argv: Sequence
         warnings.filterwarnings("ignore", message=r"\s*Only use the public API as described in .*jsonargparse")
         warnings.showwarning = lambda message, *_: print(f"{prog}: warning: {message}", file=sys.stderr)
         try:
-            body(arguments)
-            sys.stdout.flush()
+            _run_and_flush(body, arguments)
         except TfnasError as error:
             if error.process is not None:
                 print(f"{prog}: process {error.process}: {error}", file=sys.stderr)
-            elif os.environ.get("RANK", "0") == "0":  # of processes that work together, the first speaks for all
+            elif str(error) and os.environ.get("RANK", "0") == "0":  # of several processes the first speaks for all
                 print(f"{prog}: {error}", file=sys.stderr)
             return error.exit_status
         except KeyboardInterrupt:
@@ -55,6 +54,18 @@ def run_command(prog: str, body: Callable[[Sequence[str]], None], argv: Sequence
             print(f"{prog}: the output cannot be written: {error.strerror}", file=sys.stderr)
             return RunFailed.exit_status
     return 0
+
+
+def _run_and_flush(body: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
+    """Run a body and see its output off. Raises BrokenPipeError where nobody reads it any more."""
+    try:
+        body(arguments)
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):  # rich meets one by leaving with status 1
+            raise BrokenPipeError from leaving
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
 
 
 def _forget_output() -> None:

@@ -18,6 +18,8 @@ _EXAMPLES = """\
       your own images, one folder per class, in your own space
   {command} --cost macs --target 300e6 --img_root DIR
       a network of 300 million multiply-accumulates; no table needed
+  torchrun --nproc_per_node=2 train_search.py --target_lat 15
+      two processes on this machine; docs/search.md has several machines
   {command} --resume runs/search-20250131-120000
       go on with an interrupted run"""
 
@@ -39,7 +41,10 @@ _GROUPS = (
         ),
     ),
     FlagGroup("the run", ("save", "note", "run_dir", "resume", "seed", "save_minutes", "print_freq")),
-    FlagGroup("the machine", ("device", "threads", "workers", "deterministic")),
+    FlagGroup(
+        "the machine",
+        ("device", "threads", "workers", "low_memory", "amp", "deterministic", "local_rank", "rank_timeout"),
+    ),
     FlagGroup(
         "schedule of the weights",
         ("epochs", "warmup_epochs", "batch_size", "w_lr", "w_mom", "w_wd", "grad_clip", "aligned_init"),

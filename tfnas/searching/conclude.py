@@ -33,23 +33,35 @@ Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 def conclude(session: Session, run: RunDirectory, held_out: Batches) -> tuple[Architecture, dict[str, Any]]:
     """Choose the architecture, judge it with inherited weights, write and show everything. It trains nothing.
 
+    Of several processes the first one chooses, writes and shows; all judge.
+
     Raises Infeasible when no architecture of the space lies in the band below the target.
     """
     start = time.perf_counter()
     choice = choice_of(session.learner)
-    architecture = meet_target(choice, session.setup.table, session.setup.target_ms)
-    supernet, device = session.learner.supernet, session.setup.device
-    top1 = derived_accuracy(supernet, architecture, held_out(), device)
+    architecture = _chosen(session, choice)
+    supernet, device, processes = session.learner.supernet, session.setup.device, session.setup.processes
+    top1 = derived_accuracy(supernet, architecture, held_out(), device, processes)
     noise = torch.Generator().manual_seed(session.setup.config.seed)
     depth_weights = session.learner.parameters.depth_weights()
     paths = [sample_path(session.learner.parameters.log_alphas, noise) for _ in range(JUDGED_PATHS)]
-    supernet_top1 = float(np.mean([accuracy(supernet, path, depth_weights, held_out(), device) for path in paths]))
+    judged = [accuracy(supernet, path, depth_weights, held_out(), device, processes) for path in paths]
     session.spend("conclusion", time.perf_counter() - start)
-    summary = summarize(session, choice, architecture, top1, supernet_top1)
+    summary = summarize(session, choice, architecture, top1, float(np.mean(judged)))
+    if not processes.is_first:
+        return architecture, summary
     run.write_architecture(architecture)
     run.write_json(SUMMARY_FILE, summary)
     show(run, choice, architecture, summary, session.setup.table)
     return architecture, summary
+
+
+def _chosen(session: Session, choice: Choice) -> Architecture:
+    """The architecture that meets the target, found by the first process."""
+    processes, setup = session.setup.processes, session.setup
+    found = processes.agreed(lambda: meet_target(choice, setup.table, setup.target_ms) if processes.is_first else None)
+    text = processes.spread_bytes(None if found is None else found.to_text().encode())
+    return found or Architecture.parse((text or b"").decode())
 
 
 def summarize(
@@ -73,6 +85,7 @@ def summarize(
         "depth_entropy": depth_entropy(choice),
         "architecture": architecture.to_text(),
         "seed": setup.config.seed,
+        "processes": setup.processes.number,
         "seconds": {**session.seconds, "total": sum(session.seconds.values())},
         "space": setup.space.name,
         "space_fingerprint": setup.space.fingerprint,

@@ -13,6 +13,7 @@ from tfnas.errors import InputError
 from tfnas.space import Schedule
 
 DEFAULT_TARGET_MS = 15.0
+LONGEST_TIMEOUT_SECONDS = 1e9  # what the library can count in nanoseconds
 _TARGETS = {"macs": "300e6", "params": "5e6"}
 
 
@@ -44,21 +45,30 @@ class SearchConfig(DataConfig):
     seed: int = 2
     """Decides initial weights, the order of images, augmentation and sampling."""
     device: str = "auto"
-    """auto (the first GPU if there is one), cpu, cuda or cuda:N."""
+    """auto (the first GPU if there is one; of several processes each takes its own), cpu, cuda or cuda:N."""
     threads: int | None = None
-    """Processor threads for training, 0 for all cores. Results are bit-equal only at the same number."""
+    """Processor threads of each process, 0 for all cores. Results are bit-equal only at the same number."""
     deterministic: bool = False
     """On a GPU: deterministic algorithms only, so that a resumed run is bit-equal (slower)."""
+    low_memory: bool = False
+    """Keep no feature map inside an operation: the backward pass computes them again. Less memory, more time, the same
+    losses and gradients."""
+    amp: bool = False
+    """On a GPU: compute losses in mixed precision (bfloat16), weights and updates in float32."""
     print_freq: int = 100
     """Log the training state every so many weight steps."""
     save_minutes: float = 5.0
     """Save the state every so many minutes inside an epoch, besides at every epoch's end."""
+    local_rank: int | None = None
+    """Set by older launchers; torchrun needs no flag."""
+    rank_timeout: float = 600.0
+    """Seconds after which a process that no longer answers ends the run; one that has died ends it at once."""
     epochs: int | None = None
     """Epochs over the weight-training images."""
     warmup_epochs: int | None = None
     """First epochs, which train weights only."""
     batch_size: int | None = None
-    """Images per step, for weights and architecture alike."""
+    """Images per step over all processes, for weights and architecture alike."""
     w_lr: float | None = None
     """Learning rate of the weights (SGD), decayed to 0 by a cosine over all epochs."""
     w_mom: float | None = None
@@ -95,8 +105,13 @@ class SearchConfig(DataConfig):
             raise InputError(f"width_multiple must be 1 or more, got {self.width_multiple}")
         if self.print_freq < 1:
             raise InputError(f"print_freq must be 1 or more, got {self.print_freq}")
-        if not self.save_minutes > 0:
-            raise InputError(f"save_minutes must be above 0, got {self.save_minutes}")
+        for name in ("save_minutes", "rank_timeout"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.rank_timeout > LONGEST_TIMEOUT_SECONDS:
+            raise InputError(f"rank_timeout must be at most {LONGEST_TIMEOUT_SECONDS:g}, got {self.rank_timeout}")
+        if self.local_rank is not None and self.local_rank < 0:
+            raise InputError(f"local_rank must be 0 or more, got {self.local_rank}")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed must be 0 to 2**63 - 1, got {self.seed}")
         if self.run_dir is not None and self.resume is not None:

@@ -13,6 +13,7 @@ from tfnas.architecture import Architecture
 from tfnas.latency import LatencyTable
 from tfnas.latency.fitting.choice import Choice
 from tfnas.latency.fitting.fit import fit_widths
+from tfnas.processes import Processes
 from tfnas.searching.expected import operations_ms
 from tfnas.searching.steps import Learner
 from tfnas.space import SearchSpace
@@ -61,17 +62,21 @@ def look_up(learner: Learner, table: LatencyTable) -> None:
 
 @torch.no_grad()
 def derived_accuracy(
-    supernet: Supernet, architecture: Architecture, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device
+    supernet: Supernet,
+    architecture: Architecture,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    processes: Processes | None = None,
 ) -> float:
     """Top-1 in percent of an architecture's path with inherited weights: its widths, one-hot depth, batch statistics.
 
-    The supernet is not changed.
+    The supernet is not changed. Of several processes each has batches of its own.
     """
     shadow = copy.deepcopy(supernet)
     operations, depths = route_of(supernet, architecture)
     shadow.set_widths(operations, architecture)
     depth_weights = [weights.to(device) for weights in one_hot_depths(supernet.space.depth_choices, depths)]
-    return accuracy(shadow, Path(operations), depth_weights, batches, device)
+    return accuracy(shadow, Path(operations), depth_weights, batches, device, processes)
 
 
 @torch.no_grad()
@@ -81,11 +86,14 @@ def accuracy(
     depth_weights: Sequence[Tensor],
     batches: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
+    processes: Processes | None = None,
 ) -> float:
-    """Top-1 in percent of one path."""
+    """Top-1 in percent of one path, over the batches of all processes."""
     correct = total = 0
     for images, labels in batches:
         images = images.to(device, memory_format=torch.channels_last)
         correct += int((supernet(images, path, depth_weights).argmax(1).cpu() == labels).sum())
         total += len(labels)
+    if processes is not None:
+        correct, total = map(round, processes.sums([correct, total]))
     return 100 * correct / total

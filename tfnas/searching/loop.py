@@ -2,7 +2,7 @@
 
     result = search(SearchConfig(target_lat=15))
 
-`result.architecture` is what to build, `result.run_dir` holds all files.
+`result.architecture` is what to build, `result.run_dir` holds all files. Under torchrun every process calls this.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,14 @@ from torch import Tensor
 
 from tfnas.architecture import Architecture
 from tfnas.computing import computing
-from tfnas.data import EpochBatches, data_name, loader
-from tfnas.endings import LAST_KEPT, told_endings
+from tfnas.data import data_name, kept_workers
+from tfnas.endings import LAST_KEPT, end_together, noticing_lost_processes, told_endings, told_once
 from tfnas.errors import InputError
-from tfnas.resumption import resumed_config, with_absolute_paths
-from tfnas.run import Interruption, RunDirectory, run_path, watch_interruption
+from tfnas.processes import joined_processes
+from tfnas.resumption import newest_state, resumed_config, with_absolute_paths
+from tfnas.run import Interruption, RunDirectory, read_config, run_path, watch_interruption
+from tfnas.searching.agreement import check_agreement
+from tfnas.searching.batches import held_out_batches, judged_batches, shared_batches
 from tfnas.searching.checkpoint import search_checkpoints
 from tfnas.searching.conclude import conclude
 from tfnas.searching.config import SearchConfig
@@ -52,56 +56,65 @@ def search(config: SearchConfig, console: Console | None = None, given: Collecti
 
     Raises InputError, Infeasible (before anything is written), RunFailed and Interrupted (state saved).
     """
-    console = console or Console()
+    run_dir = None
     if config.resume is not None:
-        run, saved = RunDirectory.open(Path(config.resume), console)
-        setup = prepare(resumed_config(config, saved, given, may_change=MAY_CHANGE))
-    else:
-        setup = prepare(config)
-        run = RunDirectory.create(*run_path("search", config), _effective(setup), console)
-    with (
-        run.locked(),
-        computing(setup.schedule.threads, setup.config.deterministic),
-        watch_interruption(console) as interruption,
-    ):
-        return _Search(setup, run, interruption).run()
+        run_dir = Path(config.resume)
+        config = resumed_config(config, read_config(run_dir), given, may_change=MAY_CHANGE)
+    with joined_processes(config.device, config.local_rank, config.rank_timeout) as processes:
+        console = (console or Console()) if processes.is_first else Console(quiet=True)
+        setup = processes.agreed(lambda: prepare(config, processes))
+        made = processes.agreed(lambda: _run_directory(setup, run_dir, console) if processes.is_first else None)
+        path = processes.spread_bytes(None if made is None else str(made.path).encode())
+        run = made or RunDirectory(Path((path or b"").decode()), console)
+        how = computing(setup.schedule.threads, setup.config.deterministic)
+        with ExitStack() as lock, how, kept_workers(), watch_interruption(console) as interruption:
+            processes.agreed(lambda: lock.enter_context(run.locked(exclusive=processes.is_first)))
+            return _Search(setup, run, interruption).run()
 
 
 class _Search:
-    """One process's part of a run: trains a session, reports and saves."""
+    """One process's part of a run: trains a session; the first process reports and saves."""
 
     def __init__(self, setup: Setup, run: RunDirectory, interruption: Interruption) -> None:
         self.setup, self.run_dir, self.interruption = setup, run, interruption
+        self.processes = setup.processes
         self.checkpoints = search_checkpoints(run.path)
         self.session: Session
         self.saved_at = time.monotonic()
-        self.how_to_resume = f"Resume with: python train_search.py --resume {typed(run.path)}"
+        self.how_to_resume = f"Resume with: {self.processes.launcher} train_search.py --resume {typed(run.path)}"
 
     def run(self) -> SearchResult:
         """All epochs that are left, then the conclusion."""
-        with told_endings(self.interruption, self.how_to_resume, self._out_of_memory()):
+        with (
+            told_once(self.processes),
+            told_endings(self.interruption, self.how_to_resume, self._out_of_memory()),
+            noticing_lost_processes(self.processes, self.interruption, self.how_to_resume),
+        ):
             self._begin()
             with Reporter(self.session, self.run_dir) as reporter:
                 reporter.announce(self._first_batch)
                 while self.session.epoch < self.setup.schedule.epochs:
                     self._train_epoch(reporter)
-                    reporter.show_epoch(self.session.finish_epoch(self._held_out_once()))
+                    entry = self.session.finish_epoch(self._held_out_once())
+                    check_agreement(self.session.learner, self.processes)
+                    reporter.show_epoch(entry)
                     self._save()
-                    self.interruption.raise_if_asked(f"the state is saved. {self.how_to_resume}")
+                    if any(self.processes.sums([self.interruption.signal is not None])):
+                        end_together(self.interruption, self.how_to_resume)
                 architecture, summary = conclude(self.session, self.run_dir, self._held_out_once)
         return SearchResult(architecture, self.run_dir.path, summary)
 
     def _begin(self) -> None:
         """Stand at the newest readable checkpoint, or save the beginning, which also shows that the disk takes it."""
         self.session = start_session(self.setup)
-        if not self.checkpoints.prepare():
+        saved = newest_state(self.checkpoints, self.processes, self.run_dir.say)
+        if saved is None:
             self._save()
             return
-        state, path, problems = self.checkpoints.load_latest()
-        for problem in problems:
-            self.run_dir.say(f"warning: {problem}; using the one before")
-        self.checkpoints.set_aside(path)
-        self.session.restore(state)
+        state, path = saved
+        self.processes.agreed(lambda: self.session.restore(state))
+        if not self.processes.is_first:
+            return
         self.run_dir.write_config(_effective(self.setup))  # with what may have changed, now that all of it fits
         epochs = self.setup.schedule.epochs
         if self.session.epoch == epochs:
@@ -114,14 +127,16 @@ class _Search:
         session = self.session
         held_out: Iterator[tuple[Tensor, Tensor]] | None = None
         waiting = time.perf_counter()
-        for images, labels in self._batches(self.setup.data.weights, turn=session.epoch, first=session.step):
+        for images, labels in shared_batches(
+            self.setup, self.setup.data.weights, turn=session.epoch, first=session.step
+        ):
             start = time.perf_counter()
             session.spend("data", start - waiting)
             session.train_weights(images, labels)
             session.spend("weights", time.perf_counter() - start)
             if trains_architecture(self.setup.schedule, session.epoch) and session.step % 2 == 0:
                 start = time.perf_counter()
-                held_out = held_out or self._held_out(session.step // 2)
+                held_out = held_out or held_out_batches(self.setup, session.epoch, session.step // 2)
                 session.train_architecture(*next(held_out))
                 session.spend("architecture", time.perf_counter() - start)
             session.step += 1
@@ -130,58 +145,54 @@ class _Search:
             waiting = time.perf_counter()
 
     def _save_if_due(self) -> None:
-        if self.interruption.signal is not None:
+        """Save, and end, where that is asked for in any process; save where the first one says that it is time."""
+        late = time.monotonic() - self.saved_at > 60 * self.setup.config.save_minutes
+        asked, due = self.processes.sums([self.interruption.signal is not None, self.processes.is_first and late])
+        if asked or due:
             self._save()
-            self.interruption.raise_if_asked(f"the state is saved. {self.how_to_resume}")
-        if time.monotonic() - self.saved_at > 60 * self.setup.config.save_minutes:
-            self._save()
+        if asked:
+            end_together(self.interruption, self.how_to_resume)
 
     def _save(self) -> None:
         start = time.monotonic()
-        self.session.check_finite()
-        self.checkpoints.save(self.session.state(), self.session.epoch, self.session.step)
+        self.processes.agreed(self._write_state)
         self.saved_at = time.monotonic()
         self.session.spend("saving", self.saved_at - start)
 
-    # ---- batches ----------------------------------------------------------------------------------------------
-
-    def _batches(self, images: Any, *, turn: int, first: int = 0, shuffle: bool = True) -> Any:
-        batches = EpochBatches(
-            len(images),
-            batch_size=self.setup.schedule.batch_size,
-            epoch=turn,
-            seed=self.setup.config.seed if shuffle else None,
-            first_batch=first,
-        )
-        return loader(images, batches, workers=self.setup.data.workers)
-
-    def _held_out(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of the architecture part from number `first` of this epoch on, over and over in new orders."""
-        images, batch_size = self.setup.data.architecture, self.setup.schedule.batch_size
-        per_turn = -(-len(images) // batch_size)
-        turns_per_epoch = self.setup.steps_per_epoch  # more than an epoch can need
-        turn, first = divmod(first, per_turn)
-        while True:
-            yield from self._batches(images, turn=self.session.epoch * turns_per_epoch + turn, first=first)
-            turn, first = turn + 1, 0
+    def _write_state(self) -> None:
+        """All processes have the same state, so the first one alone writes it."""
+        self.session.check_finite()
+        if self.processes.is_first:
+            self.checkpoints.save(self.session.state(), self.session.epoch, self.session.step)
 
     def _held_out_once(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The architecture part in its own order, for judging; an interruption need not wait for the end."""
-        for batch in self._batches(self.setup.data.architecture, turn=0, shuffle=False):
-            self.interruption.raise_if_asked(f"{LAST_KEPT}. {self.how_to_resume}")
-            yield batch
+        for images, labels in judged_batches(self.setup):
+            if self.processes.number == 1:  # several judge to the end together
+                self.interruption.raise_if_asked(f"{LAST_KEPT}. {self.how_to_resume}")
+            yield images, labels
 
     def _first_batch(self) -> tuple[Tensor, Tensor]:
-        for images, labels in self._batches(self.setup.data.weights, turn=self.session.epoch):
+        for images, labels in shared_batches(self.setup, self.setup.data.weights, turn=self.session.epoch):
             return self.session.place(images, labels)
         raise InputError("the weight part holds no image")
 
     def _out_of_memory(self) -> str:
-        batch_size = self.setup.schedule.batch_size
+        batch_size, number = self.setup.schedule.batch_size, self.processes.number
+        over = f" over {number} processes" if number > 1 else ""
+        saver = "" if self.setup.config.low_memory else f"{self.how_to_resume} --low_memory, which takes less. Or: "
         return (
-            f"out of memory at batch size {batch_size}. What was saved before is kept, but a run keeps its batch size: "
-            f"start a new one with a smaller --image_size or --batch_size, for instance --batch_size {batch_size // 2}"
+            f"out of memory at batch size {batch_size}{over}. What was saved before is kept. {saver}a run keeps its "
+            "batch size, so start a new one with a smaller --image_size or --batch_size, for instance "
+            f"--batch_size {batch_size // 2}"
         )
+
+
+def _run_directory(setup: Setup, run_dir: Path | None, console: Console) -> RunDirectory:
+    """The run's directory, that which goes on or a new one."""
+    if run_dir is not None:
+        return RunDirectory(run_dir, console)
+    return RunDirectory.create(*run_path("search", setup.config), _effective(setup), console)
 
 
 def _effective(setup: Setup) -> SearchConfig:
@@ -199,7 +210,7 @@ def _effective(setup: Setup) -> SearchConfig:
         space=setup.config.space or setup.space.name,
         lookup_path=setup.lookup_path,
         width_multiple=setup.space.width_multiple,
-        device=str(setup.device),
+        device=str(setup.device) if setup.processes.number == 1 else setup.config.device,
         resume=None,
     )
     named = {"space"} if config.space in space_names() else set()  # a folder may be called like a built-in space

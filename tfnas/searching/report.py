@@ -16,16 +16,21 @@ from tfnas.searching.derive import choice_of
 from tfnas.searching.forecast import Forecast, count_range, forecast
 from tfnas.searching.health import warnings
 from tfnas.searching.session import Session
+from tfnas.searching.setup import Setup
 from tfnas.wording import clock, short
 
 SCALAR_STEPS = 10
 
 
 class Reporter:
-    """Shows a session's progress on the console, in the log and in TensorBoard. A context manager."""
+    """Shows a session's progress on the console, in the log and in TensorBoard. A context manager.
+
+    Only that of the first process speaks.
+    """
 
     def __init__(self, session: Session, run: RunDirectory) -> None:
         self.session, self.run = session, run
+        self.speaks = session.setup.processes.is_first
         self.steps_per_epoch = session.setup.steps_per_epoch
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -33,7 +38,7 @@ class Reporter:
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=run.console,
-            disable=not run.console.is_terminal,
+            disable=not (self.speaks and run.console.is_terminal),
             transient=True,
         )
         self.task: TaskID | None = None
@@ -41,12 +46,15 @@ class Reporter:
         self.said: set[str] = set()
 
     def __enter__(self) -> Reporter:
-        self.writer = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=self._total_steps() + 1)
+        if self.speaks:
+            self.writer = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=self._total_steps() + 1)
         self.progress.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         self.progress.stop()
+        if not self.speaks:
+            return
         try:
             self.writer.close()
         except OSError:
@@ -61,37 +69,27 @@ class Reporter:
 
         That is measured on a batch.
         """
-        setup = self.session.setup
-        smallest, largest = count_range(setup.space, setup.data.num_classes)
-        bounds = bounds_text(setup.space, setup.table, setup.data.num_classes)
-        number = setup.schedule.threads
-        threads = f", {number} thread{'s' * (number != 1)}" if setup.device.type == "cpu" else ""
-        for line in (
-            f"run       {self.run.path}",
-            f"data      {setup.data.describe()}",
-            f"space     {setup.space.name}: {len(setup.space.blocks)} blocks of {len(setup.space.operations)} "
-            f"operations, {short(smallest.params)} to {short(largest.params)} parameters, "
-            f"{short(smallest.macs)} to {short(largest.macs)} MACs",
-            f"table     {setup.table.description}",
-            *setup.remarks,
-            f"target    {setup.table.quantity(setup.target_ms, 6)}; reachable {bounds}",
-            f"train     {setup.schedule.epochs} epochs, {setup.schedule.warmup_epochs} of them warm-up, batch "
-            f"{setup.schedule.batch_size}, on {setup.device}{threads}, seed {setup.config.seed}",
-        ):
-            self.run.say(line)
-        if self.session.epoch == setup.schedule.epochs:
+        if self.speaks:
+            for line in _what(self.session.setup, self.run):
+                self.run.say(line)
+        if self.session.epoch == self.session.setup.schedule.epochs:
             return
-        self.forecast = forecast(self.session, *batch())
+        self.forecast = forecast(self.session, *batch())  # by all processes at once, as they will compute
+        if not self.speaks:
+            return
+        without = "data loading" + (" and exchange" if self.session.setup.processes.number > 1 else "")
         self.run.say(
             f"time      about {clock(self.forecast.total - self.forecast.done(self.session))}: a weight step "
             f"{1000 * self.forecast.weight_step:.0f} ms, an architecture step "
-            f"{1000 * self.forecast.architecture_step:.0f} ms, measured just now (without data loading)"
+            f"{1000 * self.forecast.architecture_step:.0f} ms, measured just now (without {without})"
         )
         done = round(1000 * self.forecast.done(self.session))
         self.task = self.progress.add_task("search", total=1000 * self.forecast.total, completed=done)
 
     def show_step(self) -> None:
         """Progress; every `print_freq` steps a line in the log; every ten, scalars for TensorBoard."""
+        if not self.speaks:
+            return
         session, cost = self.session, self.session.setup.table.cost
         averages = session.totals.averages(cost.name)
         epoch = f"epoch {session.epoch + 1}/{session.setup.schedule.epochs} step {session.step}/{self.steps_per_epoch}"
@@ -106,6 +104,8 @@ class Reporter:
 
     def show_epoch(self, entry: dict[str, float]) -> None:
         """A line, scalars and histograms of the epoch that has just ended, and what is unhealthy about it, once."""
+        if not self.speaks:
+            return
         session = self.session
         self.run.say(epoch_line(entry, session.setup.schedule.epochs, session.setup.table.cost))
         step = self._total_steps()
@@ -124,6 +124,26 @@ class Reporter:
                 if warning not in self.said:
                     self.run.say(f"warning: {warning}")
                     self.said.add(warning)
+
+
+def _what(setup: Setup, run: RunDirectory) -> list[str]:
+    smallest, largest = count_range(setup.space, setup.data.num_classes)
+    bounds = bounds_text(setup.space, setup.table, setup.data.num_classes)
+    number, processes = setup.schedule.threads, setup.processes.number
+    where = f"{processes} processes on {setup.device.type}" if processes > 1 else setup.device
+    threads = f", {number} thread{'s' * (number != 1)}" if setup.device.type == "cpu" else ""
+    return [
+        f"run       {run.path}",
+        f"data      {setup.data.describe()}",
+        f"space     {setup.space.name}: {len(setup.space.blocks)} blocks of {len(setup.space.operations)} "
+        f"operations, {short(smallest.params)} to {short(largest.params)} parameters, "
+        f"{short(smallest.macs)} to {short(largest.macs)} MACs",
+        f"table     {setup.table.description}",
+        *setup.remarks,
+        f"target    {setup.table.quantity(setup.target_ms, 6)}; reachable {bounds}",
+        f"train     {setup.schedule.epochs} epochs, {setup.schedule.warmup_epochs} of them warm-up, batch "
+        f"{setup.schedule.batch_size}, on {where}{threads}, seed {setup.config.seed}",
+    ]
 
 
 def training_numbers(averages: Mapping[str, float], cost: Cost) -> str:

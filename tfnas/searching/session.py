@@ -27,7 +27,12 @@ from tfnas.supernet import Supernet, align_operations
 # ways out of a failure.
 PATHS = ("space", "lookup_path", "img_root", "train_list", "val_list", "class_names")
 RESCUES = frozenset({"w_lr", "a_lr", "grad_clip", "threads", "device"})
-MAY_CHANGE = {"resume", "workers", "print_freq", "save_minutes", "run_dir", "save", "note", *PATHS, *RESCUES}
+MAY_CHANGE = {
+    *("resume", "workers", "print_freq", "save_minutes", "run_dir", "save", "note", "local_rank", "rank_timeout"),
+    "low_memory",
+    *PATHS,
+    *RESCUES,
+}
 
 JUDGED_EPOCHS = 4  # the last epochs, in which a sampled path is judged on the held-out part
 
@@ -45,9 +50,9 @@ class EpochTotals:
     latency_loss: float = 0.0
     expected_cost: float = 0.0
 
-    def add_weight_step(self, report: WeightStep, images: int) -> None:
-        """Count a weight step on so many images."""
-        self.images += images
+    def add_weight_step(self, report: WeightStep) -> None:
+        """Count a weight step."""
+        self.images += report.images
         self.weight_steps += 1
         self.weight_loss += report.loss
         self.correct += report.correct
@@ -100,7 +105,7 @@ class Session:
         for group in self.learner.weight_optimizer.param_groups:
             group["lr"] = weight_learning_rate(self.setup.schedule, self.epoch)
         report = weight_step(self.learner, *self.place(images, labels), paths)
-        self.totals.add_weight_step(report, len(labels))
+        self.totals.add_weight_step(report)
 
     def train_architecture(self, images: Tensor, labels: Tensor) -> None:
         """An architecture step on a batch of the held-out part."""
@@ -140,7 +145,9 @@ class Session:
         if self.epoch >= setup.schedule.epochs - JUDGED_EPOCHS:
             path = sample_path(learner.parameters.log_alphas, self.noise)
             depth_weights = learner.parameters.depth_weights()
-            entry["held_out_accuracy"] = accuracy(learner.supernet, path, depth_weights, held_out, setup.device)
+            entry["held_out_accuracy"] = accuracy(
+                learner.supernet, path, depth_weights, held_out, setup.device, setup.processes
+            )
         self.history.append(entry)
         self.epoch, self.step, self.totals = self.epoch + 1, 0, EpochTotals()
         self.spend("epoch_ends", time.perf_counter() - start)
@@ -215,12 +222,16 @@ def start_session(setup: Setup) -> Session:
     """A search at its beginning, with weights from the configuration's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(setup.config.seed)
-        supernet = Supernet(setup.space, setup.data.num_classes)
+        supernet = Supernet(setup.space, setup.data.num_classes, setup.config.low_memory)
         if setup.schedule.aligned_init:
             align_operations(supernet)
     supernet = supernet.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameters = ArchitectureParameters(setup.space).to(setup.device)
     learner = make_learner(supernet, parameters, setup.schedule, setup.table, setup.target_ms)
+    learner.amp = setup.config.amp
+    if setup.processes.number > 1:
+        learner.processes = setup.processes
+        setup.processes.spread([parameter.data for parameter in (*supernet.parameters(), *parameters.parameters())])
     look_up(learner, setup.table)
     return Session(setup, learner, torch.Generator().manual_seed(setup.config.seed))
 

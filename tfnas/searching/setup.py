@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sized
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from tfnas.latency.building.counted import counted_table
 from tfnas.latency.default import is_default, open_table
 from tfnas.latency.elsewhere import search_remarks
 from tfnas.latency.fitting.meet import check_target
+from tfnas.processes import Processes
 from tfnas.searching.config import SearchConfig
 from tfnas.space import Schedule, SearchSpace
 from tfnas.space_file import space as load_space
@@ -32,7 +34,7 @@ class Setup:
     table: LatencyTable
     lookup_path: str | None
     data: ImageData
-    device: torch.device
+    processes: Processes
     remarks: tuple[str, ...] = ()
     """What to know about where the table's figures hold."""
 
@@ -42,18 +44,33 @@ class Setup:
         return self.config.target_lat
 
     @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.processes.device
+
+    @property
     def steps_per_epoch(self) -> int:
-        """Weight steps of an epoch: the batches of the weight part, of which the last may be smaller."""
-        return -(-len(self.data.weights) // self.schedule.batch_size)
+        """Weight steps of an epoch: the batches of the weight part."""
+        return self.num_batches(self.data.weights)
+
+    def num_batches(self, images: Sized) -> int:
+        """Batches that a part makes, of which the last may be smaller.
+
+        One that is too small to hold an image for every process is left out: they wait for another epoch.
+        """
+        batches, rest = divmod(len(images), self.schedule.batch_size)
+        return batches + (rest >= self.processes.number)
 
 
-def prepare(config: SearchConfig) -> Setup:
-    """Open and check it all.
+def prepare(config: SearchConfig, processes: Processes | None = None) -> Setup:
+    """Open and check it all, in one of several processes (default: this is the only one).
 
     Raises InputError for what does not fit together, and Infeasible when the target lies outside the space's range in
     the table.
     """
-    device = named_device(config.device)
+    processes = processes or Processes(0, 1, named_device(config.device))
+    if config.amp and processes.device.type != "cuda":
+        raise InputError(f"--amp is for GPUs, and this search computes on {processes.device}: leave it out")
     space = load_space(config.space or default_space(config))
     if config.image_size is not None:
         space = space.at(config.image_size)
@@ -64,9 +81,10 @@ def prepare(config: SearchConfig) -> Setup:
         schedule = dataclasses.replace(schedule, threads=torch.get_num_threads())
     table, lookup_path = _open_table(config, space)
     data = open_data(config, image_size=space.image_size, seed=config.seed)
-    check_target(space, table, config.target_lat, data.num_classes)
+    check_target(space, table, config.target_lat, data.num_classes, named=config.space)
+    _check_shares(schedule.batch_size, data, processes.number)
     remarks = search_remarks(table, shipped=is_default(lookup_path, space), space=typed(config.space or space.name))
-    return Setup(config, space, schedule, table, lookup_path, data, device, remarks)
+    return Setup(config, space, schedule, table, lookup_path, data, processes, remarks)
 
 
 def _open_table(config: SearchConfig, space: SearchSpace) -> tuple[LatencyTable, str | None]:
@@ -82,3 +100,14 @@ def _open_table(config: SearchConfig, space: SearchSpace) -> tuple[LatencyTable,
             f"--cost is {config.cost}, but {table.source} holds {table.unit}: leave one of --cost and --lookup_path out"
         )
     return table, lookup_path
+
+
+def _check_shares(batch_size: int, data: ImageData, number: int) -> None:
+    """Raise InputError unless there is an image for every process in a batch, and such a batch in both parts."""
+    if batch_size < number:
+        raise InputError(f"--batch_size {batch_size} is over all processes, and {number} of them share it: give more")
+    for name, images in (("weights", data.weights), ("architecture", data.architecture)):
+        if len(images) < number:
+            raise InputError(
+                f"the {name} part has {len(images)} images, and {number} processes share them: start fewer processes"
+            )

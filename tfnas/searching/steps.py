@@ -5,9 +5,10 @@ Both stop before the update when the loss or a gradient is not finite.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from tfnas.errors import RunFailed
 from tfnas.latency import LatencyTable
+from tfnas.processes import Processes
 from tfnas.searching.expected import expected_ms
 from tfnas.searching.optim import ElasticSGD
 from tfnas.searching.parameters import ArchitectureParameters
@@ -24,10 +26,11 @@ from tfnas.supernet import Mixture, Path, Supernet
 
 
 class WeightStep(NamedTuple):
-    """Of a weight step: the loss (mean over its paths) and how many of the images each path got right, averaged."""
+    """Of a weight step: the loss (mean over its paths), how many images each got right, averaged, and of how many."""
 
     loss: float
     correct: float
+    images: int
 
 
 class ArchitectureStep(NamedTuple):
@@ -50,6 +53,15 @@ class Learner:
     target_ms: float
     base_ms: float
     table_ms: Tensor
+    processes: Processes | None = None
+    """With which others it learns, each on its share of every batch; None: alone."""
+    amp: bool = False
+    """Whether forward passes compute in mixed precision (bfloat16, which needs no scaling of the loss)."""
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """For forward passes."""
+        device = self.supernet.classifier.linear.weight.device
+        return torch.autocast(device.type, torch.bfloat16) if self.amp else nullcontext()
 
 
 def make_learner(
@@ -86,17 +98,26 @@ def weight_step(learner: Learner, images: Tensor, labels: Tensor, paths: Sequenc
     learner.weight_optimizer.zero_grad(set_to_none=True)
     loss, correct = weight_loss(learner, images, labels, paths)
     loss.backward()  # type: ignore[no-untyped-call]
+    images_of_all = len(labels)
+    if learner.processes is not None:
+        gradients = [parameter.grad for parameter in learner.supernet.parameters() if parameter.grad is not None]
+        total, correct, number = learner.processes.average(gradients, len(labels), [loss * len(labels), correct])
+        loss, images_of_all = loss.new_tensor(total / number), round(number)
     _clip(learner.supernet.parameters(), learner.schedule.grad_clip, loss, "weight")
     learner.weight_optimizer.step()
-    return WeightStep(loss.item() / len(paths), correct)
+    return WeightStep(loss.item() / len(paths), correct, images_of_all)
 
 
 def weight_loss(learner: Learner, images: Tensor, labels: Tensor, paths: Sequence[Path]) -> tuple[Tensor, float]:
     """The sum of the paths' cross entropies, and the number of images got right, averaged over the paths."""
     depth_weights = [weights.detach() for weights in learner.parameters.depth_weights()]
     total, correct = images.new_zeros(()), 0.0
+    with learner.autocast():
+        features = learner.supernet.stem(images)
     for path in paths:
-        logits = learner.supernet(images, path, depth_weights)
+        with learner.autocast():
+            logits = learner.supernet.along(path, features, depth_weights)
+        logits = logits.float() if learner.amp else logits
         total = total + functional.cross_entropy(logits, labels)
         correct += (logits.detach().argmax(1) == labels).sum().item() / len(paths)
     return total, correct
@@ -112,6 +133,11 @@ def architecture_step(
     parameters = list(learner.parameters.parameters())
     loss, report = architecture_loss(learner, images, labels, temperature, generator)
     gradients = torch.autograd.grad(loss, parameters)  # of these only: no weight gradient is computed
+    if learner.processes is not None:
+        count = len(labels)
+        *totals, number = learner.processes.average(gradients, count, [count * value for value in (loss, *report)])
+        mean, *parts = (total / number for total in totals)
+        loss, report = loss.new_tensor(mean), ArchitectureStep(*parts)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     _clip(parameters, learner.schedule.grad_clip, loss, "architecture")
@@ -126,13 +152,25 @@ def architecture_loss(
     """The loss of an architecture step and its parts; one Gumbel-softmax sample weighs outputs and latencies alike."""
     weights = sample_mixture_weights(learner.parameters.log_alphas, temperature, generator)
     depth_weights = learner.parameters.depth_weights()
-    logits = learner.supernet(images, Mixture(weights), depth_weights)
+    with _frozen(learner.supernet), learner.autocast():
+        logits = learner.supernet(images, Mixture(weights), depth_weights)
+    logits = logits.float() if learner.amp else logits
     cross_entropy = functional.cross_entropy(logits, labels)
     space, table_ms = learner.supernet.space, learner.table_ms.to(weights)
     expected = expected_ms(space, table_ms, learner.base_ms, weights, depth_weights)
     latency_loss = (expected / learner.target_ms - 1).abs()
     loss = cross_entropy + learner.schedule.lambda_lat * latency_loss
     return loss, ArchitectureStep(cross_entropy.item(), latency_loss.item(), expected.item())
+
+
+@contextmanager
+def _frozen(supernet: Supernet) -> Iterator[None]:
+    """Record no gradient of the weights, so that nothing is kept for them: of the stems, which precede all choices."""
+    supernet.requires_grad_(False)
+    try:
+        yield
+    finally:
+        supernet.requires_grad_(True)
 
 
 def _clip(parameters: Iterable[Tensor], limit: float, loss: Tensor, what: str) -> None:

@@ -7,32 +7,28 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from tfnas.checkpoint import State
 from tfnas.computing import computing
-from tfnas.data import EpochBatches, ImageSet, loader
+from tfnas.data import EpochBatches, ImageSet, kept_workers, loader
 from tfnas.data.loading import ImageLoader
-from tfnas.endings import LAST_KEPT, told_endings
-from tfnas.errors import Interrupted, TfnasError
+from tfnas.endings import LAST_KEPT, end_together, noticing_lost_processes, told_endings, told_once
 from tfnas.evaluation.metrics import Scores
-from tfnas.resumption import with_absolute_paths
+from tfnas.processes import joined_processes
+from tfnas.resumption import newest_state, with_absolute_paths
 from tfnas.run import Interruption, RunDirectory, run_path, watch_interruption
-from tfnas.tensor_file import load_plain_bytes
 from tfnas.training.conclude import conclude
 from tfnas.training.config import PATHS, TrainConfig
 from tfnas.training.inherit import ESTIMATION_IMAGES, inherit_weights, settle_batch_norm
-from tfnas.training.processes import Processes, ToldElsewhere, joined_processes, lost_process
 from tfnas.training.report import Reporter
 from tfnas.training.resuming import resumed_run
 from tfnas.training.session import Session, start_session, train_checkpoints
@@ -74,7 +70,7 @@ def retrain(
         path = processes.spread_bytes(None if made is None else str(made.path).encode())
         run = made or RunDirectory(Path((path or b"").decode()), console)
         how = computing(setup.recipe.threads, config.deterministic, float32=config.opt_level == "O0")
-        with ExitStack() as lock, how, watch_interruption(console) as interruption:
+        with ExitStack() as lock, how, kept_workers(), watch_interruption(console) as interruption:
             processes.agreed(lambda: lock.enter_context(run.locked(exclusive=processes.is_first)))
             return _Training(setup, run, interruption, program).run()
 
@@ -88,15 +84,14 @@ class _Training:
         self.checkpoints = train_checkpoints(run.path)
         self.session: Session
         self.saved_at = time.monotonic()
-        command = "python" if self.processes.number == 1 else f"torchrun --nproc_per_node={self.processes.number}"
-        self.how_to_resume = f"Resume with: {command} {program} --snapshot {typed(run.path)}"
+        self.how_to_resume = f"Resume with: {self.processes.launcher} {program} --snapshot {typed(run.path)}"
 
     def run(self) -> TrainResult:
         """All epochs that are left, then the conclusion."""
         with (
-            _told_once(self.processes),
+            told_once(self.processes),
             told_endings(self.interruption, self.how_to_resume, self._out_of_memory()),
-            _noticing_lost_processes(self.interruption, f"{LAST_KEPT}. {self.how_to_resume}"),
+            noticing_lost_processes(self.processes, self.interruption, self.how_to_resume),
         ):
             self._begin()
             with Reporter(self.session, self.run_dir, self.processes.is_first) as reporter:
@@ -112,15 +107,15 @@ class _Training:
     def _begin(self) -> None:
         """Stand at the newest readable checkpoint, or at the beginning, which is saved: the disk takes it."""
         self.session = start_session(self.setup)
-        state = self._saved_state()
-        if state is None:
+        saved = newest_state(self.checkpoints, self.processes, self.run_dir.say)
+        if saved is None:
             search = self.setup.config.inherit
             if search is not None:
                 self.processes.agreed(lambda: inherit_weights(self.session, Path(search)))
                 settle_batch_norm(self.session, self._estimation_batches())
             self._save()
             return
-        self.processes.agreed(lambda: self.session.restore(state))
+        self.processes.agreed(lambda: self.session.restore(saved[0]))
         if not self.processes.is_first:
             return
         self.run_dir.write_config(_written(self.setup))  # with what may have changed, now that all of it fits
@@ -129,21 +124,6 @@ class _Training:
             self.run_dir.say(f"all {epochs} epochs of this run are done: writing its results again")
         else:
             self.run_dir.say(f"resumed at epoch {self.session.epoch + 1}/{epochs}, step {self.session.step}")
-
-    def _saved_state(self) -> State | None:
-        """The newest readable checkpoint, read by the first process and handed to all."""
-
-        def read() -> bytes | None:
-            if not self.processes.is_first or not self.checkpoints.prepare():
-                return None
-            _, path, problems = self.checkpoints.load_latest()
-            for problem in problems:
-                self.run_dir.say(f"warning: {problem}; using the one before")
-            self.checkpoints.set_aside(path)
-            return path.read_bytes()
-
-        data = self.processes.spread_bytes(self.processes.agreed(read))
-        return None if data is None else dict(load_plain_bytes(io.BytesIO(data), "the checkpoint"))
 
     def _train_epoch(self, reporter: Reporter) -> None:
         session = self.session
@@ -156,16 +136,10 @@ class _Training:
             reporter.show_step()
             if stop:
                 self._save()
-                self._end()
+                end_together(self.interruption, self.how_to_resume)
             if time.monotonic() - self.saved_at > 60 * self.setup.config.save_minutes:
                 self._save()
             waiting = time.perf_counter()
-
-    def _end(self) -> NoReturn:
-        """Raise Interrupted: a signal came to this process, or to another one, which all have agreed on."""
-        what_is_kept = f"the state is saved. {self.how_to_resume}"
-        self.interruption.raise_if_asked(what_is_kept)
-        raise Interrupted(f"another process of this run was terminated; {what_is_kept}", 143)
 
     def _save(self) -> None:
         """Save the state; all processes have the same, so the first one alone does it."""
@@ -207,7 +181,7 @@ class _Training:
             share=self.processes.share,
             whole=shuffle,
         )
-        return loader(images, batches, workers=self.setup.data.workers)
+        return loader(images, batches, workers=self.setup.data.workers, device=self.processes.device)
 
     def _interruptible(self, batches: ImageLoader) -> Iterator[tuple[Tensor, Tensor]]:
         """Judging need not end first when one process is all there is; several judge to the end together."""
@@ -254,29 +228,3 @@ def _own_randomness(device: torch.device) -> Iterator[None]:
     """Steps seed PyTorch's global generators; afterwards these are as before."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
-
-
-@contextmanager
-def _told_once(processes: Processes) -> Iterator[None]:
-    """Errors that only another process than the first has met name it."""
-    try:
-        yield
-    except (ToldElsewhere, Interrupted):
-        raise
-    except TfnasError as error:
-        if not processes.is_first:
-            error.process = processes.rank
-        raise
-
-
-@contextmanager
-def _noticing_lost_processes(interruption: Interruption, what_is_kept: str) -> Iterator[None]:
-    """An exchange that fails because another process has ended is told as that."""
-    try:
-        yield
-    except RuntimeError as error:
-        lost = lost_process(error)
-        if lost is None:
-            raise
-        interruption.raise_if_asked(what_is_kept)  # the launcher terminates all when one has died
-        raise lost from error

@@ -57,6 +57,7 @@ RECIPES: dict[DataName, Recipe] = {
     "cifar10": _CIFAR,
     "cifar100": _CIFAR,
     "digits": _DIGITS,
+    "digit_pairs": _DIGITS,
 }
 
 

@@ -18,11 +18,11 @@ from tfnas.data.retraining import RetrainData, open_retrain_data
 from tfnas.data.transforms import NORMALISATIONS
 from tfnas.errors import InputError
 from tfnas.parse.source import Source, read_source
+from tfnas.processes import Processes
 from tfnas.searching.checkpoint import search_checkpoints
 from tfnas.training.closed import at_its_search
 from tfnas.training.config import TrainConfig
 from tfnas.training.named_data import with_named_data
-from tfnas.training.processes import Processes
 from tfnas.training.recipes import Recipe
 from tfnas.training.teacher import Teacher, open_teacher
 

@@ -16,10 +16,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.transforms import v2
 
 from tfnas.errors import RunFailed
+from tfnas.processes import Processes
 from tfnas.training.batch_norm import with_joint_statistics
 from tfnas.training.config import TrainConfig
 from tfnas.training.precision import ApexPrecision, Precision, TorchPrecision, find_apex
-from tfnas.training.processes import Processes
 from tfnas.training.recipes import Recipe
 from tfnas.training.teacher import Teacher, distillation_loss
 

@@ -1,9 +1,10 @@
 """Joining processes: what the environment must say, and which device each takes."""
 
 import pytest
+import torch
 
 from tfnas.errors import InputError, RunFailed
-from tfnas.training.processes import joined_processes
+from tfnas.processes import Processes, joined_processes
 
 
 def test_alone_without_a_launcher(monkeypatch):
@@ -53,3 +54,26 @@ def test_processes_that_cannot_be_reached(monkeypatch):
         joined_processes("cpu", None, 5.0),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("number", "here", "launcher"),
+    [
+        (1, None, "python"),
+        (2, None, "torchrun --nproc_per_node=2"),
+        (2, "2", "torchrun --nproc_per_node=2"),
+        (16, "8", "torchrun --nnodes=2 --nproc_per_node=8"),
+    ],
+)
+def test_what_starts_the_processes_again(monkeypatch, number, here, launcher):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if here is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
+    assert Processes(0, number, torch.device("cpu")).launcher == launcher
+
+
+def test_of_processes_that_share_a_store_one_tells():
+    store = torch.distributed.HashStore()
+    several = [Processes(rank, 3, torch.device("cpu"), store) for rank in range(3)]
+    assert [processes.may_tell() for processes in several] == [True, False, False]
+    assert Processes(0, 1, torch.device("cpu")).may_tell()

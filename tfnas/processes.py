@@ -1,4 +1,4 @@
-"""The processes that train together: one, or as many as torchrun has started, on one machine or several.
+"""The processes that search or train together: one, or as many as torchrun has started, on one machine or several.
 
 nccl connects GPUs, gloo CPUs. What every process finds alike (wrong settings, missing files) is told by the first one
 alone.
@@ -12,11 +12,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from tfnas.data.loading import Share
 from tfnas.device import named_device
@@ -34,6 +35,13 @@ class ToldElsewhere(TfnasError):
         self.exit_status = exit_status
 
 
+class Counter(Protocol):
+    """What of a store of torch is used here."""
+
+    def add(self, key: str, amount: int) -> int:
+        """Raise the number called `key` (0 at first) and return it."""
+
+
 @dataclass(frozen=True)
 class Processes:
     """Which process this is, of how many, and the device it computes on."""
@@ -41,11 +49,20 @@ class Processes:
     rank: int
     number: int
     device: torch.device
+    store: Counter | None = None
+    """Counts for all of them, also when one is gone."""
 
     @property
     def is_first(self) -> bool:
         """Whether this one writes and speaks for all."""
         return self.rank == 0
+
+    @property
+    def launcher(self) -> str:
+        """What starts such processes."""
+        here = max(1, _from_environment("LOCAL_WORLD_SIZE", self.number))  # those on this machine
+        machines = f"--nnodes={self.number // here} " if here < self.number else ""
+        return "python" if self.number == 1 else f"torchrun {machines}--nproc_per_node={here}"
 
     @property
     def share(self) -> Share:
@@ -60,6 +77,25 @@ class Processes:
         dist.all_reduce(together)
         found: list[float] = together.tolist()
         return found
+
+    def average(self, tensors: Sequence[Tensor], count: int, numbers: Sequence[Tensor | float]) -> list[float]:
+        """Replace tensors, in place, by their means over the images of all processes, of which this one has `count`.
+
+        Returns the sums of further numbers over all processes, and behind them that of the images. All of it goes in
+        one exchange, in a buffer whose layout is the same each time, and so is its rounding.
+        """
+        first = tensors[0]
+        further = [torch.as_tensor(number).detach().to(first).reshape(1) for number in (*numbers, float(count))]
+        flat = torch.cat([*(tensor.reshape(-1) for tensor in tensors), *further])
+        means = flat[: -len(further)].mul_(count)
+        if self.number > 1:
+            dist.all_reduce(flat)
+        means /= flat[-1]
+        sizes = [tensor.numel() for tensor in tensors]
+        for tensor, mean in zip(tensors, torch.split(means, sizes), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+        sums: list[float] = flat[-len(further) :].tolist()
+        return sums
 
     def spread(self, tensors: Sequence[Tensor]) -> None:
         """Give the first process's values to all, in place."""
@@ -96,8 +132,16 @@ class Processes:
         if not failed:
             return result
         if problem is not None and failed[0] == self.rank:
+            problem.process = self.rank or None
             raise problem
         raise ToldElsewhere(int(statuses[failed[0]]))
+
+    def may_tell(self) -> bool:
+        """Whether this process is the first that asks: of those that end for one reason, one tells it."""
+        try:
+            return self.store is None or self.store.add("told", 1) == 1
+        except RuntimeError:  # the process that kept the store is gone, and said nothing
+            return True
 
 
 @contextmanager
@@ -126,13 +170,10 @@ def joined_processes(device: str, local_rank: int | None, timeout_seconds: float
     if own.type == "cuda":
         torch.cuda.set_device(own)
     backend = "nccl" if own.type == "cuda" else "gloo"
+    timeout = datetime.timedelta(seconds=timeout_seconds)
     try:
-        dist.init_process_group(
-            backend,
-            rank=rank,
-            world_size=number,
-            timeout=datetime.timedelta(seconds=timeout_seconds),
-        )
+        store, _, _ = next(rendezvous("env://", rank, number, timeout=timeout))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=number, timeout=timeout)
     except (RuntimeError, ValueError) as error:  # DistError is a RuntimeError
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         detail = " ".join(str(error).split())[:300]
@@ -140,7 +181,8 @@ def joined_processes(device: str, local_rank: int | None, timeout_seconds: float
         failed.process = rank or None
         raise failed from error
     try:
-        yield Processes(rank, number, own)
+        prefixed = dist.PrefixStore("tfnas", store)  # type: ignore[attr-defined]  # it is public all the same
+        yield Processes(rank, number, own, prefixed)
     except BaseException:
         if backend == "gloo":  # nccl would wait for those that are gone
             dist.destroy_process_group()
