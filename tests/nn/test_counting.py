@@ -49,3 +49,16 @@ def test_a_layer_without_a_rule_is_refused():
     network = torch.nn.Sequential(torch.nn.ConvTranspose2d(3, 4, 3))
     with pytest.raises(InputError, match="cannot count the MACs of 0"):
         count(network, 8)
+
+
+def test_by_hand_what_takes_clips_and_other_channels():
+    clips = torch.nn.Sequential(
+        torch.nn.Conv3d(2, 6, (3, 5, 5), stride=(1, 2, 2), padding=(1, 2, 2), groups=2),
+        torch.nn.BatchNorm3d(6),
+        torch.nn.AdaptiveAvgPool3d(1),
+    )
+    weights, positions = 6 * 1 * 75, 7 * 4 * 4
+    expected = Counts(weights + 6 + 12, positions * (weights + 6) + 6 * positions)
+    assert count(clips, 8, frames=7) == count(clips, 8, 7) == expected
+    grey = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3, bias=False), torch.nn.Flatten(1, 2), torch.nn.Conv1d(12, 3, 2))
+    assert count(grey, 8) == Counts(18 + 75, 36 * 18 + 3 * 5 * 25)

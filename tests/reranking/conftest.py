@@ -5,7 +5,30 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from made_tasks import PICTURE
 from rich.console import Console
+
+FEW = {"scores": "flops,params", "num_candidates": 8, "jobs": 1, "seed": 0, "device": "cpu"}
+
+
+@pytest.fixture(autouse=True)
+def no_picture(monkeypatch):
+    """Drawing takes longer than all else that a small re-ranking does."""
+    monkeypatch.setattr("tfnas.reranking.reranking.rerank_picture", lambda _: PICTURE)
+
+
+def rerank_with(run_dir, **settings):
+    from tfnas.reranking import RerankConfig, rerank
+
+    return rerank(RerankConfig(model_path=str(run_dir), **{**FEW, **settings}), Console(quiet=True))
+
+
+@pytest.fixture(scope="session")
+def known_numbers(small_search, tmp_path_factory):
+    """The journal of the small search re-ranked with few candidates: what takes long need not be computed again."""
+    run_dir = shutil.copytree(small_search, tmp_path_factory.mktemp("known") / "searched")
+    rerank_with(run_dir)
+    return run_dir / "rerank.journal"
 
 
 @pytest.fixture
@@ -15,12 +38,13 @@ def searched(small_search, tmp_path):
 
 
 @pytest.fixture
-def reranked(searched):
+def reranked_anew(searched):
     """Re-ranks the copy with these settings."""
-    from tfnas.reranking import RerankConfig, rerank
+    return lambda **settings: rerank_with(searched, **settings)
 
-    def run(**settings):
-        few = {"scores": "flops,params", "num_candidates": 8, "jobs": 1, "seed": 0, "device": "cpu"}
-        return rerank(RerankConfig(model_path=str(searched), **{**few, **settings}), Console(quiet=True))
 
-    return run
+@pytest.fixture
+def reranked(searched, known_numbers, reranked_anew):
+    """Re-ranks the copy with these settings, going on with the numbers that are known."""
+    shutil.copy(known_numbers, searched)
+    return reranked_anew

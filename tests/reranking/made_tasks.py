@@ -9,6 +9,8 @@ from typing import Any
 
 from tfnas.errors import InputError, RunFailed
 
+PICTURE = b"in place of a picture, which takes long to draw"
+
 
 @dataclass(frozen=True)
 class MadeTask:

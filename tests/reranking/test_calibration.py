@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import random
 
 import numpy as np
 import pytest
 import torch
 
+import tfnas
 from tfnas.data import DataConfig, open_data
 from tfnas.errors import InputError
 from tfnas.reranking.calibration import calibrate, chosen_for_training
 from tfnas.reranking.scratch import TrainedTask, calibration_images, short_recipe
 
 DIGITS = DataConfig(data="digits")
+FEW_DIGITS = DataConfig(data="digits", val_ratio=0.05, test_ratio=0.9)
+SMALL = tfnas.Architecture.parse(
+    "i3x8_n10:conv_k3_s2_c8_relu:mb_k3_s1_m8_c8_relu:mb_k3_s1_m24_c12_relu:conv_k1_s1_c24_swish"
+)
 SIZES = {"images": (100, 1337), "epochs": 3}
 
 
@@ -50,22 +56,26 @@ def test_the_short_recipe():
     assert few.batch_size == 8 and few.lr == pytest.approx(0.1 * 8 / 32)
 
 
-def trained_top1(reranked, seed, epochs, images):
-    candidate = reranked(num_candidates=1).candidates[0].architecture
-    recipe = short_recipe(DIGITS, epochs, images)
-    return TrainedTask(candidate.to_text(), DIGITS, images, recipe, seed, "cpu", 0).compute()
+def trained_top1(data, seed, epochs, images):
+    recipe = short_recipe(data, epochs, images)
+    return TrainedTask(SMALL.to_text(), data, images, recipe, seed, "cpu", 0).compute()
 
 
-def test_training_is_decided_by_its_seed(reranked):
+def test_training_is_decided_by_its_seed():
     before = torch.get_rng_state()
-    first, again, other = (trained_top1(reranked, seed, 1, 60) for seed in (1, 1, 2))
+    first, again, other = (trained_top1(FEW_DIGITS, seed, 1, 40) for seed in (1, 1, 2))
     assert first == again != other
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.slow
-def test_training_learns(reranked):
-    assert trained_top1(reranked, 1, 12, 600) > 40  # chance is 10
+def test_training_learns():
+    assert trained_top1(DIGITS, 1, 12, 600) > 40  # chance is 10
+
+
+def made_up_top1(task):
+    """An accuracy of an architecture and a seed."""
+    return 50 + random.Random(task.architecture).uniform(0, 10) + task.seed
 
 
 def test_who_is_trained():
@@ -101,14 +111,22 @@ def test_what_beats_macs():
     }
     assert by_name["good"].tau.value == pytest.approx(1) and by_name["flat"].tau is None
     assert by_name["same"].tau == by_name["macs"].tau and by_name["same"].share_beating_macs == 0.5
-    assert found.beaten(["good", "same", "flat"]) == ("same", "flat")
+    assert found.worthless(["good", "same", "flat"]) == ("same", "flat")
     assert found.top1 == tuple(accuracy) and found.seed_spread is None
     assert found.spread == pytest.approx(np.std(accuracy, ddof=1))
 
 
+def test_where_macs_mislead_less_misleading_is_not_enough():
+    accuracy = [50.0, 55, 60, 65, 70, 75, 80, 90]
+    measures = {"macs": accuracy[::-1], "bad": [6.0, 8, 7, 4, 5, 2, 3, 1], "good": [2.0, 1, 3, 4, 6, 5, 7, 8]}
+    found, by_name = verdicts(measures, [[value] for value in accuracy])
+    assert by_name["bad"].beats_macs and -1 < by_name["bad"].tau.value < 0
+    assert found.worthless(["bad", "good"]) == ("bad",)
+
+
 def test_trainings_of_one_network_are_averaged():
-    random = np.random.default_rng(0)
-    runs = (70 + random.normal(size=(8, 1)) + 0.1 * random.normal(size=(8, 3))).tolist()
+    numbers = np.random.default_rng(0)
+    runs = (70 + numbers.normal(size=(8, 1)) + 0.1 * numbers.normal(size=(8, 3))).tolist()
     found, _ = verdicts({"macs": list(range(8))}, runs)
     assert found.top1 == pytest.approx([sum(row) / 3 for row in runs])
     assert found.seeds == 3
@@ -120,7 +138,10 @@ def test_accuracies_that_are_all_alike_say_nothing():
     assert by_name["zen"].tau is None and by_name["zen"].beats_macs is False
 
 
-def test_calibrating_a_run(searched, reranked):
+@pytest.mark.parametrize("trains", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_calibrating_a_run(searched, reranked, monkeypatch, trains):
+    if not trains:
+        monkeypatch.setattr(TrainedTask, "compute", made_up_top1)
     before = (searched / "architecture.json").read_bytes()
     training = {"calibrate": 6, "calibrate_epochs": 1, "calibrate_images": 200}
     result = reranked(scores="flops,entropy", **training)
@@ -146,4 +167,19 @@ def test_calibrating_a_run(searched, reranked):
     document = json.loads((searched / "rerank.json").read_text())
     assert document["derived_rank"] is None and document["picked"]["by"] == "derived"
     assert document["candidates"][0]["rank"] is None and document["candidates"][0]["candidate"] == 0
-    assert "none of the scores beats MACs" in (searched / "log.txt").read_text()
+    assert "none of the scores beats MACs and chance" in (searched / "log.txt").read_text()
+
+
+def test_a_calibration_goes_round_by_round(searched, reranked, monkeypatch):
+    """All candidates have their first training before any has its second: ended early, fewer seeds are whole."""
+    monkeypatch.setattr(TrainedTask, "compute", made_up_top1)
+    result = reranked(scores="flops", calibrate=6, calibrate_images=200, calibrate_seeds=2)
+    lines = [json.loads(line) for line in (searched / "rerank.journal").read_text().splitlines()]
+    rounds = [line for line in lines if line["measure"] == "trained"]
+    assert [line["settings"]["seed"] for line in rounds] == [0] * 6 + [1] * 6
+    calibration = result.calibration
+    for number, top1 in calibration.top1_of.items():
+        text = result.candidates[number].architecture.to_text()
+        assert top1 == pytest.approx(50.5 + random.Random(text).uniform(0, 10))
+    assert calibration.seed_spread == pytest.approx(np.std([0, 1], ddof=1))
+    assert calibration.spread > 0

@@ -12,7 +12,7 @@ from rich.console import Console
 from tfnas.errors import InputError, Interrupted, RunFailed
 from tfnas.reranking.journal import JOURNAL_FILE, Journal
 from tfnas.reranking.measuring import numbers_of
-from tfnas.reranking.parallel import Crew
+from tfnas.reranking.parallel import Crew, Outcome
 from tfnas.run import Interruption
 
 
@@ -68,6 +68,35 @@ def test_an_interruption_keeps_what_was_found(tmp_path):
     assert computed(tmp_path) == ["a", "bb"]
     assert fill(tmp_path, tasks) == [1, 2, 3, 4]
     assert computed(tmp_path) == ["a", "bb", "ccc", "dddd"]
+
+
+def test_a_process_that_dies_of_the_same_interruption_is_no_failure(tmp_path, monkeypatch):
+    interruption = Interruption(Console(quiet=True))
+
+    def outcomes(_crew, _tasks):
+        yield Outcome(0, 1.0, 0.0)
+        raise RunFailed("a process failed while computing")
+
+    monkeypatch.setattr(Crew, "outcomes", outcomes)
+    with Journal.open(tmp_path) as journal:
+        with pytest.raises(RunFailed, match="a process failed"):
+            numbers_of([MadeTask("a"), MadeTask("bb")], Crew(), journal, interruption, "counting")
+        record = journal.record
+
+        def interrupted_meanwhile(task, value, seconds):
+            record(task, value, seconds)
+            interruption.signal = signal.SIGINT
+
+        journal.record = interrupted_meanwhile
+        interruption.raise_if_asked = once_later(interruption.raise_if_asked)
+        with pytest.raises(Interrupted, match="every number found so far is kept"):
+            numbers_of([MadeTask("ccc"), MadeTask("bb")], Crew(), journal, interruption, "counting")
+
+
+def once_later(raise_if_asked):
+    """The signal comes between the first number and the second."""
+    calls = []
+    return lambda words: raise_if_asked(words) if calls or calls.append(words) else None
 
 
 @pytest.mark.parametrize("cut", [1, 20])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+from scipy.stats import rankdata
 
 from tfnas.reranking.ranking import combined_order, log_rank_sums, ranks
 
@@ -18,6 +20,13 @@ def test_the_best_is_first_in_either_direction():
 def test_equals_share_the_mean_of_their_places():
     assert ranks([7, 7, 1, 9, 7], higher_is_better=True).tolist() == [3, 3, 5, 1, 3]
     assert ranks([4, 4], higher_is_better=False).tolist() == [1.5, 1.5]
+
+
+def test_ranks_are_those_of_scipy():
+    random = np.random.default_rng(0)
+    for values in (random.normal(size=40), random.integers(0, 6, size=40), random.integers(0, 2, size=7)):
+        assert ranks(values, higher_is_better=False).tolist() == rankdata(values).tolist()
+        assert ranks(values, higher_is_better=True).tolist() == rankdata(-values).tolist()
 
 
 def test_logarithms_of_ranks_add_up():

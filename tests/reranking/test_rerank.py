@@ -10,6 +10,7 @@ import math
 import pytest
 import torch
 import yaml
+from made_tasks import PICTURE
 
 import tfnas
 from tfnas.data import DataConfig, EpochBatches, loader, open_data
@@ -93,7 +94,7 @@ def test_the_files_say_the_same(searched, reranked):
         rows = list(csv.DictReader(file))
     assert [row["architecture"] for row in rows] == [row["architecture"] for row in document["candidates"]]
     assert [float(row["table_ms"]) for row in rows] == [row["table_ms"] for row in document["candidates"]]
-    assert (searched / "rerank.png").read_bytes().startswith(b"\x89PNG")
+    assert (searched / "rerank.png").read_bytes() == PICTURE
     assert "derived   rank" in (searched / "log.txt").read_text()
 
 
@@ -121,8 +122,8 @@ def test_picking_and_putting_back(searched, reranked):
     assert {name: (searched / name).read_bytes() for name in before} == before
 
 
-def test_a_second_time_computes_what_is_new_only(searched, reranked, monkeypatch):
-    first = reranked()
+def test_a_second_time_computes_what_is_new_only(searched, reranked_anew, monkeypatch):
+    first = reranked_anew()
     lines = (searched / JOURNAL_FILE).read_text().splitlines()
     assert len(lines) == 3 * 8
     computed = []
@@ -133,14 +134,14 @@ def test_a_second_time_computes_what_is_new_only(searched, reranked, monkeypatch
 
     watched(tasks.ScoreTask)
     watched(tasks.InheritedTask)
-    again = reranked()
+    again = reranked_anew()
     assert not computed
     assert again.rows() == first.rows()
-    reranked(scores="flops,entropy", num_candidates=10)
+    reranked_anew(scores="flops,entropy", num_candidates=10)
     assert sorted(computed) == ["entropy"] * 10 + ["flops"] * 2 + ["inherited"] * 2
 
 
-def test_a_killed_run_goes_on_with_the_scores_it_has(searched, reranked, monkeypatch):
+def test_a_killed_run_goes_on_with_the_scores_it_has(searched, reranked_anew, monkeypatch):
     compute, seen = tasks.InheritedTask.compute, []
 
     def dying(task):
@@ -151,11 +152,11 @@ def test_a_killed_run_goes_on_with_the_scores_it_has(searched, reranked, monkeyp
 
     monkeypatch.setattr(tasks.InheritedTask, "compute", dying)
     with pytest.raises(RunFailed, match=r"the machine is gone\. What was saved before is kept\. The same command"):
-        reranked()
+        reranked_anew()
     assert not (searched / "rerank.json").exists()
     assert len((searched / JOURNAL_FILE).read_text().splitlines()) == 2 * 8 + 3
     monkeypatch.setattr(tasks.InheritedTask, "compute", lambda task: seen.append(task.architecture) or compute(task))
-    result = reranked()
+    result = reranked_anew()
     assert len(seen) == 8 == len(set(seen))
     assert len(result.rows()) == 8
 

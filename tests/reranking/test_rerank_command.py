@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import outcome
 
 from tfnas.cli import parsing_model, rerank
 from tfnas.errors import InputError
 from tfnas.reranking.config import ParseAndRerankConfig, RerankConfig
+from tfnas.zeroshot import score_names
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -22,13 +24,6 @@ def handed(monkeypatch):
     configs = []
     monkeypatch.setattr("tfnas.reranking.reranking.rerank", lambda config, console: configs.append(config))
     return configs
-
-
-def outcome(capsys, command, *arguments):
-    status = command(list(arguments))
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err
-    return status, captured.err
 
 
 def test_both_commands_hand_the_same_over(handed, searched, tmp_path, capsys):
@@ -76,6 +71,8 @@ def test_parsing_shows_what_was_picked(searched, tmp_path, capsys):
     [
         ([], ["--model_path must be given"]),
         (["RUN", "--scores", "zen,zenn"], ["no score 'zenn'", "zen, naswot, synflow", "entropy"]),
+        (["RUN", "--scores", "zen,quantized_entropy"], ["quantized_entropy is not for the networks of a search: "]),
+        (["RUN", "--scores", "spatiotemporal_entropy"], ["spatiotemporal_entropy is not for the networks of a search"]),
         (["RUN", "--scores", "zen,,zen"], ["--scores must be names separated by commas"]),
         (["RUN", "--scores", "zen,flops,zen"], ["--scores names zen twice"]),
         (["RUN", "--num_candidates", "0"], ["--num_candidates must be 1 or more, got 0"]),
@@ -139,3 +136,11 @@ def test_help_fits_a_terminal_and_needs_no_torch(capsys, monkeypatch):
         "except SystemExit: sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", check], cwd=PROJECT, capture_output=True, check=True)
+
+
+def test_help_names_every_score_that_a_search_can_be_ranked_by(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        rerank.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for name in score_names():
+        assert (name in text) == (name not in ("quantized_entropy", "spatiotemporal_entropy")), name

@@ -4,10 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from exact_draws import zeroshot_values
+from exact_draws import ExactDraws, zeroshot_values
+from torch import nn
+from torch.nn import functional
 
 import tfnas
 from tfnas.errors import InputError
+from tfnas.structures.network import StructureNetwork
 from tfnas.structures.structure import Structure
 from tfnas.zeroshot.entropy import effectiveness
 from tfnas.zeroshot.incorporated import PUBLISHED_WEIGHTS, combined, penalised_entropy
@@ -55,6 +58,77 @@ def test_multiscale_entropy_by_hand():
     first, whole = hand_entropies()
     close(score("multiscale_entropy", TWO_STAGES), 1 * (first + math.log(8)) + 6 * (whole + math.log(24)))
     close(score("multiscale_entropy", TWO_STAGES, stage_weights=(0, 1)), whole + math.log(24))
+
+
+def test_exponents_of_channels_and_kernels():
+    """DeepMAD's alphas: c^alpha1 * k^(2 alpha2) for every fan-in."""
+    exponents = (0.8, 1.5)
+
+    def half(channels, kernel):
+        return 0.5 * (0.8 * math.log(channels) + 1.5 * 2 * math.log(kernel))
+
+    first = half(3, 3)
+    whole = first + half(8, 3) + half(4, 3) + half(16, 1) + 4 * (half(4, 5) + half(4, 1)) + 3 * half(24, 1)
+    expected = (math.log(8) + 2 * math.log(16)) * first + 8 * (math.log(24) + 2 * math.log(8)) * whole
+    close(score("entropy", TWO_STAGES, image_size=16, depth_penalty=0, exponents=exponents), expected)
+    plain = "[{'class': 'ConvKXBNRELU', 'in': 8, 'out': 8, 'k': 3, 's': 1, 'g': 4}]"
+    settings = {"stage_weights": (1,), "image_size": 4, "depth_penalty": 0, "exponents": exponents}
+    close(score("entropy", plain, variant="tinynas", **settings), math.log(8 * 16) * half(8, 3))
+    close(score("entropy", plain, **settings), math.log(8 * 16) * half(2, 3))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TWO_STAGES,
+        "SuperConvK3BNRELU(3,6,2,1)SuperResIDWE2K5(6,8,2,8,1)SuperConvK1BNRELU(8,9,1,1)",
+        "[{'class': 'Conv3DKXBNRELU', 'in': 3, 'out': 6, 'k': 3, 'kt': 3, 's': 1},"
+        " {'class': 'SuperRes3DK1DWK1', 'in': 6, 'out': 6, 'k': 5, 'kt': 3, 's': 2, 'L': 2, 'btn': 8}]",
+    ],
+)
+def test_a_measured_entropy_is_that_of_the_plain_network(text):
+    """ReLU lets scales through, so the log of the last map's spread is the sum over all layers."""
+    structure = Structure.parse(text)
+    draws, size, frames = ExactDraws(), 12, 4
+    network = StructureNetwork(structure, residuals=False, batch_norm=False).double()
+    for place, module in enumerate(part for part in network.modules() if isinstance(part, nn.Conv2d | nn.Conv3d)):
+        module.weight.data = draws.weight(place, module.weight.shape).double()
+        if module.bias is not None:
+            module.bias.data.zero_()
+    seen = []
+    stages = structure.stages(size)
+    for stage in stages:
+        network.blocks[stage.last_block][-1].act.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network(draws.images((3, 3, frames, size, size) if structure.is_video else (3, 3, size, size)).double())
+    spreads = [float(features.detach().std().log()) for features in seen]
+    weights = tuple(range(1, len(stages) + 1))
+    terms = zip(weights, spreads, stages, strict=True)
+    expected = sum(weight * (spread + math.log(stage.channels)) for weight, spread, stage in terms)
+    settings = {"image_size": size, "frames": frames, "batch_size": 3, "dtype": "float64", "stage_weights": weights}
+    found = score("multiscale_entropy", text, variant="forward", draws=ExactDraws(), **settings)
+    assert math.isclose(found, expected, rel_tol=1e-10)
+
+
+def test_measured_and_expected_entropy_agree_without_activations_and_padding():
+    text = "SuperConvK1BNRELU(3,64,1,1)"
+    settings = {"image_size": 16, "stage_weights": (1,)}
+    measured = [score("multiscale_entropy", text, variant="forward", seed=seed, **settings) for seed in range(20)]
+    assert abs(np.mean(measured) - score("multiscale_entropy", text, **settings)) < 0.02
+
+
+def test_a_measured_entropy_of_an_architecture_leaves_the_last_layer_of_a_block_linear():
+    text = "i3x8_n10:conv_k3_s1_c4_relu:mb_k3_s1_m4_c6_relu:mb_k3_s2_m8_c6_relu:conv_k1_s1_c9_relu"
+    draws = ExactDraws()
+    features, places = draws.images((4, 3, 8, 8)).double(), iter(range(7))
+    layers = [(4, 3, 3, 1, 1, 1), (4, 4, 3, 1, 4, 1), (6, 4, 1, 1, 1, 0)]  # out, in, kernel, stride, groups, activation
+    layers += [(8, 6, 1, 1, 1, 1), (8, 8, 3, 2, 8, 1), (6, 8, 1, 1, 1, 0), (9, 6, 1, 1, 1, 1)]
+    for out, channels, kernel, stride, groups, active in layers:
+        weight = draws.weight(next(places), (out, channels // groups, kernel, kernel)).double()
+        features = functional.conv2d(features, weight, None, stride, kernel // 2, 1, groups)
+        last, features = features, features.relu() if active else features
+    expected = float(last.std().log()) + math.log(9)
+    settings = {"batch_size": 4, "dtype": "float64", "stage_weights": (0, 1), "draws": ExactDraws()}
+    assert math.isclose(score("multiscale_entropy", text, variant="forward", **settings), expected, rel_tol=1e-10)
 
 
 def test_groups_narrow_the_fan_in():
@@ -225,6 +299,17 @@ def test_true_counts():
         assert (score("params", subject), score("flops", subject)) == (counts.params, counts.macs)
     assert score("params", architecture, num_classes=7) == counts.params - 3 * 97
     assert score("flops", architecture, image_size=32) == tfnas.count(network, 32).macs
+
+
+def test_counts_of_any_module():
+    """A clip's first convolution says what comes in; parameters need no rule for how a module computes."""
+    clips = nn.Sequential(nn.Conv3d(2, 4, 3, padding=1, bias=False), nn.ReLU())
+    assert score("flops", clips, image_size=6, frames=5) == 5 * 36 * 4 * 54
+    assert score("params", clips) == 4 * 54
+    strange = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 2, 3))
+    assert score("params", strange) == 112 + 74
+    with pytest.raises(InputError, match=r"cannot count the MACs of 1 \(ConvTranspose2d\)"):
+        score("flops", strange, image_size=6)
 
 
 def test_variants_want_their_programs_structures():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 import random
 
@@ -251,6 +252,8 @@ def test_unknown_names():
         ({"weight_std": 0.0}, "weight_std must be"),
         ({"bits": 0}, "bits must be"),
         ({"incorporated_weights": (1.0,)}, "incorporated_weights must be two"),
+        ({"exponents": (1.0, 1.0, 1.0)}, "exponents must be two"),
+        ({"exponents": (1.0, math.inf)}, "exponents must be finite"),
     ],
 )
 def test_wrong_settings(settings, message):

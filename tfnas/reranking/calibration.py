@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfnas.reranking.kendall import Tau, share_beating, tau_with_interval
+if TYPE_CHECKING:
+    from tfnas.reranking.kendall import Tau
 
 MACS = "macs"
 
@@ -24,6 +26,11 @@ class Verdict:
     tau: Tau | None
     beats_macs: bool | None
     share_beating_macs: float | None
+
+    @property
+    def is_worth_something(self) -> bool:
+        """Whether it beats MACs, and foretells accuracy at all: where MACs mislead, less misleading is not enough."""
+        return bool(self.beats_macs) and self.tau is not None and self.tau.value > 0
 
 
 @dataclass(frozen=True)
@@ -43,10 +50,10 @@ class Calibration:
     seed_spread: float | None
     verdicts: tuple[Verdict, ...]
 
-    def beaten(self, measures: Sequence[str]) -> tuple[str, ...]:
-        """Those of the measures that do not beat MACs."""
-        found = {verdict.measure: verdict.beats_macs for verdict in self.verdicts}
-        return tuple(name for name in measures if not found.get(name))
+    def worthless(self, measures: Sequence[str]) -> tuple[str, ...]:
+        """Those of the measures that do not beat MACs, or do not foretell accuracy at all."""
+        useful = {verdict.measure for verdict in self.verdicts if verdict.is_worth_something}
+        return tuple(name for name in measures if name not in useful)
 
     @property
     def top1_of(self) -> dict[int, float]:
@@ -77,6 +84,8 @@ def calibrate(
         images: How many trained, how many judged.
         epochs: Length of a training.
     """
+    from tfnas.reranking.kendall import share_beating, tau_with_interval  # scipy.stats takes seconds to import
+
     top1 = [float(np.mean(values)) for values in runs]
     reference = tau_with_interval(measures[MACS], top1)
     verdicts = []

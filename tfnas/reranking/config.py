@@ -72,7 +72,8 @@ class RerankConfig(RerankOptions):
     model_path: str
     """The run directory of a finished search."""
     scores: str = DEFAULT_SCORES
-    """Scores to rank by, separated by commas, also spelled --rerank; `inherited` is the accuracy with inherited
+    """Scores to rank by, separated by commas, also spelled --rerank: of zen, naswot, synflow, grad_norm, te_nas,
+    entropy, multiscale_entropy, incorporated, flops, params and random; `inherited` is the accuracy with inherited
     weights."""
     lookup_path: str | None = None
     """The search's latency table, where it no longer lies where the search found it."""

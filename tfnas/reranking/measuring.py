@@ -20,6 +20,7 @@ from tfnas.wording import clock, say
 _SECONDS_BETWEEN_LINES = 10.0
 KEPT = "every number found so far is kept"
 GO_ON = "The same command goes on with them"
+STOPPING = f"stopping after the numbers at work, since {KEPT}; once more ends it at once"
 
 
 def numbers_of(
@@ -35,7 +36,7 @@ def numbers_of(
     with shown_progress(interruption.console, words, len(tasks)) as on_done:
         on_done(len(tasks) - len(missing))
         outcomes = crew.outcomes([tasks[index] for index in missing])
-        with closing(outcomes):
+        with closing(outcomes), _ended_together(interruption):
             for done, outcome in enumerate(outcomes, 1):
                 index = missing[outcome.number]
                 _check(tasks[index], outcome)
@@ -44,6 +45,16 @@ def numbers_of(
                 on_done(len(tasks) - len(missing) + done)
                 interruption.raise_if_asked(f"{KEPT}. {GO_ON}")
     return [value for value in known if value is not None]
+
+
+@contextmanager
+def _ended_together(interruption: Interruption) -> Iterator[None]:
+    """Ctrl-C in a terminal goes to all processes, and one that is still starting dies of it: that is no failure."""
+    try:
+        yield
+    except RunFailed:
+        interruption.raise_if_asked(f"{KEPT}. {GO_ON}")
+        raise
 
 
 def _check(task: Task, outcome: Outcome) -> None:

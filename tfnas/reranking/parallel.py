@@ -7,24 +7,29 @@ A cluster's workers need this package, and get pickled tasks: use only a cluster
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import signal
+import socket
+import sys
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import joblib  # type: ignore[import-untyped]
 
 from tfnas.errors import InputError, RunFailed, TfnasError
-from tfnas.latency.measuring.measure import torch_threads
-from tfnas.reranking.tasks import Task
+
+if TYPE_CHECKING:  # every process imports this file, and is to import what its tasks need only
+    from tfnas.reranking.tasks import Task
 
 LOCAL = "loky"
 _CHUNK = 4  # tasks per process at a time, where a backend gives results back only all at once
+_SECONDS_TO_ANSWER = 10.0
 _one_at_a_time = threading.Lock()  # dask's workers have several threads, but torch's random state is one
 
 
@@ -88,13 +93,22 @@ def _outcome(index: int, task: Task, parent: int) -> Outcome:
     """Compute one task; its problem comes back as text, since not every exception survives the way."""
     if os.getpid() != parent and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    with _one_at_a_time, torch_threads(1):
+    with _one_at_a_time, _one_thread():
         start = time.perf_counter()
         try:
             value = task.compute()
         except TfnasError as error:
             return Outcome(index, 0.0, time.perf_counter() - start, str(error), error.exit_status)
         return Outcome(index, value, time.perf_counter() - start)
+
+
+def _one_thread() -> AbstractContextManager[None]:
+    """Lets torch compute on one thread; it is not imported where it will begin with one anyway."""
+    if "torch" not in sys.modules and os.environ.get("OMP_NUM_THREADS") == "1":
+        return nullcontext()
+    from tfnas.latency.measuring.measure import torch_threads
+
+    return torch_threads(1)
 
 
 @contextmanager
@@ -160,14 +174,26 @@ def _ray_session(ray: ModuleType, crew: Crew) -> Iterator[None]:
         return
     address = crew.cluster or os.environ.get("RAY_ADDRESS")
     try:
-        local = {"num_cpus": crew.jobs, "include_dashboard": False} if address is None else {}
-        ray.init(address=address, log_to_driver=False, **local)
+        if address is None:
+            local = {"num_cpus": crew.jobs, "include_dashboard": False}
+        else:
+            _knock(address)
+            local = {}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"--cluster {crew.cluster}: no ray cluster answers there ({error})") from error
+        where = "ray does not start here" if address is None else f"--cluster {address}: no ray cluster answers there"
+        raise InputError(f"{where} ({error})") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nothing listens at host:port: ray itself would try for minutes and then end the process."""
+    host, _, port = address.rpartition(":")
+    if "://" not in address and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
 
 
 def _module(name: str, extra: str) -> ModuleType:

@@ -8,6 +8,7 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from tfnas.reranking.calibration import MACS
 from tfnas.reranking.config import INHERITED
@@ -27,8 +28,9 @@ def rerank_picture(result: Reranking) -> bytes:
     words = "top-1 with inherited weights, %" if calibration is None else "top-1 trained from scratch, %"
     panels = [(item.name, item.values) for item in result.measures if calibration is not None or item.name != INHERITED]
     panels += [(MACS, tuple(float(count.macs) for count in result.counts))]
-    panels += [("params", tuple(float(count.params) for count in result.counts))]
-    columns = min(_MOST_COLUMNS, len(panels))
+    if "params" not in [name for name, _ in panels]:
+        panels += [("params", tuple(float(count.params) for count in result.counts))]
+    columns = 2 if len(panels) == 4 else min(_MOST_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(_INCHES * columns, _INCHES * rows + 0.5), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
@@ -38,8 +40,11 @@ def rerank_picture(result: Reranking) -> bytes:
         axes.set_xlabel(_axis_words(result, name))
         axes.set_ylabel(words if index % columns == 0 else "")
         axes.set_title(_title(result, name), fontsize=9)
+        if name in (MACS, "params", "flops"):
+            axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         if index == 0:
-            axes.legend(fontsize=7, frameon=False)
+            handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     target = result.subject.cost.quantity(result.subject.target, 6)
     count = f"{len(accuracy)} of {len(result.candidates)}" if calibration is not None else str(len(accuracy))
     figure.suptitle(f"{count} candidates within 0.5 % below {target}", fontsize=9, color="#444444")

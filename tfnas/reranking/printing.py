@@ -116,9 +116,9 @@ def _calibration_lines(calibration: Calibration, result: Reranking) -> Iterator[
     if low == high:
         yield "          all alike, so nothing can be said: train on fewer images (--calibrate_images)"
     ranked = tuple(item.name for item in result.measures if item.ranked)
-    beaten = calibration.beaten(ranked)
-    if beaten:
-        yield f"left out  {', '.join(beaten)}: no better than MACs at foretelling accuracy here"
+    left_out = calibration.worthless(ranked)
+    if left_out:
+        yield f"left out  {', '.join(left_out)}: no better than MACs, or than chance, at foretelling accuracy here"
 
 
 # ---- the end --------------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def _conclusion(result: Reranking, run: RunDirectory) -> Iterator[str]:
         each = ", ".join(f"{item.name} {item.ranks[0]:g}" for item in result.measures)
         yield f"derived   rank {result.derived_rank} of {count}, combined from {', '.join(result.used)} ({each})"
     else:
-        yield "derived   there is no combined ranking: none of the scores beats MACs here"
+        yield "derived   there is no combined ranking: none of the scores beats MACs and chance here"
     held = "the derived architecture"
     if result.picked:
         held = f"candidate {result.picked}, the first of the ranking (--pick derived puts the derived one back)"

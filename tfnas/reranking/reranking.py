@@ -25,17 +25,18 @@ from tfnas.reranking.calibration import MACS, Calibration, calibrate, chosen_for
 from tfnas.reranking.config import FEWEST_CALIBRATED, INHERITED, RerankConfig
 from tfnas.reranking.drawing import Candidate, draw_candidates
 from tfnas.reranking.journal import Journal
-from tfnas.reranking.measuring import GO_ON, numbers_of, shown_progress
+from tfnas.reranking.measuring import GO_ON, STOPPING, numbers_of, shown_progress
 from tfnas.reranking.parallel import Crew
 from tfnas.reranking.picking import put_in_place
 from tfnas.reranking.plot import rerank_picture
 from tfnas.reranking.printing import announcement, show_result
 from tfnas.reranking.result import CSV_FILE, JSON_FILE, PLOT_FILE, Measured, Reranking
-from tfnas.reranking.scratch import TrainedTask, calibration_images, short_recipe
 from tfnas.reranking.subject import Subject, open_subject
 from tfnas.reranking.tasks import InheritedTask, ScoreTask, Task
 from tfnas.run import Interruption, RunDirectory, watch_interruption
 from tfnas.zeroshot.registry import find_score
+from tfnas.zeroshot.score import Score
+from tfnas.zeroshot.scoring import score
 
 _OUT_OF_MEMORY = (
     "out of memory; every number found so far is kept. Use fewer --jobs or a smaller --score_batch; the same command "
@@ -50,21 +51,39 @@ def rerank(config: RerankConfig, console: Console | None = None) -> Reranking:
     number found so far is kept then, and the same call goes on with them.
     """
     device = named_device(config.device)
-    for name in config.score_names:
-        if name != INHERITED:
-            find_score(name)
+    scores = [_known_score(name) for name in config.score_names if name != INHERITED]
     subject = open_subject(config.model_path, config.lookup_path)
+    for found in scores:
+        _check_supported(found, subject)
     if config.calibrate:
+        from tfnas.reranking.scratch import calibration_images
+
         calibration_images(subject.data, config.calibrate_images, subject.space.image_size)
     run = RunDirectory(subject.run_dir, console or Console())
     with (
         run.locked(),
         computing(1, deterministic=False),
-        watch_interruption(run.console) as interruption,
+        watch_interruption(run.console, STOPPING) as interruption,
         told_endings(interruption, GO_ON, _OUT_OF_MEMORY),
         Journal.open(run.path) as journal,
     ):
         return _Reranker(config, subject, device, run, interruption, journal).run()
+
+
+def _known_score(name: str) -> Score:
+    try:
+        return find_score(name)
+    except InputError as error:
+        raise InputError(f"--scores: {error} {INHERITED} is the accuracy with inherited weights") from error
+
+
+def _check_supported(found: Score, subject: Subject) -> None:
+    """Raise InputError for a score that no network of a search has, as far as that costs nothing to see."""
+    if found.cost == "analytic":
+        try:
+            score(found.name, subject.derived)
+        except InputError as error:
+            raise InputError(f"--scores: {found.name} is not for the networks of a search: {error}") from error
 
 
 class _Reranker:
@@ -94,7 +113,7 @@ class _Reranker:
         measures = [*self._scores(candidates), self._inherited(candidates)]
         calibration = self._calibration(candidates, measures) if self.config.calibrate else None
         ranked = tuple(item.name for item in measures if item.ranked)
-        left_out = () if calibration is None else calibration.beaten(ranked)
+        left_out = () if calibration is None else calibration.worthless(ranked)
         result = Reranking(
             config=self.config,
             subject=self.subject,
@@ -168,6 +187,8 @@ class _Reranker:
         return Measured(INHERITED, True, tuple(values), ranked=INHERITED in self.config.score_names)
 
     def _calibration(self, candidates: Sequence[Candidate], measures: Sequence[Measured]) -> Calibration:
+        from tfnas.reranking.scratch import TrainedTask, calibration_images, short_recipe
+
         config, subject = self.config, self.subject
         if len(candidates) < FEWEST_CALIBRATED:
             raise InputError(
@@ -188,18 +209,18 @@ class _Reranker:
                 device=str(self.device),
                 workers=self.workers,
             )
+            for seed in seeds  # all candidates once before any a second time: a run that is ended has whole rounds
             for number in numbers
-            for seed in seeds
         ]
         crew = Crew(config.joblib_backend, self.jobs, config.cluster)
         with self._timed("training"):
-            values = iter(self._numbers(tasks, crew, f"training {len(numbers)} candidates from scratch"))
+            values = self._numbers(tasks, crew, f"training {len(numbers)} candidates from scratch")
         counts = [architecture_counts(candidates[number].architecture) for number in numbers]
         foretelling = {item.name: [item.signed[number] for number in numbers] for item in measures}
         foretelling |= {MACS: [float(count.macs) for count in counts]}
         foretelling |= {"params": [float(count.params) for count in counts]}
         foretelling |= {"preference": [candidates[number].preference for number in numbers]}
-        runs = [[next(values) for _ in seeds] for _ in numbers]
+        runs = [values[place :: len(numbers)] for place in range(len(numbers))]
         sizes = len(images.to_train), len(images.to_judge)
         return calibrate(numbers, runs, foretelling, images=sizes, epochs=config.calibrate_epochs)
 

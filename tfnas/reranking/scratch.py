@@ -18,15 +18,16 @@ from tfnas.architecture import Architecture
 from tfnas.data import DataConfig, EpochBatches, ImageSet, data_name, loader
 from tfnas.data.images import Raw, Source, derived_seed
 from tfnas.data.opening import loader_processes, open_parts
+from tfnas.data.reading import ChooseView
 from tfnas.data.splits import stratified_split
 from tfnas.data.transforms import plain_transform, training_transform
 from tfnas.errors import InputError, RunFailed
 from tfnas.evaluation.metrics import judge
 from tfnas.nn import Network
+from tfnas.processes import Processes
 from tfnas.reranking.tasks import computed_by
 from tfnas.supernet.extract import estimate_batch_norm
 from tfnas.training.config import TrainConfig
-from tfnas.training.processes import Processes
 from tfnas.training.recipes import Recipe, learning_rate, recipe_for
 from tfnas.training.session import STEP_STREAM
 from tfnas.training.steps import Learner, make_learner, train_step
@@ -151,8 +152,8 @@ class _Some:
     def labels(self) -> Sequence[int]:
         return [self.whole.labels[place] for place in self.places]
 
-    def read(self, index: int) -> Raw:
-        return self.whole.read(self.places[index])
+    def read(self, index: int, view: ChooseView | None = None) -> Raw:
+        return self.whole.read(self.places[index], view)
 
     def identity(self) -> bytes:
         return self.whole.identity() + b":" + ",".join(map(str, self.places)).encode()

@@ -70,6 +70,8 @@ class Unit:
     squeeze_excite: SqueezeExcite | None
     bypass: Bypass | None
     """The shortcut; none where the unit has none."""
+    ends_in_activation: bool = True
+    """Whether an activation follows the last convolution too, not only the others."""
 
     @property
     def projection(self) -> Conv | None:

@@ -83,4 +83,4 @@ def _block_unit(block: Block, place: tuple[int, int, int], size: int, family: st
         layers.insert(0, Conv(block.in_channels, mid, 1, 1, 1, size, size))
     excite = SqueezeExcite(len(layers) - 2, mid, block.se_channels) if block.se_channels else None
     bypass = Bypass(pools=False, projection=None) if block.has_residual else None
-    return Unit(*place, family, block.activation, tuple(layers), excite, bypass)
+    return Unit(*place, family, block.activation, tuple(layers), excite, bypass, ends_in_activation=False)

@@ -4,8 +4,8 @@
 
 E_i is the entropy of all units up to the end of stage i (`unit_entropy.py`), C_i its channels, R_i its resolution,
 w = (1, 1, 1, 1, 8) (`stage_weights`), beta = 10 (`depth_penalty`). A depth is the number of units of a residual
-super-block. Source: Shen et al., DeepMAD (CVPR 2023, arXiv 2303.02165); standard deviation and factor 1/2 as in its
-program.
+super-block. `exponents` are alpha1 and alpha2, which a fan-in's channels and its kernel's area are raised to. Source:
+Shen et al., DeepMAD (CVPR 2023, arXiv 2303.02165); standard deviation and factor 1/2 as in its program.
 
 The method only lets networks with a small `effectiveness` (rho) be found: at most 0.3 to 0.5.
 
@@ -32,6 +32,7 @@ from tfnas.zeroshot.unit_entropy import (
     stage_entropies,
     unit_entropies,
     weights_of_stages,
+    with_exponents,
 )
 
 STAGE_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 8.0)
@@ -46,7 +47,8 @@ def measure(subject: Subject, options: ScoreOptions) -> float:
     chain = subject.chain(options, SCORE.name)
     weights = weights_of_stages(chain, STAGE_WEIGHTS, options.stage_weights, score=SCORE.name)
     resolutions = [stage.resolution for stage in chain.stages]
-    raw = weighted_entropy(chain, weights, resolutions, unit_entropies(chain))
+    entropies = unit_entropies(chain, with_exponents(fan_in, options.exponents))
+    raw = weighted_entropy(chain, weights, resolutions, entropies)
     return raw - depth_penalty_of(chain.depths, options.depth_penalty)
 
 
@@ -86,7 +88,7 @@ def _as_tinynas(subject: Subject, options: ScoreOptions) -> float:
             f"{SCORE.name}: the TinyNAS program takes {_DEPTHS_OF_THE_PROGRAM} residual super-blocks, this one has "
             f"{len(chain.depths)}; depth_penalty=0 leaves the penalty out"
         )
-    entropies = unit_entropies(chain, fan_in_without_groups)
+    entropies = unit_entropies(chain, with_exponents(fan_in_without_groups, options.exponents))
     raw = weighted_entropy(chain, weights, _resolutions_of_the_program(chain), entropies)
     return raw - depth_penalty_of(kept_depths(chain), options.depth_penalty)
 

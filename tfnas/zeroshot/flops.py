@@ -32,7 +32,7 @@ def counts_of(subject: Subject, options: ScoreOptions, score: Score) -> Counts |
         from tfnas.nn.counting import count
         from tfnas.zeroshot.copies import private_copy
 
-        return count(private_copy(subject.module), size)
+        return count(private_copy(subject.module), size, options.frames)
     architecture = subject.architecture(options)
     if architecture is not None:
         return architecture_counts(architecture)

@@ -3,8 +3,10 @@
     score = sum over stages i of w_i (E_i + ln C_i),  w = (0, 0, 1, 1, 6)
 
 E_i and C_i as in `entropy.py`; `stage_weights` of the DAMO-YOLO searches are (0, 0, 1, 1, 16), of classifiers (0,
-0, 0, 0, 1). It does not depend on the resolution. Source: Sun et al., MAE-DET (ICML 2022, arXiv 2111.13336), whose
-paper measures the entropy with a pass forward; the closed form is that of its program.
+0, 0, 0, 1). It does not depend on the resolution. Source: Sun et al., MAE-DET (ICML 2022, arXiv 2111.13336); the closed
+form is that of its program.
+
+Variant `forward` measures E_i with a pass forward, as the paper does: `measured_entropy.py`.
 
 Variant `tinynas` is what the TinyNAS program computes: groups are ignored, and the number of stages must be that of
 the weights.
@@ -32,12 +34,17 @@ STAGE_WEIGHTS = (0.0, 0.0, 1.0, 1.0, 6.0)
 
 def measure(subject: Subject, options: ScoreOptions) -> float:
     """See the module."""
-    as_program = SCORE.chosen_variant(options.variant) == "tinynas"
+    variant = SCORE.chosen_variant(options.variant)
+    as_program = variant == "tinynas"
     if as_program:
         subject.structure(f"{SCORE.name} (variant tinynas)", "tinynas")
     chain = subject.chain(options, SCORE.name, floor=as_program)
-    entropies = unit_entropies(chain, fan_in_without_groups if as_program else fan_in)
     weights = weights_of_stages(chain, STAGE_WEIGHTS, options.stage_weights, score=SCORE.name, as_program=as_program)
+    if variant == "forward":
+        from tfnas.zeroshot.measured_entropy import measured_entropies
+
+        return sum_of_stages(chain, weights, measured_entropies(chain, subject, options))
+    entropies = unit_entropies(chain, fan_in_without_groups if as_program else fan_in)
     return sum_of_stages(chain, weights, entropies)
 
 
@@ -54,6 +61,6 @@ SCORE = Score(
     cost="analytic",
     needs=frozenset(),
     summary="entropy of the feature maps of several scales (MAE-DET, ICML 2022)",
-    variants=("default", "tinynas"),
+    variants=("default", "forward", "tinynas"),
     measure=measure,
 )

@@ -53,6 +53,8 @@ class ScoreOptions:
     """Entropies: the weight of each stage, one a stage."""
     depth_penalty: float = 10.0
     """entropy, incorporated: the factor of the penalty on unequal depths."""
+    exponents: tuple[float, float] = (1.0, 1.0)
+    """entropy: DeepMAD's alpha1 and alpha2, exponents of the channels and of the kernel's area in every fan-in."""
     bits: int | None = None
     """quantized_entropy: bits of all weights and activations of a network that states none."""
     weight_std: float = 4.0
@@ -85,11 +87,13 @@ class ScoreOptions:
         for name, values in (
             ("stage_weights", self.stage_weights),
             ("incorporated_weights", self.incorporated_weights),
+            ("exponents", self.exponents),
         ):
             if values is not None and not all(math.isfinite(value) for value in values):
                 raise InputError(f"{name} must be finite numbers, got {values!r}")
-        if len(self.incorporated_weights) != 2:
-            raise InputError(f"incorporated_weights must be two numbers, got {self.incorporated_weights!r}")
+        for name in ("incorporated_weights", "exponents"):
+            if len(getattr(self, name)) != 2:
+                raise InputError(f"{name} must be two numbers, got {getattr(self, name)!r}")
 
     @classmethod
     def of(cls, settings: dict[str, object]) -> ScoreOptions:

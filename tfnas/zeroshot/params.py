@@ -10,6 +10,10 @@ from tfnas.zeroshot.subject import Subject
 
 def measure(subject: Subject, options: ScoreOptions) -> float:
     """See `flops.py`."""
+    if subject.module is not None and SCORE.chosen_variant(options.variant) == "default":
+        from tfnas.nn.counting import num_params
+
+        return num_params(subject.module)
     return counts_of(subject, options, SCORE).params
 
 

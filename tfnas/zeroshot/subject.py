@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from tfnas.architecture import Architecture
 from tfnas.errors import InputError
-from tfnas.space import IMAGE_CHANNELS
 from tfnas.structures.structure import Structure
 from tfnas.zeroshot.chain import Chain, architecture_chain, structure_chain
 from tfnas.zeroshot.options import IMAGE_SIZE, NUM_CLASSES, ScoreOptions
@@ -152,16 +151,18 @@ class Subject:
 
     def image_shape(self, options: ScoreOptions) -> tuple[int, ...]:
         """The shape of a batch of noise: (N, channels, [frames,] height, width)."""
-        size, has_frames = self.image_size(options), False
+        size = self.image_size(options)
         if isinstance(self.description, Structure):
-            channels, has_frames = self.description.in_channels, self.description.is_video
+            frames = (options.frames,) if self.description.is_video else ()
+            shape: tuple[int, ...] = (self.description.in_channels, *frames)
         elif self.description is not None:
-            channels = self.description.first_stem.in_channels
+            shape = (self.description.first_stem.in_channels,)
         else:
+            from tfnas.nn.counting import input_shape
+
             assert self.module is not None
-            channels, has_frames = _input_of(self.module)
-        frames = (options.frames,) if has_frames else ()
-        return (options.batch_size, channels, *frames, size, size)
+            shape = input_shape(self.module, options.frames)
+        return (options.batch_size, *shape, size, size)
 
 
 def _description_of(module: nn.Module) -> Architecture | Structure | None:
@@ -169,14 +170,3 @@ def _description_of(module: nn.Module) -> Architecture | Structure | None:
     from tfnas.zeroshot.building import described
 
     return described(module)
-
-
-def _input_of(module: nn.Module) -> tuple[int, bool]:
-    """Channels of what a module's first convolution takes, and whether it has frames; images where there is none."""
-    from torch.nn import Conv3d
-    from torch.nn.modules.conv import _ConvNd
-
-    for part in module.modules():
-        if isinstance(part, _ConvNd):
-            return part.in_channels, isinstance(part, Conv3d)
-    return IMAGE_CHANNELS, False

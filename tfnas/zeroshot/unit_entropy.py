@@ -29,6 +29,19 @@ def fan_in_without_groups(conv: Conv) -> int:
 FanIn = Callable[[Conv], float]
 
 
+def with_exponents(fan_in_of: FanIn, exponents: tuple[float, float]) -> FanIn:
+    """The fan-in with its channels to the power of the first exponent, and the kernel's area to that of the second."""
+    channels_exponent, area_exponent = exponents
+    if exponents == (1.0, 1.0):
+        return fan_in_of
+
+    def raised(conv: Conv) -> float:
+        area = conv.kernel**2 * conv.temporal_kernel
+        return float((fan_in_of(conv) / area) ** channels_exponent * area**area_exponent)
+
+    return raised
+
+
 def unit_entropies(chain: Chain, fan_in_of: FanIn = fan_in) -> list[float]:
     """Of every unit, half the sum of ln(fan_in)."""
     return [sum([math.log(fan_in_of(conv)) for conv in unit.convs]) / 2 for unit in chain.units]
