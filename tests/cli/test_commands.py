@@ -89,7 +89,10 @@ def test_nothing_given_is_the_default_search(searched, capsys):
         (["--target_lat", "0"], ["target_lat must be a positive number of milliseconds, got 0"]),
         (["--target_lat", "-15"], ["target_lat must be a positive number", "-15"]),
         (["--target_lat", ".nan"], ["target_lat must be a positive number", "nan"]),
-        (["--data", "digit"], ["--data must be one of digits, list, folder, cifar10, cifar100, got 'digit'"]),
+        (
+            ["--data", "digit"],
+            ["--data must be one of digits, digit_pairs, list, folder, cifar10, cifar100, got 'digit'"],
+        ),
         (["--epochs", "0"], ["epochs must be above 0, got 0"]),
         (["--epochs", "many"], ["--epochs must be a whole number, got 'many'"]),
         (["--space", "digit"], ["no space 'digit'", "did you mean digits?"]),

@@ -39,6 +39,11 @@ def operation(kernel, stride, activation, se, expands, share, low_memory=False, 
     return made
 
 
+def layers(module, features):
+    """The operation's branch by PyTorch's layers."""
+    return module._layers(features, module._weights())
+
+
 def results(module, features, call):
     """Output, and the gradients of the input and of all parameters for a random gradient of the output."""
     features = features.clone().requires_grad_()
@@ -55,7 +60,7 @@ def test_equals_the_layers(case, tile_bytes, monkeypatch):
     *kind, images, pixels = case
     plain = operation(*kind)
     features = torch.randn(images, plain_inputs(plain), pixels, pixels, dtype=torch.float64) * 3 + 2
-    expected = results(plain, features, plain._layers)
+    expected = results(plain, features, lambda maps: layers(plain, maps))
     for low_memory, layout in itertools.product((False, True), (torch.contiguous_format, torch.channels_last)):
         tiled = operation(*kind, low_memory=low_memory)
         found = results(tiled, features.contiguous(memory_format=layout), tiled)
@@ -76,23 +81,37 @@ def test_shared_moments_and_residual():
     torch.testing.assert_close(moments.mean, rows.mean(1))
     torch.testing.assert_close(moments.covariance, torch.cov(rows, correction=0))
     assert module.has_residual
-    torch.testing.assert_close(module(features, moments), features + module._layers(features))
+    torch.testing.assert_close(module(features, moments), features + layers(module, features))
 
 
 def test_what_needs_no_gradient_keeps_none():
     module = operation(5, 1, "swish", 2, True, 0.8)
     features = torch.randn(2, 4, 5, 5, dtype=torch.float64, requires_grad=True)
-    expected = torch.autograd.grad(module._layers(features).square().sum(), features)[0]
+    expected = torch.autograd.grad(layers(module, features).square().sum(), features)[0]
     module.requires_grad_(False)
     torch.testing.assert_close(torch.autograd.grad(module(features).square().sum(), features)[0], expected)
     assert not module(features.detach()).requires_grad
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_a_weighted_operation_trains_the_weight_and_the_features(low_memory):
+    module = operation(5, 1, "swish", 2, True, 0.8, low_memory)
+    features = torch.randn(2, 4, 5, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    wanted = [features, weight]
+    expected = torch.autograd.grad((weight * layers(module, features)).square().sum(), wanted)
+    output = module(features, weight=weight)
+    found = torch.autograd.grad(output.square().sum(), [*wanted, *module.parameters()], allow_unused=True)
+    for one, other in zip(found, expected, strict=False):
+        torch.testing.assert_close(one, other)
+    assert all(gradient is None for gradient in found[2:])
 
 
 def test_only_weights_need_gradients():
     module = operation(3, 2, "relu", 0, True, 0.8)
     features = torch.randn(2, 4, 5, 5, dtype=torch.float64)
     wanted = list(module.parameters())
-    expected = torch.autograd.grad(module._layers(features).square().sum(), wanted)
+    expected = torch.autograd.grad(layers(module, features).square().sum(), wanted)
     found = torch.autograd.grad(module(features).square().sum(), wanted)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)

@@ -5,8 +5,8 @@ Both stop before the update when the loss or a gradient is not finite.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -152,8 +152,10 @@ def architecture_loss(
     """The loss of an architecture step and its parts; one Gumbel-softmax sample weighs outputs and latencies alike."""
     weights = sample_mixture_weights(learner.parameters.log_alphas, temperature, generator)
     depth_weights = learner.parameters.depth_weights()
-    with _frozen(learner.supernet), learner.autocast():
-        logits = learner.supernet(images, Mixture(weights), depth_weights)
+    with learner.autocast():
+        with torch.no_grad():  # the stems precede all choices
+            features = learner.supernet.stem(images)
+        logits = learner.supernet.along(Mixture(weights), features, depth_weights)
     logits = logits.float() if learner.amp else logits
     cross_entropy = functional.cross_entropy(logits, labels)
     space, table_ms = learner.supernet.space, learner.table_ms.to(weights)
@@ -161,16 +163,6 @@ def architecture_loss(
     latency_loss = (expected / learner.target_ms - 1).abs()
     loss = cross_entropy + learner.schedule.lambda_lat * latency_loss
     return loss, ArchitectureStep(cross_entropy.item(), latency_loss.item(), expected.item())
-
-
-@contextmanager
-def _frozen(supernet: Supernet) -> Iterator[None]:
-    """Record no gradient of the weights, so that nothing is kept for them: of the stems, which precede all choices."""
-    supernet.requires_grad_(False)
-    try:
-        yield
-    finally:
-        supernet.requires_grad_(True)
 
 
 def _clip(parameters: Iterable[Tensor], limit: float, loss: Tensor, what: str) -> None:

@@ -139,11 +139,12 @@ class ElasticMBConv(nn.Module):
         return rows
 
     def forward(self, features: Tensor, moments: Moments | None = None, weight: Tensor | None = None) -> Tensor:
-        """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride)), times `weight` (a scalar) if there is one.
+        """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride)).
 
-        `moments` are those of the features, for who has them already.
+        `moments` are those of the features, for who has them already. With a `weight` (a scalar) the output is
+        multiplied by it, and gradients go to it and to the features, not to the operation's own weights.
         """
-        learns = features.requires_grad or self.depth_conv.weight.requires_grad
+        learns = features.requires_grad or (weight is None and self.depth_conv.weight.requires_grad)
         if self.low_memory and learns and torch.is_grad_enabled():
             output: Tensor = checkpoint(
                 self._weighted, features, moments, weight, use_reentrant=False, preserve_rng_state=False
@@ -152,46 +153,49 @@ class ElasticMBConv(nn.Module):
         return self._weighted(features, moments, weight)
 
     def _weighted(self, features: Tensor, moments: Moments | None, weight: Tensor | None) -> Tensor:
+        weights = self._weights(frozen=weight is not None)
         if in_tiles(features):
             kind = Kind(self.stride, self.activation, BATCH_NORM_EPS)
-            branch = mbconv(features, moments or input_moments(features), self._weights(), kind)
+            branch = mbconv(features, moments or input_moments(features), weights, kind)
         else:
-            branch = self._layers(features)
+            branch = self._layers(features, weights)
         output = features + branch if self.has_residual else branch
         return output if weight is None else weight * output
 
-    def _weights(self) -> Weights:
+    def _weights(self, frozen: bool = False) -> Weights:
+        """Those of the active channels."""
+
+        def rows(parameter: Tensor, dim: int) -> Tensor:
+            parameter = parameter.detach() if frozen else parameter
+            return parameter if self.width == self.max_width else parameter.index_select(dim, self.active)
+
         expansion, excite = self.inverted_bottleneck, self.squeeze_excite
-        return Weights(
-            None if expansion is None else self._rows(expansion.weight, 0),
-            self._rows(self.depth_conv.weight, 0),
-            self._rows(self.point_linear.weight, 1),
-            *(() if excite is None else self._excite_weights(excite)),
+        weights = Weights(
+            None if expansion is None else rows(expansion.weight, 0),
+            rows(self.depth_conv.weight, 0),
+            rows(self.point_linear.weight, 1),
+        )
+        if excite is None:
+            return weights
+        reduce_bias, expand_bias = excite.conv_reduce.bias, excite.conv_expand.bias
+        assert reduce_bias is not None and expand_bias is not None
+        return weights._replace(
+            reduce=rows(excite.conv_reduce.weight, 1),
+            reduce_bias=reduce_bias.detach() if frozen else reduce_bias,
+            expand=rows(excite.conv_expand.weight, 0),
+            expand_bias=rows(expand_bias, 0),
         )
 
-    def _layers(self, features: Tensor) -> Tensor:
+    def _layers(self, features: Tensor, weights: Weights) -> Tensor:
         """The branch, layer by layer."""
         branch = features
-        if self.inverted_bottleneck is not None:
-            branch = functional.conv2d(branch, self._rows(self.inverted_bottleneck.weight, 0))
-            branch = self.act(batch_normalize(branch))
-        kernel = self._rows(self.depth_conv.weight, 0)
-        branch = functional.conv2d(branch, kernel, stride=self.stride, padding=self.padding, groups=self.width)
+        if weights.expansion is not None:
+            branch = self.act(batch_normalize(functional.conv2d(branch, weights.expansion)))
+        kernel, groups = weights.depthwise, self.width
+        branch = functional.conv2d(branch, kernel, stride=self.stride, padding=self.padding, groups=groups)
         branch = self.act(batch_normalize(branch))
-        if self.squeeze_excite is not None:
-            branch = self._excite(branch, self.squeeze_excite)
-        return batch_normalize(functional.conv2d(branch, self._rows(self.point_linear.weight, 1)))
-
-    def _excite(self, features: Tensor, layer: ElasticSqueezeExcite) -> Tensor:
-        reduce, reduce_bias, expand, expand_bias = self._excite_weights(layer)
-        reduced = functional.conv2d(features.mean((2, 3), keepdim=True), reduce, reduce_bias)
-        return features * torch.sigmoid(functional.conv2d(self.act(reduced), expand, expand_bias))
-
-    def _excite_weights(self, layer: ElasticSqueezeExcite) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        reduce_bias, expand_bias = layer.conv_reduce.bias, layer.conv_expand.bias
-        assert reduce_bias is not None and expand_bias is not None
-        reduce, expand = self._rows(layer.conv_reduce.weight, 1), self._rows(layer.conv_expand.weight, 0)
-        return reduce, reduce_bias, expand, self._rows(expand_bias, 0)
-
-    def _rows(self, parameter: Tensor, dim: int) -> Tensor:
-        return parameter if self.width == self.max_width else parameter.index_select(dim, self.active)
+        if weights.reduce is not None and weights.expand is not None:
+            squeezed = branch.mean((2, 3), keepdim=True)
+            reduced = self.act(functional.conv2d(squeezed, weights.reduce, weights.reduce_bias))
+            branch = branch * torch.sigmoid(functional.conv2d(reduced, weights.expand, weights.expand_bias))
+        return batch_normalize(functional.conv2d(branch, weights.projection))

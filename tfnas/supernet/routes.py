@@ -35,7 +35,10 @@ class Path:
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """All operations in every block, weighted: `weights` is (blocks, operations)."""
+    """All operations in every block, weighted: `weights` is (blocks, operations).
+
+    Gradients go to these and to the features; the operations' own weights are held fixed.
+    """
 
     weights: Tensor
 

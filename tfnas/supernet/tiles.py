@@ -202,19 +202,18 @@ class _Backward:
         kept, images = self.kept, len(self.features)
         projected = _rows(_normalize_backward(gradient, kept.projected, kept.projected_scale))
         rows = torch.empty_like(kept.depthwise)
-        sums = rows.new_zeros(2, rows.shape[1])
         if kept.gate is None:
-            self._through_projection(projected, rows, sums)
+            self._through_projection(projected, rows)
         else:
-            self._through_excitation(projected, rows, sums)
-        self._centre(rows, sums)
-        rows = self._through_depthwise(_maps(rows, images, *kept.projected.shape[2:]))
+            self._through_excitation(projected, rows)
+        maps, normalized = (_maps(matrix, images, *kept.projected.shape[2:]) for matrix in (rows, kept.depthwise))
+        rows = self._through_depthwise(_normalize_backward(maps, normalized, kept.depthwise_scale))
         if kept.folded is not None and kept.expansion_scale is not None:
             rows = self._through_expansion(rows, kept.folded, kept.expansion_scale)
         return (_maps(rows, images, *self.features.shape[2:]) if to_features else None), self.gradients
 
-    def _through_projection(self, projected: Tensor, found: Tensor, sums: Tensor) -> None:
-        """From the projection's output to the depthwise batch norm's, into `found`, and what its statistics need."""
+    def _through_projection(self, projected: Tensor, found: Tensor) -> None:
+        """From the projection's output to the depthwise batch norm's, into `found`."""
         kernel, to_kernel = self.weights.projection.flatten(1), self.gradients.projection
         buffer = _buffer(found, self.tile)
         for arriving, values, target in _tiles(self.tile, projected, self.kept.depthwise, found):
@@ -223,9 +222,9 @@ class _Backward:
                 _activate(values, scratch, self.relu)
                 to_kernel.view(len(to_kernel), -1).addmm_(arriving.t(), scratch)
             torch.mm(arriving, kernel, out=scratch)
-            self._activate_backward(scratch, values, target, sums)
+            _activation_gradient(scratch, values, target, self.relu)
 
-    def _through_excitation(self, projected: Tensor, found: Tensor, sums: Tensor) -> None:
+    def _through_excitation(self, projected: Tensor, found: Tensor) -> None:
         """The same with squeeze-and-excite between: whole images at a time, as the gate sums over their pixels."""
         kept, kernel, to_kernel = self.kept, self.weights.projection.flatten(1), self.gradients.projection
         assert kept.gate is not None and kept.squeezed is not None and kept.reduced is not None
@@ -245,7 +244,7 @@ class _Backward:
                 activated.view(shape).mul_(gates[:, None])
                 to_kernel.view(len(to_kernel), -1).addmm_(arriving.t(), activated)
             scratch.view(shape).mul_(gates[:, None]).add_(to_means[:, None], alpha=1 / pixels)
-            self._activate_backward(scratch, values, target, sums)
+            _activation_gradient(scratch, values, target, self.relu)
 
     def _through_gate(self, gradient: Tensor, gates: Tensor, means: Tensor, reduced: Tensor) -> Tensor:
         """From the gates of some images to their means over pixels."""
@@ -266,36 +265,20 @@ class _Backward:
             found.reduce_bias.add_(to_reduced.sum(0))
         return to_reduced @ weights.reduce.flatten(1)
 
-    def _activate_backward(self, gradient: Tensor, values: Tensor, found: Tensor, sums: Tensor) -> None:
-        """Through an activation into `found`; adds up what comes out, and its product with the normalised values.
-
-        `gradient` is overwritten.
-        """
-        _activation_gradient(gradient, values, found, self.relu)
-        sums[0] += found.sum(0)
-        torch.mul(found, values, out=gradient)
-        sums[1] += gradient.sum(0)
-
-    def _centre(self, rows: Tensor, sums: Tensor) -> None:
-        """The part of batch norm's backward pass that its statistics cause; the scale is put into the kernels."""
-        mean, slope = (sums / -len(rows)).unbind()
-        for values, found in _tiles(self.tile, self.kept.depthwise, rows):
-            found.addcmul_(values, slope).add_(mean)
-
     def _through_depthwise(self, gradient: Tensor) -> Tensor:
-        """From the depthwise convolution's output, not yet times its scale, to the rows of its input."""
-        weight, scale, stride = self.weights.depthwise, self.kept.depthwise_scale.view(-1, 1, 1, 1), self.kind.stride
+        """From the depthwise convolution's output to the rows of its input."""
+        weight, stride = self.weights.depthwise, self.kind.stride
         inputs = _maps(self.kept.expanded, len(self.features), *self.features.shape[2:])
         if self.weighs:
             through_silu = self.weights.expansion is not None and not self.relu
             found = kernel_gradient(gradient, functional.silu(inputs) if through_silu else inputs, weight, stride)
-            self.gradients.depthwise.copy_(found).mul_(scale)
+            self.gradients.depthwise.copy_(found)
         padding = weight.shape[-1] // 2
         steps, paddings = [stride, stride], [padding, padding]
         only_input, groups = [True, False, False], len(weight)
         return _rows(
             _aten.convolution_backward(
-                gradient, inputs, weight * scale, None, steps, paddings, [1, 1], False, [0, 0], groups, only_input
+                gradient, inputs, weight, None, steps, paddings, [1, 1], False, [0, 0], groups, only_input
             )[0]
         )
 
