@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from tfnas.architecture import Block
-from tfnas.supernet import tiles
+from tfnas.supernet import rows, tiles
 from tfnas.supernet.elastic import ElasticMBConv
 from tfnas.supernet.kernels import kernel_gradient
 
@@ -56,7 +56,7 @@ def results(module, features, call):
 @pytest.mark.parametrize("tile_bytes", [8 * 24, 2**18])
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_layers(case, tile_bytes, monkeypatch):
-    monkeypatch.setattr(tiles, "TILE_BYTES", tile_bytes)
+    monkeypatch.setattr(rows, "TILE_BYTES", tile_bytes)
     *kind, images, pixels = case
     plain = operation(*kind)
     features = torch.randn(images, plain_inputs(plain), pixels, pixels, dtype=torch.float64) * 3 + 2
@@ -77,9 +77,9 @@ def test_shared_moments_and_residual():
     module = operation(3, 1, "swish", 2, True, 0.8, out=4)
     features = torch.randn(3, 4, 5, 5, dtype=torch.float64)
     moments = tiles.input_moments(features)
-    rows = features.permute(1, 0, 2, 3).flatten(1)
-    torch.testing.assert_close(moments.mean, rows.mean(1))
-    torch.testing.assert_close(moments.covariance, torch.cov(rows, correction=0))
+    channels = features.permute(1, 0, 2, 3).flatten(1)
+    torch.testing.assert_close(moments.mean, channels.mean(1))
+    torch.testing.assert_close(moments.covariance, torch.cov(channels, correction=0))
     assert module.has_residual
     torch.testing.assert_close(module(features, moments), features + layers(module, features))
 

@@ -16,7 +16,6 @@ channels-last pixels: a map (N, C, H, W) is a matrix (N * H * W, C).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -24,8 +23,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from tfnas.supernet.kernels import kernel_gradient
-
-TILE_BYTES = 2 * 2**20  # of the widest map
+from tfnas.supernet.rows import (
+    activate,
+    activation_gradient,
+    buffer_of,
+    maps_of,
+    normalize_backward,
+    normalize_in_place,
+    rows_of,
+    tile_rows,
+    tiles,
+    whole_images,
+)
 
 _aten = torch.ops.aten
 
@@ -62,7 +71,7 @@ class Weights(NamedTuple):
 
 def input_moments(features: Tensor) -> Moments:
     """Moments of a block's input (N, C, H, W), for all of its operations; no gradient passes through them."""
-    rows = _rows(features.detach())
+    rows = rows_of(features.detach())
     mean = rows.mean(0)
     centred = rows - mean
     return Moments(mean, centred.t() @ centred / len(rows))
@@ -117,9 +126,9 @@ class _MBConv(torch.autograd.Function):
 def _forward(features: Tensor, moments: Moments, kind: Kind, weights: Weights) -> _Kept:
     images, _, height, width = features.shape
     relu, channels = kind.activation == "relu", len(weights.depthwise)
-    tile = _tile_rows(features, channels)
+    tile = tile_rows(features, channels)
     folded = expansion_scale = None
-    expanded = activated = _rows(features)
+    expanded = activated = rows_of(features)
     if weights.expansion is not None:
         plain = weights.expansion.flatten(1)
         variance = ((plain @ moments.covariance) * plain).sum(1).clamp_min(0)
@@ -128,26 +137,26 @@ def _forward(features: Tensor, moments: Moments, kind: Kind, weights: Weights) -
         shift, across = -(folded @ moments.mean), folded.t()
         expanded = features.new_empty(len(activated), channels)
         source, activated = activated, expanded if relu else torch.empty_like(expanded)
-        for inputs, values, outputs in _tiles(tile, source, expanded, activated):
+        for inputs, values, outputs in tiles(tile, source, expanded, activated):
             torch.addmm(shift, inputs, across, out=values)
             if relu:
                 values.relu_()
             else:
-                _activate(values, outputs, relu)
+                activate(values, outputs, relu)
     maps = functional.conv2d(
-        _maps(activated, images, height, width),
+        maps_of(activated, images, height, width),
         weights.depthwise,
         stride=kind.stride,
         padding=weights.depthwise.shape[-1] // 2,
         groups=channels,
     )
     del activated
-    depthwise_scale = _normalize_in_place(maps, kind.eps)
-    depthwise = _rows(maps)
+    depthwise_scale = normalize_in_place(maps, kind.eps)
+    depthwise = rows_of(maps)
     projected = features.new_empty(len(depthwise), len(weights.projection))
     gates = _project(depthwise, projected, images, relu, weights, tile)
-    output = _maps(projected, images, *maps.shape[2:])
-    projected_scale = _normalize_in_place(output, kind.eps)
+    output = maps_of(projected, images, *maps.shape[2:])
+    projected_scale = normalize_in_place(output, kind.eps)
     return _Kept(folded, expansion_scale, expanded, depthwise_scale, depthwise, projected_scale, output, *gates)
 
 
@@ -157,27 +166,27 @@ def _project(
     """Activation, squeeze-and-excite and projection of normalised rows, into `projected`; returns what SE computed."""
     across = weights.projection.flatten(1).t()
     if weights.reduce is None:
-        buffer = _buffer(depthwise, tile)
-        for values, outputs in _tiles(tile, depthwise, projected):
+        buffer = buffer_of(depthwise, tile)
+        for values, outputs in tiles(tile, depthwise, projected):
             activated = buffer[: len(values)]
-            _activate(values, activated, relu)
+            activate(values, activated, relu)
             torch.mm(activated, across, out=outputs)
         return None, None, None
     pixels, channels = len(depthwise) // images, depthwise.shape[1]
     squeezed = depthwise.new_empty(images, channels)
     reduced, gate = depthwise.new_empty(images, len(weights.reduce)), torch.empty_like(squeezed)
     assert weights.expand is not None and weights.expand_bias is not None and weights.reduce_bias is not None
-    some = _whole_images(tile, pixels)
-    buffer = _buffer(depthwise, some * pixels)
-    by_rows, by_images = _tiles(some * pixels, depthwise, projected), _tiles(some, squeezed, reduced, gate)
+    some = whole_images(tile, pixels)
+    buffer = buffer_of(depthwise, some * pixels)
+    by_rows, by_images = tiles(some * pixels, depthwise, projected), tiles(some, squeezed, reduced, gate)
     for (values, outputs), (means, before, gates) in zip(by_rows, by_images, strict=True):
         activated = buffer[: len(values)]
-        _activate(values, activated, relu)
+        activate(values, activated, relu)
         by_image = activated.view(len(means), pixels, channels)
         torch.mean(by_image, 1, out=means)
         torch.addmm(weights.reduce_bias, means, weights.reduce.flatten(1).t(), out=before)
         hidden = torch.empty_like(before)
-        _activate(before, hidden, relu)
+        activate(before, hidden, relu)
         torch.addmm(weights.expand_bias, hidden, weights.expand.flatten(1).t(), out=gates)
         gates.sigmoid_()
         by_image.mul_(gates[:, None])
@@ -194,49 +203,49 @@ class _Backward:
         self.features, self.moments, self.kind, self.weights = features, moments, kind, weights
         self.kept, self.weighs = kept, weighs
         self.relu = kind.activation == "relu"
-        self.tile = _tile_rows(features, len(weights.depthwise))
+        self.tile = tile_rows(features, len(weights.depthwise))
         self.gradients = Weights(*(torch.zeros_like(w) if weighs and w is not None else None for w in weights))  # type: ignore[arg-type]
 
     def run(self, gradient: Tensor, to_features: bool) -> tuple[Tensor | None, Weights]:
         """Gradients of the features (None if not asked for) and of the weights."""
         kept, images = self.kept, len(self.features)
-        projected = _rows(_normalize_backward(gradient, kept.projected, kept.projected_scale))
+        projected = rows_of(normalize_backward(gradient, kept.projected, kept.projected_scale))
         rows = torch.empty_like(kept.depthwise)
         if kept.gate is None:
             self._through_projection(projected, rows)
         else:
             self._through_excitation(projected, rows)
-        maps, normalized = (_maps(matrix, images, *kept.projected.shape[2:]) for matrix in (rows, kept.depthwise))
-        rows = self._through_depthwise(_normalize_backward(maps, normalized, kept.depthwise_scale))
+        maps, normalized = (maps_of(matrix, images, *kept.projected.shape[2:]) for matrix in (rows, kept.depthwise))
+        rows = self._through_depthwise(normalize_backward(maps, normalized, kept.depthwise_scale))
         if kept.folded is not None and kept.expansion_scale is not None:
             rows = self._through_expansion(rows, kept.folded, kept.expansion_scale)
-        return (_maps(rows, images, *self.features.shape[2:]) if to_features else None), self.gradients
+        return (maps_of(rows, images, *self.features.shape[2:]) if to_features else None), self.gradients
 
     def _through_projection(self, projected: Tensor, found: Tensor) -> None:
         """From the projection's output to the depthwise batch norm's, into `found`."""
         kernel, to_kernel = self.weights.projection.flatten(1), self.gradients.projection
-        buffer = _buffer(found, self.tile)
-        for arriving, values, target in _tiles(self.tile, projected, self.kept.depthwise, found):
+        buffer = buffer_of(found, self.tile)
+        for arriving, values, target in tiles(self.tile, projected, self.kept.depthwise, found):
             scratch = buffer[: len(values)]
             if self.weighs:
-                _activate(values, scratch, self.relu)
+                activate(values, scratch, self.relu)
                 to_kernel.view(len(to_kernel), -1).addmm_(arriving.t(), scratch)
             torch.mm(arriving, kernel, out=scratch)
-            _activation_gradient(scratch, values, target, self.relu)
+            activation_gradient(scratch, values, target, self.relu)
 
     def _through_excitation(self, projected: Tensor, found: Tensor) -> None:
         """The same with squeeze-and-excite between: whole images at a time, as the gate sums over their pixels."""
         kept, kernel, to_kernel = self.kept, self.weights.projection.flatten(1), self.gradients.projection
         assert kept.gate is not None and kept.squeezed is not None and kept.reduced is not None
         pixels = len(found) // len(kept.gate)
-        some = _whole_images(self.tile, pixels)
-        activated_buffer, buffer = _buffer(found, some * pixels), _buffer(found, some * pixels)
-        by_rows = _tiles(some * pixels, projected, kept.depthwise, found)
-        by_images = _tiles(some, kept.gate, kept.squeezed, kept.reduced)
+        some = whole_images(self.tile, pixels)
+        activated_buffer, buffer = buffer_of(found, some * pixels), buffer_of(found, some * pixels)
+        by_rows = tiles(some * pixels, projected, kept.depthwise, found)
+        by_images = tiles(some, kept.gate, kept.squeezed, kept.reduced)
         for (arriving, values, target), (gates, means, reduced) in zip(by_rows, by_images, strict=True):
             shape = (len(gates), pixels, found.shape[1])
             activated, scratch = activated_buffer[: len(values)], buffer[: len(values)]
-            _activate(values, activated, self.relu)
+            activate(values, activated, self.relu)
             torch.mm(arriving, kernel, out=scratch)
             torch.mul(scratch, activated, out=target)
             to_means = self._through_gate(target.view(shape).sum(1), gates, means, reduced)
@@ -244,7 +253,7 @@ class _Backward:
                 activated.view(shape).mul_(gates[:, None])
                 to_kernel.view(len(to_kernel), -1).addmm_(arriving.t(), activated)
             scratch.view(shape).mul_(gates[:, None]).add_(to_means[:, None], alpha=1 / pixels)
-            _activation_gradient(scratch, values, target, self.relu)
+            activation_gradient(scratch, values, target, self.relu)
 
     def _through_gate(self, gradient: Tensor, gates: Tensor, means: Tensor, reduced: Tensor) -> Tensor:
         """From the gates of some images to their means over pixels."""
@@ -253,12 +262,12 @@ class _Backward:
         gradient = gradient * gates * (1 - gates)
         to_hidden = gradient @ weights.expand.flatten(1)
         to_reduced = torch.empty_like(to_hidden)
-        _activation_gradient(to_hidden, reduced, to_reduced, self.relu)
+        activation_gradient(to_hidden, reduced, to_reduced, self.relu)
         if self.weighs:
             assert found.reduce is not None and found.expand is not None
             assert found.reduce_bias is not None and found.expand_bias is not None
             hidden = torch.empty_like(reduced)
-            _activate(reduced, hidden, self.relu)
+            activate(reduced, hidden, self.relu)
             found.expand.view(len(found.expand), -1).addmm_(gradient.t(), hidden)
             found.expand_bias.add_(gradient.sum(0))
             found.reduce.view(len(found.reduce), -1).addmm_(to_reduced.t(), means)
@@ -268,7 +277,7 @@ class _Backward:
     def _through_depthwise(self, gradient: Tensor) -> Tensor:
         """From the depthwise convolution's output to the rows of its input."""
         weight, stride = self.weights.depthwise, self.kind.stride
-        inputs = _maps(self.kept.expanded, len(self.features), *self.features.shape[2:])
+        inputs = maps_of(self.kept.expanded, len(self.features), *self.features.shape[2:])
         if self.weighs:
             through_silu = self.weights.expansion is not None and not self.relu
             found = kernel_gradient(gradient, functional.silu(inputs) if through_silu else inputs, weight, stride)
@@ -276,7 +285,7 @@ class _Backward:
         padding = weight.shape[-1] // 2
         steps, paddings = [stride, stride], [padding, padding]
         only_input, groups = [True, False, False], len(weight)
-        return _rows(
+        return rows_of(
             _aten.convolution_backward(
                 gradient, inputs, weight, None, steps, paddings, [1, 1], False, [0, 0], groups, only_input
             )[0]
@@ -288,13 +297,13 @@ class _Backward:
         Batch norm sends back scale * (g - mean(g) - z * mean(g z)), z being its output; z = folded (x - mean(x)) makes
         the last term a product with the centred features.
         """
-        inputs, found = _rows(self.features), torch.empty_like(_rows(self.features))
+        inputs, found = rows_of(self.features), torch.empty_like(rows_of(self.features))
         products = torch.zeros_like(folded)
         sums = folded.new_zeros(len(folded))
-        buffer = _buffer(rows, self.tile)
-        for gradient, values, features, target in _tiles(self.tile, rows, self.kept.expanded, inputs, found):
+        buffer = buffer_of(rows, self.tile)
+        for gradient, values, features, target in tiles(self.tile, rows, self.kept.expanded, inputs, found):
             scratch = buffer[: len(values)]
-            _activation_gradient(gradient, values, scratch, self.relu)
+            activation_gradient(gradient, values, scratch, self.relu)
             products.addmm_(scratch.t(), features)
             sums += scratch.sum(0)
             torch.mm(scratch, folded, out=target)
@@ -309,65 +318,3 @@ class _Backward:
         back = folded.t() @ (folded * slope[:, None])
         found.addmm_(inputs, back, alpha=-1)
         return found.add_(mean @ back - mean_gradient @ folded)
-
-
-# ---- maps, rows and tiles -----------------------------------------------------------------------------------------
-
-
-def _rows(maps: Tensor) -> Tensor:
-    """A map (N, C, H, W) as rows (N * H * W, C), without a copy where it is channels last."""
-    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
-
-
-def _maps(rows: Tensor, images: int, height: int, width: int) -> Tensor:
-    """Rows as a channels-last map."""
-    return rows.view(images, height, width, -1).permute(0, 3, 1, 2)
-
-
-def _tiles(size: int, *matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The same `size` rows of every matrix, one tile after the other."""
-    return zip(*(torch.split(matrix, size) for matrix in matrices), strict=True)
-
-
-def _tile_rows(like: Tensor, channels: int) -> int:
-    return max(1, TILE_BYTES // (like.element_size() * channels))
-
-
-def _whole_images(tile: int, pixels: int) -> int:
-    return max(1, tile // pixels)
-
-
-def _buffer(like: Tensor, rows: int) -> Tensor:
-    return like.new_empty(min(rows, len(like)), like.shape[1])
-
-
-def _activate(values: Tensor, into: Tensor, relu: bool) -> None:
-    if relu:
-        torch.clamp_min(values, 0, out=into)
-    else:
-        _aten.silu.out(values, out=into)
-
-
-def _activation_gradient(gradient: Tensor, values: Tensor, into: Tensor, relu: bool) -> None:
-    if relu:
-        _aten.threshold_backward.grad_input(gradient, values, 0, grad_input=into)
-    else:
-        _aten.silu_backward.grad_input(gradient, values, grad_input=into)
-
-
-def _normalize_in_place(maps: Tensor, eps: float) -> Tensor:
-    """Batch statistics without affine parameters; returns 1 / standard deviation."""
-    mean, scale = maps.new_empty(maps.shape[1]), maps.new_empty(maps.shape[1])
-    _aten.native_batch_norm.out(
-        maps, None, None, None, None, True, 0.0, eps, out=maps, save_mean=mean, save_invstd=scale
-    )
-    return scale
-
-
-def _normalize_backward(gradient: Tensor, normalized: Tensor, scale: Tensor) -> Tensor:
-    """The same from its output: as batch norm of what has mean 0 and deviation 1, times the scale."""
-    zeros, ones = torch.zeros_like(scale), torch.ones_like(scale)
-    found: Tensor = _aten.native_batch_norm_backward(
-        gradient, normalized, scale, None, None, zeros, ones, True, 0.0, [True, False, False]
-    )[0]
-    return found

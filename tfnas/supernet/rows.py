@@ -1,0 +1,76 @@
+"""Maps as rows (pixels x channels), a few of them at a time, and the arithmetic on them that needs no new memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+TILE_BYTES = 2 * 2**20  # of the widest map
+
+_aten = torch.ops.aten
+
+
+def rows_of(maps: Tensor) -> Tensor:
+    """A map (N, C, H, W) as rows (N * H * W, C), without a copy where it is channels last."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def maps_of(rows: Tensor, images: int, height: int, width: int) -> Tensor:
+    """Rows as a channels-last map."""
+    return rows.view(images, height, width, -1).permute(0, 3, 1, 2)
+
+
+def tiles(size: int, *matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same `size` rows of every matrix, one tile after the other."""
+    return zip(*(torch.split(matrix, size) for matrix in matrices), strict=True)
+
+
+def tile_rows(like: Tensor, channels: int) -> int:
+    """How many rows of so many channels make a tile, of the type of `like`."""
+    return max(1, TILE_BYTES // (like.element_size() * channels))
+
+
+def whole_images(tile: int, pixels: int) -> int:
+    """How many images of so many pixels make a tile of rows, one at least."""
+    return max(1, tile // pixels)
+
+
+def buffer_of(like: Tensor, rows: int) -> Tensor:
+    """Room for a tile of a matrix."""
+    return like.new_empty(min(rows, len(like)), like.shape[1])
+
+
+def activate(values: Tensor, into: Tensor, relu: bool) -> None:
+    """ReLU or swish."""
+    if relu:
+        torch.clamp_min(values, 0, out=into)
+    else:
+        _aten.silu.out(values, out=into)
+
+
+def activation_gradient(gradient: Tensor, values: Tensor, into: Tensor, relu: bool) -> None:
+    """Back through ReLU or swish; `into` may be the gradient."""
+    if relu:
+        _aten.threshold_backward.grad_input(gradient, values, 0, grad_input=into)
+    else:
+        _aten.silu_backward.grad_input(gradient, values, grad_input=into)
+
+
+def normalize_in_place(maps: Tensor, eps: float) -> Tensor:
+    """Batch statistics without affine parameters; returns 1 / standard deviation."""
+    mean, scale = maps.new_empty(maps.shape[1]), maps.new_empty(maps.shape[1])
+    _aten.native_batch_norm.out(
+        maps, None, None, None, None, True, 0.0, eps, out=maps, save_mean=mean, save_invstd=scale
+    )
+    return scale
+
+
+def normalize_backward(gradient: Tensor, normalized: Tensor, scale: Tensor) -> Tensor:
+    """The same from its output: as batch norm of what has mean 0 and deviation 1, times the scale."""
+    zeros, ones = torch.zeros_like(scale), torch.ones_like(scale)
+    found: Tensor = _aten.native_batch_norm_backward(
+        gradient, normalized, scale, None, None, zeros, ones, True, 0.0, [True, False, False]
+    )[0]
+    return found
