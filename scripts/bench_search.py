@@ -102,15 +102,18 @@ def make_steps(variant: str, arguments: argparse.Namespace) -> Steps:
             lambda paths: plain.weight_step(images, labels, paths, reduced),
             lambda: plain.architecture_step(images, labels, generator, reduced),
         )
-    images = images.contiguous(memory_format=torch.channels_last)
     project.amp = reduced
+
+    def placed() -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last)
+
     return Steps(
         space,
         images,
         labels,
         generator,
-        lambda paths: weight_step(project, images, labels, paths),
-        lambda: architecture_step(project, images, labels, TEMPERATURE, generator),
+        lambda paths: weight_step(project, placed(), labels, paths),
+        lambda: architecture_step(project, placed(), labels, TEMPERATURE, generator),
     )
 
 
@@ -126,7 +129,10 @@ def work(variant: str, arguments: argparse.Namespace, requests: Connection) -> N
 def peak_bytes(device: torch.device) -> int:
     """The most memory this process has held: on a GPU its tensors, else the whole process."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
+        return torch.cuda.max_memory_allocated(device)
+    status = FilePath("/proc/self/status")
+    if status.exists():  # ru_maxrss of a new program may begin with that of the process that started it
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -218,14 +224,14 @@ def main() -> None:
     parser.add_argument("--json", help="file for ratios and raw times")
     arguments = parser.parse_args()
     check_equal(arguments)
-    print("all variants compute the same losses and gradients (float64, to 1e-9)", flush=True)
+    print("textbook, project and low_memory compute the same losses and gradients (float64, to 1e-9)", flush=True)
     variants = VARIANTS + (GPU_VARIANTS if arguments.device.startswith("cuda") else ())
     seconds, memory = measure(variants, arguments)
     report = summarize(seconds, memory)
     report["conditions"] = {
         **vars(arguments),
         "processor": processor_name(),
-        "gpu": torch.cuda.get_device_name() if arguments.device.startswith("cuda") else None,
+        "gpu": torch.cuda.get_device_name(arguments.device) if arguments.device.startswith("cuda") else None,
         "torch": torch.__version__,
     }
     show(report)
@@ -248,7 +254,7 @@ def measure(
     seconds: dict[str, dict[str, list[float]]] = {name: {"weight": [], "architecture": []} for name in variants}
     for cycle in range(arguments.steps + 1):
         for what in ("weight", "architecture", "weight"):
-            for variant in variants:
+            for variant in variants if cycle % 2 else reversed(variants):
                 pipes[variant].send(what)
                 taken = pipes[variant].recv()
                 if cycle:

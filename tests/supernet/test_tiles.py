@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import pytest
@@ -144,4 +145,18 @@ def test_kernel_gradient(size, stride, shape):
     output = functional.conv2d(features, weight, stride=stride, padding=size // 2, groups=shape[1])
     gradient = torch.randn_like(output)
     expected = torch.autograd.grad(output, weight, gradient)[0]
-    torch.testing.assert_close(kernel_gradient(gradient, features, weight.detach(), stride), expected)
+    found = kernel_gradient(gradient, features, weight.detach(), stride)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0, 30.0])
+def test_single_precision_is_as_close_as_the_layers(offset):
+    """Folding batch norm must not cost digits, however far the inputs are from zero."""
+    exact = operation(5, 1, "swish", 2, True, 0.7)
+    features = torch.randn(4, 4, 9, 9, dtype=torch.float64) + offset
+    single = copy.deepcopy(exact).float()
+    with torch.no_grad():
+        truth = layers(exact, features)
+        of_layers = (layers(single, features.float()) - truth).abs().max()
+        of_tiles = (single(features.float()) - truth).abs().max()
+    assert of_tiles < 10 * of_layers + 1e-6

@@ -71,6 +71,8 @@ def prepare(config: SearchConfig, processes: Processes | None = None) -> Setup:
     processes = processes or Processes(0, 1, named_device(config.device))
     if config.amp and processes.device.type != "cuda":
         raise InputError(f"--amp is for GPUs, and this search computes on {processes.device}: leave it out")
+    if config.amp and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise InputError("--amp computes in bfloat16, which this GPU does not have: leave it out")
     space = load_space(config.space or default_space(config))
     if config.image_size is not None:
         space = space.at(config.image_size)

@@ -111,7 +111,7 @@ def weight_step(learner: Learner, images: Tensor, labels: Tensor, paths: Sequenc
 def weight_loss(learner: Learner, images: Tensor, labels: Tensor, paths: Sequence[Path]) -> tuple[Tensor, float]:
     """The sum of the paths' cross entropies, and the number of images got right, averaged over the paths."""
     depth_weights = [weights.detach() for weights in learner.parameters.depth_weights()]
-    total, correct = images.new_zeros(()), 0.0
+    total, hits = images.new_zeros(()), labels.new_zeros(())
     with learner.autocast():
         features = learner.supernet.stem(images)
     for path in paths:
@@ -119,8 +119,8 @@ def weight_loss(learner: Learner, images: Tensor, labels: Tensor, paths: Sequenc
             logits = learner.supernet.along(path, features, depth_weights)
         logits = logits.float() if learner.amp else logits
         total = total + functional.cross_entropy(logits, labels)
-        correct += (logits.detach().argmax(1) == labels).sum().item() / len(paths)
-    return total, correct
+        hits += (logits.detach().argmax(1) == labels).sum()
+    return total, hits.item() / len(paths)  # asked for once, as a GPU then waits
 
 
 def architecture_step(
@@ -167,7 +167,7 @@ def architecture_loss(
 
 def _clip(parameters: Iterable[Tensor], limit: float, loss: Tensor, what: str) -> None:
     norm = nn.utils.clip_grad_norm_(parameters, limit)
-    if not (torch.isfinite(loss) and torch.isfinite(norm)):
+    if not torch.isfinite(loss + norm):
         learning_rate = {"weight": "--w_lr", "architecture": "--a_lr"}[what]
         raise RunFailed(
             f"the {what} step gave loss {loss.item():g} with gradient norm {norm.item():g}; nothing was updated. "

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from tfnas.architecture import Block, Conv
 from tfnas.errors import InputError
 from tfnas.nn.blocks import activation
-from tfnas.supernet.tiles import Kind, Moments, Weights, input_moments, mbconv
+from tfnas.supernet.tiles import Kind, Moments, Weights, mbconv
 
 BATCH_NORM_EPS = 1e-5  # PyTorch's default, which the derived networks have
 
@@ -144,6 +144,7 @@ class ElasticMBConv(nn.Module):
         `moments` are those of the features, for who has them already. With a `weight` (a scalar) the output is
         multiplied by it, and gradients go to it and to the features, not to the operation's own weights.
         """
+        # a network's first choices have fixed features: their outputs are kept, which is less than all else
         learns = features.requires_grad or (weight is None and self.depth_conv.weight.requires_grad)
         if self.low_memory and learns and torch.is_grad_enabled():
             output: Tensor = checkpoint(
@@ -156,7 +157,7 @@ class ElasticMBConv(nn.Module):
         weights = self._weights(frozen=weight is not None)
         if in_tiles(features):
             kind = Kind(self.stride, self.activation, BATCH_NORM_EPS)
-            branch = mbconv(features, moments or input_moments(features), weights, kind)
+            branch = mbconv(features, moments, weights, kind)
         else:
             branch = self._layers(features, weights)
         output = features + branch if self.has_residual else branch

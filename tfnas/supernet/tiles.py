@@ -77,12 +77,14 @@ def input_moments(features: Tensor) -> Moments:
     return Moments(mean, centred.t() @ centred / len(rows))
 
 
-def mbconv(features: Tensor, moments: Moments, weights: Weights, kind: Kind) -> Tensor:
+def mbconv(features: Tensor, moments: Moments | None, weights: Weights, kind: Kind) -> Tensor:
     """Expansion, depthwise convolution, squeeze-and-excite and projection, each with batch statistics: no residual.
 
-    (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride)), channels last. `moments` must be those of `features`;
-    the gradient takes into account that they depend on it.
+    (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride)), channels last. `moments` must be those of `features`
+    (None: not known); the gradient takes into account that they depend on it.
     """
+    if moments is None and weights.expansion is not None:
+        moments = input_moments(features)
     output: Tensor = _MBConv.apply(features, moments, kind, *weights)
     return output
 
@@ -104,10 +106,10 @@ class _Kept(NamedTuple):
 
 class _MBConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, moments: Moments, kind: Kind, *weights: Tensor | None) -> Tensor:
+    def forward(ctx: Any, features: Tensor, moments: Moments | None, kind: Kind, *weights: Tensor | None) -> Tensor:
         kept = _forward(features, moments, kind, Weights(*weights))  # type: ignore[arg-type]
         ctx.kind = kind
-        ctx.save_for_backward(features, *moments, *weights, *kept)
+        ctx.save_for_backward(features, *(moments or (None, None)), *weights, *kept)
         return kept.projected
 
     @staticmethod
@@ -123,13 +125,14 @@ class _MBConv(torch.autograd.Function):
         return to_features, None, None, *to_weights
 
 
-def _forward(features: Tensor, moments: Moments, kind: Kind, weights: Weights) -> _Kept:
+def _forward(features: Tensor, moments: Moments | None, kind: Kind, weights: Weights) -> _Kept:
     images, _, height, width = features.shape
     relu, channels = kind.activation == "relu", len(weights.depthwise)
     tile = tile_rows(features, channels)
     folded = expansion_scale = None
     expanded = activated = rows_of(features)
     if weights.expansion is not None:
+        assert moments is not None
         plain = weights.expansion.flatten(1)
         variance = ((plain @ moments.covariance) * plain).sum(1).clamp_min(0)
         expansion_scale = (variance + kind.eps).rsqrt()
@@ -297,14 +300,15 @@ class _Backward:
         Batch norm sends back scale * (g - mean(g) - z * mean(g z)), z being its output; z = folded (x - mean(x)) makes
         the last term a product with the centred features.
         """
-        inputs, found = rows_of(self.features), torch.empty_like(rows_of(self.features))
+        inputs = rows_of(self.features)
+        found = torch.empty_like(inputs)
         products = torch.zeros_like(folded)
         sums = folded.new_zeros(len(folded))
         buffer = buffer_of(rows, self.tile)
-        for gradient, values, features, target in tiles(self.tile, rows, self.kept.expanded, inputs, found):
+        for gradient, values, arrived, target in tiles(self.tile, rows, self.kept.expanded, inputs, found):
             scratch = buffer[: len(values)]
             activation_gradient(gradient, values, scratch, self.relu)
-            products.addmm_(scratch.t(), features)
+            products.addmm_(scratch.t(), arrived)
             sums += scratch.sum(0)
             torch.mm(scratch, folded, out=target)
         mean, covariance = self.moments
