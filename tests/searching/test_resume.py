@@ -100,6 +100,22 @@ def test_interrupted_at_random_steps_and_resumed(tmp_path, uninterrupted, monkey
     assert_same(final_state(tmp_path / "run"), uninterrupted)
 
 
+def test_low_memory_changes_nothing_and_rescues_a_run(tmp_path, uninterrupted, monkeypatch):
+    """Out of memory, a run goes on with --low_memory, to the same end bit for bit."""
+    with monkeypatch.context() as patched:
+        patched.setattr(search_loop, "watch_interruption", lambda _: _Context(_InterruptAt(5)))
+        with pytest.raises(Interrupted, match="--resume"):
+            search(small_config(tmp_path, "run"), QUIET)
+    search(SearchConfig(resume=str(tmp_path / "run"), low_memory=True), QUIET)
+    assert_same(final_state(tmp_path / "run"), uninterrupted)
+
+
+def test_mixed_precision_is_refused_without_a_gpu(tmp_path):
+    with pytest.raises(InputError, match="--amp is for GPUs"):
+        search(small_config(tmp_path, "run", amp=True), QUIET)
+    assert not (tmp_path / "run").exists()
+
+
 class _Context:
     def __init__(self, value):
         self.value = value
