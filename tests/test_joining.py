@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tfnas.errors import InputError, RunFailed
+from tfnas.endings import told_once
+from tfnas.errors import InputError, RunFailed, TfnasError
 from tfnas.processes import Processes, joined_processes
 
 
@@ -76,4 +77,18 @@ def test_of_processes_that_share_a_store_one_tells():
     store = torch.distributed.HashStore()
     several = [Processes(rank, 3, torch.device("cpu"), store) for rank in range(3)]
     assert [processes.may_tell() for processes in several] == [True, False, False]
+    assert [processes.may_tell() for processes in several] == [True, False, False]  # asked again
     assert Processes(0, 1, torch.device("cpu")).may_tell()
+
+
+def test_an_error_that_all_meet_is_told_once():
+    """A loss that is not finite is so in all of them."""
+    store = torch.distributed.HashStore()
+    raised = []
+    for rank in (1, 0):
+        with pytest.raises(TfnasError) as caught, told_once(Processes(rank, 2, torch.device("cpu"), store)):
+            raise RunFailed("not finite")
+        raised.append(caught.value)
+    assert [str(error) for error in raised] == ["not finite", ""]
+    assert raised[0].process == 1
+    assert [error.exit_status for error in raised] == [1, 1]

@@ -47,13 +47,14 @@ def told_endings(interruption: Interruption, how_to_resume: str, out_of_memory: 
 
 @contextmanager
 def told_once(processes: Processes) -> Iterator[None]:
-    """Errors that only another process than the first has met name it, and nobody tells what follows from them."""
+    """Of an error that several processes meet, one tells; one that only another than the first has met names it."""
     try:
         yield
     except (ToldElsewhere, Interrupted):
         raise
     except TfnasError as error:
-        processes.may_tell()
+        if not processes.may_tell():
+            raise ToldElsewhere(error.exit_status) from error
         error.process = processes.rank or None
         raise
 

@@ -137,9 +137,12 @@ class Processes:
         raise ToldElsewhere(int(statuses[failed[0]]))
 
     def may_tell(self) -> bool:
-        """Whether this process is the first that asks: of those that end for one reason, one tells it."""
+        """Whether this process is the first that asks; it may ask again. Of those that end alike, one tells."""
+        if self.store is None:
+            return True
+        own = f"told by {self.rank}"
         try:
-            return self.store is None or self.store.add("told", 1) == 1
+            return self.store.add(own, 0) > 0 or (self.store.add("told", 1) == 1 and self.store.add(own, 1) > 0)
         except RuntimeError:  # the process that kept the store is gone, and said nothing
             return True
 
