@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def test_interrupted_at_random_steps_and_resumed(tmp_path, uninterrupted, monkey
     config = small_config(tmp_path, "run")
     for steps in (later - before for before, later in pairwise([0, *points])):
         with monkeypatch.context() as patched:
-            patched.setattr(search_loop, "watch_interruption", lambda _, at=steps: _Context(_InterruptAt(at)))
+            patched.setattr(search_loop, "watch_interruption", lambda _, at=steps: nullcontext(_InterruptAt(at)))
             with pytest.raises(Interrupted, match="--resume"):
                 search(config, QUIET)
         config = SearchConfig(resume=str(tmp_path / "run"), workers=0)
@@ -103,7 +104,7 @@ def test_interrupted_at_random_steps_and_resumed(tmp_path, uninterrupted, monkey
 def test_low_memory_changes_nothing_and_rescues_a_run(tmp_path, uninterrupted, monkeypatch):
     """Out of memory, a run goes on with --low_memory, to the same end bit for bit."""
     with monkeypatch.context() as patched:
-        patched.setattr(search_loop, "watch_interruption", lambda _: _Context(_InterruptAt(5)))
+        patched.setattr(search_loop, "watch_interruption", lambda _: nullcontext(_InterruptAt(5)))
         with pytest.raises(Interrupted, match="--resume"):
             search(small_config(tmp_path, "run"), QUIET)
     search(SearchConfig(resume=str(tmp_path / "run"), low_memory=True), QUIET)
@@ -114,17 +115,6 @@ def test_mixed_precision_is_refused_without_a_gpu(tmp_path):
     with pytest.raises(InputError, match="--amp is for GPUs"):
         search(small_config(tmp_path, "run", amp=True), QUIET)
     assert not (tmp_path / "run").exists()
-
-
-class _Context:
-    def __init__(self, value):
-        self.value = value
-
-    def __enter__(self):
-        return self.value
-
-    def __exit__(self, *_):
-        return None
 
 
 def _search(settings):

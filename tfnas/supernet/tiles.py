@@ -116,9 +116,8 @@ class _MBConv(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         features, mean, covariance, *rest = ctx.saved_tensors
-        moments, weights = Moments(mean, covariance), Weights(*rest[: len(Weights._fields)])
-        rest = rest[len(Weights._fields) :]
-        kept = _Kept(*rest)
+        count = len(Weights._fields)
+        moments, weights, kept = Moments(mean, covariance), Weights(*rest[:count]), _Kept(*rest[count:])
         needs_features, _, _, *needs_weights = ctx.needs_input_grad
         backward = _Backward(features, moments, ctx.kind, weights, kept, any(needs_weights))
         to_features, to_weights = backward.run(gradient, needs_features)
