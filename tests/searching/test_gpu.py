@@ -1,9 +1,11 @@
 """The search on a GPU: the same mathematics as on the CPU, and resumable bit for bit with deterministic algorithms."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from small_search import small_config
-from test_resume import QUIET, _Context, _InterruptAt, assert_same, final_state
+from test_resume import QUIET, _InterruptAt, assert_same, final_state
 
 from tfnas.errors import Interrupted
 from tfnas.searching import SearchConfig, search
@@ -38,7 +40,7 @@ def test_a_deterministic_search_resumes_bit_for_bit(tmp_path, monkeypatch):
     settings = {"device": "cuda", "deterministic": True}
     search(small_config(tmp_path, "whole", **settings), QUIET)
     with monkeypatch.context() as patched:
-        patched.setattr(search_loop, "watch_interruption", lambda _: _Context(_InterruptAt(17)))
+        patched.setattr(search_loop, "watch_interruption", lambda _: nullcontext(_InterruptAt(17)))
         with pytest.raises(Interrupted):
             search(small_config(tmp_path, "cut", **settings), QUIET)
     search(SearchConfig(resume=str(tmp_path / "cut")), QUIET)
