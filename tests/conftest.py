@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from tfnas.searching import SearchConfig, SearchResult
 
 _PROJECT = Path(__file__).resolve().parents[1]
 
@@ -24,14 +28,21 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_search(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run directory of a small search that has ended, with its inputs beside it; to be read only."""
+def searched_small(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchConfig, SearchResult]:
+    """The configuration and the result of a small search that has ended; its files are to be read only."""
     from rich.console import Console
     from small_search import small_config
 
     from tfnas.searching import search
 
-    return search(small_config(tmp_path_factory.mktemp("searched"), "run"), Console(quiet=True)).run_dir
+    config = small_config(tmp_path_factory.mktemp("searched"), "run")
+    return config, search(config, Console(quiet=True))
+
+
+@pytest.fixture(scope="session")
+def small_search(searched_small: tuple[SearchConfig, SearchResult]) -> Path:
+    """The run directory of that search, with its inputs beside it."""
+    return searched_small[1].run_dir
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -57,17 +58,25 @@ class RealProcess:
         return self.said_in.read_text() if self.said_in.exists() else ""
 
 
-def start_together(work, *arguments, folder: Path, number: int = 2) -> list[RealProcess]:
+def start_together(
+    work, *arguments, folder: Path, number: int = 2, launcher_keeps_the_store: bool = True
+) -> list[RealProcess]:
     """Start processes that work together, as torchrun would; what they say goes into the folder.
 
-    As there, the store that they meet at lives as long as who has started them.
+    As there, the store that they meet at lives as long as who has started them; or, as with other launchers, the first
+    of them keeps it.
     """
     from torch.distributed import TCPStore
 
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    _STORES.append(store)
-    together = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
-    together |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0", "GLOO_SOCKET_IFNAME": "lo"}
+    together = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    if launcher_keeps_the_store:
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        _STORES.append(store)
+        together |= {"MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+        together |= {"TORCHELASTIC_RESTART_COUNT": "0"}
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            together |= {"MASTER_PORT": str(free.getsockname()[1])}
     return [
         RealProcess(
             *(work, *arguments),
@@ -78,7 +87,9 @@ def start_together(work, *arguments, folder: Path, number: int = 2) -> list[Real
     ]
 
 
-def run_together(work, *arguments, folder: Path, number: int = 2) -> None:
+def run_together(work, *arguments, folder: Path, number: int = 2, launcher_keeps_the_store: bool = True) -> None:
     """Run them to their end; all must succeed."""
-    processes = start_together(work, *arguments, folder=folder, number=number)
+    processes = start_together(
+        work, *arguments, folder=folder, number=number, launcher_keeps_the_store=launcher_keeps_the_store
+    )
     assert [process.end(240) for process in processes] == [0] * number, [process.said() for process in processes]

@@ -7,12 +7,14 @@ alone.
 from __future__ import annotations
 
 import datetime
+import functools
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +26,7 @@ from tfnas.device import named_device
 from tfnas.errors import InputError, RunFailed, TfnasError
 
 T = TypeVar("T")
+_TURNS = itertools.count()
 _ABSENT = "the environment says WORLD_SIZE but not {}: start the processes with torchrun"
 
 
@@ -101,7 +104,9 @@ class Processes:
         """Give the first process's values to all, in place."""
         if self.number > 1:
             for tensor in tensors:
-                dist.broadcast(tensor, 0)
+                dense = tensor.contiguous()  # a view of something larger cannot be sent as it is
+                dist.broadcast(dense, 0)
+                tensor.copy_(dense)
 
     def spread_bytes(self, data: bytes | None) -> bytes | None:
         """The first process's bytes (or None) in all of them."""
@@ -151,8 +156,8 @@ class Processes:
 def joined_processes(device: str, local_rank: int | None, timeout_seconds: float) -> Iterator[Processes]:
     """Join the processes that a launcher has started (environment WORLD_SIZE, RANK, LOCAL_RANK), or be the only one.
 
-    `local_rank` is what older launchers say in place of LOCAL_RANK. Raises InputError where the environment is
-    incomplete or the device is not there.
+    `local_rank` is what older launchers say in place of LOCAL_RANK. One program may do so again and again, as long as
+    all processes do it equally often. Raises InputError where the environment is incomplete or the device is not there.
     """
     number = _from_environment("WORLD_SIZE", 1)
     if number == 1:
@@ -174,23 +179,37 @@ def joined_processes(device: str, local_rank: int | None, timeout_seconds: float
         torch.cuda.set_device(own)
     backend = "nccl" if own.type == "cuda" else "gloo"
     timeout = datetime.timedelta(seconds=timeout_seconds)
+    where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    turn = next(_TURNS)
     try:
-        store, _, _ = next(rendezvous("env://", rank, number, timeout=timeout))
+        met = _meeting_place(where, rank, number, timeout)
+        # what an earlier turn has left in the store, such as its addresses, must not be taken for this one's
+        store = dist.PrefixStore(f"turn {turn}", met)  # type: ignore[attr-defined]  # it is public all the same
         dist.init_process_group(backend, store=store, rank=rank, world_size=number, timeout=timeout)
     except (RuntimeError, ValueError) as error:  # DistError is a RuntimeError
-        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         detail = " ".join(str(error).split())[:300]
         failed = RunFailed(f"cannot join the other processes of this run at {where} ({detail})")
         failed.process = rank or None
         raise failed from error
     try:
-        prefixed = dist.PrefixStore("tfnas", store)  # type: ignore[attr-defined]  # it is public all the same
+        prefixed = dist.PrefixStore("tfnas", store)  # type: ignore[attr-defined]
         yield Processes(rank, number, own, prefixed)
     except BaseException:
         if backend == "gloo":  # nccl would wait for those that are gone
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
+
+
+@functools.cache
+def _meeting_place(_where: str, rank: int, number: int, timeout: datetime.timedelta) -> Any:
+    """The store at the address that the environment says, which is `_where`.
+
+    It is kept until the program ends: the first process may serve it, and another may be in the next turn while the
+    first one is still leaving this one.
+    """
+    store, _, _ = next(rendezvous("env://", rank, number, timeout=timeout))
+    return store
 
 
 def _own_device(device: str, local_rank: int) -> torch.device:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tfnas.checkpoint import Checkpoints, State
-from tfnas.errors import InputError
+from tfnas.errors import InputError, RunFailed
 from tfnas.kinds import kinds_of
 from tfnas.processes import Processes
 from tfnas.tensor_file import load_plain_bytes
@@ -57,25 +57,29 @@ def newest_state(
 ) -> tuple[State, Path | None] | None:
     """The newest readable state, which the first process reads and hands to all, and (in that one) where it was.
 
-    None at the beginning of a run. What is wrong with newer ones is said. Raises InputError where none is readable.
+    None at the beginning of a run. What is wrong with newer ones is said. Raises InputError where none is readable, and
+    RunFailed where the folder is not, in all processes.
     """
 
-    def read() -> tuple[State, Path] | None:
-        if not processes.is_first or not checkpoints.prepare():
-            return None
-        state, path, problems = checkpoints.load_latest()
-        for problem in problems:
-            say(f"warning: {problem}; using the one before")
-        checkpoints.set_aside(path)
-        return state, path
+    def read() -> tuple[State, Path, bytes] | None:
+        try:
+            if not processes.is_first or not checkpoints.prepare():
+                return None
+            state, path, problems = checkpoints.load_latest()
+            for problem in problems:
+                say(f"warning: {problem}; using the one before")
+            checkpoints.set_aside(path)
+            return state, path, b"" if processes.number == 1 else path.read_bytes()
+        except OSError as error:
+            raise RunFailed(f"cannot read the checkpoints in {checkpoints.folder}: {error}") from error
 
     found = processes.agreed(read)
-    if processes.number == 1:
-        return found
-    data = processes.spread_bytes(None if found is None else found[1].read_bytes())
-    if found is not None or data is None:
-        return found
-    return dict(load_plain_bytes(io.BytesIO(data), "the checkpoint")), None
+    data = None if found is None else found[2]
+    if processes.number > 1:
+        data = processes.spread_bytes(data)
+    if found is not None:
+        return found[:2]
+    return None if data is None else (dict(load_plain_bytes(io.BytesIO(data), "the checkpoint")), None)
 
 
 def with_absolute_paths(config: C, names: Collection[str]) -> C:

@@ -50,7 +50,7 @@ def naive_interval(calls):
     return math.exp(logs.mean() - half), math.exp(logs.mean() + half)
 
 
-@pytest.mark.parametrize("memory", [0, 3, 15, 40])
+@pytest.mark.parametrize("memory", [0, 15, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 40))])
 def test_the_interval_holds_the_truth_about_as_often_as_it_says(memory):
     assert share_held(memory, lambda calls: Certificate.of(calls, 1.0).interval_ms) >= 0.9
 
@@ -107,7 +107,7 @@ def test_the_interval_is_what_students_and_woodruffs_have_in_common(seed):
     assert Certificate.of(calls, 1.0).interval_ms == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("count", [32, 64, 100])
+@pytest.mark.parametrize("count", [32, *(pytest.param(n, marks=pytest.mark.slow) for n in (64, 100))])
 def test_few_calls_of_which_some_are_slow_hold_the_truth(count):
     """A third of all calls take 40 % more; the median is that of the others, 0.7 of the way up."""
     truth = 10 * math.exp(0.01 * stats.norm.ppf(0.5 / 0.7))
@@ -234,7 +234,10 @@ def measured(until, memory_s, deviation=0.005, seeds=200):
     return [timed(bench, until)[0] for bench in benches], benches
 
 
-@pytest.mark.parametrize(("memory_s", "parts"), [(1.2, 30), (1.8, 20), (3.3, 10)])
+@pytest.mark.parametrize(
+    ("memory_s", "parts"),
+    [*(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((1.2, 30), (1.8, 20))), (3.3, 10)],
+)
 def test_the_interval_of_a_measurement_holds_the_truth_about_as_often_as_it_says(memory_s, parts):
     """Noise that lasts a thirtieth to a tenth of the measurement, through the function that chooses how long it is."""
     found, _ = measured(length(60.0), memory_s)
@@ -244,6 +247,7 @@ def test_the_interval_of_a_measurement_holds_the_truth_about_as_often_as_it_says
     assert np.mean(held) >= 0.865
 
 
+@pytest.mark.slow
 def test_stopping_when_the_interval_is_narrow_would_not():
     looking = Closeness(lambda found: found.half_width <= 1 / 300, 10.0, 60.0)
     found, _ = measured(looking, 1.2)

@@ -169,7 +169,7 @@ def test_numbered_folders_are_not_taken_in_the_order_of_text(tmp_path):
     check_by_hand(found, logits_by_hand(network, pictures, Preprocessing.of("list", 16)), labels)
 
 
-@pytest.mark.parametrize("names", ["0123456789", "abcdefghij"])
+@pytest.mark.parametrize("names", [pytest.param("0123456789", marks=pytest.mark.slow), "abcdefghij"])
 def test_a_lone_model_of_digits_has_its_images(tmp_path, capsys, names):
     """Whatever its classes have been called."""
     model = named_model(

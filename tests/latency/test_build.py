@@ -141,18 +141,20 @@ def test_so_many_points_stop_it_and_the_largest_misses_come_first(build_on):
     def rough(key, width):
         return smooth(key, width) * (1 + (zlib.crc32(f"{key} {width}".encode()) % 100) / 100)
 
-    built = build_on(MadeDevice(rough), time_budget="0.001s").contents.build
+    built = build_on(MadeDevice(rough), time_budget="0.001s", rounds=1).contents.build
     first = built.points + built.held_out_points
-    for most, expected in ((first + 25, first + 25), (1, first), (None, int(np.ceil(1.25 * first)))):
-        built = build_on(MadeDevice(rough), max_points=most).contents.build
+    curves = {}
+    for most, expected in ((1, first), (None, int(np.ceil(1.25 * first))), (first + 10, first + 10)):
+        contents = build_on(MadeDevice(rough), max_points=most, rounds=1).contents
+        built, curves[None] = contents.build, contents.curves
         assert built.points + built.held_out_points == expected > built.enumerated_points // 32
+
+    roughest = next(iter(widths_by_key(DIGITS)))
 
     def rougher(key, width):
         return rough(key, width) ** (2 if key == roughest else 1)
 
-    curves = {}
-    for roughest in (None, next(iter(widths_by_key(DIGITS)))):
-        curves[roughest] = build_on(MadeDevice(rougher), max_points=first + 10).contents.curves
+    curves[roughest] = build_on(MadeDevice(rougher), max_points=first + 10, rounds=1).contents.curves
     assert len(curves[roughest][roughest].widths) > len(curves[None][roughest].widths)
 
 

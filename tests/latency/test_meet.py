@@ -106,7 +106,7 @@ def target_inside(space, table, random):
 # ---- the promise --------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([rising, noise, waves]))
 def test_every_target_inside_the_range_of_a_dense_space_is_met(seed, curve):
     random = np.random.default_rng(seed)
@@ -118,7 +118,7 @@ def test_every_target_inside_the_range_of_a_dense_space_is_met(seed, curve):
     assert found == meet_target(choice, table, target_ms)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(CURVES))
 def test_the_best_operations_and_depths_are_taken(seed, curve):
     random = np.random.default_rng(seed)
@@ -140,7 +140,7 @@ def test_the_best_operations_and_depths_are_taken(seed, curve):
     assert by_hand(choice, *selection_of(TINY, found)) == pytest.approx(best, abs=1e-5)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(CURVES), st.sampled_from([TINY, RIGID]))
 def test_coarse_spaces_are_met_exactly_where_enumeration_finds_an_architecture(seed, curve, space):
     random = np.random.default_rng(seed)

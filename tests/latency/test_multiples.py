@@ -181,7 +181,7 @@ def test_steps_fit_as_single_channels_of_a_network_so_many_times_narrower(seed, 
     assert [p.block.mid_channels for p in found.blocks] == [step * p.block.mid_channels for p in expected.blocks]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([2, 4]))
 def test_targets_are_met_exactly_where_enumeration_finds_an_architecture(seed, multiple):
     random = np.random.default_rng(seed)

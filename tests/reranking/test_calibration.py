@@ -170,6 +170,26 @@ def test_calibrating_a_run(searched, reranked, monkeypatch, trains):
     assert "none of the scores beats MACs and chance" in (searched / "log.txt").read_text()
 
 
+@pytest.mark.parametrize("scores", ["params,random", "random"])
+def test_a_control_is_never_combined(searched, reranked, monkeypatch, scores):
+    """Even where it foretells accuracy better than all else; and not without a calibration either."""
+    first = reranked(scores=scores, pick="rank")
+    assert first.used == tuple(name for name in scores.split(",") if name != "random")
+    text_of = {candidate.architecture.to_text(): number for number, candidate in enumerate(first.candidates)}
+    chance = first.measure("random").values
+    monkeypatch.setattr(TrainedTask, "compute", lambda task: 50 + chance[text_of[task.architecture]])
+    result = reranked(scores=scores, calibrate=8, pick="rank")
+    verdict = next(verdict for verdict in result.calibration.verdicts if verdict.measure == "random")
+    assert verdict.tau.value == pytest.approx(1) and verdict.beats_macs
+    assert "random" not in result.used
+    assert json.loads((searched / "rerank.json").read_text())["directions"]["random"] == "higher"
+    log = (searched / "log.txt").read_text()
+    assert "random says nothing of a network, and is never combined" in log
+    if scores == "random":
+        assert first.picked == result.picked == 0
+        assert "there is no combined ranking: nothing to rank by was named" in log
+
+
 def test_a_calibration_goes_round_by_round(searched, reranked, monkeypatch):
     """All candidates have their first training before any has its second: ended early, fewer seeds are whole."""
     monkeypatch.setattr(TrainedTask, "compute", made_up_top1)

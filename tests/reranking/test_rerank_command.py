@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,8 @@ def test_both_commands_hand_the_same_over(handed, searched, tmp_path, capsys):
         pick="rank",
         seed=5,
     )
-    assert handed == [expected] * 3
+    assert [asdict(config) for config in handed] == [asdict(expected)] * 3
+    assert [config.scores_flag for config in handed] == ["--scores", "--scores", "--rerank"]
     assert (tmp_path / "model.config").exists()
 
 
@@ -107,12 +109,19 @@ def test_bad_input_is_one_message(capsys, searched, tmp_path, monkeypatch, argum
         ({"num_candidates": 5}, "--num_candidates is for re-ranking: say --rerank"),
         ({"pick": "rank"}, "--pick is for re-ranking"),
         ({"rerank": "zen", "num_classes": 3}, "--num_classes and --rerank do not go together"),
-        ({"rerank": "zen,"}, "--scores must be names"),
+        ({"rerank": "zen,"}, "--rerank must be names"),
+        ({"rerank": "zen,naswot,zen"}, "--rerank names zen twice"),
     ],
 )
 def test_flags_of_parsing_that_do_not_go_together(settings, words):
     with pytest.raises(InputError, match=words):
         ParseAndRerankConfig(model_path="run", **settings)
+
+
+@pytest.mark.parametrize("name", ["zenn", "quantized_entropy"])
+def test_parsing_names_the_flag_that_was_typed(capsys, searched, name):
+    status, message = outcome(capsys, parsing_model.main, "--model_path", str(searched), "--rerank", name)
+    assert status == 2 and name in message and "--rerank: " in message and "--scores" not in message
 
 
 def test_no_file_may_name_a_cluster(capsys, tmp_path, searched):

@@ -24,7 +24,7 @@ QUIET = Console(quiet=True)
 
 def counted_config(folder, cost, **changes):
     """A small run with a budget in the middle of the tiny space's range, and the budget."""
-    config = small_config(folder, "run", epochs=2)
+    config = small_config(folder, "run", epochs=2, batch_size=270, save_minutes=60.0)
     low, high = counted_table(tfnas.space(config.space), cost).range_ms(tfnas.space(config.space), 10)
     settings = {**vars(config), "cost": cost, "lookup_path": None, "target_lat": (low + high) / 2}
     return SearchConfig(**{**settings, **changes})

@@ -4,16 +4,13 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from made_devices import check_equal, check_near, computed_on
 from small_search import small_config
 from test_resume import QUIET, _InterruptAt, assert_same, final_state
 
 from tfnas.errors import Interrupted
 from tfnas.searching import SearchConfig, search
 from tfnas.searching import loop as search_loop
-from tfnas.searching.session import start_session
-from tfnas.searching.setup import prepare
-from tfnas.searching.steps import architecture_loss, weight_loss
-from tfnas.supernet import Path
 
 pytestmark = [
     pytest.mark.gpu,
@@ -22,18 +19,16 @@ pytestmark = [
 
 
 def test_losses_and_gradients_are_those_of_the_cpu(tmp_path, float64):
-    found = []
-    for device in ("cpu", "cuda"):
-        session = start_session(prepare(small_config(tmp_path, "run", device=device)))
-        learner = session.learner
-        images, labels = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(8)
-        batch = session.place(images, labels)
-        weights, _ = weight_loss(learner, *batch, (Path((0, 1, 0)), Path((1, 0, 1))))
-        architecture, _ = architecture_loss(learner, *batch, 3.0, torch.Generator().manual_seed(1))
-        gradients = torch.autograd.grad(architecture, list(learner.parameters.parameters()))
-        found.append([value.detach().cpu() for value in (weights, architecture, *gradients)])
-    for cpu, gpu in zip(*found, strict=True):
-        torch.testing.assert_close(gpu, cpu, rtol=1e-9, atol=1e-12)
+    check_equal(computed_on("cpu", tmp_path), computed_on("cuda", tmp_path))
+
+
+def test_low_memory_computes_the_same(tmp_path, float64):
+    check_equal(computed_on("cuda", tmp_path), computed_on("cuda", tmp_path, low_memory=True))
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_mixed_precision_is_near_single_precision(tmp_path, low_memory):
+    check_near(computed_on("cuda", tmp_path), computed_on("cuda", tmp_path, amp=True, low_memory=low_memory))
 
 
 def test_a_deterministic_search_resumes_bit_for_bit(tmp_path, monkeypatch):

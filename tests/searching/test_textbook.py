@@ -21,7 +21,7 @@ def bench_search(monkeypatch):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("space", ["digits", "imagenet"])
+@pytest.mark.parametrize("space", ["digits", pytest.param("imagenet", marks=pytest.mark.slow)])
 def test_losses_and_gradients_are_the_textbooks(bench_search, space):
     bench_search.check_equal(argparse.Namespace(space=space, device="cpu"))
 

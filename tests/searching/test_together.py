@@ -55,12 +55,18 @@ def fail_in_the_second(rank):
 
 
 def one_step_each(folder):
-    """What a process does: a weight step and an architecture step on its share; the gradients go into a file."""
+    """What a process does: a weight step and an architecture step on its share; the gradients go into a file.
+
+    It has joined the other one before, and the second process has told something then.
+    """
     torch.set_default_dtype(torch.float64)
+    with joined_processes("cpu", None, 60.0) as processes:
+        assert processes.rank == 0 or processes.may_tell()
+        assert processes.sums([processes.rank + 1.0]) == [3.0]
     with joined_processes("cpu", None, 60.0) as processes:
         images, labels = random_batch(size=SIZE)
         mine = slice(processes.rank, None, processes.number)
-        found = {}
+        found = {"tells": processes.rank == 0 and processes.may_tell()}
         for name, step in (
             ("weights", lambda learner: weight_step(learner, images[mine], labels[mine], PATHS)),
             ("architecture", lambda learner: architecture_step(learner, images[mine], labels[mine], 3.0, seeded())),
@@ -83,6 +89,7 @@ def one_step_each(folder):
 def test_two_processes_have_the_gradient_of_the_mean_loss(tmp_path, float64):
     run_together(one_step_each, str(tmp_path), folder=tmp_path)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert [process.pop("tells") for process in found] == [True, False]
     refused = [process.pop("refused") for process in found]
     assert refused == [["ToldElsewhere", None, 2, ""], ["InputError", 1, 2, "its images are not there"]]
     assert_same(*found)
@@ -131,6 +138,12 @@ def search_in_double(settings):
     torch.set_default_dtype(torch.float64)
     search_batches.loader = in_double
     search(SearchConfig(**settings), QUIET)
+
+
+def search_twice(*both):
+    """One after the other, in one program."""
+    for settings in both:
+        search_in_double(settings)
 
 
 def search_on_a_full_disk(settings):
@@ -229,6 +242,15 @@ def test_a_killed_process_ends_the_other_and_both_go_on_bit_for_bit(tmp_path, tw
     assert f"torchrun --nproc_per_node=2 train_search.py --resume {run_dir}" in said
     run_together(search_in_double, {"resume": str(run_dir)}, folder=tmp_path)
     assert_same(final_state(run_dir), final_state(two_together))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher_keeps_the_store", [True, False])
+def test_two_searches_in_one_program(tmp_path, two_together, launcher_keeps_the_store):
+    both = [small_settings(tmp_path, name) for name in ("first", "second")]
+    run_together(search_twice, *both, folder=tmp_path, launcher_keeps_the_store=launcher_keeps_the_store)
+    for settings in both:
+        assert_same(final_state(settings["run_dir"]), final_state(two_together))
 
 
 @pytest.mark.slow

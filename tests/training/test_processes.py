@@ -12,7 +12,7 @@ from small_run import final_state, run_processes, small_config, small_settings, 
 from tfnas.training import retrain
 from tfnas.training.session import train_checkpoints
 
-SAME_LOSSES = {"dropout_rate": 0.0, "drop_connect_rate": 0.0, "sync_bn": True}
+SAME_LOSSES = {"dropout_rate": 0.0, "drop_connect_rate": 0.0, "sync_bn": True, "batch_size": 144}
 
 
 @pytest.fixture(scope="module")

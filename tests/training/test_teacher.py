@@ -45,16 +45,23 @@ def test_a_teacher_stays_in_eval_mode_and_learns_nothing():
     assert not teacher.network.training and not any(p.requires_grad for p in teacher.parameters())
 
 
-def test_a_student_follows_its_teacher(tmp_path):
+@pytest.fixture(scope="module")
+def teacher_run(tmp_path_factory):
+    """A trained teacher."""
+    folder = tmp_path_factory.mktemp("teacher")
+    return retrain(small_config(folder, "teacher", save_minutes=60.0), QUIET).run_dir
+
+
+def test_a_student_follows_its_teacher(tmp_path, teacher_run):
     """With the whole loss the teacher's, the student agrees with it more than one that learned from labels does."""
-    short = {"epochs": 2, "save_minutes": 60.0}
-    retrain(small_config(tmp_path, "teacher", **short), QUIET)
-    taught = {"teacher": str(tmp_path / "teacher"), "distill_weight": 1.0, "seed": 9}
+    short = {"epochs": 1, "save_minutes": 60.0}
+    taught = {"teacher": str(teacher_run), "distill_weight": 1.0, "seed": 9}
     retrain(small_config(tmp_path, "taught", **short, **taught), QUIET)
     retrain(small_config(tmp_path, "alone", **short, seed=9), QUIET)
     images = torch.randn(200, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        goal, *logits = (tfnas.load(tmp_path / name)(images).log_softmax(1) for name in ("teacher", "taught", "alone"))
+        runs = (teacher_run, tmp_path / "taught", tmp_path / "alone")
+        goal, *logits = (tfnas.load(run)(images).log_softmax(1) for run in runs)
     near, far = (functional.kl_div(own.log_softmax(1), goal, log_target=True, reduction="batchmean") for own in logits)
     assert near < far
 
@@ -74,10 +81,9 @@ def test_a_torchvision_teacher_from_a_state_dict(tmp_path):
         open_teacher("squeezenet1_1", str(tmp_path / "weights.pt"), GIVEN, TEN[:7])
 
 
-def test_a_teacher_of_other_classes(tmp_path):
-    retrain(small_config(tmp_path, "teacher", epochs=1), QUIET)
+def test_a_teacher_of_other_classes(teacher_run):
     with pytest.raises(InputError, match="knows 10 classes, the data has 12"):
-        open_teacher(str(tmp_path / "teacher"), None, GIVEN, [*TEN, "ten", "eleven"])
+        open_teacher(str(teacher_run), None, GIVEN, [*TEN, "ten", "eleven"])
 
 
 def exported_means(path, class_names, size=16):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
 import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -62,33 +63,10 @@ class FlagParser(Generic[C]):
         grouped = [name for group in groups for name in group.fields]
         assert sorted(grouped) == sorted(self._kinds), set(grouped) ^ set(self._kinds)
         assert all(self._kinds[name].optional for name in command_line_only)
-        jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-        self._parser = _Parser(
-            prog=prog,
-            usage=f"{prog} [--flag value ...]" + (f" {words.upper()} ..." if words else ""),
-            description=description,
-            epilog="examples:\n" + examples.format(command=f"python {prog}" if prog.endswith(".py") else prog),
-            formatter_class=PlainHelp,
-            version=version_text(),
-            exit_on_error=False,
-            allow_abbrev=False,
+        described: Any = config_class  # a class with a type variable counts as no key of a cache
+        self._parser = _parser_of(
+            prog, described, description, tuple(groups), examples, words, tuple(command_line_only)
         )
-        self._parser.add_argument("--config", action="config", metavar="FILE", help="YAML file of settings.")
-        self._parser.empty_in_dumps = command_line_only
-        but = "".join(f" but --{name}" for name in command_line_only)
-        text = f"Print all settings{but}, as --config reads them, and exit."
-        _action_of(self._parser, "--print_config").help = text
-        for group in groups:
-            self._add(group)
-
-    def _add(self, group: FlagGroup) -> None:
-        section = self._parser.add_argument_group(group.title, group.description)
-        if not group.fields:
-            return
-        others = {name for name in (*self._kinds, self._words) if name is not None and name not in group.fields}
-        section.add_class_arguments(self._config_class, None, as_group=False, skip=others)
-        for action in section._group_actions:
-            action.metavar = self._kinds[action.dest].metavar(action.dest)
 
     def read(self, arguments: Sequence[str]) -> C:
         """The dataclass that the arguments make. Raises InputError saying which flag or file is wrong, and why."""
@@ -184,6 +162,44 @@ class FlagParser(Generic[C]):
             hint = " (did you mean --model_path?)" if "model_path" in self._kinds else ""
             raise InputError(f"unexpected argument {stray[1]!r}{hint}: write --flag value; --help lists all flags")
         raise InputError(f"{' '.join(message.split())}; --help says more")
+
+
+@functools.cache
+def _parser_of(
+    prog: str,
+    config_class: type,
+    description: str,
+    groups: tuple[FlagGroup, ...],
+    examples: str,
+    words: str | None,
+    command_line_only: tuple[str, ...],
+) -> _Parser:
+    """The parser of a command, made once in a process: that takes far longer than reading arguments."""
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = _Parser(
+        prog=prog,
+        usage=f"{prog} [--flag value ...]" + (f" {words.upper()} ..." if words else ""),
+        description=description,
+        epilog="examples:\n" + examples.format(command=f"python {prog}" if prog.endswith(".py") else prog),
+        formatter_class=PlainHelp,
+        version=version_text(),
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", metavar="FILE", help="YAML file of settings.")
+    parser.empty_in_dumps = command_line_only
+    but = "".join(f" but --{name}" for name in command_line_only)
+    text = f"Print all settings{but}, as --config reads them, and exit."
+    _action_of(parser, "--print_config").help = text
+    kinds = kinds_of(config_class)
+    for group in groups:
+        section = parser.add_argument_group(group.title, group.description)
+        if group.fields:
+            others = kinds.keys() - set(group.fields)
+            section.add_class_arguments(config_class, None, as_group=False, skip=others)
+            for action in section._group_actions:
+                action.metavar = kinds[action.dest].metavar(action.dest)
+    return parser
 
 
 class _Parser(jsonargparse.ArgumentParser):

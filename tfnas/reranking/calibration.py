@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from tfnas.reranking.kendall import Tau
+    from tfnas.kendall import Tau
 
 MACS = "macs"
 
@@ -84,7 +84,7 @@ def calibrate(
         images: How many trained, how many judged.
         epochs: Length of a training.
     """
-    from tfnas.reranking.kendall import share_beating, tau_with_interval  # scipy.stats takes seconds to import
+    from tfnas.kendall import share_beating, tau_with_interval  # scipy.stats takes seconds to import
 
     top1 = [float(np.mean(values)) for values in runs]
     reference = tau_with_interval(measures[MACS], top1)

@@ -89,16 +89,29 @@ class RerankConfig(RerankOptions):
         names = self.score_names
         if not all(names):
             raise InputError(
-                f"--scores must be names separated by commas, such as {DEFAULT_SCORES}, got {self.scores!r}"
+                f"{self.scores_flag} must be names separated by commas, such as {DEFAULT_SCORES}, got {self.scores!r}"
             )
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise InputError(f"--scores names {twice} twice: {self.scores}")
+            raise InputError(f"{self.scores_flag} names {twice} twice: {self.scores}")
+
+    @property
+    def scores_flag(self) -> str:
+        """What the flag of the scores is called where it was said."""
+        return "--scores"
 
     @property
     def score_names(self) -> tuple[str, ...]:
         """The names one by one."""
         return tuple(name.strip() for name in self.scores.split(","))
+
+
+class _RerankFirst(RerankConfig):
+    """The same, said to the parsing command."""
+
+    @property
+    def scores_flag(self) -> str:
+        return "--rerank"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,4 +140,4 @@ class ParseAndRerankConfig(ParseConfig, RerankOptions):
         assert self.rerank is not None
         shared: dict[str, Any] = {item.name: getattr(self, item.name) for item in dataclasses.fields(RerankOptions)}
         shared |= {name: getattr(self, name) for name in ("model_path", "lookup_path", "device", "seed")}
-        return RerankConfig(scores=self.rerank, **shared)
+        return _RerankFirst(scores=self.rerank, **shared)

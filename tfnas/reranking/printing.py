@@ -130,7 +130,12 @@ def _conclusion(result: Reranking, run: RunDirectory) -> Iterator[str]:
         each = ", ".join(f"{item.name} {item.ranks[0]:g}" for item in result.measures)
         yield f"derived   rank {result.derived_rank} of {count}, combined from {', '.join(result.used)} ({each})"
     else:
-        yield "derived   there is no combined ranking: none of the scores beats MACs and chance here"
+        none_named = not any(item.ranked for item in result.measures)
+        why = "nothing to rank by was named" if none_named else "none of the scores beats MACs and chance here"
+        yield f"derived   there is no combined ranking: {why}"
+    controls = [item.name for item in result.measures if not item.ranked and item.name in result.config.score_names]
+    if controls:
+        yield f"control   {', '.join(controls)} says nothing of a network, and is never combined"
     held = "the derived architecture"
     if result.picked:
         held = f"candidate {result.picked}, the first of the ranking (--pick derived puts the derived one back)"

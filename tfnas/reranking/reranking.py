@@ -20,10 +20,10 @@ from tfnas.device import named_device
 from tfnas.endings import told_endings
 from tfnas.errors import InputError
 from tfnas.files import write_whole
+from tfnas.latency.fitting.drawing import Candidate, draw_candidates
 from tfnas.processor import usable_cores
 from tfnas.reranking.calibration import MACS, Calibration, calibrate, chosen_for_training
 from tfnas.reranking.config import FEWEST_CALIBRATED, INHERITED, RerankConfig
-from tfnas.reranking.drawing import Candidate, draw_candidates
 from tfnas.reranking.journal import Journal
 from tfnas.reranking.measuring import GO_ON, STOPPING, numbers_of, shown_progress
 from tfnas.reranking.parallel import Crew
@@ -51,10 +51,10 @@ def rerank(config: RerankConfig, console: Console | None = None) -> Reranking:
     number found so far is kept then, and the same call goes on with them.
     """
     device = named_device(config.device)
-    scores = [_known_score(name) for name in config.score_names if name != INHERITED]
+    scores = [_known_score(name, config.scores_flag) for name in config.score_names if name != INHERITED]
     subject = open_subject(config.model_path, config.lookup_path)
     for found in scores:
-        _check_supported(found, subject)
+        _check_supported(found, subject, config.scores_flag)
     if config.calibrate:
         from tfnas.reranking.scratch import calibration_images
 
@@ -70,20 +70,20 @@ def rerank(config: RerankConfig, console: Console | None = None) -> Reranking:
         return _Reranker(config, subject, device, run, interruption, journal).run()
 
 
-def _known_score(name: str) -> Score:
+def _known_score(name: str, flag: str) -> Score:
     try:
         return find_score(name)
     except InputError as error:
-        raise InputError(f"--scores: {error} {INHERITED} is the accuracy with inherited weights") from error
+        raise InputError(f"{flag}: {error} {INHERITED} is the accuracy with inherited weights") from error
 
 
-def _check_supported(found: Score, subject: Subject) -> None:
+def _check_supported(found: Score, subject: Subject, flag: str) -> None:
     """Raise InputError for a score that no network of a search has, as far as that costs nothing to see."""
     if found.cost == "analytic":
         try:
             score(found.name, subject.derived)
         except InputError as error:
-            raise InputError(f"--scores: {found.name} is not for the networks of a search: {error}") from error
+            raise InputError(f"{flag}: {found.name} is not for the networks of a search: {error}") from error
 
 
 class _Reranker:
@@ -161,7 +161,8 @@ class _Reranker:
                 values = iter(self._numbers(wanted, who, f"scoring by {', '.join(some)}"))
                 found |= {name: [next(values) for _ in texts] for name in some}
         for name in names:
-            yield Measured(name, find_score(name).higher_is_better, tuple(found[name]), ranked=True)
+            known = find_score(name)
+            yield Measured(name, known.higher_is_better, tuple(found[name]), ranked=not known.is_control)
 
     def _score_task(self, name: str, text: str) -> Task:
         return ScoreTask(name, text, self.config.score_batch, self.config.seed, str(self.device))

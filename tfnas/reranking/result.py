@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfnas.counts import Counts
+from tfnas.latency.fitting.drawing import Candidate
 from tfnas.reranking.calibration import Calibration
 from tfnas.reranking.config import INHERITED, RerankConfig
-from tfnas.reranking.drawing import Candidate
 from tfnas.reranking.ranking import combined_order, log_rank_sums, ranks
 from tfnas.reranking.subject import Subject
 
@@ -23,7 +23,7 @@ JSON_FORMAT = "tfnas-rerank"
 
 @dataclass(frozen=True)
 class Measured:
-    """A measure of all candidates [n]. `ranked` says whether the user asked to rank by it."""
+    """A measure of all candidates [n]. `ranked` says whether to rank by it: the user asked so, and it is no control."""
 
     name: str
     higher_is_better: bool
@@ -45,8 +45,8 @@ class Measured:
 class Reranking:
     """Candidates in the order of their draws (the derived one first), with what was found of each.
 
-    `used` names the measures that are combined; where it is empty (none beat MACs), there is no combined ranking and
-    `order` is that of the draws.
+    `used` names the measures that are combined; where it is empty (none was to be ranked by, or none beat MACs), there
+    is no combined ranking and `order` is that of the draws.
     """
 
     config: RerankConfig

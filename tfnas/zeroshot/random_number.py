@@ -30,4 +30,5 @@ SCORE = Score(
     summary="a random number, the same for the same network and seed",
     variants=("default", "tinynas"),
     measure=measure,
+    is_control=True,
 )

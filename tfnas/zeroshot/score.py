@@ -33,6 +33,8 @@ class Score:
     """Definitions that it has: the first is the default, the others are what a published program computes."""
     measure: Callable[[Subject, ScoreOptions], float]
     """The number of a subject; raises InputError where the network cannot support the score."""
+    is_control: bool = False
+    """Whether it says nothing of a network, and is there to be beaten: nothing may be ranked by it."""
 
     def __post_init__(self) -> None:
         unknown = self.needs - {"images", "labels", "gradient"}

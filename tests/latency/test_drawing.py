@@ -15,8 +15,8 @@ from tiny import tiny_contents, tiny_space
 from tfnas.latency import LatencyTable
 from tfnas.latency.contents import Curve
 from tfnas.latency.fitting.choice import Choice
+from tfnas.latency.fitting.drawing import TEMPERATURES, draw_candidates, preference_of
 from tfnas.latency.fitting.meet import meet_target
-from tfnas.reranking.drawing import TEMPERATURES, draw_candidates, preference_of
 from tfnas.space import Operation, Stage
 
 
