@@ -66,7 +66,8 @@ def test_imagenet_schedule_and_stems_are_those_of_the_paper():
     space = tfnas.space("imagenet")
     assert space.schedule == Schedule(
         epochs=90, warmup_epochs=10, batch_size=32, w_lr=0.025, w_mom=0.9, w_wd=1e-5, a_lr=0.01, a_wd=5e-4,
-        a_beta1=0.5, a_beta2=0.999, grad_clip=5.0, T=5.0, T_decay=0.96, lambda_lat=0.1, aligned_init=False,
+        a_beta1=0.5, a_beta2=0.999, grad_clip=5.0, T=5.0, T_decay=0.96, lambda_lat=0.1,
+        shared_weights=False, sampled_depth=False, candidates=1,
     )  # fmt: skip
     stem, second, mix = space.first_stem, space.second_stem, space.feature_mix
     assert (stem.in_channels, stem.out_channels, stem.kernel_size, stem.stride) == (3, 32, 3, 2)
@@ -143,7 +144,7 @@ def test_a_stage_that_keeps_its_shape_can_be_skipped(tmp_path):
     (lambda d: d.update(width_bounds=["1/3", 1]), r"width_bounds\[0\] is too small: k3_e3 in stage1.block1"),
     (lambda d: d["schedule"].update(epoch=3), r"unknown field schedule.epoch \(did you mean epochs\?\)"),
     (lambda d: d["schedule"].update(w_lr="fast"), "schedule.w_lr must be a number, got 'fast'"),
-    (lambda d: d["schedule"].update(aligned_init=1), "schedule.aligned_init must be true or false"),
+    (lambda d: d["schedule"].update(shared_weights=1), "schedule.shared_weights must be true or false"),
     (lambda d: d["schedule"].update(w_lr=-1.0), "schedule: w_lr must be above 0"),
     (lambda d: d["schedule"].update(w_mom=1.0), "schedule: w_mom must be below 1"),
     (lambda d: d["schedule"].update(T_decay=1.1), "schedule: T_decay must be at most 1"),

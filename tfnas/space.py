@@ -86,14 +86,16 @@ class Schedule:
     T: float = 5.0
     T_decay: float = 0.96
     lambda_lat: float = 0.1
-    aligned_init: bool = False
+    shared_weights: bool = False
+    sampled_depth: bool = False
+    candidates: int = 1
     threads: int = 0
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             if not math.isfinite(getattr(self, item.name)):
                 raise InputError(f"{item.name} must be a finite number, got {getattr(self, item.name)}")
-        for name in ("epochs", "batch_size", "w_lr", "a_lr", "grad_clip", "T", "T_decay"):
+        for name in ("epochs", "batch_size", "candidates", "w_lr", "a_lr", "grad_clip", "T", "T_decay"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("threads", "warmup_epochs", "w_mom", "w_wd", "a_wd", "a_beta1", "a_beta2", "lambda_lat"):
@@ -110,6 +112,15 @@ class Schedule:
                 "the architecture is trained only after the warm-up. "
                 f"Give --warmup_epochs too, for instance {self.epochs // 3}"
             )
+
+
+OWN_TO_A_SPACE = ("epochs", "warmup_epochs", "batch_size", "threads")
+"""The fields of a Schedule that belong to data and machine; the others are procedure, with the paper's as default."""
+
+
+def papers_schedule(of_space: Schedule) -> Schedule:
+    """The paper's procedure for as many epochs and images as a space has: all defaults of Schedule but those."""
+    return Schedule(**{name: getattr(of_space, name) for name in OWN_TO_A_SPACE})
 
 
 class BlockPlace(NamedTuple):
@@ -233,8 +244,10 @@ class SearchSpace:
     def width_range(self, place: BlockPlace, operation: Operation) -> tuple[int, int]:
         """Smallest and largest width of an operation in a block (2*in..4*in for e3 by default)."""
         initial, multiple = operation.expansion * place.in_channels, self.width_multiple
-        low, high = (bound * initial / multiple for bound in self.width_bounds)
-        return math.ceil(low) * multiple, math.floor(high) * multiple
+        low, high = self.width_bounds  # in whole numbers, as this is asked for often
+        least = -(-low.numerator * initial // (low.denominator * multiple))
+        most = high.numerator * initial // (high.denominator * multiple)
+        return least * multiple, most * multiple
 
     def widths(self, place: BlockPlace, operation: Operation) -> range:
         """All widths of an operation in a block, ascending."""

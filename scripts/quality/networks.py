@@ -12,6 +12,7 @@ from tfnas.architecture import Architecture, Block
 from tfnas.errors import Infeasible, RunFailed
 from tfnas.latency import LatencyTable
 from tfnas.latency.fitting.choice import Choice
+from tfnas.searching.probing import blank_choice
 from tfnas.space import BlockPlace, Operation, SearchSpace
 
 FloatArray = NDArray[np.float64]
@@ -30,16 +31,8 @@ class Wanted:
     num_classes: int
 
     def no_preference(self) -> Choice:
-        """All operations and depths alike, at the widths that a search starts from."""
-        space = self.space
-        widths = [[space.initial_width(place, operation) for operation in space.operations] for place in space.blocks]
-        return Choice(
-            space=space,
-            num_classes=self.num_classes,
-            log_alphas=np.zeros((len(space.blocks), len(space.operations))),
-            log_depths=tuple(np.zeros(len(choices)) for choices in space.depth_choices),
-            widths=np.array(widths, dtype=np.int64),
-        )
+        """All operations and depths alike."""
+        return blank_choice(self.space, self.num_classes)
 
     def met(self, choice: Choice) -> Architecture:
         """The network that is preferred most, among those that meet the target."""

@@ -10,7 +10,7 @@ import numpy as np
 from quality.statistics import Interval, difference, mean, mean_tau, share_ordered, spread, welch
 from tfnas.architecture import Architecture
 from tfnas.counts import architecture_counts
-from tfnas.reranking.kendall import tau_with_interval
+from tfnas.kendall import tau_with_interval
 
 RANDOM = "random"
 MEASURES = ("loss", "top1")

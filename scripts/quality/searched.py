@@ -17,8 +17,8 @@ from quality.networks import RandomNetworks, Wanted
 from quality.settings import Settings
 from quality.training import Data, Recipe, Watch, judged, trained
 from tfnas.architecture import Architecture
+from tfnas.latency.fitting.drawing import preference_of
 from tfnas.reranking.config import RerankConfig
-from tfnas.reranking.drawing import preference_of
 from tfnas.reranking.reranking import rerank
 from tfnas.searching.checkpoint import choice_of, search_checkpoints
 from tfnas.searching.config import SearchConfig

@@ -64,7 +64,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--random", type=int, default=16, help="random networks")
     add("--draw_seed", type=int, default=0, help="draws them")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="trainings of every network")
-    add("--steps", type=int, default=300, help="steps of a training, of 32 images")
+    add("--steps", type=int, default=600, help="steps of a training, of 32 images")
     add("--probe_steps", type=int, default=100, help="steps of a training inside the random search")
     add("--candidates", type=int, default=64, help="networks to re-rank after each search; 0 for no re-ranking")
     add("--scores", default="zen,naswot", help="scores to re-rank by")

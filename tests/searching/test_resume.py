@@ -25,6 +25,7 @@ from tfnas.errors import InputError, Interrupted, RunFailed
 from tfnas.run import RunDirectory, run_path
 from tfnas.searching import SearchConfig, search
 from tfnas.searching import loop as search_loop
+from tfnas.searching import steps as search_steps
 from tfnas.searching.checkpoint import KIND, search_checkpoints
 from tfnas.searching.optim import ElasticSGD
 from tfnas.searching.setup import prepare
@@ -88,10 +89,16 @@ class _InterruptAt:
             raise Interrupted(f"interrupted; {how}", 130)
 
 
-@pytest.mark.parametrize("points", [sorted(random.Random(0).sample(range(35), 4))])
+@pytest.mark.parametrize("points", [(8, *sorted(random.Random(0).sample(range(10, 35), 2)))])
 def test_interrupted_at_random_steps_and_resumed(tmp_path, uninterrupted, monkeypatch, points):
+    """And once before the first checkpoint: then it begins again."""
     config = small_config(tmp_path, "run")
-    for steps in (later - before for before, later in pairwise([0, *points])):
+    lives = [1, *(later - before for before, later in pairwise([0, *points]))]
+    for number, steps in enumerate(lives):
+        if number == 1:
+            assert search_checkpoints(tmp_path / "run").saved()
+            for path in search_checkpoints(tmp_path / "run").saved():
+                path.unlink()
         with monkeypatch.context() as patched:
             patched.setattr(search_loop, "watch_interruption", lambda _, at=steps: nullcontext(_InterruptAt(at)))
             with pytest.raises(Interrupted, match="--resume"):
@@ -101,14 +108,24 @@ def test_interrupted_at_random_steps_and_resumed(tmp_path, uninterrupted, monkey
     assert_same(final_state(tmp_path / "run"), uninterrupted)
 
 
-def test_low_memory_changes_nothing_and_rescues_a_run(tmp_path, uninterrupted, monkeypatch):
+def test_low_memory_changes_nothing_and_rescues_a_run(tmp_path, monkeypatch):
     """Out of memory, a run goes on with --low_memory, to the same end bit for bit."""
+    short = {"epochs": 1, "warmup_epochs": 0, "batch_size": 270}
+    search(small_config(tmp_path, "whole", **short), QUIET)
     with monkeypatch.context() as patched:
-        patched.setattr(search_loop, "watch_interruption", lambda _: nullcontext(_InterruptAt(5)))
+        patched.setattr(search_loop, "watch_interruption", lambda _: nullcontext(_InterruptAt(2)))
         with pytest.raises(Interrupted, match="--resume"):
-            search(small_config(tmp_path, "run"), QUIET)
+            search(small_config(tmp_path, "run", **short), QUIET)
+    taken, real = [], search_steps.weight_loss
+
+    def seen(learner, *arguments):
+        taken.append({operation.low_memory for *_, operation in learner.supernet.operations()})
+        return real(learner, *arguments)
+
+    monkeypatch.setattr(search_steps, "weight_loss", seen)
     search(SearchConfig(resume=str(tmp_path / "run"), low_memory=True), QUIET)
-    assert_same(final_state(tmp_path / "run"), uninterrupted)
+    assert taken and all(how == {True} for how in taken)
+    assert_same(final_state(tmp_path / "run"), final_state(tmp_path / "whole"))
 
 
 def test_mixed_precision_is_refused_without_a_gpu(tmp_path):
@@ -178,13 +195,6 @@ def test_flipped_bit_is_detected(run):
     newest.write_bytes(data)
     with pytest.raises(InputError, match="damaged"):
         load_checkpoint(newest, KIND)
-
-
-def test_killed_before_the_first_checkpoint(run, uninterrupted):
-    for path in search_checkpoints(run).saved():
-        path.unlink()
-    search(SearchConfig(resume=str(run)), QUIET)
-    assert_same(final_state(run), uninterrupted)
 
 
 def test_full_disk_keeps_what_was_saved(tmp_path, monkeypatch):

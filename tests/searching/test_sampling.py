@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
 
 import pytest
 import torch
 from torch.nn import functional
 
-from tfnas.searching.sampling import gumbel_noise, sample_mixture_weights, sample_other_path, sample_path
+from tfnas.searching.sampling import gumbel_noise, sample_mixture_weights, sample_other_path, sample_path, sample_paths
 from tfnas.supernet import Path
 
 DRAWS = 8000
@@ -23,6 +25,24 @@ def chi_square(counts, expected):
 
 def bound(outcomes):
     return outcomes - 1 + 5 * math.sqrt(2 * (outcomes - 1))
+
+
+def test_paths_of_a_step_end_at_depths_drawn_uniformly():
+    choices = ((0, 1), (1, 2, 3))
+    log_alphas = torch.zeros(4, 3).log_softmax(1)
+    generator = seeded()
+    drawn = Counter(path.depths for _ in range(2000) for path in sample_paths(log_alphas, 2, generator, choices))
+    assert set(drawn) == set(itertools.product(*choices))
+    assert all(abs(count - 4000 / 6) < 4 * math.sqrt(4000 / 6) for count in drawn.values())
+
+
+def test_without_sampled_depths_paths_are_the_papers():
+    log_alphas = torch.zeros(4, 3).log_softmax(1)
+    first, second = sample_paths(log_alphas, 2, seeded(1))
+    generator = seeded(1)
+    assert first == sample_path(log_alphas, generator)
+    assert second == sample_other_path(first, 3, generator)
+    assert sample_paths(log_alphas, 1, seeded(1)) == [first]
 
 
 def test_gumbel_noise_has_the_moments_of_the_distribution(float64):

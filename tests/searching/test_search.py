@@ -25,11 +25,9 @@ from tfnas.wording import clock
 QUIET = Console(quiet=True)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished")
-    config = small_config(folder, "run", note="small", save_minutes=5.0, print_freq=5)
-    return config, search(config, QUIET)
+@pytest.fixture
+def finished(searched_small):
+    return searched_small
 
 
 def test_target_is_met_by_the_table(finished):
@@ -85,13 +83,13 @@ def test_infeasible_target_leaves_nothing_behind(tmp_path, factor):
 
 
 def test_non_finite_loss_stops_before_the_update(tmp_path, monkeypatch):
-    config = small_config(tmp_path, "run", epochs=1, warmup_epochs=0)
+    config = small_config(tmp_path, "run", epochs=1, warmup_epochs=0, batch_size=180)
     real, calls = search_steps.weight_loss, []
 
     def broken(*arguments):
         calls.append(None)
         loss, correct = real(*arguments)
-        return (loss * float("nan"), correct) if len(calls) == 9 else (loss, correct)
+        return (loss * float("nan"), correct) if len(calls) == 5 else (loss, correct)
 
     monkeypatch.setattr(search_steps, "weight_loss", broken)
     with pytest.raises(RunFailed, match=r"loss nan.*--w_lr.*kept.*--resume"):

@@ -1,55 +1,113 @@
 from __future__ import annotations
 
+import copy
+
+import pytest
 import torch
 from made_learners import random_supernet, varied_space
 from tiny import tiny_space
+from torch.nn import functional
 
+from tfnas.searching.optim import ElasticSGD
 from tfnas.space import Operation
-from tfnas.supernet import align_operations
+from tfnas.supernet import Path, share_weights
 
 
-def copies(supernet):
-    return {name: value.clone() for name, value in supernet.state_dict().items()}
-
-
-def test_operations_start_as_slices_of_the_widest_with_the_largest_kernel(float64):
-    space = varied_space()  # k3_e2 k3_e4 k5_e2 k5_e4, then the same with SE: the first of the widest is k5_e4
-    supernet = random_supernet(space)
-    before = copies(supernet)
-    align_operations(supernet)
-    after = supernet.state_dict()
-    for place in space.blocks:
-        model = f"{place.name}.m_ops.3."
-        for index, operation in enumerate(space.operations):
-            own = f"{place.name}.m_ops.{index}."
-            width = space.width_range(place, operation)[1]
-            rim = (5 - operation.kernel_size) // 2
-            kernel = before[model + "depth_conv.conv.weight"][:width]
-            if rim:
-                kernel = kernel[:, :, 1:4, 1:4]
-            expand = before[model + "inverted_bottleneck.conv.weight"]
-            project = before[model + "point_linear.conv.weight"]
-            assert torch.equal(after[own + "inverted_bottleneck.conv.weight"], expand[:width])
-            assert torch.equal(after[own + "depth_conv.conv.weight"], kernel)
-            assert torch.equal(after[own + "point_linear.conv.weight"], project[:, :width])
-
-
-def test_everything_else_stays(float64):
-    supernet = random_supernet(varied_space())
-    before = copies(supernet)
-    align_operations(supernet)
+def operation_states(supernet, place, count):
+    """Of every operation of a block, its tensors by name."""
+    prefix = f"{place.name}.m_ops."
+    states = [{} for _ in range(count)]
     for name, value in supernet.state_dict().items():
-        if ".m_ops." not in name or "squeeze_excite" in name or ".m_ops.3." in name:
-            assert torch.equal(value, before[name]), name
+        if name.startswith(prefix):
+            number, _, rest = name[len(prefix) :].partition(".")
+            states[int(number)][rest] = value
+    return states
 
 
-def test_a_larger_kernel_on_a_narrower_operation_keeps_its_rim(float64):
-    space = tiny_space(operations=(Operation(5, 2, False), Operation(3, 4, False)))
+def part_of(whole, like):
+    """The first channels and the centre of the kernel, by indexing."""
+    rim = (whole.shape[2] - like.shape[2]) // 2 if like.dim() == 4 else 0
+    if rim:
+        whole = whole[:, :, rim:-rim, rim:-rim]
+    return whole[tuple(slice(size) for size in like.shape)]
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        varied_space(),  # the last operation, the widest with the largest kernel and SE, holds all others
+        tiny_space(operations=(Operation(5, 2, False), Operation(3, 4, False))),  # no operation holds the other
+    ],
+    ids=["one holds all", "none holds all"],
+)
+def test_what_operations_have_in_common_is_the_same_memory(space, float64):
     supernet = random_supernet(space)
-    before = copies(supernet)
-    align_operations(supernet)
-    wide = space.width_range(space.blocks[0], space.operations[0])[1]
-    name = "stage1.block1.m_ops.{}.depth_conv.conv.weight"
-    expected = before[name.format(0)].clone()
-    expected[:, :, 1:4, 1:4] = before[name.format(1)][:wide]
-    assert torch.equal(supernet.state_dict()[name.format(0)], expected)
+    share_weights(supernet)
+    with torch.no_grad():
+        for parameter in supernet.parameters():
+            parameter.add_(torch.rand_like(parameter))  # an update of one is seen in all
+    for place in space.blocks:
+        states = operation_states(supernet, place, len(space.operations))
+        for name in states[-1]:
+            tensors = [state[name] for state in states if name in state]
+            for one in tensors:
+                for other in tensors:
+                    smaller = torch.Size(map(min, one.shape, other.shape))
+                    like = torch.empty(smaller)
+                    assert torch.equal(part_of(one, like), part_of(other, like)), (place.name, name)
+
+
+def test_weights_outside_the_blocks_stay(float64):
+    supernet = random_supernet(varied_space())
+    before = copy.deepcopy(supernet.state_dict())
+    share_weights(supernet)
+    for name, value in supernet.state_dict().items():
+        if ".m_ops." not in name:
+            assert torch.equal(value, before[name]), name
+        elif name.endswith("bias"):
+            assert not value.any()
+
+
+def test_loading_a_state_keeps_weights_shared(float64):
+    supernet = random_supernet(varied_space())
+    share_weights(supernet)
+    state = {name: value.clone() for name, value in supernet.state_dict().items()}
+    other = random_supernet(varied_space())
+    share_weights(other)
+    other.load_state_dict(state)
+    for name, value in other.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    with torch.no_grad():
+        other.block_operations(0)[0].point_linear.weight.zero_()
+    widest = other.block_operations(0)[-1].point_linear.weight
+    assert not widest[:, : other.block_operations(0)[0].max_width].any()
+
+
+def test_a_step_along_two_paths_is_that_of_the_weights_they_share(float64):
+    """Without momentum, as if the operations were slices taken inside the forward pass, which autograd adds up."""
+    space = varied_space()
+    paths = [Path((0,) * len(space.blocks)), Path((len(space.operations) - 1,) * len(space.blocks))]
+    supernet = random_supernet(space)
+    share_weights(supernet)
+    images, labels = torch.randn(6, 3, 16, 16), torch.arange(6) % 4
+    depths = [torch.full((len(choices),), 1 / len(choices)) for choices in space.depth_choices]
+    before = copy.deepcopy(supernet.state_dict())
+    separate = []
+    for path in paths:
+        loss = functional.cross_entropy(supernet(images, path, depths), labels)
+        named = {name: value for name, value in supernet.named_parameters() if ".m_ops." in name}
+        found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        separate.append({name: value for name, value in zip(named, found, strict=True) if value is not None})
+    optimizer = ElasticSGD(supernet.parameters(), supernet.active_rows, lr=0.5, momentum=0.0, weight_decay=0.0)
+    for path in paths:
+        functional.cross_entropy(supernet(images, path, depths), labels).backward()
+    optimizer.step()
+    last = len(space.operations) - 1
+    for place in space.blocks:
+        for name, after in operation_states(supernet, place, len(space.operations))[last].items():
+            whole = f"{place.name}.m_ops.{last}.{name}"
+            expected = before[whole] - 0.5 * separate[1][whole]
+            small = f"{place.name}.m_ops.0.{name}"
+            if small in separate[0]:
+                part_of(expected, separate[0][small]).sub_(0.5 * separate[0][small])
+            torch.testing.assert_close(after, expected, rtol=1e-12, atol=1e-12)

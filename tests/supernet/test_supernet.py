@@ -17,7 +17,11 @@ from tfnas.supernet import Mixture, Path, Supernet
 from tfnas.supernet.routes import one_hot_depths
 
 
-def test_logits_match_the_authors_program(shared_data, float64, monkeypatch):
+@pytest.mark.parametrize(
+    "kinds",
+    [("max_path_logits", "min_path_logits"), pytest.param(("mixture_logits_noise_free",), marks=pytest.mark.slow)],
+)
+def test_logits_match_the_authors_program(shared_data, float64, monkeypatch, kinds):
     monkeypatch.setattr(functional, "conv2d", oracle.conv2d)
     space = dataclasses.replace(tfnas.space("imagenet"), width_bounds=(Fraction(2, 3), Fraction(1)))
     supernet, images = Supernet(space, oracle.CLASSES_OF_SUPERNET), oracle.images(224)
@@ -29,9 +33,9 @@ def test_logits_match_the_authors_program(shared_data, float64, monkeypatch):
             "min_path_logits": Path(tuple(log_alphas.argmin(1).tolist())),
             "mixture_logits_noise_free": Mixture((log_alphas / values["T"]).softmax(1)),
         }
-        for name, route in routes.items():
+        for name in kinds:
             with torch.no_grad():
-                logits = supernet(images, route, [stage.softmax(0) for stage in betas])
+                logits = supernet(images, routes[name], [stage.softmax(0) for stage in betas])
             torch.testing.assert_close(logits[0, :6], torch.tensor(values[name]), rtol=1e-9, atol=0)
 
 
@@ -86,6 +90,17 @@ def test_one_path_and_depth_is_the_derived_network(float64, operations, depths):
     images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     logits = supernet(images, Path(operations), one_hot_depths(space.depth_choices, depths))
     torch.testing.assert_close(logits, network(images), rtol=1e-10, atol=1e-12)
+    anything = [torch.rand(len(choices)) for choices in space.depth_choices]  # what leaves at a depth weighs nothing
+    assert torch.equal(supernet(images, Path(operations, depths), anything), logits)
+
+
+def test_blocks_beyond_a_depth_do_not_learn(float64):
+    space = varied_space()  # a stage of depths 0 and 1, then one of depths 1 and 2
+    supernet = random_supernet(space)
+    weights = [torch.full((2,), 0.5), torch.full((2,), 0.5)]
+    supernet(torch.randn(4, 3, 8, 8), Path((2, 4, 6), (0, 1)), weights).sum().backward()
+    learned = {name.partition(".m_ops.")[0] for name, value in supernet.named_parameters() if value.grad is not None}
+    assert {name for name in learned if "block" in name} == {"stage2.block1"}
 
 
 def test_the_sink_weighs_the_outputs_of_the_depths(float64):

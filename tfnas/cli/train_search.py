@@ -45,15 +45,26 @@ _GROUPS = (
         "the machine",
         ("device", "threads", "workers", "low_memory", "amp", "deterministic", "local_rank", "rank_timeout"),
     ),
+    FlagGroup("the procedure", ("recipe",)),
     FlagGroup(
         "schedule of the weights",
-        ("epochs", "warmup_epochs", "batch_size", "w_lr", "w_mom", "w_wd", "grad_clip", "aligned_init"),
-        "Default of each: the search space's own.",
+        (
+            "epochs",
+            "warmup_epochs",
+            "batch_size",
+            "w_lr",
+            "w_mom",
+            "w_wd",
+            "grad_clip",
+            "shared_weights",
+            "sampled_depth",
+        ),
+        "Default of each: the search space's own, or that of --recipe.",
     ),
     FlagGroup(
         "schedule of the architecture",
-        ("a_lr", "a_wd", "a_beta1", "a_beta2", "T", "T_decay", "lambda_lat"),
-        "Default of each: the search space's own.",
+        ("a_lr", "a_wd", "a_beta1", "a_beta2", "T", "T_decay", "lambda_lat", "candidates"),
+        "Default of each: the search space's own, or that of --recipe.",
     ),
 )
 

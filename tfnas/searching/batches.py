@@ -13,6 +13,8 @@ from tfnas.data.images import Draw
 from tfnas.data.loading import ImageLoader, Share
 from tfnas.searching.setup import Setup
 
+_LONG_EPOCH = 100  # steps, beside which judging two batches takes no time
+
 
 def shared_batches(setup: Setup, images: ImageSet, *, turn: int, first: int = 0) -> ImageLoader:
     """This process's share of every batch of a part, in the order of turn number `turn`, from batch `first` on."""
@@ -46,24 +48,51 @@ def held_out_batches(setup: Setup, epoch: int, first: int) -> Iterator[tuple[Ten
 
 
 def judged_batches(setup: Setup) -> ImageLoader:
-    """The architecture part in its own order, as WholeBatches deals it to this process."""
+    """The architecture part, as WholeBatches deals it to this process.
+
+    Its order is drawn once for the whole run: where it stands class by class, so would batch statistics.
+    """
     images = setup.data.architecture
-    batches = WholeBatches(len(images), setup.schedule.batch_size, setup.processes.share)
+    batches = WholeBatches(len(images), setup.schedule.batch_size, setup.processes.share, seed=setup.config.seed)
     return loader(images, batches, workers=setup.data.workers, device=setup.device)
 
 
-class WholeBatches(EpochBatches):
-    """The images in their own order: the processes take whole batches in turn.
+def probe_batches(setup: Setup) -> Iterator[tuple[Tensor, Tensor]]:
+    """Two batches of the architecture part, or one where an epoch is short, as WholeBatches deals them.
 
-    So batch statistics, and with them every answer, are those that one process would get.
+    They are drawn once for the whole run, because the part may stand in the order of its classes.
+    """
+    images, seed, number = setup.data.architecture, setup.config.seed, _probe_batches(setup)
+    batches = WholeBatches(len(images), setup.schedule.batch_size, setup.processes.share, seed=seed, most=number)
+    for batch in loader(images, batches, workers=setup.data.workers, device=setup.device):
+        yield batch[0], batch[1]
+
+
+def probe_images(setup: Setup) -> int:
+    """How many images those batches hold."""
+    return min(len(setup.data.architecture), _probe_batches(setup) * setup.schedule.batch_size)
+
+
+def _probe_batches(setup: Setup) -> int:
+    return 2 if setup.steps_per_epoch >= _LONG_EPOCH else 1
+
+
+class WholeBatches(EpochBatches):
+    """The images in their own order, or one drawn with a seed: the processes take whole batches in turn.
+
+    So batch statistics, and with them every answer, are those that one process would get. `most` is the number of
+    batches that all of them take; default: all there are.
     """
 
-    def __init__(self, count: int, batch_size: int, dealt: Share) -> None:
-        super().__init__(count, batch_size=batch_size, epoch=0, seed=None)
-        self.dealt = dealt
+    def __init__(
+        self, count: int, batch_size: int, dealt: Share, *, seed: int | None = None, most: int | None = None
+    ) -> None:
+        super().__init__(count, batch_size=batch_size, epoch=0, seed=seed)
+        self.dealt, self.most = dealt, most
 
     def __len__(self) -> int:
-        return len(range(self.dealt.rank, super().__len__(), self.dealt.processes))
+        batches = super().__len__() if self.most is None else min(self.most, super().__len__())
+        return len(range(self.dealt.rank, batches, self.dealt.processes))
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        return islice(super().__iter__(), self.dealt.rank, None, self.dealt.processes)
+        return islice(super().__iter__(), self.dealt.rank, self.most, self.dealt.processes)

@@ -15,12 +15,15 @@ from torch import Tensor
 from tfnas.architecture import Architecture
 from tfnas.costs import COSTS
 from tfnas.latency.fitting.choice import Choice
+from tfnas.latency.fitting.drawing import draw_candidates
 from tfnas.latency.fitting.meet import meet_target
 from tfnas.latency.table import LatencyTable
 from tfnas.nn.counting import architecture_counts
 from tfnas.run import SUMMARY_FILE, RunDirectory
+from tfnas.searching.batches import probe_images
 from tfnas.searching.derive import accuracy, choice_of, derived_accuracy
 from tfnas.searching.health import depth_entropy, operation_entropy
+from tfnas.searching.probing import judge
 from tfnas.searching.sampling import sample_path
 from tfnas.searching.session import Session
 from tfnas.wording import clock, percent, short, typed
@@ -39,15 +42,15 @@ def conclude(session: Session, run: RunDirectory, held_out: Batches) -> tuple[Ar
     """
     start = time.perf_counter()
     choice = choice_of(session.learner)
-    architecture = _chosen(session, choice)
+    architecture, judged = _chosen(session, choice, held_out)
     supernet, device, processes = session.learner.supernet, session.setup.device, session.setup.processes
     top1 = derived_accuracy(supernet, architecture, held_out(), device, processes)
     noise = torch.Generator().manual_seed(session.setup.config.seed)
     depth_weights = session.learner.parameters.depth_weights()
     paths = [sample_path(session.learner.parameters.log_alphas, noise) for _ in range(JUDGED_PATHS)]
-    judged = [accuracy(supernet, path, depth_weights, held_out(), device, processes) for path in paths]
+    paths_top1 = [accuracy(supernet, path, depth_weights, held_out(), device, processes) for path in paths]
     session.spend("conclusion", time.perf_counter() - start)
-    summary = summarize(session, choice, architecture, top1, float(np.mean(judged)))
+    summary = summarize(session, choice, architecture, top1, float(np.mean(paths_top1))) | judged
     if not processes.is_first:
         return architecture, summary
     run.write_architecture(architecture)
@@ -56,12 +59,32 @@ def conclude(session: Session, run: RunDirectory, held_out: Batches) -> tuple[Ar
     return architecture, summary
 
 
-def _chosen(session: Session, choice: Choice) -> Architecture:
-    """The architecture that meets the target, found by the first process."""
+def _chosen(session: Session, choice: Choice, held_out: Batches) -> tuple[Architecture, dict[str, Any]]:
+    """The architecture that meets the target, and what the judging of candidates said.
+
+    Of one candidate, it is the derived one. Of several, drawn by the first process, it is that one whose inherited
+    weights have the lowest loss on the held-out part: operations and depths judged together, at their own widths.
+    """
     processes, setup = session.setup.processes, session.setup
-    found = processes.agreed(lambda: meet_target(choice, setup.table, setup.target_ms) if processes.is_first else None)
-    text = processes.spread_bytes(None if found is None else found.to_text().encode())
-    return found or Architecture.parse((text or b"").decode())
+    count = setup.schedule.candidates
+
+    def draw() -> bytes | None:
+        if not processes.is_first:
+            return None
+        derived = meet_target(choice, setup.table, setup.target_ms)
+        if count == 1:
+            return derived.to_text().encode()
+        found = draw_candidates(choice, setup.table, setup.target_ms, derived, count, setup.config.seed)
+        return "\n".join(candidate.architecture.to_text() for candidate in found).encode()
+
+    texts = (processes.spread_bytes(processes.agreed(draw)) or b"").decode().splitlines()
+    candidates = [Architecture.parse(text) for text in texts]
+    if len(candidates) == 1:
+        return candidates[0], {}
+    losses = judge(session.learner.supernet, candidates, held_out(), processes).losses
+    best = min(range(len(candidates)), key=losses.__getitem__)
+    numbers = {"candidates": len(candidates), "derived_loss": losses[0], "chosen_loss": losses[best]}
+    return candidates[best], numbers | {"derived_architecture": texts[0]}
 
 
 def summarize(
@@ -96,8 +119,19 @@ def summarize(
         "lookup_path": setup.lookup_path,
         "table_fingerprint": setup.table.fingerprint,
         "table_description": setup.table.description,
+        **_probed(session),
         "history": session.history,
     }
+
+
+def _probed(session: Session) -> dict[str, Any]:
+    """The probe networks and what the last epoch said of them; nothing where they were not judged then."""
+    last = session.history[-1] if session.history else {}
+    if session.probes is None or "probe_loss" not in last:  # a run that an older version ended
+        return {}
+    numbers = {name: value for name, value in last.items() if name.startswith("probe_")}
+    networks = [network.to_text() for network in session.probes.networks]
+    return {"probe_networks": networks, "probe_images": probe_images(session.setup), **numbers}
 
 
 def show(
@@ -118,6 +152,8 @@ def show(
         f"network   {short(summary['params'])} parameters, {short(summary['macs'])} MACs",
         f"supernet  sampled paths {supernet_top1:.1f} % on the held-out part (chance {chance:.1f} %); the derived path "
         f"{summary['top1']:.1f} % with inherited weights",
+        *_probe_lines(summary),
+        *_candidate_lines(summary),
         f"decided   operation entropy {summary['operation_entropy']:.2f}, depth entropy {summary['depth_entropy']:.2f} "
         f"(1 undecided, 0 decided){_verdict(summary)}",
         f"took      {clock(seconds['total'])}: {phases}",
@@ -127,6 +163,39 @@ def show(
         f"          python train_eval_amp.py --inherit {typed(run.path)}",
     ):
         run.say(line)
+
+
+def _candidate_lines(summary: dict[str, Any]) -> list[str]:
+    """What the judging of candidates changed."""
+    if "candidates" not in summary:
+        return []
+    kept = summary["chosen_loss"] == summary["derived_loss"]
+    other = "the derived one is it" if kept else f"the derived one has {summary['derived_loss']:.3f}"
+    return [
+        f"chosen    the lowest held-out loss with inherited weights, {summary['chosen_loss']:.3f}, of "
+        f"{summary['candidates']} candidates at the target; {other}"
+    ]
+
+
+def _probe_lines(summary: dict[str, Any]) -> list[str]:
+    """How the probe networks fare, and how far the architecture parameters agree."""
+    if "probe_loss" not in summary:
+        return []
+    number = len(summary["probe_networks"])
+    line = (
+        f"probes    {number} random networks at the target: {summary['probe_top1']:.1f} % with inherited weights, "
+        f"loss {summary['probe_loss']:.3f}, on {summary['probe_images']} held-out images"
+    )
+    if "probe_tau" not in summary:
+        return [line]
+    interval = ""
+    if "probe_tau_low" in summary:
+        interval = f", 95 % interval {summary['probe_tau_low']:+.2f} to {summary['probe_tau_high']:+.2f}"
+    return [
+        line,
+        f"          of their {number * (number - 1) // 2} pairs the search prefers the one of lower loss in "
+        f"{100 * summary['probe_ordered']:.0f} % (tau {summary['probe_tau']:+.2f}{interval})",
+    ]
 
 
 def _verdict(summary: dict[str, Any]) -> str:

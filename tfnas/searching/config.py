@@ -10,7 +10,7 @@ from typing import Literal
 from tfnas.costs import COSTS, COUNTED
 from tfnas.data import DataConfig
 from tfnas.errors import InputError
-from tfnas.space import Schedule
+from tfnas.space import Schedule, papers_schedule
 
 DEFAULT_TARGET_MS = 15.0
 LONGEST_TIMEOUT_SECONDS = 1e9  # what the library can count in nanoseconds
@@ -63,6 +63,10 @@ class SearchConfig(DataConfig):
     """Set by older launchers; torchrun needs no flag."""
     rank_timeout: float = 600.0
     """Seconds after which a process that no longer answers ends the run; one that has died ends it at once."""
+    recipe: Literal["paper"] | None = None
+    """paper: the procedure of the TF-NAS paper in place of the space's own, which is how weights and architecture
+    parameters start and learn: all settings of the two schedules below. Their length (--epochs, --warmup_epochs), the
+    --batch_size and --threads stay the space's own. Single flags win over it. Default: the space's own procedure."""
     epochs: int | None = None
     """Epochs over the weight-training images."""
     warmup_epochs: int | None = None
@@ -91,8 +95,15 @@ class SearchConfig(DataConfig):
     """Factor on the temperature after each epoch that trained the architecture."""
     lambda_lat: float | None = None
     """Weight of the latency term while searching. The target is met for every value: there is nothing to tune."""
-    aligned_init: bool | None = None
-    """Start the operations of a block from the same weights, which sampled paths learn much faster from."""
+    shared_weights: bool | None = None
+    """The operations of a block share weights: narrower ones are slices of the widest, smaller kernels the centre of
+    the largest. Sampled paths learn many times faster."""
+    sampled_depth: bool | None = None
+    """Weights learn from paths that leave every stage at a depth drawn uniformly, as derived networks do, in place of
+    the sink, which weighs all depths. The architecture parameters learn at the sinks in either case."""
+    candidates: int | None = None
+    """At the end, judge so many networks, drawn from what was learned and brought to the target, with inherited weights
+    on the held-out part, and take the one of lowest loss. 1: the derived one, unjudged."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,7 +129,12 @@ class SearchConfig(DataConfig):
             raise InputError("give --run_dir for a new run or --resume for an interrupted one, not both")
 
     def schedule(self, of_space: Schedule) -> Schedule:
-        """The space's schedule with the values given here in place. Raises InputError for values that do not fit."""
+        """The recipe's or the space's schedule with the values given here in place.
+
+        Raises InputError for values that do not fit.
+        """
+        if self.recipe == "paper":
+            of_space = papers_schedule(of_space)
         names = [field.name for field in dataclasses.fields(Schedule)]
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return dataclasses.replace(of_space, **given)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -72,11 +72,28 @@ def derived_accuracy(
 
     The supernet is not changed. Of several processes each has batches of its own.
     """
-    shadow = copy.deepcopy(supernet)
+    with at_widths_of(supernet, architecture) as (path, depth_weights):
+        return accuracy(supernet, path, depth_weights, batches, device, processes)
+
+
+@contextmanager
+def at_widths_of(supernet: Supernet, architecture: Architecture) -> Iterator[tuple[Path, list[Tensor]]]:
+    """Give the supernet an architecture's widths; afterwards every operation has its own active channels again.
+
+    Gives the path and the one-hot depth weights that make the supernet this architecture. Raises InputError where it is
+    none of the supernet's space.
+    """
     operations, depths = route_of(supernet, architecture)
-    shadow.set_widths(operations, architecture)
+    device = supernet.classifier.linear.weight.device
     depth_weights = [weights.to(device) for weights in one_hot_depths(supernet.space.depth_choices, depths)]
-    return accuracy(shadow, Path(operations), depth_weights, batches, device, processes)
+    taken = [supernet.block_operations(number)[operation] for number, operation in enumerate(operations)]
+    before = [operation.active for operation in taken]
+    try:
+        supernet.set_widths(operations, architecture)
+        yield Path(operations, depths), depth_weights
+    finally:
+        for operation, active in zip(taken, before, strict=True):
+            operation.set_active(active)
 
 
 @torch.no_grad()

@@ -13,7 +13,6 @@ import torch
 from tfnas.latency.keys import shallowest_architecture
 from tfnas.nn import Counts
 from tfnas.nn.counting import block_counts, part_counts
-from tfnas.searching.sampling import sample_other_path, sample_path
 from tfnas.searching.schedules import trains_architecture
 from tfnas.searching.session import Session
 from tfnas.searching.setup import Setup
@@ -86,9 +85,7 @@ def forecast(session: Session, images: torch.Tensor, labels: torch.Tensor) -> Fo
     weights = list(learner.supernet.parameters())
 
     def weight_rehearsal(paths: int) -> None:
-        first = sample_path(learner.parameters.log_alphas, noise)
-        routes = [first, sample_other_path(first, learner.parameters.log_alphas.shape[1], noise)][:paths]
-        loss, _ = weight_loss(learner, images, labels, routes)
+        loss, _ = weight_loss(learner, images, labels, session.paths(paths, noise))
         torch.autograd.grad(loss, weights, allow_unused=True)
 
     def architecture_rehearsal() -> None:

@@ -31,6 +31,7 @@ from tfnas.searching.batches import held_out_batches, judged_batches, shared_bat
 from tfnas.searching.checkpoint import search_checkpoints
 from tfnas.searching.conclude import conclude
 from tfnas.searching.config import SearchConfig
+from tfnas.searching.probing import Probes, draw_probes
 from tfnas.searching.report import Reporter
 from tfnas.searching.schedules import trains_architecture
 from tfnas.searching.session import MAY_CHANGE, PATHS, Session, start_session
@@ -63,20 +64,21 @@ def search(config: SearchConfig, console: Console | None = None, given: Collecti
     with joined_processes(config.device, config.local_rank, config.rank_timeout) as processes:
         console = (console or Console()) if processes.is_first else Console(quiet=True)
         setup = processes.agreed(lambda: prepare(config, processes))
+        probes = draw_probes(setup)
         made = processes.agreed(lambda: _run_directory(setup, run_dir, console) if processes.is_first else None)
         path = processes.spread_bytes(None if made is None else str(made.path).encode())
         run = made or RunDirectory(Path((path or b"").decode()), console)
         how = computing(setup.schedule.threads, setup.config.deterministic)
         with ExitStack() as lock, how, kept_workers(), watch_interruption(console) as interruption:
             processes.agreed(lambda: lock.enter_context(run.locked(exclusive=processes.is_first)))
-            return _Search(setup, run, interruption).run()
+            return _Search(setup, probes, run, interruption).run()
 
 
 class _Search:
     """One process's part of a run: trains a session; the first process reports and saves."""
 
-    def __init__(self, setup: Setup, run: RunDirectory, interruption: Interruption) -> None:
-        self.setup, self.run_dir, self.interruption = setup, run, interruption
+    def __init__(self, setup: Setup, probes: Probes, run: RunDirectory, interruption: Interruption) -> None:
+        self.setup, self.probes, self.run_dir, self.interruption = setup, probes, run, interruption
         self.processes = setup.processes
         self.checkpoints = search_checkpoints(run.path)
         self.session: Session
@@ -91,6 +93,7 @@ class _Search:
             noticing_lost_processes(self.processes, self.interruption, self.how_to_resume),
         ):
             self._begin()
+            self.session.spend("judging", self.probes.seconds)
             with Reporter(self.session, self.run_dir) as reporter:
                 reporter.announce(self._first_batch)
                 while self.session.epoch < self.setup.schedule.epochs:
@@ -107,6 +110,7 @@ class _Search:
     def _begin(self) -> None:
         """Stand at the newest readable checkpoint, or save the beginning, which also shows that the disk takes it."""
         self.session = start_session(self.setup)
+        self.session.probes = self.probes
         saved = newest_state(self.checkpoints, self.processes, self.run_dir.say)
         if saved is None:
             self._save()

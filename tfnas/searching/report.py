@@ -162,6 +162,9 @@ def epoch_line(entry: Mapping[str, float], epochs: int, cost: Cost) -> str:
             f"  derived {cost.quantity(entry[f'derived_{cost.name}'])}  T {entry['temperature']:.2f}  "
             f"entropy ops {entry['operation_entropy']:.2f} depth {entry['depth_entropy']:.2f}"
         )
+    if "probe_loss" in entry:
+        tau = f", tau {entry['probe_tau']:+.2f}" if "probe_tau" in entry else ""
+        line += f"  probes {entry['probe_top1']:.1f} % (loss {entry['probe_loss']:.3f}{tau})"
     if "held_out_accuracy" in entry:
         line += f"  held-out path {entry['held_out_accuracy']:.1f} %"
     return line

@@ -12,16 +12,19 @@ from torch import Tensor
 
 from tfnas.checkpoint import State
 from tfnas.errors import InputError, RunFailed
+from tfnas.latency.fitting.choice import Choice
+from tfnas.searching.batches import probe_batches
 from tfnas.searching.checkpoint import space_of
 from tfnas.searching.derive import accuracy, choice_of, look_up, scale_widths
 from tfnas.searching.health import depth_entropy, operation_entropy
 from tfnas.searching.parameters import ArchitectureParameters
-from tfnas.searching.sampling import sample_other_path, sample_path
+from tfnas.searching.probing import Probes, judge, probe_entry
+from tfnas.searching.sampling import sample_path, sample_paths
 from tfnas.searching.schedules import temperature, trains_architecture, weight_learning_rate
 from tfnas.searching.setup import Setup
 from tfnas.searching.steps import ArchitectureStep, Learner, WeightStep, architecture_step, make_learner, weight_step
 from tfnas.space import Schedule
-from tfnas.supernet import Supernet, align_operations
+from tfnas.supernet import Path, Supernet, share_weights
 
 # What may differ between a run and its resumption: what changes no result, paths (what they name is compared), and
 # ways out of a failure.
@@ -90,6 +93,8 @@ class Session:
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     last_probabilities: Tensor = field(default_factory=lambda: torch.empty(0))
+    probes: Probes | None = None
+    """What to judge after every epoch; not saved, as the seed gives them again."""
 
     def __post_init__(self) -> None:
         self.last_probabilities = self.learner.parameters.log_alphas.detach().exp().cpu()
@@ -98,14 +103,16 @@ class Session:
 
     def train_weights(self, images: Tensor, labels: Tensor) -> None:
         """A weight step: path 1, and after the warm-up path 2, on a batch of the weight part."""
-        log_alphas = self.learner.parameters.log_alphas
-        paths = [sample_path(log_alphas, self.noise)]
-        if trains_architecture(self.setup.schedule, self.epoch):
-            paths.append(sample_other_path(paths[0], log_alphas.shape[1], self.noise))
+        paths = self.paths(2 if trains_architecture(self.setup.schedule, self.epoch) else 1, self.noise)
         for group in self.learner.weight_optimizer.param_groups:
             group["lr"] = weight_learning_rate(self.setup.schedule, self.epoch)
         report = weight_step(self.learner, *self.place(images, labels), paths)
         self.totals.add_weight_step(report)
+
+    def paths(self, number: int, noise: torch.Generator) -> list[Path]:
+        """The paths of a weight step: one or two."""
+        depth_choices = self.setup.space.depth_choices if self.setup.schedule.sampled_depth else None
+        return sample_paths(self.learner.parameters.log_alphas, number, noise, depth_choices)
 
     def train_architecture(self, images: Tensor, labels: Tensor) -> None:
         """An architecture step on a batch of the held-out part."""
@@ -126,7 +133,9 @@ class Session:
     # ---- the end of an epoch ----------------------------------------------------------------------------------
 
     def finish_epoch(self, held_out: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
-        """Scale widths if the architecture was trained, judge a sampled path in the last epochs, go on to the next.
+        """Scale widths if the architecture was trained, judge, and go on to the next epoch.
+
+        What is judged is the probe networks and, in the last epochs, a sampled path too, which sees all of `held_out`.
 
         Returns the epoch's numbers, which are kept in `history`.
         """
@@ -148,9 +157,21 @@ class Session:
             entry["held_out_accuracy"] = accuracy(
                 learner.supernet, path, depth_weights, held_out, setup.device, setup.processes
             )
+        self.spend("epoch_ends", time.perf_counter() - start)
+        entry.update(self._judge_probes(choice))
         self.history.append(entry)
         self.epoch, self.step, self.totals = self.epoch + 1, 0, EpochTotals()
-        self.spend("epoch_ends", time.perf_counter() - start)
+        return entry
+
+    def _judge_probes(self, choice: Choice) -> dict[str, float]:
+        """What the supernet is worth to the probe networks on a few held-out batches, as entries of the epoch."""
+        setup, supernet, start = self.setup, self.learner.supernet, time.perf_counter()
+        if self.probes is None:
+            return {}
+        judged = judge(supernet, self.probes.networks, probe_batches(setup), setup.processes)
+        trained = choice if trains_architecture(setup.schedule, self.epoch) else None
+        entry = probe_entry(supernet, judged, self.probes.networks, trained)
+        self.spend("judging", time.perf_counter() - start)
         return entry
 
     # ---- saving and restoring ---------------------------------------------------------------------------------
@@ -198,7 +219,7 @@ class Session:
             ("table", state["table_fingerprint"], setup.table.fingerprint),
             ("space", space_of(state).fingerprint, setup.space.fingerprint),
             ("target", state.get(cost.target_key), setup.target_ms),
-            ("schedule", state["schedule"], _lasting(setup.schedule)),
+            ("schedule", _lasting(Schedule()) | state["schedule"], _lasting(setup.schedule)),  # older runs lack some
         )
         for name, then, now in same:
             if then != now:
@@ -223,9 +244,9 @@ def start_session(setup: Setup) -> Session:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(setup.config.seed)
         supernet = Supernet(setup.space, setup.data.num_classes, setup.config.low_memory)
-        if setup.schedule.aligned_init:
-            align_operations(supernet)
-    supernet = supernet.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        supernet = supernet.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if setup.schedule.shared_weights:
+            share_weights(supernet)
     parameters = ArchitectureParameters(setup.space).to(setup.device)
     learner = make_learner(supernet, parameters, setup.schedule, setup.table, setup.target_ms)
     learner.amp = setup.config.amp

@@ -2,7 +2,7 @@
 
 from tfnas.supernet.elastic import ActiveRows, ElasticMBConv
 from tfnas.supernet.extract import estimate_batch_norm, extract_network, supernet_from_state
-from tfnas.supernet.initialise import align_operations
+from tfnas.supernet.initialise import share_weights
 from tfnas.supernet.routes import Mixture, Path, Route
 from tfnas.supernet.supernet import Supernet
 
@@ -13,8 +13,8 @@ __all__ = [
     "Path",
     "Route",
     "Supernet",
-    "align_operations",
     "estimate_batch_norm",
     "extract_network",
+    "share_weights",
     "supernet_from_state",
 ]

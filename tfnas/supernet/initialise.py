@@ -1,40 +1,58 @@
-"""Aligned initialisation: the operations of a block start from the same weights, so that paths agree from the start.
+"""Shared weights: the operations of a block are parts of one set of weights, so that a step trains what they share.
 
-With independent initial weights every operation hands random features of its own to the next block, and each learns in
-only one of eight steps: sampled paths learn slowly. Here the narrower operations start as slices of the widest, smaller
-kernels as the centre of the largest. Each weight keeps the distribution of PyTorch's defaults up to a scale that batch
-norm removes. Measured on digits: docs/benchmarks.md. The paper does not do this; the `imagenet` space does not either.
+With weights of its own, each of eight operations learns in one of eight steps and hands features of its own to the
+next block: sampled paths learn slowly. Here the narrower operations are slices of the widest, smaller kernels the
+centre of the largest, as in Single-Path NAS and Once-for-All; each keeps a momentum of its own. What it does is in
+docs/benchmarks.md. The paper does not do this; the `imagenet` space does not either.
 """
 
 from __future__ import annotations
 
-import torch
+import dataclasses
 
+import torch
+from torch import Tensor
+
+from tfnas.nn.blocks import zero_biases
 from tfnas.supernet.elastic import ElasticMBConv
 from tfnas.supernet.supernet import Supernet
 
 
 @torch.no_grad()
-def align_operations(supernet: Supernet) -> None:
-    """Overwrite the convolutions of every operation with slices of its block's widest, largest-kernel operation."""
+def share_weights(supernet: Supernet) -> None:
+    """Make the weights of every block's operations parts of fresh, larger ones, initialised as PyTorch does.
+
+    To be called where the supernet will compute: moving it to another device or layout, or copying it, gives every
+    operation a copy. Loading a state does not.
+    """
+    example = supernet.classifier.linear.weight
     for number, _ in enumerate(supernet.blocks):
-        operations = supernet.block_operations(number)
-        model = max(operations, key=lambda operation: (operation.max_width, operation.kernel_size))
-        for operation in operations:
-            if operation is not model:
-                _copy_slices(model, operation)
+        whole = _large_enough(supernet, number).to(example.device, example.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        weights = dict(whole.named_parameters())
+        for operation in supernet.block_operations(number):
+            for name, parameter in operation.named_parameters():
+                parameter.data = _part(weights[name].detach(), parameter.shape)
 
 
-def _copy_slices(model: ElasticMBConv, operation: ElasticMBConv) -> None:
-    width = operation.max_width
-    if model.inverted_bottleneck is not None and operation.inverted_bottleneck is not None:
-        operation.inverted_bottleneck.weight.copy_(model.inverted_bottleneck.weight[:width])
-    model_size, size = model.kernel_size, operation.kernel_size
-    rim = (model_size - size) // 2
-    if rim >= 0:  # a larger kernel on a narrower operation keeps its own weights around a common centre
-        centre = model.depth_conv.weight[:width, :, rim : model_size - rim, rim : model_size - rim]
-        operation.depth_conv.weight.copy_(centre)
-    else:
-        inner = slice(-rim, size + rim)
-        operation.depth_conv.weight[:, :, inner, inner] = model.depth_conv.weight[:width]
-    operation.point_linear.weight.copy_(model.point_linear.weight[:, :width])
+def _large_enough(supernet: Supernet, number: int) -> ElasticMBConv:
+    """An operation of which all of a block are parts: as wide as the widest, with the largest kernel and SE."""
+    space, place = supernet.space, supernet.space.blocks[number]
+    blocks = [space.block(place, operation, space.width_range(place, operation)[1]) for operation in space.operations]
+    widest = max(blocks, key=lambda block: block.mid_channels)
+    whole = ElasticMBConv(
+        dataclasses.replace(
+            widest,
+            kernel_size=max(block.kernel_size for block in blocks),
+            se_channels=max(block.se_channels for block in blocks),
+        )
+    )
+    zero_biases(whole)
+    return whole
+
+
+def _part(whole: Tensor, shape: torch.Size) -> Tensor:
+    """A view: the first channels, and the centre of a kernel."""
+    for dim, size in enumerate(shape):
+        start = (whole.shape[dim] - size) // 2 if dim >= 2 else 0
+        whole = whole.narrow(dim, start, size)
+    return whole

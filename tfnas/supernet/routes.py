@@ -20,17 +20,29 @@ class Route(Protocol):
         """The output of block number `block` (counted through all stages) for its input."""
         ...
 
+    def depth(self, stage: int) -> int | None:
+        """After how many blocks it leaves a stage (counted from 0); None: at the sink, where all depths are weighed."""
+        ...
+
 
 @dataclass(frozen=True)
 class Path:
-    """One operation per block: their indices in the order of the space."""
+    """One operation per block: their indices in the order of the space.
+
+    With `depths`, one of every stage's choices, it is one network, as derived ones are; else it goes to the sinks.
+    """
 
     operations: tuple[int, ...]
+    depths: tuple[int, ...] | None = None
 
     def through(self, block: int, operations: nn.ModuleList, features: Tensor) -> Tensor:
         """The output of the chosen operation; it is not multiplied by anything."""
         output: Tensor = operations[self.operations[block]](features)
         return output
+
+    def depth(self, stage: int) -> int | None:
+        """That of the path, if it has one."""
+        return None if self.depths is None else self.depths[stage]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +61,9 @@ class Mixture:
         for weight, operation in zip(self.weights[block], operations, strict=True):
             total = total + operation(features, moments, weight)
         return total
+
+    def depth(self, stage: int) -> None:
+        """A mixture is of all depths."""
 
 
 def one_hot_depths(depth_choices: Sequence[Sequence[int]], depths: Sequence[int]) -> tuple[Tensor, ...]:

@@ -7,6 +7,7 @@ supernet is handed a route and the weights of the depth choices; where those com
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar, cast
 
 from torch import Tensor, nn
@@ -40,14 +41,23 @@ class SearchBlock(nn.Module):
 class SearchStage(nn.Module):
     """Blocks in a row whose outputs all reach the sink, weighted by the depth choices."""
 
-    def __init__(self, blocks: Sequence[SearchBlock], depth_choices: tuple[int, ...]) -> None:
+    def __init__(self, number: int, blocks: Sequence[SearchBlock], depth_choices: tuple[int, ...]) -> None:
         super().__init__()
+        self.number = number
         self.depth_choices = depth_choices
         for position, block in enumerate(blocks, 1):
             self.add_module(f"block{position}", block)
 
     def forward(self, features: Tensor, route: Route, depth_weights: Tensor) -> Tensor:
-        """The sink: the sum over depth choices d of depth_weights[d] * the output of block d (d = 0: the input)."""
+        """The sink: the sum over depth choices d of depth_weights[d] * the output of block d (d = 0: the input).
+
+        A route that has a depth leaves there, and weighs nothing.
+        """
+        end = route.depth(self.number)
+        if end is not None:
+            for block in islice(self.children(), end):
+                features = block(features, route)
+            return features
         weight_of = dict(zip(self.depth_choices, depth_weights, strict=True))
         sink = features * weight_of[0] if 0 in weight_of else None
         for depth, block in enumerate(self.children(), 1):
@@ -74,7 +84,7 @@ class Supernet(nn.Module):
         self.blocks = [SearchBlock(space, place, number, low_memory) for number, place in enumerate(space.blocks)]
         self.stages: list[SearchStage] = []
         for index, (choices, first) in enumerate(zip(space.depth_choices, space.first_blocks, strict=True)):
-            stage = SearchStage(self.blocks[first : first + space.stages[index].blocks], choices)
+            stage = SearchStage(index, self.blocks[first : first + space.stages[index].blocks], choices)
             self.add_module(f"stage{index + 1}", stage)
             self.stages.append(stage)
         self.feature_mix_layer = SearchConv(space.feature_mix)
