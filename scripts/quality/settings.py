@@ -46,8 +46,8 @@ class Settings:
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
 
     def to_json(self) -> dict[str, Any]:
-        """All of them as plain data."""
-        return {**dataclasses.asdict(self), "run_dir": str(self.run_dir)}
+        """All that results depend on, as plain data: not where they are kept."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "run_dir"}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
