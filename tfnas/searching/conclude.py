@@ -150,8 +150,8 @@ def show(
         f"target    {cost.quantity(summary[cost.target_key], 6)}; {words} {cost.quantity(summary[cost.table_key], 5)} "
         f"({percent(summary['error_percent'])})",
         f"network   {short(summary['params'])} parameters, {short(summary['macs'])} MACs",
-        f"supernet  sampled paths {supernet_top1:.1f} % on the held-out part (chance {chance:.1f} %); the result's path "
-        f"{summary['top1']:.1f} % with inherited weights",
+        f"supernet  sampled paths {supernet_top1:.1f} % on the held-out part (chance {chance:.1f} %); the result's "
+        f"path {summary['top1']:.1f} % with inherited weights",
         *_probe_lines(summary),
         *_candidate_lines(summary),
         f"decided   operation entropy {summary['operation_entropy']:.2f}, depth entropy {summary['depth_entropy']:.2f} "
