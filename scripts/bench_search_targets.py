@@ -3,8 +3,7 @@
     python scripts/bench_search_targets.py --targets 11 15 26 --seeds 0 1 2 3 4
 
 Prints a line per search and a Markdown table at the end. A finished search is not repeated: its run directory under
---runs is read instead, so an interrupted benchmark goes on where it was. `error` is table latency over target minus 1;
---runs is read instead, so an interrupted benchmark goes on where it was. `error` is table latency over target less 1;
+--runs is read instead, so an interrupted benchmark goes on where it was. `error` is table latency over target less 1.
 """
 
 from __future__ import annotations

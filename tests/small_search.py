@@ -10,12 +10,14 @@ from tiny import tiny_contents, tiny_space
 from tfnas.latency import LatencyTable
 from tfnas.searching import SearchConfig
 
+PROCEDURE = {"shared_weights": True, "sampled_depth": True, "candidates": 4}  # that of the small spaces
+
 
 def write_inputs(folder, **changes):
     """Write space and table; returns the flags that name them."""
     space = tiny_space(**changes)
     document = space.to_json()
-    document["schedule"] = {"epochs": 3, "warmup_epochs": 1, "batch_size": 96, "w_lr": 0.05, "threads": 1}
+    document["schedule"] = {"epochs": 3, "warmup_epochs": 1, "batch_size": 96, "w_lr": 0.05, "threads": 1, **PROCEDURE}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(document))
     LatencyTable(tiny_contents(space, random.Random(3))).save(folder / "table.json")
     return {"space": str(folder / "tiny.yaml"), "lookup_path": str(folder / "table.json")}

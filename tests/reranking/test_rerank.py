@@ -57,7 +57,7 @@ def test_inherited_accuracy_is_that_of_the_extracted_network(searched, reranked)
     held_out = open_data(
         DataConfig(data="digits"), image_size=supernet.space.image_size, seed=saved["seed"]
     ).architecture
-    batches = EpochBatches(len(held_out), batch_size=saved["batch_size"], epoch=0, seed=None)
+    batches = EpochBatches(len(held_out), batch_size=saved["batch_size"], epoch=0, seed=saved["seed"])
     for number, candidate in enumerate(result.candidates):
         network = extract_network(supernet, candidate.architecture).train()
         right = 0

@@ -82,7 +82,7 @@ class InheritedTask:
 
     def settings(self) -> dict[str, Any]:
         """The checkpoint, the images, and who computes: batch norm has the statistics of each batch."""
-        images = {"images": self.data_fingerprint, "batch": self.batch_size}
+        images = {"images": self.data_fingerprint, "batch": self.batch_size, "order": self.data_seed}
         return {"checkpoint": self.digest, **images, **computed_by(self.device)}
 
     def compute(self) -> float:
@@ -93,7 +93,8 @@ class InheritedTask:
                 "the images are not those of the search: it has judged others by now, or their files moved"
             )
         held_out = data.architecture
-        batches = EpochBatches(len(held_out), batch_size=self.batch_size, epoch=0, seed=None)
+        # in the order in which the search judged
+        batches = EpochBatches(len(held_out), batch_size=self.batch_size, epoch=0, seed=self.data_seed)
         workers = data.workers if self.workers is None else self.workers
         architecture = Architecture.parse(self.architecture)
         images = ((pictures, labels) for pictures, labels in loader(held_out, batches, workers=workers))
