@@ -48,7 +48,10 @@ def test_a_killed_run_goes_on_and_reports_everything(tmp_path) -> None:
     assert journal.read_bytes().startswith(kept)
     found = json.loads((tmp_path / "all.json").read_text())
     assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
-    identities = [json.dumps({k: v for k, v in json.loads(line).items() if k != "numbers"}) for line in journal.open()]
+    identities = [
+        json.dumps({k: v for k, v in json.loads(line).items() if k != "numbers"})
+        for line in journal.read_text().splitlines()
+    ]
     assert len(set(identities)) == len(identities)  # nothing was computed twice
     sizes = {name: group["networks"] for name, group in found["groups"].items()}
     assert sizes | {"deepest uniform": 1} == {
