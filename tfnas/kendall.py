@@ -50,7 +50,7 @@ def share_beating(first: Sequence[float], second: Sequence[float], accuracy: Seq
     """
     counts = np.random.default_rng(seed).multinomial(len(accuracy), [1 / len(accuracy)] * len(accuracy), _RESAMPLES)
     weights = counts.astype(np.float64)
-    left, right = (_weighted_taus(values, accuracy, weights) for values in (first, second))
+    left, right = (weighted_taus(values, accuracy, weights) for values in (first, second))
     defined = ~(np.isnan(left) | np.isnan(right))
     if not defined.any():
         return 0.0
@@ -58,18 +58,20 @@ def share_beating(first: Sequence[float], second: Sequence[float], accuracy: Seq
     return float(np.mean(np.where(difference == 0, 0.5, difference > 0)))
 
 
-def _weighted_taus(first: Sequence[float], second: Sequence[float], weights: FloatArray) -> FloatArray:
+def weighted_taus(first: Sequence[float] | FloatArray, second: Sequence[float], weights: FloatArray) -> FloatArray:
     """Tau-b [resamples] where pair (i, j) counts weights[i] * weights[j] times; NaN where it is not defined."""
-    left, right = _signs(first), _signs(second)
-
-    def summed(pairs: FloatArray) -> FloatArray:
-        return np.asarray(np.einsum("ri,ij,rj->r", weights, pairs, weights, optimize=True), dtype=np.float64)
-
-    scale = np.sqrt(summed(left**2) * summed(right**2))
-    together = summed(left * right)
+    left, right = pair_signs(first), pair_signs(second)
+    scale = np.sqrt(over_pairs(weights, left**2) * over_pairs(weights, right**2))
+    together = over_pairs(weights, left * right)
     return np.divide(together, scale, out=np.full_like(together, np.nan), where=scale > 0)
 
 
-def _signs(values: Sequence[float]) -> FloatArray:
+def over_pairs(weights: FloatArray, pairs: FloatArray) -> FloatArray:
+    """The sum [resamples] over pairs [n, n], each as often as both members are drawn (weights [resamples, n])."""
+    return np.asarray(np.einsum("ri,ij,rj->r", weights, pairs, weights, optimize=True), dtype=np.float64)
+
+
+def pair_signs(values: Sequence[float] | FloatArray) -> FloatArray:
+    """Which of each pair of values [n] is larger: 1, -1, or 0 where they are equal, [n, n]."""
     array = np.asarray(values, dtype=np.float64)
     return np.sign(array[:, None] - array[None, :])

@@ -12,7 +12,7 @@ from tfnas.architecture import Architecture, Block
 from tfnas.errors import Infeasible, RunFailed
 from tfnas.latency import LatencyTable
 from tfnas.latency.fitting.choice import Choice
-from tfnas.searching.probing import blank_choice
+from tfnas.searching.probing import blank_choice, random_choice
 from tfnas.space import BlockPlace, Operation, SearchSpace
 
 FloatArray = NDArray[np.float64]
@@ -54,13 +54,7 @@ class RandomNetworks:
         """Raises RunFailed where the band seems to hold no further network."""
         blank = self._wanted.no_preference()
         for _ in range(_MOST_DRAWS):
-            found = self._wanted.met(
-                dataclasses.replace(
-                    blank,
-                    log_alphas=self._random.gumbel(size=blank.log_alphas.shape),
-                    log_depths=tuple(self._random.gumbel(size=values.shape) for values in blank.log_depths),
-                )
-            )
+            found = self._wanted.met(random_choice(blank, self._random))
             if found not in self._seen:
                 self._seen.add(found)
                 return found

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from scipy.stats import f as f_distribution
 from scipy.stats import kendalltau, ttest_ind
 
+from tfnas.kendall import over_pairs, pair_signs, weighted_taus
+
 FloatArray = NDArray[np.float64]
 
 RESAMPLES = 10_000
@@ -140,24 +142,12 @@ def _interval(value: float, drawn: FloatArray) -> Interval:
     return Interval(value, float(low), float(high))
 
 
-def _signs(values: Sequence[float] | FloatArray) -> FloatArray:
-    array = np.asarray(values, dtype=np.float64)
-    return np.sign(array[:, None] - array[None, :])
-
-
-def _over_pairs(weights: FloatArray, pairs: FloatArray) -> FloatArray:
-    """The sum over pairs, each as often as both of its networks are drawn; a network makes no pair with itself."""
-    return np.asarray(np.einsum("ri,ij,rj->r", weights, pairs, weights, optimize=True), dtype=np.float64)
-
-
 def _tau(foretold: FloatArray, come: Sequence[float], weights: FloatArray) -> FloatArray:
-    left, right = _signs(foretold), _signs(come)
-    scale = np.sqrt(_over_pairs(weights, left**2) * _over_pairs(weights, right**2))
-    return np.divide(_over_pairs(weights, left * right), scale, out=np.zeros_like(scale), where=scale > 0)
+    return np.nan_to_num(weighted_taus(foretold, come, weights))
 
 
 def _share(foretold: FloatArray, come: Sequence[float], weights: FloatArray) -> FloatArray:
-    left, right = _signs(foretold), _signs(come)
-    counted = _over_pairs(weights, right**2)
-    right_way = _over_pairs(weights, (1 + left * right) / 2 * right**2)
+    left, right = pair_signs(foretold), pair_signs(come)
+    counted = over_pairs(weights, right**2)
+    right_way = over_pairs(weights, (1 + left * right) / 2 * right**2)
     return np.divide(right_way, counted, out=np.full_like(counted, np.nan), where=counted > 0)

@@ -66,6 +66,15 @@ def blank_choice(space: SearchSpace, num_classes: int) -> Choice:
     )
 
 
+def random_choice(blank: Choice, generator: np.random.Generator) -> Choice:
+    """A blank choice with operations and depths in a random order of preference."""
+    return dataclasses.replace(
+        blank,
+        log_alphas=generator.gumbel(size=blank.log_alphas.shape),
+        log_depths=tuple(generator.gumbel(size=values.shape) for values in blank.log_depths),
+    )
+
+
 def random_networks(blank: Choice, table: LatencyTable, target_ms: float, seed: int) -> tuple[Architecture, ...]:
     """Eight different networks in the band, or as many as 32 draws give; the same seed gives the same ones.
 
@@ -74,12 +83,7 @@ def random_networks(blank: Choice, table: LatencyTable, target_ms: float, seed: 
     generator = np.random.default_rng([seed, _STREAM])
     found: dict[Architecture, None] = {}
     for _ in range(_MOST_DRAWS):
-        drawn = dataclasses.replace(
-            blank,
-            log_alphas=generator.gumbel(size=blank.log_alphas.shape),
-            log_depths=tuple(generator.gumbel(size=values.shape) for values in blank.log_depths),
-        )
-        found[meet_target(drawn, table, target_ms)] = None
+        found[meet_target(random_choice(blank, generator), table, target_ms)] = None
         if len(found) == NUM_PROBES:
             break
     return tuple(found)
