@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tfnas.architecture import Block
 from tfnas.supernet import rows, tiles
-from tfnas.supernet.elastic import ElasticMBConv
+from tfnas.supernet.elastic import ElasticMBConv, weighted_sum
 from tfnas.supernet.kernels import kernel_gradient
 
 # kernel, stride, activation, SE channels, expanded, active share, images, pixels
@@ -74,15 +74,15 @@ def plain_inputs(module):
     return module.max_width if first is None else first.weight.shape[1]
 
 
-def test_shared_moments_and_residual():
+def test_moments_and_residual():
     module = operation(3, 1, "swish", 2, True, 0.8, out=4)
     features = torch.randn(3, 4, 5, 5, dtype=torch.float64)
     moments = tiles.input_moments(features)
     channels = features.permute(1, 0, 2, 3).flatten(1)
-    torch.testing.assert_close(moments.mean, channels.mean(1))
+    torch.testing.assert_close(rows.maps_of(moments.centred, 3, 5, 5), features - features.mean((0, 2, 3), True))
     torch.testing.assert_close(moments.covariance, torch.cov(channels, correction=0))
     assert module.has_residual
-    torch.testing.assert_close(module(features, moments), features + layers(module, features))
+    torch.testing.assert_close(module(features), features + layers(module, features))
 
 
 def test_what_needs_no_gradient_keeps_none():
@@ -94,18 +94,34 @@ def test_what_needs_no_gradient_keeps_none():
     assert not module(features.detach()).requires_grad
 
 
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+MIXED = [(5, 1, "swish", 2, True, 0.8), (3, 1, "swish", 0, True, 1.0), (7, 1, "swish", 3, True, 0.4)]
+
+
 @pytest.mark.parametrize("low_memory", [False, True])
-def test_a_weighted_operation_trains_the_weight_and_the_features(low_memory):
-    module = operation(5, 1, "swish", 2, True, 0.8, low_memory)
-    features = torch.randn(2, 4, 5, 5, dtype=torch.float64, requires_grad=True)
-    weight = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-    wanted = [features, weight]
-    expected = torch.autograd.grad((weight * layers(module, features)).square().sum(), wanted)
-    output = module(features, weight=weight)
-    found = torch.autograd.grad(output.square().sum(), [*wanted, *module.parameters()], allow_unused=True)
-    for one, other in zip(found, expected, strict=False):
+@pytest.mark.parametrize("out", [4, 5])  # as many as come in, with a residual, and others
+@pytest.mark.parametrize("first", [False, True])  # in a network's first block the features are fixed
+def test_a_mixture_trains_the_weights_it_is_made_with_and_the_features(low_memory, out, first, three_threads):
+    modules = [operation(*kind, low_memory, out) for kind in MIXED]
+    features = torch.randn(2, 4, 5, 5, dtype=torch.float64, requires_grad=not first)
+    weights = torch.tensor([0.3, -0.2, 0.9], dtype=torch.float64, requires_grad=True)
+    wanted = [weights] if first else [weights, features]
+    added = features if out == 4 else 0
+    expected = sum(w * (added + layers(module, features)) for w, module in zip(weights, modules, strict=True))
+    output = weighted_sum(modules, features, weights)
+    torch.testing.assert_close(output, expected)
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    found = torch.autograd.grad(output.square().sum(), [*wanted, *parameters], allow_unused=True)
+    for one, other in zip(found, torch.autograd.grad(expected.square().sum(), wanted), strict=False):
         torch.testing.assert_close(one, other)
-    assert all(gradient is None for gradient in found[2:])
+    assert all(gradient is None for gradient in found[len(wanted) :])
 
 
 def test_only_weights_need_gradients():
@@ -118,21 +134,24 @@ def test_only_weights_need_gradients():
         torch.testing.assert_close(one, other)
 
 
-def test_low_memory_keeps_only_the_input():
+def test_what_is_kept():
+    """Of an operation's maps (expanded 10, depthwise 10, projected 5): the latter two, and nothing in low memory."""
     features = torch.randn(2, 4, 16, 16, dtype=torch.float64, requires_grad=True)
+    weights = torch.ones(2, dtype=torch.float64, requires_grad=True)
     kept = {}
     for low_memory in (False, True):
         sizes = {}
         with torch.autograd.graph.saved_tensors_hooks(
             lambda tensor, sizes=sizes: sizes.update({tensor.data_ptr(): tensor.numel()}) or tensor, lambda t: t
         ):
-            module = operation(3, 1, "swish", 0, True, 1.0, low_memory)
-            output = module(features, weight=torch.ones((), dtype=torch.float64, requires_grad=True))
+            modules = [operation(3, 1, "swish", 0, True, 1.0, low_memory) for _ in weights]
+            weighted_sum(modules, features, weights).sum().backward()
         kept[low_memory] = sum(sizes.values())
-        output.sum().backward()
-    maps = (10 + 10 + 5) * features[:, 0].numel()  # expanded, depthwise, projected
-    assert kept[False] - kept[True] >= maps
-    assert kept[True] <= features.numel() + 1  # and the weight
+    pixels = features[:, 0].numel()
+    assert kept[False] - kept[True] >= len(weights) * (10 + 5) * pixels
+    small = 1000  # weights and statistics
+    assert kept[True] <= 2 * features.numel() + small  # and the features less their mean
+    assert kept[False] <= 2 * features.numel() + len(weights) * (10 + 5) * pixels + small
 
 
 @pytest.mark.parametrize("size", [3, 5, 7])

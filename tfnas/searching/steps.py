@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from tfnas.searching.parameters import ArchitectureParameters
 from tfnas.searching.sampling import sample_mixture_weights
 from tfnas.space import Schedule
 from tfnas.supernet import Mixture, Path, Supernet
+from tfnas.supernet.crew import scalars_side_by_side
 
 
 class WeightStep(NamedTuple):
@@ -111,16 +113,24 @@ def weight_step(learner: Learner, images: Tensor, labels: Tensor, paths: Sequenc
 def weight_loss(learner: Learner, images: Tensor, labels: Tensor, paths: Sequence[Path]) -> tuple[Tensor, float]:
     """The sum of the paths' cross entropies, and the number of images got right, averaged over the paths."""
     depth_weights = [weights.detach() for weights in learner.parameters.depth_weights()]
-    total, hits = images.new_zeros(()), labels.new_zeros(())
+    supernet = learner.supernet
     with learner.autocast():
-        features = learner.supernet.stem(images)
-    for path in paths:
+        features = supernet.stem(images)
+    hits: list[Tensor] = []
+
+    def loss_of(path: Path, features: Tensor) -> Tensor:
         with learner.autocast():
-            logits = learner.supernet.along(path, features, depth_weights)
-        logits = logits.float() if learner.amp else logits
-        total = total + functional.cross_entropy(logits, labels)
-        hits += (logits.detach().argmax(1) == labels).sum()
-    return total, hits.item() / len(paths)  # asked for once, as a GPU then waits
+            logits = supernet.along(path, features, depth_weights)
+        hits.append((logits.detach().argmax(1) == labels).sum())
+        return functional.cross_entropy(logits.float() if learner.amp else logits, labels)
+
+    functions = [partial(loss_of, path) for path in paths]
+    if supernet.low_memory:  # side by side they would need room at the same time
+        losses = [function(features) for function in functions]
+    else:
+        losses = scalars_side_by_side(functions, features, list(supernet.parameters()))
+    correct = int(torch.stack(hits).sum())  # asked for once, as a GPU then waits
+    return torch.stack(losses).sum(), correct / len(paths)
 
 
 def architecture_step(

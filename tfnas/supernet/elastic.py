@@ -5,6 +5,7 @@ While searching, batch norm has no affine parameters and always uses the batch's
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from tfnas.architecture import Block, Conv
 from tfnas.errors import InputError
 from tfnas.nn.blocks import activation
-from tfnas.supernet.tiles import Kind, Moments, Weights, mbconv
+from tfnas.supernet.tiles import Kind, Member, Weights, mbconv, mixture
 
 BATCH_NORM_EPS = 1e-5  # PyTorch's default, which the derived networks have
 
@@ -138,30 +139,36 @@ class ElasticMBConv(nn.Module):
             rows[bias] = across
         return rows
 
-    def forward(self, features: Tensor, moments: Moments | None = None, weight: Tensor | None = None) -> Tensor:
-        """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride)).
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
+        learns = features.requires_grad or self.depth_conv.weight.requires_grad
+        return self._kept_or_again(self._plain, features, learns=learns)
 
-        `moments` are those of the features, for who has them already. With a `weight` (a scalar) the output is
-        multiplied by it, and gradients go to it and to the features, not to the operation's own weights.
-        """
+    def weighed(self, features: Tensor, weight: Tensor) -> Tensor:
+        """The same times a weight (a scalar); gradients go to it and to the features, not to the operation's own."""
         # a network's first choices have fixed features: their outputs are kept, which is less than all else
-        learns = features.requires_grad or (weight is None and self.depth_conv.weight.requires_grad)
-        if self.low_memory and learns and torch.is_grad_enabled():
-            output: Tensor = checkpoint(
-                self._weighted, features, moments, weight, use_reentrant=False, preserve_rng_state=False
-            )
-            return output
-        return self._weighted(features, moments, weight)
+        return self._kept_or_again(self._weighed, features, weight, learns=features.requires_grad)
 
-    def _weighted(self, features: Tensor, moments: Moments | None, weight: Tensor | None) -> Tensor:
-        weights = self._weights(frozen=weight is not None)
+    def _kept_or_again(self, compute: Callable[..., Tensor], *inputs: Tensor, learns: bool) -> Tensor:
+        if self.low_memory and learns and torch.is_grad_enabled():
+            output: Tensor = checkpoint(compute, *inputs, use_reentrant=False, preserve_rng_state=False)
+            return output
+        return compute(*inputs)
+
+    def _plain(self, features: Tensor) -> Tensor:
         if in_tiles(features):
-            kind = Kind(self.stride, self.activation, BATCH_NORM_EPS)
-            branch = mbconv(features, moments, weights, kind)
+            branch = mbconv(features, *self.member(frozen=False))
         else:
-            branch = self._layers(features, weights)
-        output = features + branch if self.has_residual else branch
-        return output if weight is None else weight * output
+            branch = self._layers(features, self._weights())
+        return features + branch if self.has_residual else branch
+
+    def _weighed(self, features: Tensor, weight: Tensor) -> Tensor:
+        branch = self._layers(features, self._weights(frozen=True))
+        return weight * (features + branch if self.has_residual else branch)
+
+    def member(self, frozen: bool = True) -> Member:
+        """The active weights and the kind, for computing in tiles; `frozen`: no gradient goes to the weights."""
+        return Member(self._weights(frozen), Kind(self.stride, self.activation, BATCH_NORM_EPS))
 
     def _weights(self, frozen: bool = False) -> Weights:
         """Those of the active channels."""
@@ -200,3 +207,18 @@ class ElasticMBConv(nn.Module):
             reduced = self.act(functional.conv2d(squeezed, weights.reduce, weights.reduce_bias))
             branch = branch * torch.sigmoid(functional.conv2d(reduced, weights.expand, weights.expand_bias))
         return batch_normalize(functional.conv2d(branch, weights.projection))
+
+
+def weighted_sum(operations: Sequence[ElasticMBConv], features: Tensor, weights: Tensor) -> Tensor:
+    """What the operations of a block give for its input, each times its entry of `weights` (operations), in one sum.
+
+    Gradients go to weights and features; the operations' own weights are held fixed.
+    """
+    if in_tiles(features):
+        first = operations[0]
+        members = [operation.member() for operation in operations]
+        return mixture(features, weights, members, first.has_residual, first.low_memory)
+    total = features.new_zeros(())
+    for weight, operation in zip(weights, operations, strict=True):
+        total = total + operation.weighed(features, weight)
+    return total

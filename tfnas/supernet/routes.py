@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from tfnas.supernet.elastic import in_tiles
-from tfnas.supernet.tiles import input_moments
+from tfnas.supernet.elastic import ElasticMBConv, weighted_sum
 
 
 class Route(Protocol):
@@ -56,11 +55,7 @@ class Mixture:
 
     def through(self, block: int, operations: nn.ModuleList, features: Tensor) -> Tensor:
         """The weighted sum of what all operations give."""
-        moments = input_moments(features) if in_tiles(features) else None
-        total = features.new_zeros(())
-        for weight, operation in zip(self.weights[block], operations, strict=True):
-            total = total + operation(features, moments, weight)
-        return total
+        return weighted_sum(cast("list[ElasticMBConv]", list(operations)), features, self.weights[block])
 
     def depth(self, stage: int) -> None:
         """A mixture is of all depths."""

@@ -73,12 +73,13 @@ class SearchStage(nn.Module):
 class Supernet(nn.Module):
     """The shared weights of a space for `num_classes` classes, initialised as PyTorch does with all biases 0.
 
-    With `low_memory` no map inside an operation is kept for the backward pass, which computes them again.
+    With `low_memory` no map inside an operation is kept for the backward pass, which computes them again, and nothing
+    is computed side by side.
     """
 
     def __init__(self, space: SearchSpace, num_classes: int, low_memory: bool = False) -> None:
         super().__init__()
-        self.space = space
+        self.space, self.low_memory = space, low_memory
         self.first_stem = SearchConv(space.first_stem)
         self.second_stem = ElasticMBConv(space.second_stem, low_memory)
         self.blocks = [SearchBlock(space, place, number, low_memory) for number, place in enumerate(space.blocks)]

@@ -8,7 +8,8 @@ operation, for batch statistics, normalising and activation, and all of them are
   in the same way, into matrices of the input's few channels;
 * what is pointwise runs over a few rows (pixels x channels) at a time, which stay in the cache from the convolution
   through activation to the next product;
-* only the normalised maps are kept for the backward pass, in place of those before and after every layer.
+* only the depthwise convolution's output is kept for the backward pass, normalised, in place of maps before and
+  after every layer: the expansion is computed again, which takes no longer than fetching it would.
 
 The same losses and gradients as the plain layers compute, up to rounding (tests/supernet/test_tiles.py). Rows are
 channels-last pixels: a map (N, C, H, W) is a matrix (N * H * W, C).
@@ -16,12 +17,15 @@ channels-last pixels: a map (N, C, H, W) is a matrix (N * H * W, C).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tfnas.supernet.crew import side_by_side
 from tfnas.supernet.kernels import kernel_gradient
 from tfnas.supernet.rows import (
     activate,
@@ -38,12 +42,14 @@ from tfnas.supernet.rows import (
 
 _aten = torch.ops.aten
 
+T = TypeVar("T")
+
 
 class Moments(NamedTuple):
-    """Mean (C) and covariance (C, C) of the channels of a map over images and pixels."""
+    """Covariance (C, C) of a map's channels over images and pixels, and its rows (N * H * W, C) less their mean."""
 
-    mean: Tensor
     covariance: Tensor
+    centred: Tensor
 
 
 class Kind(NamedTuple):
@@ -72,20 +78,37 @@ class Weights(NamedTuple):
 def input_moments(features: Tensor) -> Moments:
     """Moments of a block's input (N, C, H, W), for all of its operations; no gradient passes through them."""
     rows = rows_of(features.detach())
-    mean = rows.mean(0)
-    centred = rows - mean
-    return Moments(mean, centred.t() @ centred / len(rows))
+    centred = rows - rows.mean(0)
+    return Moments(centred.t() @ centred / len(rows), centred)
 
 
-def mbconv(features: Tensor, moments: Moments | None, weights: Weights, kind: Kind) -> Tensor:
+def mbconv(features: Tensor, weights: Weights, kind: Kind) -> Tensor:
     """Expansion, depthwise convolution, squeeze-and-excite and projection, each with batch statistics: no residual.
 
-    (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride)), channels last. `moments` must be those of `features`
-    (None: not known); the gradient takes into account that they depend on it.
+    (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride)), channels last.
     """
-    if moments is None and weights.expansion is not None:
-        moments = input_moments(features)
+    moments = None if weights.expansion is None else input_moments(features)
     output: Tensor = _MBConv.apply(features, moments, kind, *weights)
+    return output
+
+
+class Member(NamedTuple):
+    """One of the operations that a mixture weighs; their weights are held fixed."""
+
+    weights: Weights
+    kind: Kind
+
+
+def mixture(features: Tensor, scalars: Tensor, members: Sequence[Member], residual: bool, low_memory: bool) -> Tensor:
+    """The sum of what `mbconv` gives of all members, each times its scalar, plus its input where there is a `residual`.
+
+    `scalars` is (members); gradients go to them and to the features. Members are computed side by side. With
+    `low_memory` one comes after the other, and the backward pass computes all maps inside them again instead of
+    keeping them.
+    """
+    tensors = [tensor for member in members for tensor in member.weights]
+    kinds = [member.kind for member in members]
+    output: Tensor = _Mixture.apply(features, scalars, input_moments(features), kinds, residual, low_memory, *tensors)
     return output
 
 
@@ -94,7 +117,6 @@ class _Kept(NamedTuple):
 
     folded: Tensor | None  # expansion weights times their scale (M, in)
     expansion_scale: Tensor | None
-    expanded: Tensor  # normalised; with ReLU after it, and without expansion the input itself
     depthwise_scale: Tensor
     depthwise: Tensor  # normalised
     projected_scale: Tensor
@@ -107,7 +129,7 @@ class _Kept(NamedTuple):
 class _MBConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, moments: Moments | None, kind: Kind, *weights: Tensor | None) -> Tensor:
-        kept = _forward(features, moments, kind, Weights(*weights))  # type: ignore[arg-type]
+        kept = _forward(features, moments, Weights(*weights), kind)  # type: ignore[arg-type]
         ctx.kind = kind
         ctx.save_for_backward(features, *(moments or (None, None)), *weights, *kept)
         return kept.projected
@@ -115,36 +137,115 @@ class _MBConv(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        features, mean, covariance, *rest = ctx.saved_tensors
+        features, covariance, centred, *rest = ctx.saved_tensors
         count = len(Weights._fields)
-        moments, weights, kept = Moments(mean, covariance), Weights(*rest[:count]), _Kept(*rest[count:])
+        moments, weights, kept = Moments(covariance, centred), Weights(*rest[:count]), _Kept(*rest[count:])
         needs_features, _, _, *needs_weights = ctx.needs_input_grad
         backward = _Backward(features, moments, ctx.kind, weights, kept, any(needs_weights))
         to_features, to_weights = backward.run(gradient, needs_features)
         return to_features, None, None, *to_weights
 
 
-def _forward(features: Tensor, moments: Moments | None, kind: Kind, weights: Weights) -> _Kept:
+class _Mixture(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        scalars: Tensor,
+        moments: Moments,
+        kinds: Sequence[Kind],
+        residual: bool,
+        low_memory: bool,
+        *tensors: Tensor | None,
+    ) -> Tensor:
+        members = _members(kinds, tensors)
+        ctx.learns = ctx.needs_input_grad[0]  # a network's first choices have fixed features
+        ctx.recomputes = ctx.learns and low_memory
+        keeps_all = ctx.learns and not low_memory
+
+        def compute(index: int) -> tuple[Tensor, Sequence[Tensor | None]]:
+            kept = _forward(features, moments, *members[index])
+            return kept.projected, kept if keeps_all else () if ctx.recomputes else (kept.projected,)
+
+        found = _of_all(members, compute, low_memory)
+        total = features * scalars.sum() if residual else torch.zeros_like(found[0][0])
+        for scalar, (output, _) in zip(scalars, found, strict=True):
+            total.addcmul_(output, scalar)
+        ctx.kinds, ctx.residual = kinds, residual
+        ctx.save_for_backward(features, scalars, *moments, *tensors, *(tensor for _, kept in found for tensor in kept))
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        features, scalars, covariance, centred, *rest = ctx.saved_tensors
+        moments, count = Moments(covariance, centred), len(ctx.kinds) * len(Weights._fields)
+        members, kept_of_all = _members(ctx.kinds, rest[:count]), rest[count:]
+        each = len(kept_of_all) // len(members)
+
+        def compute(index: int) -> tuple[Tensor | None, Tensor]:
+            member, own = members[index], kept_of_all[index * each : (index + 1) * each]
+            if not ctx.learns:
+                return None, (gradient * own[0]).sum()
+            kept = _forward(features, moments, *member) if ctx.recomputes else _Kept(*own)
+            to_scalar = (gradient * kept.projected).sum()
+            backward = _Backward(features, moments, member.kind, member.weights, kept, weighs=False)
+            return backward.run(gradient * scalars[index], True)[0], to_scalar
+
+        found = _of_all(members, compute, ctx.recomputes)
+        to_scalars = torch.stack([to_scalar for _, to_scalar in found])
+        to_features = None
+        if ctx.residual:
+            to_scalars += (gradient * features).sum()
+        if ctx.learns:
+            to_features = gradient * scalars.sum() if ctx.residual else torch.zeros_like(features)
+            for one, _ in found:
+                assert one is not None
+                to_features += one
+        return to_features, to_scalars, None, None, None, None, *([None] * count)
+
+
+def _members(kinds: Sequence[Kind], tensors: Sequence[Tensor | None]) -> list[Member]:
+    """From the weights of all in a row."""
+    count = len(Weights._fields)
+    rows = (tensors[place : place + count] for place in range(0, len(tensors), count))
+    return [Member(Weights(*row), kind) for row, kind in zip(rows, kinds, strict=True)]  # type: ignore[arg-type]
+
+
+def _of_all(members: Sequence[Member], compute: Callable[[int], T], in_turn: bool) -> list[T]:
+    """What is computed of every member, by its index: side by side, the dearest first, so that none waits long for the
+    last; or `in_turn`, which takes the room of one only.
+    """
+    if in_turn:
+        return [compute(index) for index in range(len(members))]
+
+    def cost(index: int) -> int:
+        weights = members[index].weights
+        return weights.depthwise.numel() + weights.projection.numel()
+
+    order = sorted(range(len(members)), key=cost, reverse=True)
+    found = dict(zip(order, side_by_side([partial(compute, index) for index in order]), strict=True))
+    return [found[index] for index in range(len(members))]
+
+
+def _forward(features: Tensor, moments: Moments | None, weights: Weights, kind: Kind) -> _Kept:
     images, _, height, width = features.shape
     relu, channels = kind.activation == "relu", len(weights.depthwise)
     tile = tile_rows(features, channels)
     folded = expansion_scale = None
-    expanded = activated = rows_of(features)
+    activated = rows_of(features)
     if weights.expansion is not None:
         assert moments is not None
         plain = weights.expansion.flatten(1)
         variance = ((plain @ moments.covariance) * plain).sum(1).clamp_min(0)
         expansion_scale = (variance + kind.eps).rsqrt()
         folded = plain * expansion_scale[:, None]
-        shift, across = -(folded @ moments.mean), folded.t()
-        expanded = features.new_empty(len(activated), channels)
-        source, activated = activated, expanded if relu else torch.empty_like(expanded)
-        for inputs, values, outputs in tiles(tile, source, expanded, activated):
-            torch.addmm(shift, inputs, across, out=values)
-            if relu:
-                values.relu_()
-            else:
-                activate(values, outputs, relu)
+        activated = features.new_empty(len(activated), channels)
+        buffer = buffer_of(activated, tile)
+        for inputs, outputs in tiles(tile, moments.centred, activated):
+            values = buffer[: len(inputs)]
+            torch.mm(inputs, folded.t(), out=values)
+            activate(values, outputs, relu)
     maps = functional.conv2d(
         maps_of(activated, images, height, width),
         weights.depthwise,
@@ -159,7 +260,7 @@ def _forward(features: Tensor, moments: Moments | None, kind: Kind, weights: Wei
     gates = _project(depthwise, projected, images, relu, weights, tile)
     output = maps_of(projected, images, *maps.shape[2:])
     projected_scale = normalize_in_place(output, kind.eps)
-    return _Kept(folded, expansion_scale, expanded, depthwise_scale, depthwise, projected_scale, output, *gates)
+    return _Kept(folded, expansion_scale, depthwise_scale, depthwise, projected_scale, output, *gates)
 
 
 def _project(
@@ -278,12 +379,12 @@ class _Backward:
 
     def _through_depthwise(self, gradient: Tensor) -> Tensor:
         """From the depthwise convolution's output to the rows of its input."""
-        weight, stride = self.weights.depthwise, self.kind.stride
-        inputs = maps_of(self.kept.expanded, len(self.features), *self.features.shape[2:])
+        weight, stride, images = self.weights.depthwise, self.kind.stride, len(self.features)
+        inputs = self.features
+        if self.kept.folded is not None:
+            inputs = maps_of(self._activated(self.kept.folded), images, *inputs.shape[2:])
         if self.weighs:
-            through_silu = self.weights.expansion is not None and not self.relu
-            found = kernel_gradient(gradient, functional.silu(inputs) if through_silu else inputs, weight, stride)
-            self.gradients.depthwise.copy_(found)
+            self.gradients.depthwise.copy_(kernel_gradient(gradient, inputs, weight, stride))
         padding = weight.shape[-1] // 2
         steps, paddings = [stride, stride], [padding, padding]
         only_input, groups = [True, False, False], len(weight)
@@ -293,31 +394,38 @@ class _Backward:
             )[0]
         )
 
+    def _activated(self, folded: Tensor) -> Tensor:
+        """Expanded and activated rows, as they were in the forward pass: where no weight asks for them, only room."""
+        centred = self.moments.centred
+        activated = centred.new_empty(len(centred), len(folded))
+        if self.weighs:
+            buffer = buffer_of(activated, self.tile)
+            for inputs, outputs in tiles(self.tile, centred, activated):
+                activate(torch.mm(inputs, folded.t(), out=buffer[: len(inputs)]), outputs, self.relu)
+        return activated
+
     def _through_expansion(self, rows: Tensor, folded: Tensor, scale: Tensor) -> Tensor:
         """Through activation, folded batch norm and expansion to the rows of the features.
 
         Batch norm sends back scale * (g - mean(g) - z * mean(g z)), z being its output; z = folded (x - mean(x)) makes
         the last term a product with the centred features.
         """
-        inputs = rows_of(self.features)
-        found = torch.empty_like(inputs)
+        covariance, centred = self.moments
+        found = torch.empty_like(centred)
         products = torch.zeros_like(folded)
         sums = folded.new_zeros(len(folded))
         buffer = buffer_of(rows, self.tile)
-        for gradient, values, arrived, target in tiles(self.tile, rows, self.kept.expanded, inputs, found):
-            scratch = buffer[: len(values)]
-            activation_gradient(gradient, values, scratch, self.relu)
-            products.addmm_(scratch.t(), arrived)
-            sums += scratch.sum(0)
-            torch.mm(scratch, folded, out=target)
-        mean, covariance = self.moments
-        mean_gradient = sums / len(rows)
-        centred = products / len(rows) - mean_gradient[:, None] * mean
-        slope = (centred * folded).sum(1)
+        for gradient, inputs, target in tiles(self.tile, rows, centred, found):
+            values = torch.mm(inputs, folded.t(), out=buffer[: len(inputs)])
+            activation_gradient(gradient, values, values, self.relu)
+            products.addmm_(values.t(), inputs)
+            sums += values.sum(0)
+            torch.mm(values, folded, out=target)
+        products /= len(rows)
+        slope = (products * folded).sum(1)
         if self.weighs:
             assert self.gradients.expansion is not None
-            whole = (centred - slope[:, None] * (folded @ covariance)) * (scale * len(rows))[:, None]
+            whole = (products - slope[:, None] * (folded @ covariance)) * (scale * len(rows))[:, None]
             self.gradients.expansion.view(len(self.gradients.expansion), -1).copy_(whole)
-        back = folded.t() @ (folded * slope[:, None])
-        found.addmm_(inputs, back, alpha=-1)
-        return found.add_(mean @ back - mean_gradient @ folded)
+        found.addmm_(centred, folded.t() @ (folded * slope[:, None]), alpha=-1)
+        return found.sub_((sums / len(rows)) @ folded)

@@ -1,0 +1,84 @@
+"""Computing side by side: order, threads, gradients and errors."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+
+import pytest
+import torch
+
+from tfnas.supernet.crew import scalars_side_by_side, side_by_side
+
+
+@pytest.fixture(params=[1, 2, 5])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_results_come_in_order_from_threads_that_share_what_there_is(threads):
+    def task(number):
+        torch.ones(100_000).sum()  # starts a thread's pool, which must not be of all threads
+        return number, threading.current_thread(), torch.get_num_threads()
+
+    for _ in range(2):
+        numbers, members, each = zip(*side_by_side([partial(task, number) for number in range(4)]), strict=True)
+        assert numbers == (0, 1, 2, 3)
+        assert len(set(members)) <= min(threads, 4)
+        assert set(each) == {max(1, threads // min(threads, 4))}
+        assert torch.get_num_threads() == threads
+
+
+def test_two_compute_at_the_same_time():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    meeting = threading.Barrier(2, timeout=60)
+    assert sorted(side_by_side([meeting.wait, meeting.wait])) == [0, 1]
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("records", [False, True])
+def test_gradients_are_recorded_as_outside(threads, records):
+    with torch.set_grad_enabled(records):
+        assert side_by_side([torch.is_grad_enabled] * 3) == [records] * 3
+
+
+def test_the_first_error_comes_when_all_have_ended(threads):
+    done = []
+
+    def fail(text):
+        raise ValueError(text)
+
+    with pytest.raises(ValueError, match="first"):
+        side_by_side([partial(fail, "first"), partial(fail, "second"), partial(done.append, 1)])
+    assert done == ([1] if threads > 1 else [])
+    assert side_by_side([int, int]) == [0, 0]
+
+
+def test_scalars_have_the_gradients_of_plain_ones(threads):
+    torch.manual_seed(3)
+    features = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    both, one, none = (torch.randn(3, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    functions = [lambda x: (x @ both).exp().sum(), lambda x: ((x * both) @ one).square().sum(), lambda x: x.sum()]
+    wanted = (features, both, one, none)
+
+    def total(scalars):
+        return scalars[0] + 2 * scalars[1] * scalars[2]
+
+    plain = total([function(features * 2) for function in functions])
+    found = total(scalars_side_by_side(functions, features * 2, (both, one, none)))
+    torch.testing.assert_close(found, plain)
+    for name, result, expected in zip(
+        ("features", "both", "one"), torch.autograd.grad(found, wanted, allow_unused=True),
+        torch.autograd.grad(plain, wanted, allow_unused=True), strict=False,
+    ):  # fmt: skip
+        torch.testing.assert_close(result, expected, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_what_no_function_uses_has_no_gradient(threads):
+    used, unused = (torch.ones(2, requires_grad=True) for _ in range(2))
+    scalars = scalars_side_by_side([lambda x: (x * used).sum()] * 2, torch.ones(2), (used, unused))
+    assert torch.autograd.grad(sum(scalars), (used, unused), allow_unused=True)[1] is None
