@@ -31,7 +31,7 @@ class DataConfig:
 
     data: Literal["digits", "digit_pairs", "list", "folder", "cifar10", "cifar100"] | None = None
     """Kind of data. Default: `list` if --img_root or a list is given, else the embedded handwritten `digits`.
-    `digit_pairs` is embedded too, and harder: the larger of two digits in an image."""
+    `digit_pairs` is embedded too, and harder: which of two digits in an image is read first."""
     img_root: str | None = None
     """Folder that holds the images: what list lines are relative to, the parent of the class folders, or of CIFAR's."""
     train_list: str | None = None

@@ -1,6 +1,7 @@
-"""Images of two handwritten digits, whose class is the larger of both: what architectures of equal latency differ in.
+"""Images of two handwritten digits, whose class is the one that is read first: architectures differ in that.
 
-All digits of the embedded set are told apart by every small network; to compare two of them wherever they stand is not.
+All digits of the embedded set are told apart by every small network. To know which of two comes first, a network has
+to see how they stand to each other, and so much of an image at once.
 Images are composed from scikit-learn's digits, each part from the originals of that part only: no digit that trains is
 seen in a test image. They are the same in every run.
 """
@@ -30,7 +31,8 @@ Whole = NDArray[np.int64]
 def digit_pairs_parts(image_size: int) -> Parts:
     """Compose the images, `image_size` pixels wide: two digits of 7/16 of that, side by side or one above the other.
 
-    Their places are drawn so that they do not overlap. Either digit may be the larger one; equal ones are a pair too.
+    Their places are drawn so that they do not overlap. The first in reading is the upper one where one stands wholly
+    above the other, and else the left one. Equal digits are a pair too.
     Raises InputError for images too small to hold two digits.
     """
     if image_size < _LEAST_SIZE:
@@ -51,19 +53,15 @@ def _composed(part: str, digits: Source, image_size: int) -> ArraySource:
     ink = digits.images[:, 0].numpy()
     labels = np.asarray(digits.labels)
     num_classes = int(labels.max()) + 1
-    larger = np.repeat(np.arange(num_classes), NUM_IMAGES[part] // num_classes)
-    random.shuffle(larger)
-    smaller = (random.random_sample(len(larger)) * (larger + 1)).astype(np.int64)  # 0 .. larger
-    swapped = random.random_sample(len(larger)) < 0.5
-    canvas = np.zeros((len(larger), image_size, image_size), np.uint8)
-    first, second = np.where(swapped, smaller, larger), np.where(swapped, larger, smaller)
-    for wanted, (top, left) in zip(
-        (first, second), _places(random, len(larger), image_size, ink.shape[1]), strict=True
-    ):
+    first = np.repeat(np.arange(num_classes), NUM_IMAGES[part] // num_classes)
+    random.shuffle(first)
+    second = (random.random_sample(len(first)) * num_classes).astype(np.int64)
+    canvas = np.zeros((len(first), image_size, image_size), np.uint8)
+    for wanted, (top, left) in zip((first, second), _places(random, len(first), image_size, ink.shape[1]), strict=True):
         _put(canvas, ink[_drawn(random, labels, wanted)], top, left)
     noisy = canvas + random.standard_normal(canvas.shape) * (_NOISE * 255)
     pixels = torch.from_numpy(noisy.clip(0, 255).astype(np.uint8)).unsqueeze(1)
-    return ArraySource(pixels.expand(-1, 3, -1, -1), larger.tolist())
+    return ArraySource(pixels.expand(-1, 3, -1, -1), first.tolist())
 
 
 def _drawn(random: np.random.RandomState, labels: Whole, wanted: Whole) -> Whole:
@@ -79,7 +77,7 @@ def _drawn(random: np.random.RandomState, labels: Whole, wanted: Whole) -> Whole
 def _places(
     random: np.random.RandomState, count: int, image_size: int, side: int
 ) -> tuple[tuple[Whole, Whole], tuple[Whole, Whole]]:
-    """Top and left of the first and the second digit: the second right of the first, or below it."""
+    """Top and left of the first and the second digit in reading: the second right of the first, or below it."""
 
     def up_to(most: Whole) -> Whole:
         """Whole numbers from 0 to `most`."""
@@ -91,9 +89,12 @@ def _places(
     along_second = along_first + side + up_to(free - side - along_first)
     across_first, across_second = up_to(free), up_to(free)
     sideways = random.random_sample(count) < 0.5
+    tops = np.where(sideways, across_first, along_first), np.where(sideways, across_second, along_second)
+    lefts = np.where(sideways, along_first, across_first), np.where(sideways, along_second, across_second)
+    below = tops[0] >= tops[1] + side  # left, but to be read later
     return (
-        (np.where(sideways, across_first, along_first), np.where(sideways, along_first, across_first)),
-        (np.where(sideways, across_second, along_second), np.where(sideways, along_second, across_second)),
+        (np.where(below, tops[1], tops[0]), np.where(below, lefts[1], lefts[0])),
+        (np.where(below, tops[0], tops[1]), np.where(below, lefts[0], lefts[1])),
     )
 
 

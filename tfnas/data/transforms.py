@@ -47,7 +47,7 @@ _IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 NORMALISATIONS: dict[DataName, Normalisation] = {
     "digits": Normalisation((0.3053, 0.3053, 0.3053), (0.3759, 0.3759, 0.3759)),  # of the 1,797 images at 8 x 8
-    "digit_pairs": Normalisation((0.1326, 0.1326, 0.1326), (0.2371, 0.2371, 0.2371)),  # of the weight part at 16 x 16
+    "digit_pairs": Normalisation((0.1324, 0.1324, 0.1324), (0.2370, 0.2370, 0.2370)),  # of the weight part at 16 x 16
     "list": _IMAGENET,
     "folder": _IMAGENET,
     "cifar10": Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),

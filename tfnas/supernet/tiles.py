@@ -17,7 +17,7 @@ channels-last pixels: a map (N, C, H, W) is a matrix (N * H * W, C).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -167,12 +167,15 @@ class _Mixture(torch.autograd.Function):
             kept = _forward(features, moments, *members[index])
             return kept.projected, kept if keeps_all else () if ctx.recomputes else (kept.projected,)
 
-        found = _of_all(members, compute, low_memory)
-        total = features * scalars.sum() if residual else torch.zeros_like(found[0][0])
-        for scalar, (output, _) in zip(scalars, found, strict=True):
+        total = features * scalars.sum() if residual else None
+        kept_of_all: list[Tensor | None] = []
+        for scalar, (output, kept) in zip(scalars, _of_all(members, compute, low_memory), strict=True):
+            total = torch.zeros_like(output) if total is None else total
             total.addcmul_(output, scalar)
+            kept_of_all.extend(kept)
+        assert total is not None
         ctx.kinds, ctx.residual = kinds, residual
-        ctx.save_for_backward(features, scalars, *moments, *tensors, *(tensor for _, kept in found for tensor in kept))
+        ctx.save_for_backward(features, scalars, *moments, *tensors, *kept_of_all)
         return total
 
     @staticmethod
@@ -192,16 +195,16 @@ class _Mixture(torch.autograd.Function):
             backward = _Backward(features, moments, member.kind, member.weights, kept, weighs=False)
             return backward.run(gradient * scalars[index], True)[0], to_scalar
 
-        found = _of_all(members, compute, ctx.recomputes)
-        to_scalars = torch.stack([to_scalar for _, to_scalar in found])
         to_features = None
-        if ctx.residual:
-            to_scalars += (gradient * features).sum()
         if ctx.learns:
             to_features = gradient * scalars.sum() if ctx.residual else torch.zeros_like(features)
-            for one, _ in found:
-                assert one is not None
-                to_features += one
+        to_scalars = torch.zeros_like(scalars)
+        for index, (through, to_scalar) in enumerate(_of_all(members, compute, ctx.recomputes)):
+            to_scalars[index] = to_scalar
+            if to_features is not None and through is not None:
+                to_features += through
+        if ctx.residual:
+            to_scalars += (gradient * features).sum()
         return to_features, to_scalars, None, None, None, None, *([None] * count)
 
 
@@ -212,20 +215,21 @@ def _members(kinds: Sequence[Kind], tensors: Sequence[Tensor | None]) -> list[Me
     return [Member(Weights(*row), kind) for row, kind in zip(rows, kinds, strict=True)]  # type: ignore[arg-type]
 
 
-def _of_all(members: Sequence[Member], compute: Callable[[int], T], in_turn: bool) -> list[T]:
+def _of_all(members: Sequence[Member], compute: Callable[[int], T], in_turn: bool) -> Iterator[T]:
     """What is computed of every member, by its index: side by side, the dearest first, so that none waits long for the
-    last; or `in_turn`, which takes the room of one only.
+    last; or `in_turn` when it is asked for, which takes the room of one only.
     """
+    places = range(len(members))
     if in_turn:
-        return [compute(index) for index in range(len(members))]
+        return map(compute, places)
 
     def cost(index: int) -> int:
         weights = members[index].weights
         return weights.depthwise.numel() + weights.projection.numel()
 
-    order = sorted(range(len(members)), key=cost, reverse=True)
+    order = sorted(places, key=cost, reverse=True)
     found = dict(zip(order, side_by_side([partial(compute, index) for index in order]), strict=True))
-    return [found[index] for index in range(len(members))]
+    return (found[index] for index in places)
 
 
 def _forward(features: Tensor, moments: Moments | None, weights: Weights, kind: Kind) -> _Kept:
