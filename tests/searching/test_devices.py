@@ -10,6 +10,17 @@ def test_low_memory_computes_the_same(tmp_path, float64):
 
 
 @pytest.mark.parametrize("low_memory", [False, True])
+def test_several_threads_compute_the_same(tmp_path, float64, low_memory):
+    alone = computed_on("cpu", tmp_path, low_memory=low_memory)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        check_equal(alone, computed_on("cpu", tmp_path, low_memory=low_memory))
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
 def test_mixed_precision_is_near_single_precision(tmp_path, low_memory):
     check_near(computed_on("cpu", tmp_path), computed_on("cpu", tmp_path, amp=True, low_memory=low_memory))
 

@@ -66,9 +66,10 @@ def scalars_side_by_side(
 ) -> list[Tensor]:
     """The scalar that each function gives for the features, forward and backward passes side by side.
 
-    Gradients go to the features and to those `parameters`, all of them leaves, that a function uses.
+    Gradients go to the features and to those `parameters`, all of them leaves, that a function uses. With one thread,
+    and on a GPU, which one thread keeps busy, they are computed in turn.
     """
-    if min(torch.get_num_threads(), len(functions)) < 2:
+    if features.device.type != "cpu" or min(torch.get_num_threads(), len(functions)) < 2:
         return [function(features) for function in functions]
     return list(_Scalars.apply(functions, features, *parameters))
 
