@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,11 +16,15 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100
+from torchvision.transforms import v2
 
 from tfnas.data import DataConfig, Draw, data_name, default_space, open_data
+from tfnas.data.digits import digits_parts
 from tfnas.data.splits import stratified_split
-from tfnas.data.transforms import NORMALISATIONS, plain_transform, training_transform
+from tfnas.data.transforms import NORMALISATIONS, RandomShift, plain_transform, training_transform
 from tfnas.errors import InputError
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def opened(image_size: int = 32, **flags: object):
@@ -131,6 +138,30 @@ def test_digits_at_their_own_size_are_the_data_of_scikit_learn() -> None:
         for channel in (0, 2)
     }
     assert seen == expected
+
+
+@pytest.mark.parametrize("size", [7, 16, 21])
+def test_digits_are_resized_and_shifted_as_torchvision_does(size) -> None:
+    images = torch.from_numpy(load_digits().images * 255 / 16).round().to(torch.uint8)[:, None]
+    resized = v2.functional.resize(images, [size, size])
+    parts = digits_parts(size)
+    found = torch.cat([part.images[:, 0] for part in (parts.weights, parts.architecture, parts.test)])
+    assert sorted(map(bytes, found.numpy())) == sorted(map(bytes, resized.numpy()))
+    for reach in (1, 3):
+        torch.manual_seed(reach)
+        expected = [v2.RandomCrop(size, padding=reach)(resized[0]) for _ in range(20)]
+        torch.manual_seed(reach)
+        assert all(torch.equal(RandomShift(reach)(resized[0]), image) for image in expected)
+
+
+def test_a_search_of_embedded_data_does_not_wait_for_torchvision() -> None:
+    code = (
+        "import sys; from tfnas.data import DataConfig, Draw, open_data; import tfnas.searching.loop;"
+        "data = open_data(DataConfig(), image_size=16, seed=0); data.weights[Draw(0, 1)], data.test[Draw(0, 1)];"
+        "sys.exit('torchvision' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
 
 
 def test_digits_are_normalised_by_their_own_mean_and_deviation() -> None:

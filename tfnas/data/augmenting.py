@@ -16,8 +16,6 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import ColorJitter, RandomResizedCrop
-from torchvision.transforms.v2 import functional
 
 from tfnas.data.reading import View
 
@@ -35,6 +33,8 @@ class RandomView:
 
     def __call__(self, width: int, height: int) -> View:
         """Draw from PyTorch's global generator."""
+        from torchvision.transforms import RandomResizedCrop  # only when pictures come: it takes seconds to import
+
         picture = torch.empty(3, height, width, device="meta")  # its size is all that is asked for
         upper, left, rows, columns = RandomResizedCrop.get_params(picture, list(AREA), list(ASPECT))
         return View((left, upper, left + columns, upper + rows), self.image_size)
@@ -45,6 +45,9 @@ class FlipAndColour(nn.Module):
 
     def forward(self, picture: Image.Image) -> Tensor:
         """Draw from PyTorch's global generator."""
+        from torchvision.transforms import ColorJitter
+        from torchvision.transforms.v2 import functional
+
         if torch.rand(1) < 0.5:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         strength = list(STRENGTH)

@@ -13,14 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torchvision.datasets import CIFAR10, CIFAR100
 
 from tfnas.data.images import ArraySource
 from tfnas.data.parts import Parts
 from tfnas.data.splits import stratified_split
 from tfnas.errors import InputError
-
-_DATA_SETS = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 
 
 def cifar_parts(name: Literal["cifar10", "cifar100"], root: Path, val_ratio: float) -> Parts:
@@ -37,7 +34,9 @@ def cifar_parts(name: Literal["cifar10", "cifar100"], root: Path, val_ratio: flo
 
 def _open(name: Literal["cifar10", "cifar100"], root: Path, *, train: bool) -> tuple[ArraySource, tuple[str, ...]]:
     """Open one half of CIFAR as uint8 images N x 3 x 32 x 32, with the names of its classes."""
-    kind: Any = _DATA_SETS[name]
+    from torchvision import datasets  # takes seconds to import, which the embedded data need not wait for
+
+    kind: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     try:
         data = kind(root, train=train, download=False)
     except RuntimeError:  # torchvision's word for a missing file or another MD5

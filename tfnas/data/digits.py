@@ -6,7 +6,7 @@ Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UC
 from __future__ import annotations
 
 import torch
-from torchvision.transforms.v2 import functional
+from torch.nn import functional
 
 from tfnas.data.images import ArraySource
 from tfnas.data.parts import Parts
@@ -24,7 +24,7 @@ def digits_parts(image_size: int) -> Parts:
     digits = load_digits()
     class_names = tuple(str(name) for name in digits.target_names)
     grey = (torch.from_numpy(digits.images) * 255 / _FULL_INK).round().to(torch.uint8).unsqueeze(1)
-    resized = functional.resize(grey, [image_size, image_size], antialias=True)
+    resized = functional.interpolate(grey, [image_size, image_size], mode="bilinear", antialias=True)
     whole = ArraySource(resized.expand(-1, 3, -1, -1), digits.target.tolist())
     train, test = stratified_split(whole.labels, _TEST_SHARE, class_names, "digits")
     training = whole.subset(train)

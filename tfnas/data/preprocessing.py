@@ -8,7 +8,6 @@ from typing import Any
 
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from tfnas.data.config import DataName
 from tfnas.data.transforms import NORMALISATIONS, Normalisation, short_side_of
@@ -51,6 +50,8 @@ class Preprocessing:
 
     def cut(self, picture: Image.Image) -> Tensor:
         """The middle of an RGB picture as uint8, 3 x image_size x image_size."""
+        from torchvision.transforms.v2 import functional  # only when pictures come: it takes seconds to import
+
         shaped: Image.Image = functional.center_crop(functional.resize(picture, [self.short_side]), [self.image_size])
         pixels: Tensor = functional.pil_to_tensor(shaped)
         return pixels

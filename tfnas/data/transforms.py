@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import v2
+from torch.nn import functional
 
 from tfnas.data.augmenting import FlipAndColour, RandomView
 from tfnas.data.config import EMBEDDED, DataName
@@ -55,6 +55,24 @@ NORMALISATIONS: dict[DataName, Normalisation] = {
 }
 
 
+class RandomShift(nn.Module):
+    """Moves an image by up to `reach` pixels in each direction; what comes in is 0.
+
+    It draws as torchvision's RandomCrop of the padded image does.
+    """
+
+    def __init__(self, reach: int) -> None:
+        super().__init__()
+        self.reach = reach
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Draw from PyTorch's global generator; of the shape of the image, ... x H x W."""
+        height, width = image.shape[-2:]
+        top, left = (int(torch.randint(0, 2 * self.reach + 1, (1,))) for _ in range(2))
+        padded = functional.pad(image, [self.reach] * 4)
+        return padded[..., top : top + height, left : left + width]
+
+
 def training_transform(name: DataName, image_size: int, further: Sequence[nn.Module] = ()) -> Transform:
     """Build the transform with augmentation, for the images that train weights.
 
@@ -64,14 +82,16 @@ def training_transform(name: DataName, image_size: int, further: Sequence[nn.Mod
     view = None
     if name in EMBEDDED:
         reach = max(1, round(image_size / 16))  # half a pixel of the 8 x 8 original
-        shape = v2.RandomCrop(image_size, padding=reach)
+        shape = RandomShift(reach)
     elif name in ("cifar10", "cifar100"):
+        from torchvision.transforms import v2  # takes seconds to import, which the embedded data need not wait for
+
         crop = v2.RandomCrop(CIFAR_SIDE, padding=_CIFAR_SHIFT)
         shape = v2.Compose([crop, v2.RandomHorizontalFlip(), _cifar_size(image_size)])
     else:
         shape, view = FlipAndColour(), RandomView(image_size)
     if further:
-        shape = v2.Compose([shape, *further])
+        shape = nn.Sequential(shape, *further)
     return Transform(shape, NORMALISATIONS[name], view)
 
 
@@ -83,6 +103,8 @@ def plain_transform(name: DataName, image_size: int) -> Transform:
     elif name in ("cifar10", "cifar100"):
         shape = _cifar_size(image_size)
     else:
+        from torchvision.transforms import v2
+
         shape = v2.Compose([v2.Resize(short_side_of(name, image_size)), v2.CenterCrop(image_size), v2.PILToTensor()])
     return Transform(shape, NORMALISATIONS[name])
 
@@ -93,5 +115,7 @@ def short_side_of(name: DataName, image_size: int) -> int:
 
 
 def _cifar_size(image_size: int) -> nn.Module:
+    from torchvision.transforms import v2
+
     resize: nn.Module = v2.Resize((image_size, image_size))
     return nn.Identity() if image_size == CIFAR_SIDE else resize
