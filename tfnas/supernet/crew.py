@@ -1,8 +1,7 @@
 """Threads that compute side by side, where a step has several things to compute that do not wait for each other.
 
 PyTorch gives every operator to all threads and waits for the last of them. A search step is made of thousands of small
-ones, so a second core brings a fifth. Given a whole operation of a block, or a whole path, each core works without
-waiting: two then do nearly twice as much.
+ones. Given a whole operation of a block, or a whole path, each core works without waiting.
 """
 
 from __future__ import annotations

@@ -244,12 +244,7 @@ def _forward(features: Tensor, moments: Moments | None, weights: Weights, kind: 
         variance = ((plain @ moments.covariance) * plain).sum(1).clamp_min(0)
         expansion_scale = (variance + kind.eps).rsqrt()
         folded = plain * expansion_scale[:, None]
-        activated = features.new_empty(len(activated), channels)
-        buffer = buffer_of(activated, tile)
-        for inputs, outputs in tiles(tile, moments.centred, activated):
-            values = buffer[: len(inputs)]
-            torch.mm(inputs, folded.t(), out=values)
-            activate(values, outputs, relu)
+        activated = _expand(moments.centred, folded, relu, tile)
     maps = functional.conv2d(
         maps_of(activated, images, height, width),
         weights.depthwise,
@@ -265,6 +260,15 @@ def _forward(features: Tensor, moments: Moments | None, weights: Weights, kind: 
     output = maps_of(projected, images, *maps.shape[2:])
     projected_scale = normalize_in_place(output, kind.eps)
     return _Kept(folded, expansion_scale, depthwise_scale, depthwise, projected_scale, output, *gates)
+
+
+def _expand(centred: Tensor, folded: Tensor, relu: bool, tile: int) -> Tensor:
+    """Rows through the expansion, its batch norm and the activation."""
+    activated = centred.new_empty(len(centred), len(folded))
+    buffer = buffer_of(activated, tile)
+    for inputs, outputs in tiles(tile, centred, activated):
+        activate(torch.mm(inputs, folded.t(), out=buffer[: len(inputs)]), outputs, relu)
+    return activated
 
 
 def _project(
@@ -401,12 +405,9 @@ class _Backward:
     def _activated(self, folded: Tensor) -> Tensor:
         """Expanded and activated rows, as they were in the forward pass: where no weight asks for them, only room."""
         centred = self.moments.centred
-        activated = centred.new_empty(len(centred), len(folded))
         if self.weighs:
-            buffer = buffer_of(activated, self.tile)
-            for inputs, outputs in tiles(self.tile, centred, activated):
-                activate(torch.mm(inputs, folded.t(), out=buffer[: len(inputs)]), outputs, self.relu)
-        return activated
+            return _expand(centred, folded, self.relu, self.tile)
+        return centred.new_empty(len(centred), len(folded))
 
     def _through_expansion(self, rows: Tensor, folded: Tensor, scale: Tensor) -> Tensor:
         """Through activation, folded batch norm and expansion to the rows of the features.
