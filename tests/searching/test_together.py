@@ -49,6 +49,17 @@ def gradients_of(module):
     return {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
 
 
+def gradients_at_the_update(learner):
+    """A dictionary that a step of either optimizer fills with the gradients it begins with."""
+    found = {}
+    for optimizer, module in (
+        (learner.weight_optimizer, learner.supernet),
+        (learner.architecture_optimizer, learner.parameters),
+    ):
+        optimizer.register_step_pre_hook(lambda *_, module=module: found.update(gradients_of(module)))
+    return found
+
+
 def fail_in_the_second(rank):
     if rank == 1:
         raise InputError("its images are not there")
@@ -73,10 +84,11 @@ def one_step_each(folder):
         ):
             learner = random_learner(**SETTINGS)
             learner.processes = processes
+            gradients = gradients_at_the_update(learner)
             report = step(learner)
             found[name] = {
                 "report": list(report),
-                "gradients": {**gradients_of(learner.supernet), **gradients_of(learner.parameters)},
+                "gradients": gradients,
                 "after": {**learner.supernet.state_dict(), **learner.parameters.state_dict()},
             }
         try:

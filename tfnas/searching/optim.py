@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from tfnas.supernet import ActiveRows
+from tfnas.supernet.crew import side_by_side
 
 
 class ElasticSGD(torch.optim.Optimizer):
@@ -33,10 +35,19 @@ class ElasticSGD(torch.optim.Optimizer):
     def step(self) -> None:  # type: ignore[override]  # no closure: gradients are there when it is called
         """Update every parameter that has a gradient, within its active rows."""
         rows = self.rows()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, rows.get(parameter), group)
+        found = [
+            (parameter, rows.get(parameter), group)
+            for group in self.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        on_cpu = all(parameter.device.type == "cpu" for parameter, _, _ in found)
+        shares = torch.get_num_threads() if on_cpu else 1
+        side_by_side([partial(self._update_all, found[start::shares]) for start in range(shares)])
+
+    def _update_all(self, found: Iterable[tuple[Tensor, ActiveRows | None, Mapping[str, float]]]) -> None:
+        for one in found:
+            self._update(*one)
 
     def _update(self, parameter: Tensor, rows: ActiveRows | None, group: Mapping[str, float]) -> None:
         assert parameter.grad is not None

@@ -97,7 +97,6 @@ def weight_step(learner: Learner, images: Tensor, labels: Tensor, paths: Sequenc
 
     Raises RunFailed before the update when the loss or a gradient is not finite.
     """
-    learner.weight_optimizer.zero_grad(set_to_none=True)
     loss, correct = weight_loss(learner, images, labels, paths)
     loss.backward()  # type: ignore[no-untyped-call]
     images_of_all = len(labels)
@@ -107,6 +106,7 @@ def weight_step(learner: Learner, images: Tensor, labels: Tensor, paths: Sequenc
         loss, images_of_all = loss.new_tensor(total / number), round(number)
     _clip(learner.supernet.parameters(), learner.schedule.grad_clip, loss, "weight")
     learner.weight_optimizer.step()
+    learner.weight_optimizer.zero_grad(set_to_none=True)  # an architecture step can have the room
     return WeightStep(loss.item() / len(paths), correct, images_of_all)
 
 

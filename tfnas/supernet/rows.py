@@ -58,6 +58,16 @@ def activation_gradient(gradient: Tensor, values: Tensor, into: Tensor, relu: bo
         _aten.silu_backward.grad_input(gradient, values, grad_input=into)
 
 
+def column_sums(gradient: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over the rows of gradient times values, and of the gradient, in one pass: what batch norm's weights get."""
+    maps, factors = (maps_of(matrix, 1, len(matrix), 1) for matrix in (gradient, values))
+    zeros, ones = gradient.new_zeros(gradient.shape[1]), gradient.new_ones(gradient.shape[1])
+    _, products, sums = _aten.native_batch_norm_backward(
+        maps, factors, ones, None, None, zeros, ones, True, 0.0, [False, True, True]
+    )
+    return products, sums
+
+
 def normalize_in_place(maps: Tensor, eps: float) -> Tensor:
     """Batch statistics without affine parameters; returns 1 / standard deviation."""
     mean, scale = maps.new_empty(maps.shape[1]), maps.new_empty(maps.shape[1])
@@ -67,10 +77,13 @@ def normalize_in_place(maps: Tensor, eps: float) -> Tensor:
     return scale
 
 
-def normalize_backward(gradient: Tensor, normalized: Tensor, scale: Tensor) -> Tensor:
-    """The same from its output: as batch norm of what has mean 0 and deviation 1, times the scale."""
+def normalize_backward(gradient: Tensor, normalized: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The same from its output, as batch norm of what has mean 0 and deviation 1, times the scale.
+
+    Also the sums over each channel of gradient times output.
+    """
     zeros, ones = torch.zeros_like(scale), torch.ones_like(scale)
-    found: Tensor = _aten.native_batch_norm_backward(
-        gradient, normalized, scale, None, None, zeros, ones, True, 0.0, [True, False, False]
-    )[0]
-    return found
+    found, products, _ = _aten.native_batch_norm_backward(
+        gradient, normalized, scale, None, None, zeros, ones, True, 0.0, [True, True, False]
+    )
+    return found, products

@@ -5,11 +5,12 @@ operation, for batch statistics, normalising and activation, and all of them are
 
 * the expansion's batch norm is folded into its weights. A 1x1 convolution's batch statistics follow from mean and
   covariance of its input, which all operations of a block share: var(w x) = w cov(x) w^T. Its backward pass is folded
-  in the same way, into matrices of the input's few channels;
+  in the same way, into matrices of the input's few channels, whose sum over a block's operations is applied once;
 * what is pointwise runs over a few rows (pixels x channels) at a time, which stay in the cache from the convolution
   through activation to the next product;
-* only the depthwise convolution's output is kept for the backward pass, normalised, in place of maps before and
-  after every layer: the expansion is computed again, which takes no longer than fetching it would.
+* outputs of expansion and depthwise convolution, normalised, are kept for the backward pass in place of maps before
+  and after every layer. Where a mixture's input has few channels, the expansion is computed again: that takes no
+  longer than fetching it would.
 
 The same losses and gradients as the plain layers compute, up to rounding (tests/supernet/test_tiles.py). Rows are
 channels-last pixels: a map (N, C, H, W) is a matrix (N * H * W, C).
@@ -31,6 +32,7 @@ from tfnas.supernet.rows import (
     activate,
     activation_gradient,
     buffer_of,
+    column_sums,
     maps_of,
     normalize_backward,
     normalize_in_place,
@@ -41,6 +43,8 @@ from tfnas.supernet.rows import (
 )
 
 _aten = torch.ops.aten
+
+KEPT_FROM = 32  # input channels: below, computing an expansion again takes no longer than fetching it
 
 T = TypeVar("T")
 
@@ -88,7 +92,7 @@ def mbconv(features: Tensor, weights: Weights, kind: Kind) -> Tensor:
     (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride)), channels last.
     """
     moments = None if weights.expansion is None else input_moments(features)
-    output: Tensor = _MBConv.apply(features, moments, kind, *weights)
+    output: Tensor = _MBConv.apply(features, moments, kind, torch.is_grad_enabled(), *weights)
     return output
 
 
@@ -117,6 +121,7 @@ class _Kept(NamedTuple):
 
     folded: Tensor | None  # expansion weights times their scale (M, in)
     expansion_scale: Tensor | None
+    expanded: Tensor | None  # normalised, before the activation; None: to be computed again
     depthwise_scale: Tensor
     depthwise: Tensor  # normalised
     projected_scale: Tensor
@@ -126,10 +131,39 @@ class _Kept(NamedTuple):
     gate: Tensor | None  # (N, M)
 
 
+class _Sent(NamedTuple):
+    """What an operation sends back: to its input's rows x, less their mean, `rows` - x @ `matrix` - `shift`.
+
+    So what batch norm of the expansion takes away is taken from the sum over a block's operations, once.
+    """
+
+    rows: Tensor
+    matrix: Tensor | None  # (in, in); with shift None where nothing is expanded
+    shift: Tensor | None  # (in)
+    to_scalar: Tensor  # the sum over gradient times output
+
+    def plus(self, other: _Sent) -> _Sent:
+        """The sum of both; this one's rows take it."""
+        matrix = _sum_of_known(self.matrix, other.matrix)
+        return _Sent(self.rows.add_(other.rows), matrix, _sum_of_known(self.shift, other.shift), self.to_scalar)
+
+    def arrive(self, features: Tensor, moments: Moments | None) -> Tensor:
+        """The gradient of the features, in the memory of `rows`."""
+        if self.matrix is not None and self.shift is not None and moments is not None:
+            self.rows.addmm_(moments.centred, self.matrix, alpha=-1).sub_(self.shift)
+        return maps_of(self.rows, len(features), *features.shape[2:])
+
+
+def _sum_of_known(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return other if one is None else one if other is None else one + other
+
+
 class _MBConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, moments: Moments | None, kind: Kind, *weights: Tensor | None) -> Tensor:
-        kept = _forward(features, moments, Weights(*weights), kind)  # type: ignore[arg-type]
+    def forward(
+        ctx: Any, features: Tensor, moments: Moments | None, kind: Kind, keeps_expanded: bool, *weights: Tensor | None
+    ) -> Tensor:
+        kept = _forward(features, moments, Weights(*weights), kind, keeps_expanded)  # type: ignore[arg-type]
         ctx.kind = kind
         ctx.save_for_backward(features, *(moments or (None, None)), *weights, *kept)
         return kept.projected
@@ -140,10 +174,10 @@ class _MBConv(torch.autograd.Function):
         features, covariance, centred, *rest = ctx.saved_tensors
         count = len(Weights._fields)
         moments, weights, kept = Moments(covariance, centred), Weights(*rest[:count]), _Kept(*rest[count:])
-        needs_features, _, _, *needs_weights = ctx.needs_input_grad
+        needs_features, _, _, _, *needs_weights = ctx.needs_input_grad
         backward = _Backward(features, moments, ctx.kind, weights, kept, any(needs_weights))
-        to_features, to_weights = backward.run(gradient, needs_features)
-        return to_features, None, None, *to_weights
+        to_features = backward.run(gradient, None).arrive(features, moments)
+        return to_features if needs_features else None, None, None, None, *backward.gradients
 
 
 class _Mixture(torch.autograd.Function):
@@ -162,9 +196,10 @@ class _Mixture(torch.autograd.Function):
         ctx.learns = ctx.needs_input_grad[0]  # a network's first choices have fixed features
         ctx.recomputes = ctx.learns and low_memory
         keeps_all = ctx.learns and not low_memory
+        keeps_expanded = keeps_all and features.shape[1] >= KEPT_FROM
 
         def compute(index: int) -> tuple[Tensor, Sequence[Tensor | None]]:
-            kept = _forward(features, moments, *members[index])
+            kept = _forward(features, moments, *members[index], keeps_expanded)
             return kept.projected, kept if keeps_all else () if ctx.recomputes else (kept.projected,)
 
         total = features * scalars.sum() if residual else None
@@ -186,26 +221,26 @@ class _Mixture(torch.autograd.Function):
         members, kept_of_all = _members(ctx.kinds, rest[:count]), rest[count:]
         each = len(kept_of_all) // len(members)
 
-        def compute(index: int) -> tuple[Tensor | None, Tensor]:
-            member, own = members[index], kept_of_all[index * each : (index + 1) * each]
-            if not ctx.learns:
-                return None, (gradient * own[0]).sum()
-            kept = _forward(features, moments, *member) if ctx.recomputes else _Kept(*own)
-            to_scalar = (gradient * kept.projected).sum()
-            backward = _Backward(features, moments, member.kind, member.weights, kept, weighs=False)
-            return backward.run(gradient * scalars[index], True)[0], to_scalar
+        nothing = (None,) * (4 + count)
+        through_residual = (gradient * features).sum() if ctx.residual else 0
+        if not ctx.learns:
+            return None, torch.stack([(gradient * output).sum() for output in kept_of_all]) + through_residual, *nothing
 
-        to_features = None
-        if ctx.learns:
-            to_features = gradient * scalars.sum() if ctx.residual else torch.zeros_like(features)
-        to_scalars = torch.zeros_like(scalars)
-        for index, (through, to_scalar) in enumerate(_of_all(members, compute, ctx.recomputes)):
-            to_scalars[index] = to_scalar
-            if to_features is not None and through is not None:
-                to_features += through
+        def compute(index: int) -> _Sent:
+            member, own = members[index], kept_of_all[index * each : (index + 1) * each]
+            kept = _forward(features, moments, *member, keeps_expanded=True) if ctx.recomputes else _Kept(*own)
+            backward = _Backward(features, moments, member.kind, member.weights, kept, weighs=False)
+            return backward.run(gradient, scalars[index])
+
+        to_scalars, total = torch.zeros_like(scalars), None
+        for index, sent in enumerate(_of_all(members, compute, ctx.recomputes)):
+            to_scalars[index] = sent.to_scalar
+            total = sent if total is None else total.plus(sent)
+        assert total is not None
+        to_features = total.arrive(features, moments)
         if ctx.residual:
-            to_scalars += (gradient * features).sum()
-        return to_features, to_scalars, None, None, None, None, *([None] * count)
+            to_features.addcmul_(gradient, scalars.sum())
+        return to_features, to_scalars + through_residual, *nothing
 
 
 def _members(kinds: Sequence[Kind], tensors: Sequence[Tensor | None]) -> list[Member]:
@@ -232,11 +267,11 @@ def _of_all(members: Sequence[Member], compute: Callable[[int], T], in_turn: boo
     return (found[index] for index in places)
 
 
-def _forward(features: Tensor, moments: Moments | None, weights: Weights, kind: Kind) -> _Kept:
+def _forward(features: Tensor, moments: Moments | None, weights: Weights, kind: Kind, keeps_expanded: bool) -> _Kept:
     images, _, height, width = features.shape
     relu, channels = kind.activation == "relu", len(weights.depthwise)
     tile = tile_rows(features, channels)
-    folded = expansion_scale = None
+    folded = expansion_scale = expanded = None
     activated = rows_of(features)
     if weights.expansion is not None:
         assert moments is not None
@@ -244,7 +279,7 @@ def _forward(features: Tensor, moments: Moments | None, weights: Weights, kind: 
         variance = ((plain @ moments.covariance) * plain).sum(1).clamp_min(0)
         expansion_scale = (variance + kind.eps).rsqrt()
         folded = plain * expansion_scale[:, None]
-        activated = _expand(moments.centred, folded, relu, tile)
+        activated, expanded = _expand(moments.centred, folded, relu, tile, keeps_expanded)
     maps = functional.conv2d(
         maps_of(activated, images, height, width),
         weights.depthwise,
@@ -259,16 +294,17 @@ def _forward(features: Tensor, moments: Moments | None, weights: Weights, kind: 
     gates = _project(depthwise, projected, images, relu, weights, tile)
     output = maps_of(projected, images, *maps.shape[2:])
     projected_scale = normalize_in_place(output, kind.eps)
-    return _Kept(folded, expansion_scale, depthwise_scale, depthwise, projected_scale, output, *gates)
+    return _Kept(folded, expansion_scale, expanded, depthwise_scale, depthwise, projected_scale, output, *gates)
 
 
-def _expand(centred: Tensor, folded: Tensor, relu: bool, tile: int) -> Tensor:
-    """Rows through the expansion, its batch norm and the activation."""
+def _expand(centred: Tensor, folded: Tensor, relu: bool, tile: int, keeps: bool) -> tuple[Tensor, Tensor | None]:
+    """Rows through the expansion, its batch norm and the activation, and if it `keeps` them what came before that."""
     activated = centred.new_empty(len(centred), len(folded))
-    buffer = buffer_of(activated, tile)
-    for inputs, outputs in tiles(tile, centred, activated):
-        activate(torch.mm(inputs, folded.t(), out=buffer[: len(inputs)]), outputs, relu)
-    return activated
+    expanded = torch.empty_like(activated) if keeps else buffer_of(activated, tile)
+    for number, (inputs, outputs) in enumerate(tiles(tile, centred, activated)):
+        start = number * tile if keeps else 0
+        activate(torch.mm(inputs, folded.t(), out=expanded[start : start + len(inputs)]), outputs, relu)
+    return activated, expanded if keeps else None
 
 
 def _project(
@@ -317,20 +353,22 @@ class _Backward:
         self.tile = tile_rows(features, len(weights.depthwise))
         self.gradients = Weights(*(torch.zeros_like(w) if weighs and w is not None else None for w in weights))  # type: ignore[arg-type]
 
-    def run(self, gradient: Tensor, to_features: bool) -> tuple[Tensor | None, Weights]:
-        """Gradients of the features (None if not asked for) and of the weights."""
+    def run(self, gradient: Tensor, scalar: Tensor | None) -> _Sent:
+        """What goes back to the features from the gradient of the output times `scalar` (None: one)."""
         kept, images = self.kept, len(self.features)
-        projected = rows_of(normalize_backward(gradient, kept.projected, kept.projected_scale))
+        scale = kept.projected_scale if scalar is None else kept.projected_scale * scalar
+        maps, products = normalize_backward(gradient, kept.projected, scale)
+        projected = rows_of(maps)
         rows = torch.empty_like(kept.depthwise)
         if kept.gate is None:
             self._through_projection(projected, rows)
         else:
             self._through_excitation(projected, rows)
         maps, normalized = (maps_of(matrix, images, *kept.projected.shape[2:]) for matrix in (rows, kept.depthwise))
-        rows = self._through_depthwise(normalize_backward(maps, normalized, kept.depthwise_scale))
-        if kept.folded is not None and kept.expansion_scale is not None:
-            rows = self._through_expansion(rows, kept.folded, kept.expansion_scale)
-        return (maps_of(rows, images, *self.features.shape[2:]) if to_features else None), self.gradients
+        rows = self._through_depthwise(normalize_backward(maps, normalized, kept.depthwise_scale)[0])
+        if kept.folded is None or kept.expansion_scale is None:
+            return _Sent(rows, None, None, products.sum())
+        return _Sent(*self._through_expansion(rows, kept.folded, kept.expansion_scale), products.sum())
 
     def _through_projection(self, projected: Tensor, found: Tensor) -> None:
         """From the projection's output to the depthwise batch norm's, into `found`."""
@@ -404,33 +442,38 @@ class _Backward:
 
     def _activated(self, folded: Tensor) -> Tensor:
         """Expanded and activated rows, as they were in the forward pass: where no weight asks for them, only room."""
-        centred = self.moments.centred
+        centred, expanded = self.moments.centred, self.kept.expanded
+        activated = centred.new_empty(len(centred), len(folded))
         if self.weighs:
-            return _expand(centred, folded, self.relu, self.tile)
-        return centred.new_empty(len(centred), len(folded))
+            assert expanded is not None
+            activate(expanded, activated, self.relu)
+        return activated
 
-    def _through_expansion(self, rows: Tensor, folded: Tensor, scale: Tensor) -> Tensor:
-        """Through activation, folded batch norm and expansion to the rows of the features.
+    def _through_expansion(self, rows: Tensor, folded: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Through activation, folded batch norm and expansion; rows, matrix and shift of `_Sent`.
 
         Batch norm sends back scale * (g - mean(g) - z * mean(g z)), z being its output; z = folded (x - mean(x)) makes
-        the last term a product with the centred features.
+        the last term a product with the centred features. The sum of g z comes from that of g x where a weight asks for
+        it, else from fewer operations on g and z.
         """
         covariance, centred = self.moments
-        found = torch.empty_like(centred)
-        products = torch.zeros_like(folded)
-        sums = folded.new_zeros(len(folded))
-        buffer = buffer_of(rows, self.tile)
-        for gradient, inputs, target in tiles(self.tile, rows, centred, found):
-            values = torch.mm(inputs, folded.t(), out=buffer[: len(inputs)])
-            activation_gradient(gradient, values, values, self.relu)
-            products.addmm_(values.t(), inputs)
-            sums += values.sum(0)
-            torch.mm(values, folded, out=target)
-        products /= len(rows)
-        slope = (products * folded).sum(1)
+        found, products, pixels = torch.empty_like(centred), torch.zeros_like(folded), len(rows)
+        sums, slope = folded.new_zeros(len(folded)), folded.new_zeros(len(folded))
+        known = [] if self.kept.expanded is None else [self.kept.expanded]
+        buffer = buffer_of(rows, 0 if known else self.tile)
+        for gradient, inputs, target, *expanded in tiles(self.tile, rows, centred, found, *known):
+            normalized = expanded[0] if known else torch.mm(inputs, folded.t(), out=buffer[: len(inputs)])
+            activation_gradient(gradient, normalized, gradient, self.relu)
+            if self.weighs:
+                products.addmm_(gradient.t(), inputs)
+                sums += gradient.sum(0)
+            else:
+                for total, found_here in zip((slope, sums), column_sums(gradient, normalized), strict=True):
+                    total += found_here
+            torch.mm(gradient, folded, out=target)
         if self.weighs:
             assert self.gradients.expansion is not None
-            whole = (products - slope[:, None] * (folded @ covariance)) * (scale * len(rows))[:, None]
-            self.gradients.expansion.view(len(self.gradients.expansion), -1).copy_(whole)
-        found.addmm_(centred, folded.t() @ (folded * slope[:, None]), alpha=-1)
-        return found.sub_((sums / len(rows)) @ folded)
+            slope = (products * folded).sum(1)
+            whole = (products - slope[:, None] * (folded @ covariance)) * scale[:, None]
+            self.gradients.expansion.view(len(folded), -1).copy_(whole)
+        return found, folded.t() @ (folded * (slope / pixels)[:, None]), (sums / pixels) @ folded
