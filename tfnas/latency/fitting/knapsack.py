@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from tfnas.latency.fitting.band import Band
 from tfnas.latency.fitting.choice import Choice
@@ -104,6 +103,8 @@ class _Knapsack:
 
     def solve(self) -> Selection | None:
         """The best selection left, or None."""
+        from scipy.optimize import Bounds, LinearConstraint, milp  # takes half a second, and is seldom needed
+
         result = milp(
             -self._score,
             integrality=np.ones(len(self._score)),
