@@ -60,6 +60,12 @@ class Learner:
     amp: bool = False
     """Whether forward passes compute in mixed precision (bfloat16, which needs no scaling of the loss)."""
 
+    @property
+    def weights(self) -> list[Tensor]:
+        """All that a weight step may change, in the supernet's order; going through its modules takes longer."""
+        params: list[Tensor] = self.weight_optimizer.param_groups[0]["params"]
+        return params
+
     def autocast(self) -> AbstractContextManager[Any]:
         """For forward passes."""
         device = self.supernet.classifier.linear.weight.device
@@ -101,10 +107,10 @@ def weight_step(learner: Learner, images: Tensor, labels: Tensor, paths: Sequenc
     loss.backward()  # type: ignore[no-untyped-call]
     images_of_all = len(labels)
     if learner.processes is not None:
-        gradients = [parameter.grad for parameter in learner.supernet.parameters() if parameter.grad is not None]
+        gradients = [weight.grad for weight in learner.weights if weight.grad is not None]
         total, correct, number = learner.processes.average(gradients, len(labels), [loss * len(labels), correct])
         loss, images_of_all = loss.new_tensor(total / number), round(number)
-    _clip(learner.supernet.parameters(), learner.schedule.grad_clip, loss, "weight")
+    _clip(learner.weights, learner.schedule.grad_clip, loss, "weight")
     learner.weight_optimizer.step()
     learner.weight_optimizer.zero_grad(set_to_none=True)  # an architecture step can have the room
     return WeightStep(loss.item() / len(paths), correct, images_of_all)
@@ -128,7 +134,7 @@ def weight_loss(learner: Learner, images: Tensor, labels: Tensor, paths: Sequenc
     if supernet.low_memory:  # side by side they would need room at the same time
         losses = [function(features) for function in functions]
     else:
-        losses = scalars_side_by_side(functions, features, list(supernet.parameters()))
+        losses = scalars_side_by_side(functions, features, learner.weights)
     correct = int(torch.stack(hits).sum())  # asked for once, as a GPU then waits
     return torch.stack(losses).sum(), correct / len(paths)
 

@@ -24,6 +24,8 @@ def maps_of(rows: Tensor, images: int, height: int, width: int) -> Tensor:
 
 def tiles(size: int, *matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The same `size` rows of every matrix, one tile after the other."""
+    if all(matrix.shape[0] <= size for matrix in matrices):
+        return iter((matrices,))  # small maps are many, and splitting them is much of their time
     return zip(*(torch.split(matrix, size) for matrix in matrices), strict=True)
 
 
