@@ -15,7 +15,7 @@ from torch import Tensor
 
 _aten: Any = torch.ops.aten
 _SLOW, _COLUMNS = 5, 3
-FEW_PAIRS = 1024  # of an input and an output pixel: from 8x8 to 4x4
+FEW_PAIRS = 6**4  # of an input and an output pixel: maps of 6x6, or from 8x8 to 4x4
 
 
 def kernel_gradient(gradient: Tensor, features: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -72,9 +72,9 @@ def _of_five(gradient: Tensor, features: Tensor, stride: int) -> Tensor:
 def _of_few_pixels(gradient: Tensor, features: Tensor, size: int, stride: int) -> Tensor:
     """Products of all pairs of pixels, summed over images; then over the pairs that meet in an entry of the kernel."""
     images, channels = features.shape[:2]
-    of_outputs = gradient.permute(1, 2, 3, 0).reshape(channels, -1, images)
-    of_inputs = features.permute(1, 0, 2, 3).reshape(channels, images, -1)
-    products = torch.bmm(of_outputs, of_inputs).flatten(1)
+    of_outputs = gradient.permute(1, 0, 2, 3).reshape(channels, images, -1).contiguous()
+    of_inputs = features.permute(1, 0, 2, 3).reshape(channels, images, -1).contiguous()
+    products = torch.bmm(of_outputs.transpose(1, 2), of_inputs).flatten(1)
     meetings = _meetings(tuple(gradient.shape[2:]), tuple(features.shape[2:]), size, stride)
     return (products @ meetings.to(products)).view(channels, 1, size, size)
 
