@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import re
 import warnings
 from fractions import Fraction
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from made_tables import random_choice, random_table, staged_space
+from scipy.optimize import milp
 
 import tfnas
 from tfnas.errors import Infeasible, InputError
@@ -186,6 +188,23 @@ def test_the_ends_of_the_range_are_met(space, curve):
     for target_ms in table.range_ms(space):
         target_ms *= 1 + 1e-9  # not an exact sum, whose last digit depends on the order of addition
         assert 0.995 * target_ms <= table.architecture_ms(meet_target(choice, table, target_ms)) <= target_ms
+
+
+def test_what_the_solver_writes_to_standard_output_goes_nowhere(monkeypatch, capfd):
+    calls = []
+
+    def talkative(*arguments, **options):
+        calls.append(os.write(1, b"from below Python"))
+        return milp(*arguments, **options)
+
+    monkeypatch.setattr("scipy.optimize.milp", talkative)
+    random = np.random.default_rng(3)
+    table = random_table(TINY, random, rising)
+    print("before")
+    meet_target(random_choice(TINY, random), table, table.range_ms(TINY)[0] * (1 + 1e-9))
+    print("after")
+    assert calls
+    assert capfd.readouterr().out == "before\nafter\n"
 
 
 # ---- refusals -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,11 @@ of the choice at most the band's end and its highest at least the band's start.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -105,14 +109,14 @@ class _Knapsack:
         """The best selection left, or None."""
         from scipy.optimize import Bounds, LinearConstraint, milp  # takes half a second, and is seldom needed
 
-        result = milp(
-            -self._score,
-            integrality=np.ones(len(self._score)),
-            bounds=Bounds(0, 1),
-            constraints=LinearConstraint(np.array(self._rows), self._lows, self._highs),
-            # exact; and without presolve, whose way back can make HiGHS print lines of its own to standard output
-            options={"mip_rel_gap": 0.0, "presolve": False},
-        )
+        with _nothing_printed():
+            result = milp(
+                -self._score,
+                integrality=np.ones(len(self._score)),
+                bounds=Bounds(0, 1),
+                constraints=LinearConstraint(np.array(self._rows), self._lows, self._highs),
+                options={"mip_rel_gap": 0.0, "presolve": False},  # exact; these problems are small
+            )
         if result.x is None:
             return None
         cells = self._grid[0] * self._grid[1]
@@ -127,3 +131,21 @@ class _Knapsack:
 def _power_of_two(number: float) -> float:
     """The largest at most as large: dividing by it rounds nothing."""
     return float(2.0 ** np.floor(np.log2(number)))
+
+
+@contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """HiGHS now and then writes a line of its own to standard output, past Python and whatever its options say."""
+    sys.stdout.flush()
+    try:
+        output = os.dup(1)
+    except OSError:  # closed: nobody reads it
+        yield
+        return
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            yield
+    finally:
+        os.dup2(output, 1)
+        os.close(output)
