@@ -157,7 +157,7 @@ class ElasticMBConv(nn.Module):
 
     def _plain(self, features: Tensor) -> Tensor:
         if in_tiles(features):
-            branch = mbconv(features, *self.member(frozen=False))
+            branch = mbconv(features, *self.member(frozen=False), self.low_memory)
         else:
             branch = self._layers(features, self._weights())
         return features + branch if self.has_residual else branch

@@ -86,13 +86,14 @@ def input_moments(features: Tensor) -> Moments:
     return Moments(centred.t() @ centred / len(rows), centred)
 
 
-def mbconv(features: Tensor, weights: Weights, kind: Kind) -> Tensor:
+def mbconv(features: Tensor, weights: Weights, kind: Kind, low_memory: bool) -> Tensor:
     """Expansion, depthwise convolution, squeeze-and-excite and projection, each with batch statistics: no residual.
 
-    (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride)), channels last.
+    (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride)), channels last. With `low_memory` the backward pass
+    computes the expansion again.
     """
     moments = None if weights.expansion is None else input_moments(features)
-    output: Tensor = _MBConv.apply(features, moments, kind, torch.is_grad_enabled(), *weights)
+    output: Tensor = _MBConv.apply(features, moments, kind, torch.is_grad_enabled() and not low_memory, *weights)
     return output
 
 
@@ -228,7 +229,7 @@ class _Mixture(torch.autograd.Function):
 
         def compute(index: int) -> _Sent:
             member, own = members[index], kept_of_all[index * each : (index + 1) * each]
-            kept = _forward(features, moments, *member, keeps_expanded=True) if ctx.recomputes else _Kept(*own)
+            kept = _forward(features, moments, *member, keeps_expanded=False) if ctx.recomputes else _Kept(*own)
             backward = _Backward(features, moments, member.kind, member.weights, kept, weighs=False)
             return backward.run(gradient, scalars[index])
 
@@ -443,9 +444,10 @@ class _Backward:
     def _activated(self, folded: Tensor) -> Tensor:
         """Expanded and activated rows, as they were in the forward pass: where no weight asks for them, only room."""
         centred, expanded = self.moments.centred, self.kept.expanded
+        if self.weighs and expanded is None:
+            return _expand(centred, folded, self.relu, self.tile, keeps=False)[0]
         activated = centred.new_empty(len(centred), len(folded))
-        if self.weighs:
-            assert expanded is not None
+        if self.weighs and expanded is not None:
             activate(expanded, activated, self.relu)
         return activated
 
