@@ -82,11 +82,10 @@ def forecast(session: Session, images: torch.Tensor, labels: torch.Tensor) -> Fo
     """Rehearse every kind of step on a batch and time it; nothing of the session is changed."""
     learner, schedule = session.learner, session.setup.schedule
     noise = torch.Generator().manual_seed(0)
-    weights = list(learner.supernet.parameters())
 
     def weight_rehearsal(paths: int) -> None:
         loss, _ = weight_loss(learner, images, labels, session.paths(paths, noise))
-        torch.autograd.grad(loss, weights, allow_unused=True)
+        torch.autograd.grad(loss, learner.weights, allow_unused=True)
 
     def architecture_rehearsal() -> None:
         loss, _ = architecture_loss(learner, images, labels, schedule.T, noise)

@@ -98,9 +98,10 @@ class _Scalars(torch.autograd.Function):
 
         found = side_by_side([partial(go_back, *pair) for pair in zip(ctx.graphs, gradients, strict=True)])
         ctx.graphs = ctx.parameters = None
-        return None, *(_sum_of_known(each) for each in zip(*found, strict=True))
+        return None, *(sum_of_known(each) for each in zip(*found, strict=True))
 
 
-def _sum_of_known(tensors: Sequence[Tensor | None]) -> Tensor | None:
+def sum_of_known(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    """The sum of those that are there, None where none is."""
     known = [tensor for tensor in tensors if tensor is not None]
     return sum(known[1:], known[0]) if known else None

@@ -24,7 +24,7 @@ def maps_of(rows: Tensor, images: int, height: int, width: int) -> Tensor:
 
 def tiles(size: int, *matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The same `size` rows of every matrix, one tile after the other."""
-    if all(matrix.shape[0] <= size for matrix in matrices):
+    if matrices[0].shape[0] <= size:
         return iter((matrices,))  # small maps are many, and splitting them is much of their time
     return zip(*(torch.split(matrix, size) for matrix in matrices), strict=True)
 
@@ -60,16 +60,6 @@ def activation_gradient(gradient: Tensor, values: Tensor, into: Tensor, relu: bo
         _aten.silu_backward.grad_input(gradient, values, grad_input=into)
 
 
-def column_sums(gradient: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums over the rows of gradient times values, and of the gradient, in one pass: what batch norm's weights get."""
-    maps, factors = (maps_of(matrix, 1, len(matrix), 1) for matrix in (gradient, values))
-    zeros, ones = gradient.new_zeros(gradient.shape[1]), gradient.new_ones(gradient.shape[1])
-    _, products, sums = _aten.native_batch_norm_backward(
-        maps, factors, ones, None, None, zeros, ones, True, 0.0, [False, True, True]
-    )
-    return products, sums
-
-
 def normalize_in_place(maps: Tensor, eps: float) -> Tensor:
     """Batch statistics without affine parameters; returns 1 / standard deviation."""
     mean, scale = maps.new_empty(maps.shape[1]), maps.new_empty(maps.shape[1])
@@ -84,8 +74,23 @@ def normalize_backward(gradient: Tensor, normalized: Tensor, scale: Tensor) -> t
 
     Also the sums over each channel of gradient times output.
     """
-    zeros, ones = torch.zeros_like(scale), torch.ones_like(scale)
-    found, products, _ = _aten.native_batch_norm_backward(
-        gradient, normalized, scale, None, None, zeros, ones, True, 0.0, [True, True, False]
-    )
+    found, products, _ = _batch_norm_backward(gradient, normalized, scale, [True, True, False])
     return found, products
+
+
+def column_sums(gradient: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over the rows of gradient times values, and of the gradient, in one pass: what batch norm's weights get."""
+    maps, factors = (maps_of(matrix, 1, len(matrix), 1) for matrix in (gradient, values))
+    _, products, sums = _batch_norm_backward(maps, factors, gradient.new_ones(gradient.shape[1]), [False, True, True])
+    return products, sums
+
+
+def _batch_norm_backward(
+    gradient: Tensor, normalized: Tensor, weight: Tensor, wanted: list[bool]
+) -> tuple[Tensor, ...]:
+    """The `wanted` gradients of what has mean 0 and deviation 1, of the weight (channels) and of the bias."""
+    zeros, ones = torch.zeros_like(weight), torch.ones_like(weight)
+    found: tuple[Tensor, ...] = _aten.native_batch_norm_backward(
+        gradient, normalized, weight, None, None, zeros, ones, True, 0.0, wanted
+    )
+    return found

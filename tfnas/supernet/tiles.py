@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tfnas.supernet.crew import side_by_side
+from tfnas.supernet.crew import side_by_side, sum_of_known
 from tfnas.supernet.kernels import kernel_gradient
 from tfnas.supernet.rows import (
     activate,
@@ -145,8 +145,8 @@ class _Sent(NamedTuple):
 
     def plus(self, other: _Sent) -> _Sent:
         """The sum of both; this one's rows take it."""
-        matrix = _sum_of_known(self.matrix, other.matrix)
-        return _Sent(self.rows.add_(other.rows), matrix, _sum_of_known(self.shift, other.shift), self.to_scalar)
+        matrix, shift = sum_of_known((self.matrix, other.matrix)), sum_of_known((self.shift, other.shift))
+        return _Sent(self.rows.add_(other.rows), matrix, shift, self.to_scalar + other.to_scalar)
 
     def arrive(self, features: Tensor, moments: Moments | None) -> Tensor:
         """The gradient of the features, in the memory of `rows`."""
@@ -155,16 +155,12 @@ class _Sent(NamedTuple):
         return maps_of(self.rows, len(features), *features.shape[2:])
 
 
-def _sum_of_known(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    return other if one is None else one if other is None else one + other
-
-
 class _MBConv(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, features: Tensor, moments: Moments | None, kind: Kind, keeps_expanded: bool, *weights: Tensor | None
     ) -> Tensor:
-        kept = _forward(features, moments, Weights(*weights), kind, keeps_expanded)  # type: ignore[arg-type]
+        kept = _forward(features, moments, Weights._make(weights), kind, keeps_expanded)
         ctx.kind = kind
         ctx.save_for_backward(features, *(moments or (None, None)), *weights, *kept)
         return kept.projected
@@ -177,8 +173,9 @@ class _MBConv(torch.autograd.Function):
         moments, weights, kept = Moments(covariance, centred), Weights(*rest[:count]), _Kept(*rest[count:])
         needs_features, _, _, _, *needs_weights = ctx.needs_input_grad
         backward = _Backward(features, moments, ctx.kind, weights, kept, any(needs_weights))
-        to_features = backward.run(gradient, None).arrive(features, moments)
-        return to_features if needs_features else None, None, None, None, *backward.gradients
+        sent = backward.run(gradient, None)
+        to_features = sent.arrive(features, moments) if needs_features else None
+        return to_features, None, None, None, *backward.gradients
 
 
 class _Mixture(torch.autograd.Function):
@@ -195,13 +192,14 @@ class _Mixture(torch.autograd.Function):
     ) -> Tensor:
         members = _members(kinds, tensors)
         ctx.learns = ctx.needs_input_grad[0]  # a network's first choices have fixed features
-        ctx.recomputes = ctx.learns and low_memory
-        keeps_all = ctx.learns and not low_memory
-        keeps_expanded = keeps_all and features.shape[1] >= KEPT_FROM
+        ctx.low_memory = low_memory
+        keeps_expanded = ctx.learns and not low_memory and features.shape[1] >= KEPT_FROM
 
         def compute(index: int) -> tuple[Tensor, Sequence[Tensor | None]]:
             kept = _forward(features, moments, *members[index], keeps_expanded)
-            return kept.projected, kept if keeps_all else () if ctx.recomputes else (kept.projected,)
+            if not ctx.learns:
+                return kept.projected, (kept.projected,)
+            return kept.projected, () if low_memory else kept
 
         total = features * scalars.sum() if residual else None
         kept_of_all: list[Tensor | None] = []
@@ -229,12 +227,12 @@ class _Mixture(torch.autograd.Function):
 
         def compute(index: int) -> _Sent:
             member, own = members[index], kept_of_all[index * each : (index + 1) * each]
-            kept = _forward(features, moments, *member, keeps_expanded=False) if ctx.recomputes else _Kept(*own)
+            kept = _forward(features, moments, *member, keeps_expanded=False) if ctx.low_memory else _Kept(*own)
             backward = _Backward(features, moments, member.kind, member.weights, kept, weighs=False)
             return backward.run(gradient, scalars[index])
 
         to_scalars, total = torch.zeros_like(scalars), None
-        for index, sent in enumerate(_of_all(members, compute, ctx.recomputes)):
+        for index, sent in enumerate(_of_all(members, compute, ctx.low_memory)):
             to_scalars[index] = sent.to_scalar
             total = sent if total is None else total.plus(sent)
         assert total is not None
@@ -248,7 +246,7 @@ def _members(kinds: Sequence[Kind], tensors: Sequence[Tensor | None]) -> list[Me
     """From the weights of all in a row."""
     count = len(Weights._fields)
     rows = (tensors[place : place + count] for place in range(0, len(tensors), count))
-    return [Member(Weights(*row), kind) for row, kind in zip(rows, kinds, strict=True)]  # type: ignore[arg-type]
+    return [Member(Weights._make(row), kind) for row, kind in zip(rows, kinds, strict=True)]
 
 
 def _of_all(members: Sequence[Member], compute: Callable[[int], T], in_turn: bool) -> Iterator[T]:
@@ -280,7 +278,8 @@ def _forward(features: Tensor, moments: Moments | None, weights: Weights, kind: 
         variance = ((plain @ moments.covariance) * plain).sum(1).clamp_min(0)
         expansion_scale = (variance + kind.eps).rsqrt()
         folded = plain * expansion_scale[:, None]
-        activated, expanded = _expand(moments.centred, folded, relu, tile, keeps_expanded)
+        expanded = activated.new_empty(len(activated), channels) if keeps_expanded else None
+        activated = _expand(moments.centred, folded, relu, tile, expanded)
     maps = functional.conv2d(
         maps_of(activated, images, height, width),
         weights.depthwise,
@@ -298,14 +297,15 @@ def _forward(features: Tensor, moments: Moments | None, weights: Weights, kind: 
     return _Kept(folded, expansion_scale, expanded, depthwise_scale, depthwise, projected_scale, output, *gates)
 
 
-def _expand(centred: Tensor, folded: Tensor, relu: bool, tile: int, keeps: bool) -> tuple[Tensor, Tensor | None]:
-    """Rows through the expansion, its batch norm and the activation, and if it `keeps` them what came before that."""
+def _expand(centred: Tensor, folded: Tensor, relu: bool, tile: int, expanded: Tensor | None = None) -> Tensor:
+    """Rows through expansion, batch norm and activation; what comes before the last also into `expanded`, if given."""
     activated = centred.new_empty(len(centred), len(folded))
-    expanded = torch.empty_like(activated) if keeps else buffer_of(activated, tile)
-    for number, (inputs, outputs) in enumerate(tiles(tile, centred, activated)):
-        start = number * tile if keeps else 0
-        activate(torch.mm(inputs, folded.t(), out=expanded[start : start + len(inputs)]), outputs, relu)
-    return activated, expanded if keeps else None
+    kept = [] if expanded is None else [expanded]
+    buffer = buffer_of(activated, 0 if kept else tile)
+    for inputs, outputs, *places in tiles(tile, centred, activated, *kept):
+        place = places[0] if kept else buffer[: len(inputs)]
+        activate(torch.mm(inputs, folded.t(), out=place), outputs, relu)
+    return activated
 
 
 def _project(
@@ -352,7 +352,7 @@ class _Backward:
         self.kept, self.weighs = kept, weighs
         self.relu = kind.activation == "relu"
         self.tile = tile_rows(features, len(weights.depthwise))
-        self.gradients = Weights(*(torch.zeros_like(w) if weighs and w is not None else None for w in weights))  # type: ignore[arg-type]
+        self.gradients = Weights._make(torch.zeros_like(w) if weighs and w is not None else None for w in weights)
 
     def run(self, gradient: Tensor, scalar: Tensor | None) -> _Sent:
         """What goes back to the features from the gradient of the output times `scalar` (None: one)."""
@@ -445,7 +445,7 @@ class _Backward:
         """Expanded and activated rows, as they were in the forward pass: where no weight asks for them, only room."""
         centred, expanded = self.moments.centred, self.kept.expanded
         if self.weighs and expanded is None:
-            return _expand(centred, folded, self.relu, self.tile, keeps=False)[0]
+            return _expand(centred, folded, self.relu, self.tile)
         activated = centred.new_empty(len(centred), len(folded))
         if self.weighs and expanded is not None:
             activate(expanded, activated, self.relu)
@@ -470,8 +470,9 @@ class _Backward:
                 products.addmm_(gradient.t(), inputs)
                 sums += gradient.sum(0)
             else:
-                for total, found_here in zip((slope, sums), column_sums(gradient, normalized), strict=True):
-                    total += found_here
+                to_slope, to_sums = column_sums(gradient, normalized)
+                slope += to_slope
+                sums += to_sums
             torch.mm(gradient, folded, out=target)
         if self.weighs:
             assert self.gradients.expansion is not None

@@ -7,7 +7,6 @@ of the choice at most the band's end and its highest at least the band's start.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,7 +135,6 @@ def _power_of_two(number: float) -> float:
 @contextmanager
 def _nothing_printed() -> Iterator[None]:
     """HiGHS now and then writes a line of its own to standard output, past Python and whatever its options say."""
-    sys.stdout.flush()
     try:
         output = os.dup(1)
     except OSError:  # closed: nobody reads it
