@@ -44,3 +44,15 @@ def test_precisions_that_a_program_has_set_one_by_one(before):
     with computing(1, deterministic=False, float32=True):
         assert [kernel.fp32_precision for kernel in kernels] == ["ieee"] * 3
     assert [kernel.fp32_precision for kernel in kernels] == before
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_only_deterministic_algorithms_where_asked_for(before):
+    torch.set_deterministic_debug_mode(before)
+    try:
+        for asked, inside in ((False, before), (True, 2)):
+            with computing(1, deterministic=asked):
+                assert torch.get_deterministic_debug_mode() == inside
+            assert torch.get_deterministic_debug_mode() == before
+    finally:
+        torch.set_deterministic_debug_mode(0)

@@ -19,16 +19,16 @@ def computing(threads: int, deterministic: bool, *, float32: bool = False) -> It
     `float32` keeps float32 what it is on a GPU too, where PyTorch by default rounds the numbers that convolutions
     multiply to TF32, with 10 bits of 23.
     """
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.get_deterministic_debug_mode()
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-        torch.use_deterministic_algorithms(True)
+        torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import PyTorch's compiler
     prime_allocator()
     try:
         with torch_threads(threads), _true_float32() if float32 else nullcontext():
             yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.set_deterministic_debug_mode(before)
 
 
 @contextmanager

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
+from small_search import small_config
 
-from tfnas.searching.optim import ElasticSGD
+from tfnas.searching.optim import Adam, ElasticSGD
 from tfnas.supernet import ActiveRows
 
 SETTINGS = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
@@ -99,3 +103,36 @@ def test_its_state_can_be_saved_and_restored(steps):
         give_gradients(parameters, 9)
         stepped.step()
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_adam_is_torchs(float64):
+    settings = {"lr": 0.1, "betas": (0.5, 0.9), "weight_decay": 0.01}
+    ours = [torch.nn.Parameter(tensor) for tensor in random_tensors()]
+    theirs = [torch.nn.Parameter(tensor) for tensor in random_tensors()]
+    adam, plain = Adam(ours, **settings), torch.optim.Adam(theirs, **settings)
+    for seed in range(1, 6):
+        give_gradients(ours, seed)
+        give_gradients(theirs, seed)
+        adam.step()
+        plain.step()
+        adam.load_state_dict(copy.deepcopy(plain.state_dict()))
+        assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    adam.zero_grad()
+    assert all(parameter.grad is None for parameter in ours)
+    assert all(parameter.requires_grad for parameter in ours)
+
+
+def test_a_search_never_imports_the_compiler(tmp_path):
+    """PyTorch's optimizers, its checkpointing and its deterministic algorithms would, each at another time."""
+    settings = [
+        dataclasses.asdict(small_config(tmp_path, name, epochs=2, deterministic=True, low_memory=name == "low_memory"))
+        for name in ("plain", "low_memory")
+    ]
+    code = f"""
+import sys
+from tfnas.searching import SearchConfig, search
+for settings in {settings!r}:
+    search(SearchConfig(**settings))
+sys.exit(bool({{"torch._dynamo", "torch._inductor"}} & set(sys.modules)))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300, capture_output=True)

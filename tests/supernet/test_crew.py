@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from tfnas.supernet.crew import scalars_side_by_side, side_by_side
+from tfnas.supernet.crew import scalars_in_turn, scalars_side_by_side, side_by_side
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -58,7 +58,8 @@ def test_the_first_error_comes_when_all_have_ended(threads):
     assert side_by_side([int, int]) == [0, 0]
 
 
-def test_scalars_have_the_gradients_of_plain_ones(threads):
+@pytest.mark.parametrize("scalars_of", [scalars_side_by_side, scalars_in_turn])
+def test_scalars_have_the_gradients_of_plain_ones(scalars_of, threads):
     torch.manual_seed(3)
     features = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     both, one, none = (torch.randn(3, dtype=torch.float64, requires_grad=True) for _ in range(3))
@@ -69,7 +70,7 @@ def test_scalars_have_the_gradients_of_plain_ones(threads):
         return scalars[0] + 2 * scalars[1] * scalars[2]
 
     plain = total([function(features * 2) for function in functions])
-    found = total(scalars_side_by_side(functions, features * 2, (both, one, none)))
+    found = total(scalars_of(functions, features * 2, (both, one, none)))
     torch.testing.assert_close(found, plain)
     for name, result, expected in zip(
         ("features", "both", "one"), torch.autograd.grad(found, wanted, allow_unused=True),

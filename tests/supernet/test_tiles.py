@@ -158,8 +158,18 @@ def test_what_is_kept(kept_from, of_an_operation, monkeypatch):
     pixels = features[:, 0].numel()
     assert kept[False] - kept[True] >= len(weights) * of_an_operation * pixels
     small = 1000  # weights and statistics
-    assert kept[True] <= 2 * features.numel() + small  # and the features less their mean
+    assert kept[True] <= features.numel() + small
     assert kept[False] <= 2 * features.numel() + len(weights) * of_an_operation * pixels + small
+
+
+def test_an_operation_in_low_memory_keeps_its_input_alone():
+    module = operation(5, 2, "swish", 2, True, 0.8, low_memory=True)
+    features = torch.randn(2, 4, 16, 16, dtype=torch.float64, requires_grad=True)
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.update({t.data_ptr(): t.numel()}) or t, lambda t: t):
+        module(features).sum().backward()
+    weights = sum(parameter.numel() for parameter in module.parameters())
+    assert features.numel() <= sum(kept.values()) <= features.numel() + weights
 
 
 @pytest.mark.parametrize("size", [3, 5, 7])

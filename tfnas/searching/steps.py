@@ -19,12 +19,12 @@ from tfnas.errors import RunFailed
 from tfnas.latency import LatencyTable
 from tfnas.processes import Processes
 from tfnas.searching.expected import expected_ms
-from tfnas.searching.optim import ElasticSGD
+from tfnas.searching.optim import Adam, ElasticSGD
 from tfnas.searching.parameters import ArchitectureParameters
 from tfnas.searching.sampling import sample_mixture_weights
 from tfnas.space import Schedule
 from tfnas.supernet import Mixture, Path, Supernet
-from tfnas.supernet.crew import scalars_side_by_side
+from tfnas.supernet.crew import scalars_in_turn, scalars_side_by_side
 
 
 class WeightStep(NamedTuple):
@@ -50,7 +50,7 @@ class Learner:
     supernet: Supernet
     parameters: ArchitectureParameters
     weight_optimizer: ElasticSGD
-    architecture_optimizer: torch.optim.Optimizer
+    architecture_optimizer: Adam
     schedule: Schedule
     target_ms: float
     base_ms: float
@@ -81,7 +81,7 @@ def make_learner(
     sgd = ElasticSGD(
         weights, supernet.active_rows, lr=schedule.w_lr, momentum=schedule.w_mom, weight_decay=schedule.w_wd
     )
-    adam = torch.optim.Adam(
+    adam = Adam(
         parameters.parameters(),
         lr=schedule.a_lr,
         betas=(schedule.a_beta1, schedule.a_beta2),
@@ -131,10 +131,8 @@ def weight_loss(learner: Learner, images: Tensor, labels: Tensor, paths: Sequenc
         return functional.cross_entropy(logits.float() if learner.amp else logits, labels)
 
     functions = [partial(loss_of, path) for path in paths]
-    if supernet.low_memory:  # side by side they would need room at the same time
-        losses = [function(features) for function in functions]
-    else:
-        losses = scalars_side_by_side(functions, features, learner.weights)
+    scalars = scalars_in_turn if supernet.low_memory else scalars_side_by_side
+    losses = scalars(functions, features, learner.weights)
     correct = int(torch.stack(hits).sum())  # asked for once, as a GPU then waits
     return torch.stack(losses).sum(), correct / len(paths)
 

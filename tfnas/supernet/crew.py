@@ -65,12 +65,19 @@ def scalars_side_by_side(
 ) -> list[Tensor]:
     """The scalar that each function gives for the features, forward and backward passes side by side.
 
-    Gradients go to the features and to those `parameters`, all of them leaves, that a function uses. With one thread,
-    and on a GPU, which one thread keeps busy, they are computed in turn.
+    Gradients go to the features and to those `parameters`, all of them leaves, that a function uses. On a GPU, which
+    one thread keeps busy, all are one graph.
     """
-    if features.device.type != "cpu" or min(torch.get_num_threads(), len(functions)) < 2:
+    if features.device.type != "cpu":
         return [function(features) for function in functions]
     return list(_Scalars.apply(functions, features, *parameters))
+
+
+def scalars_in_turn(
+    functions: Sequence[Callable[[Tensor], Tensor]], features: Tensor, parameters: Sequence[Tensor]
+) -> list[Tensor]:
+    """The same in the room that one of them needs: its gradients are computed with it, before the next begins."""
+    return list(_ScalarsInTurn.apply(functions, features, *parameters))
 
 
 class _Scalars(torch.autograd.Function):
@@ -99,6 +106,32 @@ class _Scalars(torch.autograd.Function):
         found = side_by_side([partial(go_back, *pair) for pair in zip(ctx.graphs, gradients, strict=True)])
         ctx.graphs = ctx.parameters = None
         return None, *(sum_of_known(each) for each in zip(*found, strict=True))
+
+
+class _ScalarsInTurn(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, functions: Sequence[Callable[[Tensor], Tensor]], features: Tensor, *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        scalars, ctx.found = [], []
+        for function in functions:
+            own = features.detach().requires_grad_()
+            with torch.enable_grad():
+                scalar = function(own)
+            ctx.found.append(torch.autograd.grad(scalar, (own, *parameters), allow_unused=True))
+            scalars.append(scalar.detach())
+        return tuple(scalars)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        factors, found, ctx.found = [gradient.item() for gradient in gradients], ctx.found, None
+
+        def total(parts: Sequence[Tensor | None]) -> Tensor | None:
+            pairs = zip(factors, parts, strict=True)
+            return sum_of_known([part if part is None or factor == 1 else part * factor for factor, part in pairs])
+
+        return None, *map(total, zip(*found, strict=True))
 
 
 def sum_of_known(tensors: Sequence[Tensor | None]) -> Tensor | None:

@@ -141,6 +141,9 @@ class ElasticMBConv(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
+        if in_tiles(features):
+            branch = mbconv(features, *self.member(frozen=False), self.low_memory)
+            return features + branch if self.has_residual else branch
         learns = features.requires_grad or self.depth_conv.weight.requires_grad
         return self._kept_or_again(self._plain, features, learns=learns)
 
@@ -156,10 +159,7 @@ class ElasticMBConv(nn.Module):
         return compute(*inputs)
 
     def _plain(self, features: Tensor) -> Tensor:
-        if in_tiles(features):
-            branch = mbconv(features, *self.member(frozen=False), self.low_memory)
-        else:
-            branch = self._layers(features, self._weights())
+        branch = self._layers(features, self._weights())
         return features + branch if self.has_residual else branch
 
     def _weighed(self, features: Tensor, weight: Tensor) -> Tensor:

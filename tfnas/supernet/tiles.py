@@ -90,10 +90,9 @@ def mbconv(features: Tensor, weights: Weights, kind: Kind, low_memory: bool) -> 
     """Expansion, depthwise convolution, squeeze-and-excite and projection, each with batch statistics: no residual.
 
     (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride)), channels last. With `low_memory` the backward pass
-    computes the expansion again.
+    computes all maps inside again instead of keeping them.
     """
-    moments = None if weights.expansion is None else input_moments(features)
-    output: Tensor = _MBConv.apply(features, moments, kind, torch.is_grad_enabled() and not low_memory, *weights)
+    output: Tensor = _MBConv.apply(features, kind, low_memory, torch.is_grad_enabled(), *weights)
     return output
 
 
@@ -158,24 +157,35 @@ class _Sent(NamedTuple):
 class _MBConv(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, moments: Moments | None, kind: Kind, keeps_expanded: bool, *weights: Tensor | None
+        ctx: Any, features: Tensor, kind: Kind, low_memory: bool, records: bool, *tensors: Tensor | None
     ) -> Tensor:
-        kept = _forward(features, moments, Weights._make(weights), kind, keeps_expanded)
-        ctx.kind = kind
-        ctx.save_for_backward(features, *(moments or (None, None)), *weights, *kept)
+        weights, ctx.kind = Weights._make(tensors), kind
+        moments = _moments(features, weights)
+        kept = _forward(features, moments, weights, kind, keeps_expanded=records and not low_memory)
+        ctx.save_for_backward(features, *weights, *(() if low_memory else (*(moments or (None, None)), *kept)))
         return kept.projected
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        features, covariance, centred, *rest = ctx.saved_tensors
+        features, *rest = ctx.saved_tensors
         count = len(Weights._fields)
-        moments, weights, kept = Moments(covariance, centred), Weights(*rest[:count]), _Kept(*rest[count:])
+        weights, saved = Weights._make(rest[:count]), rest[count:]
+        if saved:
+            moments, kept = Moments(*saved[:2]) if weights.expansion is not None else None, _Kept(*saved[2:])
+        else:
+            moments = _moments(features, weights)
+            kept = _forward(features, moments, weights, ctx.kind, keeps_expanded=False)
         needs_features, _, _, _, *needs_weights = ctx.needs_input_grad
         backward = _Backward(features, moments, ctx.kind, weights, kept, any(needs_weights))
         sent = backward.run(gradient, None)
         to_features = sent.arrive(features, moments) if needs_features else None
         return to_features, None, None, None, *backward.gradients
+
+
+def _moments(features: Tensor, weights: Weights) -> Moments | None:
+    """What an expansion needs of its input."""
+    return None if weights.expansion is None else input_moments(features)
 
 
 class _Mixture(torch.autograd.Function):
@@ -209,14 +219,14 @@ class _Mixture(torch.autograd.Function):
             kept_of_all.extend(kept)
         assert total is not None
         ctx.kinds, ctx.residual = kinds, residual
-        ctx.save_for_backward(features, scalars, *moments, *tensors, *kept_of_all)
+        ctx.save_for_backward(features, scalars, *((None, None) if low_memory else moments), *tensors, *kept_of_all)
         return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         features, scalars, covariance, centred, *rest = ctx.saved_tensors
-        moments, count = Moments(covariance, centred), len(ctx.kinds) * len(Weights._fields)
+        count = len(ctx.kinds) * len(Weights._fields)
         members, kept_of_all = _members(ctx.kinds, rest[:count]), rest[count:]
         each = len(kept_of_all) // len(members)
 
@@ -224,6 +234,8 @@ class _Mixture(torch.autograd.Function):
         through_residual = (gradient * features).sum() if ctx.residual else 0
         if not ctx.learns:
             return None, torch.stack([(gradient * output).sum() for output in kept_of_all]) + through_residual, *nothing
+
+        moments = input_moments(features) if ctx.low_memory else Moments(covariance, centred)
 
         def compute(index: int) -> _Sent:
             member, own = members[index], kept_of_all[index * each : (index + 1) * each]
@@ -346,7 +358,7 @@ class _Backward:
     """The backward pass of one operation; `weighs`: whether the weights' gradients are asked for."""
 
     def __init__(
-        self, features: Tensor, moments: Moments, kind: Kind, weights: Weights, kept: _Kept, weighs: bool
+        self, features: Tensor, moments: Moments | None, kind: Kind, weights: Weights, kept: _Kept, weighs: bool
     ) -> None:
         self.features, self.moments, self.kind, self.weights = features, moments, kind, weights
         self.kept, self.weighs = kept, weighs
@@ -443,6 +455,7 @@ class _Backward:
 
     def _activated(self, folded: Tensor) -> Tensor:
         """Expanded and activated rows, as they were in the forward pass: where no weight asks for them, only room."""
+        assert self.moments is not None
         centred, expanded = self.moments.centred, self.kept.expanded
         if self.weighs and expanded is None:
             return _expand(centred, folded, self.relu, self.tile)
@@ -458,6 +471,7 @@ class _Backward:
         the last term a product with the centred features. The sum of g z comes from that of g x where a weight asks for
         it, else from fewer operations on g and z.
         """
+        assert self.moments is not None
         covariance, centred = self.moments
         found, products, pixels = torch.empty_like(centred), torch.zeros_like(folded), len(rows)
         sums, slope = folded.new_zeros(len(folded)), folded.new_zeros(len(folded))
