@@ -13,6 +13,7 @@ from tfnas.architecture import Block
 from tfnas.supernet import rows, tiles
 from tfnas.supernet.elastic import ElasticMBConv, weighted_sum
 from tfnas.supernet.kernels import kernel_gradient
+from tfnas.supernet.passes import input_moments
 
 # kernel, stride, activation, SE channels, expanded, active share, images, pixels
 CASES = [
@@ -77,7 +78,7 @@ def plain_inputs(module):
 def test_moments_and_residual():
     module = operation(3, 1, "swish", 2, True, 0.8, out=4)
     features = torch.randn(3, 4, 5, 5, dtype=torch.float64)
-    moments = tiles.input_moments(features)
+    moments = input_moments(features)
     channels = features.permute(1, 0, 2, 3).flatten(1)
     torch.testing.assert_close(rows.maps_of(moments.centred, 3, 5, 5), features - features.mean((0, 2, 3), True))
     torch.testing.assert_close(moments.covariance, torch.cov(channels, correction=0))

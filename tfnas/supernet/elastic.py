@@ -16,7 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from tfnas.architecture import Block, Conv
 from tfnas.errors import InputError
 from tfnas.nn.blocks import activation
-from tfnas.supernet.tiles import Kind, Member, Weights, mbconv, mixture
+from tfnas.supernet.passes import Kind, Weights
+from tfnas.supernet.tiles import Member, mbconv, mixture
 
 BATCH_NORM_EPS = 1e-5  # PyTorch's default, which the derived networks have
 

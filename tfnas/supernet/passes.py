@@ -1,0 +1,335 @@
+"""Both passes of an MBConv with batch statistics, for processors with caches.
+
+On a CPU most of a search step's time is not arithmetic: expanded feature maps go to memory and back some ten times per
+operation, for batch statistics, normalising and activation, and all of them are kept for the backward pass. Here
+
+* the expansion's batch norm is folded into its weights. A 1x1 convolution's batch statistics follow from mean and
+  covariance of its input, which all operations of a block share: var(w x) = w cov(x) w^T. Its backward pass is folded
+  in the same way, into matrices of the input's few channels, whose sum over a block's operations is applied once;
+* what is pointwise runs over a few rows (pixels x channels) at a time, which stay in the cache from the convolution
+  through activation to the next product;
+* outputs of expansion and depthwise convolution, normalised, are kept for the backward pass in place of maps before
+  and after every layer; or the expansion is computed again.
+
+Rows are channels-last pixels: a map (N, C, H, W) is a matrix (N * H * W, C).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tfnas.supernet.crew import sum_of_known
+from tfnas.supernet.kernels import kernel_gradient
+from tfnas.supernet.rows import (
+    activate,
+    activation_gradient,
+    buffer_of,
+    column_sums,
+    maps_of,
+    normalize_backward,
+    normalize_in_place,
+    rows_of,
+    tile_rows,
+    tiles,
+    whole_images,
+)
+
+_aten = torch.ops.aten
+
+
+class Moments(NamedTuple):
+    """Covariance (C, C) of a map's channels over images and pixels, and its rows (N * H * W, C) less their mean."""
+
+    covariance: Tensor
+    centred: Tensor
+
+
+class Kind(NamedTuple):
+    """What of an operation is not a tensor."""
+
+    stride: int
+    activation: str
+    eps: float
+
+
+class Weights(NamedTuple):
+    """Weights of the active channels (M): expansion (M, in, 1, 1), depthwise (M, 1, k, k), projection (out, M, 1, 1).
+
+    Squeeze-and-excite is `reduce` (S, M, 1, 1) and `expand` (M, S, 1, 1) with their biases. None: not there.
+    """
+
+    expansion: Tensor | None
+    depthwise: Tensor
+    projection: Tensor
+    reduce: Tensor | None = None
+    reduce_bias: Tensor | None = None
+    expand: Tensor | None = None
+    expand_bias: Tensor | None = None
+
+
+def input_moments(features: Tensor) -> Moments:
+    """Moments of a block's input (N, C, H, W), for all of its operations; no gradient passes through them."""
+    rows = rows_of(features.detach())
+    centred = rows - rows.mean(0)
+    return Moments(centred.t() @ centred / len(rows), centred)
+
+
+class Kept(NamedTuple):
+    """What the backward pass needs beside inputs and weights. Maps are rows; `scale` is 1 / standard deviation."""
+
+    folded: Tensor | None  # expansion weights times their scale (M, in)
+    expansion_scale: Tensor | None
+    expanded: Tensor | None  # normalised, before the activation; None: to be computed again
+    depthwise_scale: Tensor
+    depthwise: Tensor  # normalised
+    projected_scale: Tensor
+    projected: Tensor  # normalised, a map
+    squeezed: Tensor | None  # means (N, M)
+    reduced: Tensor | None  # before the activation (N, S)
+    gate: Tensor | None  # (N, M)
+
+
+class Sent(NamedTuple):
+    """What an operation sends back: to its input's rows x, less their mean, `rows` - x @ `matrix` - `shift`.
+
+    So what batch norm of the expansion takes away is taken from the sum over a block's operations, once.
+    """
+
+    rows: Tensor
+    matrix: Tensor | None  # (in, in); with shift None where nothing is expanded
+    shift: Tensor | None  # (in)
+    to_scalar: Tensor  # the sum over gradient times output
+
+    def plus(self, other: Sent) -> Sent:
+        """The sum of both; this one's rows take it."""
+        matrix, shift = sum_of_known((self.matrix, other.matrix)), sum_of_known((self.shift, other.shift))
+        return Sent(self.rows.add_(other.rows), matrix, shift, self.to_scalar + other.to_scalar)
+
+    def arrive(self, features: Tensor, moments: Moments | None) -> Tensor:
+        """The gradient of the features, in the memory of `rows`."""
+        if self.matrix is not None and self.shift is not None and moments is not None:
+            self.rows.addmm_(moments.centred, self.matrix, alpha=-1).sub_(self.shift)
+        return maps_of(self.rows, len(features), *features.shape[2:])
+
+
+def forward_pass(features: Tensor, moments: Moments | None, weights: Weights, kind: Kind, keeps_expanded: bool) -> Kept:
+    """Of one operation for its block's input (N, in, H, W); its output is `projected` of what is kept."""
+    images, _, height, width = features.shape
+    relu, channels = kind.activation == "relu", len(weights.depthwise)
+    tile = tile_rows(features, channels)
+    folded = expansion_scale = expanded = None
+    activated = rows_of(features)
+    if weights.expansion is not None:
+        assert moments is not None
+        plain = weights.expansion.flatten(1)
+        variance = ((plain @ moments.covariance) * plain).sum(1).clamp_min(0)
+        expansion_scale = (variance + kind.eps).rsqrt()
+        folded = plain * expansion_scale[:, None]
+        expanded = activated.new_empty(len(activated), channels) if keeps_expanded else None
+        activated = _expand(moments.centred, folded, relu, tile, expanded)
+    maps = functional.conv2d(
+        maps_of(activated, images, height, width),
+        weights.depthwise,
+        stride=kind.stride,
+        padding=weights.depthwise.shape[-1] // 2,
+        groups=channels,
+    )
+    del activated
+    depthwise_scale = normalize_in_place(maps, kind.eps)
+    depthwise = rows_of(maps)
+    projected = features.new_empty(len(depthwise), len(weights.projection))
+    gates = _project(depthwise, projected, images, relu, weights, tile)
+    output = maps_of(projected, images, *maps.shape[2:])
+    projected_scale = normalize_in_place(output, kind.eps)
+    return Kept(folded, expansion_scale, expanded, depthwise_scale, depthwise, projected_scale, output, *gates)
+
+
+def _expand(centred: Tensor, folded: Tensor, relu: bool, tile: int, expanded: Tensor | None = None) -> Tensor:
+    """Rows through expansion, batch norm and activation; what comes before the last also into `expanded`, if given."""
+    activated = centred.new_empty(len(centred), len(folded))
+    kept = [] if expanded is None else [expanded]
+    buffer = buffer_of(activated, 0 if kept else tile)
+    for inputs, outputs, *places in tiles(tile, centred, activated, *kept):
+        place = places[0] if kept else buffer[: len(inputs)]
+        activate(torch.mm(inputs, folded.t(), out=place), outputs, relu)
+    return activated
+
+
+def _project(
+    depthwise: Tensor, projected: Tensor, images: int, relu: bool, weights: Weights, tile: int
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Activation, squeeze-and-excite and projection of normalised rows, into `projected`; returns what SE computed."""
+    across = weights.projection.flatten(1).t()
+    if weights.reduce is None:
+        buffer = buffer_of(depthwise, tile)
+        for values, outputs in tiles(tile, depthwise, projected):
+            activated = buffer[: len(values)]
+            activate(values, activated, relu)
+            torch.mm(activated, across, out=outputs)
+        return None, None, None
+    pixels, channels = len(depthwise) // images, depthwise.shape[1]
+    squeezed = depthwise.new_empty(images, channels)
+    reduced, gate = depthwise.new_empty(images, len(weights.reduce)), torch.empty_like(squeezed)
+    assert weights.expand is not None and weights.expand_bias is not None and weights.reduce_bias is not None
+    some = whole_images(tile, pixels)
+    buffer = buffer_of(depthwise, some * pixels)
+    by_rows, by_images = tiles(some * pixels, depthwise, projected), tiles(some, squeezed, reduced, gate)
+    for (values, outputs), (means, before, gates) in zip(by_rows, by_images, strict=True):
+        activated = buffer[: len(values)]
+        activate(values, activated, relu)
+        by_image = activated.view(len(means), pixels, channels)
+        torch.mean(by_image, 1, out=means)
+        torch.addmm(weights.reduce_bias, means, weights.reduce.flatten(1).t(), out=before)
+        hidden = torch.empty_like(before)
+        activate(before, hidden, relu)
+        torch.addmm(weights.expand_bias, hidden, weights.expand.flatten(1).t(), out=gates)
+        gates.sigmoid_()
+        by_image.mul_(gates[:, None])
+        torch.mm(activated, across, out=outputs)
+    return squeezed, reduced, gate
+
+
+class BackwardPass:
+    """The backward pass of one operation; `weighs`: whether the weights' gradients are asked for."""
+
+    def __init__(
+        self, features: Tensor, moments: Moments | None, weights: Weights, kind: Kind, kept: Kept, weighs: bool
+    ) -> None:
+        self.features, self.moments, self.weights, self.kind = features, moments, weights, kind
+        self.kept, self.weighs = kept, weighs
+        self.relu = kind.activation == "relu"
+        self.tile = tile_rows(features, len(weights.depthwise))
+        self.gradients = Weights._make(torch.zeros_like(w) if weighs and w is not None else None for w in weights)
+
+    def run(self, gradient: Tensor, scalar: Tensor | None) -> Sent:
+        """What goes back to the features from the gradient of the output times `scalar` (None: one)."""
+        kept, images = self.kept, len(self.features)
+        scale = kept.projected_scale if scalar is None else kept.projected_scale * scalar
+        maps, products = normalize_backward(gradient, kept.projected, scale)
+        projected = rows_of(maps)
+        rows = torch.empty_like(kept.depthwise)
+        if kept.gate is None:
+            self._through_projection(projected, rows)
+        else:
+            self._through_excitation(projected, rows)
+        maps, normalized = (maps_of(matrix, images, *kept.projected.shape[2:]) for matrix in (rows, kept.depthwise))
+        rows = self._through_depthwise(normalize_backward(maps, normalized, kept.depthwise_scale)[0])
+        if kept.folded is None or kept.expansion_scale is None:
+            return Sent(rows, None, None, products.sum())
+        return Sent(*self._through_expansion(rows, kept.folded, kept.expansion_scale), products.sum())
+
+    def _through_projection(self, projected: Tensor, found: Tensor) -> None:
+        """From the projection's output to the depthwise batch norm's, into `found`."""
+        kernel, to_kernel = self.weights.projection.flatten(1), self.gradients.projection
+        buffer = buffer_of(found, self.tile)
+        for arriving, values, target in tiles(self.tile, projected, self.kept.depthwise, found):
+            scratch = buffer[: len(values)]
+            if self.weighs:
+                activate(values, scratch, self.relu)
+                to_kernel.view(len(to_kernel), -1).addmm_(arriving.t(), scratch)
+            torch.mm(arriving, kernel, out=scratch)
+            activation_gradient(scratch, values, target, self.relu)
+
+    def _through_excitation(self, projected: Tensor, found: Tensor) -> None:
+        """The same with squeeze-and-excite between: whole images at a time, as the gate sums over their pixels."""
+        kept, kernel, to_kernel = self.kept, self.weights.projection.flatten(1), self.gradients.projection
+        assert kept.gate is not None and kept.squeezed is not None and kept.reduced is not None
+        pixels = len(found) // len(kept.gate)
+        some = whole_images(self.tile, pixels)
+        activated_buffer, buffer = buffer_of(found, some * pixels), buffer_of(found, some * pixels)
+        by_rows = tiles(some * pixels, projected, kept.depthwise, found)
+        by_images = tiles(some, kept.gate, kept.squeezed, kept.reduced)
+        for (arriving, values, target), (gates, means, reduced) in zip(by_rows, by_images, strict=True):
+            shape = (len(gates), pixels, found.shape[1])
+            activated, scratch = activated_buffer[: len(values)], buffer[: len(values)]
+            activate(values, activated, self.relu)
+            torch.mm(arriving, kernel, out=scratch)
+            torch.mul(scratch, activated, out=target)
+            to_means = self._through_gate(target.view(shape).sum(1), gates, means, reduced)
+            if self.weighs:
+                activated.view(shape).mul_(gates[:, None])
+                to_kernel.view(len(to_kernel), -1).addmm_(arriving.t(), activated)
+            scratch.view(shape).mul_(gates[:, None]).add_(to_means[:, None], alpha=1 / pixels)
+            activation_gradient(scratch, values, target, self.relu)
+
+    def _through_gate(self, gradient: Tensor, gates: Tensor, means: Tensor, reduced: Tensor) -> Tensor:
+        """From the gates of some images to their means over pixels."""
+        weights, found = self.weights, self.gradients
+        assert weights.reduce is not None and weights.expand is not None
+        gradient = gradient * gates * (1 - gates)
+        to_hidden = gradient @ weights.expand.flatten(1)
+        to_reduced = torch.empty_like(to_hidden)
+        activation_gradient(to_hidden, reduced, to_reduced, self.relu)
+        if self.weighs:
+            assert found.reduce is not None and found.expand is not None
+            assert found.reduce_bias is not None and found.expand_bias is not None
+            hidden = torch.empty_like(reduced)
+            activate(reduced, hidden, self.relu)
+            found.expand.view(len(found.expand), -1).addmm_(gradient.t(), hidden)
+            found.expand_bias.add_(gradient.sum(0))
+            found.reduce.view(len(found.reduce), -1).addmm_(to_reduced.t(), means)
+            found.reduce_bias.add_(to_reduced.sum(0))
+        return to_reduced @ weights.reduce.flatten(1)
+
+    def _through_depthwise(self, gradient: Tensor) -> Tensor:
+        """From the depthwise convolution's output to the rows of its input."""
+        weight, stride, images = self.weights.depthwise, self.kind.stride, len(self.features)
+        inputs = self.features
+        if self.kept.folded is not None:
+            inputs = maps_of(self._activated(self.kept.folded), images, *inputs.shape[2:])
+        if self.weighs:
+            self.gradients.depthwise.copy_(kernel_gradient(gradient, inputs, weight, stride))
+        padding = weight.shape[-1] // 2
+        steps, paddings = [stride, stride], [padding, padding]
+        only_input, groups = [True, False, False], len(weight)
+        return rows_of(
+            _aten.convolution_backward(
+                gradient, inputs, weight, None, steps, paddings, [1, 1], False, [0, 0], groups, only_input
+            )[0]
+        )
+
+    def _activated(self, folded: Tensor) -> Tensor:
+        """Expanded and activated rows, as they were in the forward pass: where no weight asks for them, only room."""
+        assert self.moments is not None
+        centred, expanded = self.moments.centred, self.kept.expanded
+        if self.weighs and expanded is None:
+            return _expand(centred, folded, self.relu, self.tile)
+        activated = centred.new_empty(len(centred), len(folded))
+        if self.weighs and expanded is not None:
+            activate(expanded, activated, self.relu)
+        return activated
+
+    def _through_expansion(self, rows: Tensor, folded: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Through activation, folded batch norm and expansion; rows, matrix and shift of `Sent`.
+
+        Batch norm sends back scale * (g - mean(g) - z * mean(g z)), z being its output; z = folded (x - mean(x)) makes
+        the last term a product with the centred features. The sum of g z comes from that of g x where a weight asks for
+        it, else from fewer operations on g and z.
+        """
+        assert self.moments is not None
+        covariance, centred = self.moments
+        found, products, pixels = torch.empty_like(centred), torch.zeros_like(folded), len(rows)
+        sums, slope = folded.new_zeros(len(folded)), folded.new_zeros(len(folded))
+        known = [] if self.kept.expanded is None else [self.kept.expanded]
+        buffer = buffer_of(rows, 0 if known else self.tile)
+        for gradient, inputs, target, *expanded in tiles(self.tile, rows, centred, found, *known):
+            normalized = expanded[0] if known else torch.mm(inputs, folded.t(), out=buffer[: len(inputs)])
+            activation_gradient(gradient, normalized, gradient, self.relu)
+            if self.weighs:
+                products.addmm_(gradient.t(), inputs)
+                sums += gradient.sum(0)
+            else:
+                to_slope, to_sums = column_sums(gradient, normalized)
+                slope += to_slope
+                sums += to_sums
+            torch.mm(gradient, folded, out=target)
+        if self.weighs:
+            assert self.gradients.expansion is not None
+            slope = (products * folded).sum(1)
+            whole = (products - slope[:, None] * (folded @ covariance)) * scale[:, None]
+            self.gradients.expansion.view(len(folded), -1).copy_(whole)
+        return found, folded.t() @ (folded * (slope / pixels)[:, None]), (sums / pixels) @ folded
