@@ -87,12 +87,7 @@ class _Scalars(torch.autograd.Function):
     def forward(
         ctx: Any, functions: Sequence[Callable[[Tensor], Tensor]], features: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, ...]:
-        def compute(function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-            own = features.detach().requires_grad_()
-            return own, function(own)
-
-        with torch.enable_grad():
-            ctx.graphs = side_by_side([partial(compute, function) for function in functions])
+        ctx.graphs = side_by_side([partial(_recorded, function, features) for function in functions])
         ctx.parameters = parameters
         return tuple(scalar.detach() for _, scalar in ctx.graphs)
 
@@ -115,9 +110,7 @@ class _ScalarsInTurn(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         scalars, ctx.found = [], []
         for function in functions:
-            own = features.detach().requires_grad_()
-            with torch.enable_grad():
-                scalar = function(own)
+            own, scalar = _recorded(function, features)
             ctx.found.append(torch.autograd.grad(scalar, (own, *parameters), allow_unused=True))
             scalars.append(scalar.detach())
         return tuple(scalars)
@@ -132,6 +125,13 @@ class _ScalarsInTurn(torch.autograd.Function):
             return sum_of_known([part if part is None or factor == 1 else part * factor for factor, part in pairs])
 
         return None, *map(total, zip(*found, strict=True))
+
+
+def _recorded(function: Callable[[Tensor], Tensor], features: Tensor) -> tuple[Tensor, Tensor]:
+    """A leaf for the features and the function's scalar for it, in a graph of their own."""
+    with torch.enable_grad():
+        own = features.detach().requires_grad_()
+        return own, function(own)
 
 
 def sum_of_known(tensors: Sequence[Tensor | None]) -> Tensor | None:

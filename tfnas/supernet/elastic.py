@@ -144,9 +144,10 @@ class ElasticMBConv(nn.Module):
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
         if in_tiles(features):
             branch = mbconv(features, *self.member(frozen=False), self.low_memory)
-            return features + branch if self.has_residual else branch
-        learns = features.requires_grad or self.depth_conv.weight.requires_grad
-        return self._kept_or_again(self._plain, features, learns=learns)
+        else:
+            learns = features.requires_grad or self.depth_conv.weight.requires_grad
+            branch = self._kept_or_again(self._plain, features, learns=learns)
+        return features + branch if self.has_residual else branch
 
     def weighed(self, features: Tensor, weight: Tensor) -> Tensor:
         """The same times a weight (a scalar); gradients go to it and to the features, not to the operation's own."""
@@ -160,8 +161,7 @@ class ElasticMBConv(nn.Module):
         return compute(*inputs)
 
     def _plain(self, features: Tensor) -> Tensor:
-        branch = self._layers(features, self._weights())
-        return features + branch if self.has_residual else branch
+        return self._layers(features, self._weights())
 
     def _weighed(self, features: Tensor, weight: Tensor) -> Tensor:
         branch = self._layers(features, self._weights(frozen=True))
