@@ -12,7 +12,7 @@ from torch.nn import functional
 from tfnas.architecture import Block
 from tfnas.supernet import rows, tiles
 from tfnas.supernet.elastic import ElasticMBConv, weighted_sum
-from tfnas.supernet.kernels import kernel_gradient
+from tfnas.supernet.kernels import kernel_gradient, room_for
 from tfnas.supernet.passes import input_moments
 
 # kernel, stride, activation, SE channels, expanded, active share, images, pixels
@@ -183,8 +183,12 @@ def test_kernel_gradient(size, stride, shape):
     output = functional.conv2d(features, weight, stride=stride, padding=size // 2, groups=shape[1])
     gradient = torch.randn_like(output)
     expected = torch.autograd.grad(output, weight, gradient)[0]
-    found = kernel_gradient(gradient, features, weight.detach(), stride)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    features = features.contiguous(memory_format=torch.channels_last)
+    filled, left = (room_for(gradient, features, size, fills) for fills in (True, False))
+    left.maps.copy_(features)
+    for room in (filled, left):
+        found = kernel_gradient(gradient, room, weight.detach(), stride)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("offset", [0.0, 3.0, 30.0])

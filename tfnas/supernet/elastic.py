@@ -6,6 +6,7 @@ While searching, batch norm has no affine parameters and always uses the batch's
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -143,7 +144,7 @@ class ElasticMBConv(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
         if in_tiles(features):
-            branch = mbconv(features, *self.member(frozen=False), self.low_memory)
+            branch = mbconv(features, self._weights(), self.kind, self.low_memory)
         else:
             learns = features.requires_grad or self.depth_conv.weight.requires_grad
             branch = self._kept_or_again(self._plain, features, learns=learns)
@@ -167,9 +168,15 @@ class ElasticMBConv(nn.Module):
         branch = self._layers(features, self._weights(frozen=True))
         return weight * (features + branch if self.has_residual else branch)
 
-    def member(self, frozen: bool = True) -> Member:
-        """The active weights and the kind, for computing in tiles; `frozen`: no gradient goes to the weights."""
-        return Member(self._weights(frozen), Kind(self.stride, self.activation, BATCH_NORM_EPS))
+    @property
+    def kind(self) -> Kind:
+        """What else computing in tiles needs to know."""
+        return Kind(self.stride, self.activation, BATCH_NORM_EPS)
+
+    def member(self) -> Member:
+        """Of a mixture."""
+        per_channel = self.kernel_size**2 + len(self.point_linear.weight)
+        return Member(partial(self._weights, frozen=True), self.kind, self.width * per_channel)
 
     def _weights(self, frozen: bool = False) -> Weights:
         """Those of the active channels."""
@@ -218,7 +225,8 @@ def weighted_sum(operations: Sequence[ElasticMBConv], features: Tensor, weights:
     if in_tiles(features):
         first = operations[0]
         members = [operation.member() for operation in operations]
-        return mixture(features, weights, members, first.has_residual, first.low_memory)
+        out_channels = len(first.point_linear.weight)
+        return mixture(features, weights, members, out_channels, first.has_residual, first.low_memory)
     total = features.new_zeros(())
     for weight, operation in zip(weights, operations, strict=True):
         total = total + operation.weighed(features, weight)

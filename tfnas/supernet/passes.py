@@ -16,6 +16,7 @@ Rows are channels-last pixels: a map (N, C, H, W) is a matrix (N * H * W, C).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tfnas.supernet.crew import sum_of_known
-from tfnas.supernet.kernels import kernel_gradient
+from tfnas.supernet.kernels import kernel_gradient, room_for
 from tfnas.supernet.rows import (
     activate,
     activation_gradient,
@@ -104,59 +105,70 @@ class Sent(NamedTuple):
     shift: Tensor | None  # (in)
     to_scalar: Tensor  # the sum over gradient times output
 
-    def plus(self, other: Sent) -> Sent:
-        """The sum of both; this one's rows take it."""
-        matrix, shift = sum_of_known((self.matrix, other.matrix)), sum_of_known((self.shift, other.shift))
-        return Sent(self.rows.add_(other.rows), matrix, shift, self.to_scalar + other.to_scalar)
 
-    def arrive(self, features: Tensor, moments: Moments | None) -> Tensor:
-        """The gradient of the features, in the memory of `rows`."""
-        if self.matrix is not None and self.shift is not None and moments is not None:
-            self.rows.addmm_(moments.centred, self.matrix, alpha=-1).sub_(self.shift)
-        return maps_of(self.rows, len(features), *features.shape[2:])
+def arrive(rows: Tensor, sent: Sequence[Sent], features: Tensor, moments: Moments | None) -> Tensor:
+    """The gradient of the features from what operations sent: `rows`, whose memory it takes, is the sum of theirs."""
+    matrix, shift = sum_of_known([one.matrix for one in sent]), sum_of_known([one.shift for one in sent])
+    if matrix is not None and shift is not None and moments is not None:
+        rows.addmm_(moments.centred, matrix, alpha=-1).sub_(shift)
+    return maps_of(rows, len(features), *features.shape[2:])
 
 
-def forward_pass(features: Tensor, moments: Moments | None, weights: Weights, kind: Kind, keeps_expanded: bool) -> Kept:
-    """Of one operation for its block's input (N, in, H, W); its output is `projected` of what is kept."""
-    images, _, height, width = features.shape
-    relu, channels = kind.activation == "relu", len(weights.depthwise)
-    tile = tile_rows(features, channels)
+def forward_pass(
+    features: Tensor,
+    moments: Moments | None,
+    weights: Weights,
+    kind: Kind,
+    keeps_expanded: bool,
+    into: Tensor | None = None,
+) -> Kept:
+    """Of one operation for its block's input (N, in, H, W); its output is `projected` of what is kept.
+
+    The output's rows are written `into` a matrix, if one is given.
+    """
+    images = len(features)
+    relu = kind.activation == "relu"
     folded = expansion_scale = expanded = None
-    activated = rows_of(features)
-    if weights.expansion is not None:
+    if weights.expansion is None:
+        maps = _convolve(features, weights.depthwise, kind.stride)
+    else:
         assert moments is not None
         plain = weights.expansion.flatten(1)
         variance = ((plain @ moments.covariance) * plain).sum(1).clamp_min(0)
         expansion_scale = (variance + kind.eps).rsqrt()
         folded = plain * expansion_scale[:, None]
-        expanded = activated.new_empty(len(activated), channels) if keeps_expanded else None
-        activated = _expand(moments.centred, folded, relu, tile, expanded)
-    maps = functional.conv2d(
-        maps_of(activated, images, height, width),
-        weights.depthwise,
-        stride=kind.stride,
-        padding=weights.depthwise.shape[-1] // 2,
-        groups=channels,
-    )
-    del activated
+        expanded = features.new_empty(len(moments.centred), len(folded)) if keeps_expanded else None
+        maps = _expand(features, moments.centred, folded, weights.depthwise, kind, expanded)
     depthwise_scale = normalize_in_place(maps, kind.eps)
     depthwise = rows_of(maps)
-    projected = features.new_empty(len(depthwise), len(weights.projection))
-    gates = _project(depthwise, projected, images, relu, weights, tile)
+    projected = features.new_empty(len(depthwise), len(weights.projection)) if into is None else into
+    gates = _project(depthwise, projected, images, relu, weights, tile_rows(features, depthwise.shape[1]))
     output = maps_of(projected, images, *maps.shape[2:])
     projected_scale = normalize_in_place(output, kind.eps)
     return Kept(folded, expansion_scale, expanded, depthwise_scale, depthwise, projected_scale, output, *gates)
 
 
-def _expand(centred: Tensor, folded: Tensor, relu: bool, tile: int, expanded: Tensor | None = None) -> Tensor:
-    """Rows through expansion, batch norm and activation; what comes before the last also into `expanded`, if given."""
-    activated = centred.new_empty(len(centred), len(folded))
-    kept = [] if expanded is None else [expanded]
-    buffer = buffer_of(activated, 0 if kept else tile)
-    for inputs, outputs, *places in tiles(tile, centred, activated, *kept):
-        place = places[0] if kept else buffer[: len(inputs)]
-        activate(torch.mm(inputs, folded.t(), out=place), outputs, relu)
-    return activated
+def _expand(
+    features: Tensor, centred: Tensor, folded: Tensor, kernel: Tensor, kind: Kind, expanded: Tensor | None
+) -> Tensor:
+    """Rows through expansion, batch norm, activation and depthwise convolution, some images at a time.
+
+    What comes before the activation is written into `expanded`, if given.
+    """
+    images, _, height, width = features.shape
+    some = whole_images(tile_rows(features, len(folded)), height * width)
+    activated = centred.new_empty(min(some, images) * height * width, len(folded))
+    found: list[Tensor] = []
+    for inputs, *places in tiles(some * height * width, centred, *([] if expanded is None else [expanded])):
+        values = activated[: inputs.shape[0]]
+        activate(torch.mm(inputs, folded.t(), out=places[0] if places else values), values, kind.activation == "relu")
+        found.append(_convolve(maps_of(values, -1, height, width), kernel, kind.stride))
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def _convolve(maps: Tensor, kernel: Tensor, stride: int) -> Tensor:
+    """A depthwise convolution."""
+    return functional.conv2d(maps, kernel, stride=stride, padding=kernel.shape[-1] // 2, groups=len(kernel))
 
 
 def _project(
@@ -205,8 +217,11 @@ class BackwardPass:
         self.tile = tile_rows(features, len(weights.depthwise))
         self.gradients = Weights._make(torch.zeros_like(w) if weighs and w is not None else None for w in weights)
 
-    def run(self, gradient: Tensor, scalar: Tensor | None) -> Sent:
-        """What goes back to the features from the gradient of the output times `scalar` (None: one)."""
+    def run(self, gradient: Tensor, scalar: Tensor | None, into: Tensor | None = None) -> Sent:
+        """What goes back to the features from the gradient of the output times `scalar` (None: one).
+
+        Its rows are written `into` a matrix, if one is given.
+        """
         kept, images = self.kept, len(self.features)
         scale = kept.projected_scale if scalar is None else kept.projected_scale * scalar
         maps, products = normalize_backward(gradient, kept.projected, scale)
@@ -217,10 +232,12 @@ class BackwardPass:
         else:
             self._through_excitation(projected, rows)
         maps, normalized = (maps_of(matrix, images, *kept.projected.shape[2:]) for matrix in (rows, kept.depthwise))
-        rows = self._through_depthwise(normalize_backward(maps, normalized, kept.depthwise_scale)[0])
+        maps = normalize_backward(maps, normalized, kept.depthwise_scale)[0]
         if kept.folded is None or kept.expansion_scale is None:
-            return Sent(rows, None, None, products.sum())
-        return Sent(*self._through_expansion(rows, kept.folded, kept.expansion_scale), products.sum())
+            rows = rows_of(self._through_depthwise(maps, self.features, activates=False))
+            return Sent(rows if into is None else into.copy_(rows), None, None, products.sum())
+        into = torch.empty_like(rows_of(self.features)) if into is None else into
+        return Sent(into, *self._through_expansion(maps, kept.folded, kept.expansion_scale, into), products.sum())
 
     def _through_projection(self, projected: Tensor, found: Tensor) -> None:
         """From the projection's output to the depthwise batch norm's, into `found`."""
@@ -253,7 +270,8 @@ class BackwardPass:
             if self.weighs:
                 activated.view(shape).mul_(gates[:, None])
                 to_kernel.view(len(to_kernel), -1).addmm_(arriving.t(), activated)
-            scratch.view(shape).mul_(gates[:, None]).add_(to_means[:, None], alpha=1 / pixels)
+            excited = scratch.view(shape)
+            torch.addcmul((to_means / pixels)[:, None], excited, gates[:, None], out=excited)
             activation_gradient(scratch, values, target, self.relu)
 
     def _through_gate(self, gradient: Tensor, gates: Tensor, means: Tensor, reduced: Tensor) -> Tensor:
@@ -275,36 +293,30 @@ class BackwardPass:
             found.reduce_bias.add_(to_reduced.sum(0))
         return to_reduced @ weights.reduce.flatten(1)
 
-    def _through_depthwise(self, gradient: Tensor) -> Tensor:
-        """From the depthwise convolution's output to the rows of its input."""
-        weight, stride, images = self.weights.depthwise, self.kind.stride, len(self.features)
-        inputs = self.features
-        if self.kept.folded is not None:
-            inputs = maps_of(self._activated(self.kept.folded), images, *inputs.shape[2:])
-        if self.weighs:
-            self.gradients.depthwise.copy_(kernel_gradient(gradient, inputs, weight, stride))
+    def _through_depthwise(self, gradient: Tensor, values: Tensor, activates: bool) -> Tensor:
+        """From the depthwise convolution's output to its input, some or all images of both.
+
+        `values` is the input, or what comes before it where that `activates`.
+        """
+        weight, stride = self.weights.depthwise, self.kind.stride
         padding = weight.shape[-1] // 2
+        if self.weighs:
+            room = room_for(gradient, values, weight.shape[-1], fills=not activates)
+            if activates:
+                activate(values, room.maps, self.relu)
+            self.gradients.depthwise.add_(kernel_gradient(gradient, room, weight, stride))
         steps, paddings = [stride, stride], [padding, padding]
         only_input, groups = [True, False, False], len(weight)
-        return rows_of(
-            _aten.convolution_backward(
-                gradient, inputs, weight, None, steps, paddings, [1, 1], False, [0, 0], groups, only_input
-            )[0]
-        )
+        found: Tensor = _aten.convolution_backward(
+            gradient, values, weight, None, steps, paddings, [1, 1], False, [0, 0], groups, only_input
+        )[0]  # of the values, it looks at the shape
+        return found
 
-    def _activated(self, folded: Tensor) -> Tensor:
-        """Expanded and activated rows, as they were in the forward pass: where no weight asks for them, only room."""
-        assert self.moments is not None
-        centred, expanded = self.moments.centred, self.kept.expanded
-        if self.weighs and expanded is None:
-            return _expand(centred, folded, self.relu, self.tile)
-        activated = centred.new_empty(len(centred), len(folded))
-        if self.weighs and expanded is not None:
-            activate(expanded, activated, self.relu)
-        return activated
-
-    def _through_expansion(self, rows: Tensor, folded: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Through activation, folded batch norm and expansion; rows, matrix and shift of `Sent`.
+    def _through_expansion(
+        self, gradient: Tensor, folded: Tensor, scale: Tensor, found: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """From the depthwise convolution's output through it, activation, folded batch norm and expansion, some images
+        at a time: rows into `found`; matrix and shift of `Sent`.
 
         Batch norm sends back scale * (g - mean(g) - z * mean(g z)), z being its output; z = folded (x - mean(x)) makes
         the last term a product with the centred features. The sum of g z comes from that of g x where a weight asks for
@@ -312,24 +324,30 @@ class BackwardPass:
         """
         assert self.moments is not None
         covariance, centred = self.moments
-        found, products, pixels = torch.empty_like(centred), torch.zeros_like(folded), len(rows)
+        images, _, height, width = self.features.shape
+        some = whole_images(tile_rows(centred, len(folded)), height * width)
+        products = torch.zeros_like(folded)
         sums, slope = folded.new_zeros(len(folded)), folded.new_zeros(len(folded))
         known = [] if self.kept.expanded is None else [self.kept.expanded]
-        buffer = buffer_of(rows, 0 if known else self.tile)
-        for gradient, inputs, target, *expanded in tiles(self.tile, rows, centred, found, *known):
-            normalized = expanded[0] if known else torch.mm(inputs, folded.t(), out=buffer[: len(inputs)])
-            activation_gradient(gradient, normalized, gradient, self.relu)
+        buffer = centred.new_empty(0 if known else min(some, images) * height * width, len(folded))
+        by_rows = tiles(some * height * width, centred, found, *known)
+        for arriving, (inputs, target, *expanded) in zip(torch.split(gradient, some), by_rows, strict=True):
+            normalized = expanded[0] if known else torch.mm(inputs, folded.t(), out=buffer[: inputs.shape[0]])
+            maps = maps_of(normalized, -1, height, width)
+            rows = rows_of(self._through_depthwise(arriving, maps, activates=True))
+            activation_gradient(rows, normalized, rows, self.relu)
             if self.weighs:
-                products.addmm_(gradient.t(), inputs)
-                sums += gradient.sum(0)
+                products.addmm_(rows.t(), inputs)
+                sums += rows.sum(0)
             else:
-                to_slope, to_sums = column_sums(gradient, normalized)
+                to_slope, to_sums = column_sums(rows, normalized)
                 slope += to_slope
                 sums += to_sums
-            torch.mm(gradient, folded, out=target)
+            torch.mm(rows, folded, out=target)
         if self.weighs:
             assert self.gradients.expansion is not None
             slope = (products * folded).sum(1)
             whole = (products - slope[:, None] * (folded @ covariance)) * scale[:, None]
             self.gradients.expansion.view(len(folded), -1).copy_(whole)
-        return found, folded.t() @ (folded * (slope / pixels)[:, None]), (sums / pixels) @ folded
+        pixels = len(centred)
+        return folded.t() @ (folded * (slope / pixels)[:, None]), (sums / pixels) @ folded

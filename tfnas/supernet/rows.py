@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-TILE_BYTES = 2 * 2**20  # of the widest map
+TILE_BYTES = 8 * 2**20  # of the widest map
 
 _aten = torch.ops.aten
 
@@ -18,8 +18,8 @@ def rows_of(maps: Tensor) -> Tensor:
 
 
 def maps_of(rows: Tensor, images: int, height: int, width: int) -> Tensor:
-    """Rows as a channels-last map."""
-    return rows.view(images, height, width, -1).permute(0, 3, 1, 2)
+    """Rows as a channels-last map; `images` -1: as many as there are."""
+    return rows.view(images, height, width, rows.shape[1]).permute(0, 3, 1, 2)
 
 
 def tiles(size: int, *matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:

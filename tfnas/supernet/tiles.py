@@ -16,7 +16,18 @@ import torch
 from torch import Tensor
 
 from tfnas.supernet.crew import side_by_side
-from tfnas.supernet.passes import BackwardPass, Kept, Kind, Moments, Sent, Weights, forward_pass, input_moments
+from tfnas.supernet.passes import (
+    BackwardPass,
+    Kept,
+    Kind,
+    Moments,
+    Sent,
+    Weights,
+    arrive,
+    forward_pass,
+    input_moments,
+)
+from tfnas.supernet.rows import maps_of, rows_of
 
 KEPT_FROM = 32  # input channels: below, computing an expansion again takes no longer than fetching it
 
@@ -34,22 +45,27 @@ def mbconv(features: Tensor, weights: Weights, kind: Kind, low_memory: bool) -> 
 
 
 class Member(NamedTuple):
-    """One of the operations that a mixture weighs; their weights are held fixed."""
+    """One of the operations that a mixture weighs; their weights are held fixed.
 
-    weights: Weights
+    `weights` gathers those of the active channels, where and when they are needed. `cost` tells which takes longer.
+    """
+
+    weights: Callable[[], Weights]
     kind: Kind
+    cost: int
 
 
-def mixture(features: Tensor, scalars: Tensor, members: Sequence[Member], residual: bool, low_memory: bool) -> Tensor:
+def mixture(
+    features: Tensor, scalars: Tensor, members: Sequence[Member], out_channels: int, residual: bool, low_memory: bool
+) -> Tensor:
     """The sum of what `mbconv` gives of all members, each times its scalar, plus its input where there is a `residual`.
 
     `scalars` is (members); gradients go to them and to the features. Members are computed side by side. With
     `low_memory` one comes after the other, and the backward pass computes all maps inside them again instead of
     keeping them.
     """
-    tensors = [tensor for member in members for tensor in member.weights]
-    kinds = [member.kind for member in members]
-    output: Tensor = _Mixture.apply(features, scalars, input_moments(features), kinds, residual, low_memory, *tensors)
+    moments = input_moments(features)
+    output: Tensor = _Mixture.apply(features, scalars, moments, members, out_channels, residual, low_memory)
     return output
 
 
@@ -78,7 +94,7 @@ class _MBConv(torch.autograd.Function):
         needs_features, _, _, _, *needs_weights = ctx.needs_input_grad
         backward = BackwardPass(features, moments, weights, ctx.kind, kept, any(needs_weights))
         sent = backward.run(gradient, None)
-        to_features = sent.arrive(features, moments) if needs_features else None
+        to_features = arrive(sent.rows, [sent], features, moments) if needs_features else None
         return to_features, None, None, None, *backward.gradients
 
 
@@ -94,70 +110,59 @@ class _Mixture(torch.autograd.Function):
         features: Tensor,
         scalars: Tensor,
         moments: Moments,
-        kinds: Sequence[Kind],
+        members: Sequence[Member],
+        out_channels: int,
         residual: bool,
         low_memory: bool,
-        *tensors: Tensor | None,
     ) -> Tensor:
-        members = _members(kinds, tensors)
-        ctx.learns = ctx.needs_input_grad[0]  # a network's first choices have fixed features
-        ctx.low_memory = low_memory
-        keeps_expanded = ctx.learns and not low_memory and features.shape[1] >= KEPT_FROM
+        learns = ctx.needs_input_grad[0]  # a network's first choices have fixed features
+        keeps_expanded = learns and not low_memory and features.shape[1] >= KEPT_FROM
+        height, width = ((size - 1) // members[0].kind.stride + 1 for size in features.shape[2:])
+        outputs = features.new_empty(len(members), len(features) * height * width, out_channels)
 
-        def compute(index: int) -> tuple[Tensor, Sequence[Tensor | None]]:
-            kept = forward_pass(features, moments, *members[index], keeps_expanded)
-            if not ctx.learns:
-                return kept.projected, (kept.projected,)
-            return kept.projected, () if low_memory else kept
+        def compute(index: int) -> Sequence[Tensor | None]:
+            weights = members[index].weights()
+            kept = forward_pass(features, moments, weights, members[index].kind, keeps_expanded, outputs[index])
+            return (*weights, *kept) if learns and not low_memory else ()
 
-        total = features * scalars.sum() if residual else None
-        kept_of_all: list[Tensor | None] = []
-        for scalar, (output, kept) in zip(scalars, _of_all(members, compute, low_memory), strict=True):
-            total = torch.zeros_like(output) if total is None else total
-            total.addcmul_(output, scalar)
-            kept_of_all.extend(kept)
-        assert total is not None
-        ctx.kinds, ctx.residual = kinds, residual
-        ctx.save_for_backward(features, scalars, *((None, None) if low_memory else moments), *tensors, *kept_of_all)
+        kept_of_all = [tensor for kept in _of_all(members, compute, low_memory) for tensor in kept]
+        total = maps_of(torch.mv(outputs.flatten(1).t(), scalars).view_as(outputs[0]), -1, height, width)
+        if residual:
+            total.addcmul_(features, scalars.sum())
+        ctx.members, ctx.learns, ctx.residual, ctx.low_memory = members, learns, residual, low_memory
+        kept = moments if kept_of_all else (None, None)
+        ctx.save_for_backward(features, scalars, None if learns else outputs, *kept, *kept_of_all)
         return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        features, scalars, covariance, centred, *rest = ctx.saved_tensors
-        count = len(ctx.kinds) * len(Weights._fields)
-        members, kept_of_all = _members(ctx.kinds, rest[:count]), rest[count:]
-        each = len(kept_of_all) // len(members)
-
-        nothing = (None,) * (4 + count)
+        features, scalars, outputs, covariance, centred, *kept_of_all = ctx.saved_tensors
+        members: Sequence[Member] = ctx.members
+        nothing = (None,) * 5
         through_residual = (gradient * features).sum() if ctx.residual else 0
-        if not ctx.learns:
-            return None, torch.stack([(gradient * output).sum() for output in kept_of_all]) + through_residual, *nothing
+        if outputs is not None:
+            return None, outputs.flatten(1) @ rows_of(gradient).view(-1) + through_residual, *nothing
 
         moments = input_moments(features) if ctx.low_memory else Moments(covariance, centred)
+        each, count = len(kept_of_all) // len(members), len(Weights._fields)
+        arriving = features.new_empty(len(members), *moments.centred.shape)
 
         def compute(index: int) -> Sent:
-            member, own = members[index], kept_of_all[index * each : (index + 1) * each]
-            kept = forward_pass(features, moments, *member, keeps_expanded=False) if ctx.low_memory else Kept(*own)
-            backward = BackwardPass(features, moments, *member, kept, weighs=False)
-            return backward.run(gradient, scalars[index])
+            kind, saved = members[index].kind, kept_of_all[index * each : (index + 1) * each]
+            if saved:
+                weights, kept = Weights._make(saved[:count]), Kept._make(saved[count:])
+            else:
+                weights = members[index].weights()
+                kept = forward_pass(features, moments, weights, kind, keeps_expanded=False)
+            backward = BackwardPass(features, moments, weights, kind, kept, weighs=False)
+            return backward.run(gradient, scalars[index], arriving[index])
 
-        to_scalars, total = torch.zeros_like(scalars), None
-        for index, sent in enumerate(_of_all(members, compute, ctx.low_memory)):
-            to_scalars[index] = sent.to_scalar
-            total = sent if total is None else total.plus(sent)
-        assert total is not None
-        to_features = total.arrive(features, moments)
+        sent = list(_of_all(members, compute, ctx.low_memory))
+        to_features = arrive(arriving.sum(0), sent, features, moments)
         if ctx.residual:
             to_features.addcmul_(gradient, scalars.sum())
-        return to_features, to_scalars + through_residual, *nothing
-
-
-def _members(kinds: Sequence[Kind], tensors: Sequence[Tensor | None]) -> list[Member]:
-    """From the weights of all in a row."""
-    count = len(Weights._fields)
-    rows = (tensors[place : place + count] for place in range(0, len(tensors), count))
-    return [Member(Weights._make(row), kind) for row, kind in zip(rows, kinds, strict=True)]
+        return to_features, torch.stack([one.to_scalar for one in sent]) + through_residual, *nothing
 
 
 def _of_all(members: Sequence[Member], compute: Callable[[int], T], in_turn: bool) -> Iterator[T]:
@@ -167,11 +172,6 @@ def _of_all(members: Sequence[Member], compute: Callable[[int], T], in_turn: boo
     places = range(len(members))
     if in_turn:
         return map(compute, places)
-
-    def cost(index: int) -> int:
-        weights = members[index].weights
-        return weights.depthwise.numel() + weights.projection.numel()
-
-    order = sorted(places, key=cost, reverse=True)
+    order = sorted(places, key=lambda index: members[index].cost, reverse=True)
     found = dict(zip(order, side_by_side([partial(compute, index) for index in order]), strict=True))
     return (found[index] for index in places)
