@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from tfnas.supernet.crew import scalars_in_turn, scalars_side_by_side, side_by_side
+from tfnas.supernet.crew import leading, scalars_in_turn, scalars_side_by_side, side_by_side
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -30,6 +30,22 @@ def test_results_come_in_order_from_threads_that_share_what_there_is(threads):
         assert len(set(members)) <= min(threads, 4)
         assert set(each) == {max(1, threads // min(threads, 4))}
         assert torch.get_num_threads() == threads
+
+
+def test_a_leader_computes_alone_and_its_crew_has_all_threads(threads):
+    with leading():
+        assert torch.get_num_threads() == 1
+        members, each = zip(
+            *side_by_side([lambda: (threading.current_thread(), torch.get_num_threads())] * 2), strict=True
+        )
+        assert len(set(members)) <= min(threads, 2)
+        assert set(each) == {max(1, threads // 2)}
+        assert (threading.main_thread() in members) == (threads == 1)
+    assert torch.get_num_threads() == threads
+    with pytest.raises(ValueError, match="of the leader"), leading():
+        raise ValueError("of the leader")
+    assert torch.get_num_threads() == threads
+    assert len(side_by_side([torch.get_num_threads] * 2)) == 2
 
 
 def test_two_compute_at_the_same_time():

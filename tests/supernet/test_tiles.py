@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from tfnas.architecture import Block
-from tfnas.supernet import rows, tiles
+from tfnas.supernet import rows
 from tfnas.supernet.elastic import ElasticMBConv, weighted_sum
 from tfnas.supernet.kernels import kernel_gradient, room_for
 from tfnas.supernet.passes import input_moments
@@ -106,14 +106,10 @@ def three_threads():
 MIXED = [(5, 1, "swish", 2, True, 0.8), (3, 1, "swish", 0, True, 1.0), (7, 1, "swish", 3, True, 0.4)]
 
 
-@pytest.mark.parametrize("kept_from", [4, 5])  # expansions of the four channels are kept, or computed again
 @pytest.mark.parametrize("low_memory", [False, True])
 @pytest.mark.parametrize("out", [4, 5])  # as many as come in, with a residual, and others
 @pytest.mark.parametrize("first", [False, True])  # in a network's first block the features are fixed
-def test_a_mixture_trains_the_weights_it_is_made_with_and_the_features(
-    first, out, low_memory, kept_from, three_threads, monkeypatch
-):
-    monkeypatch.setattr(tiles, "KEPT_FROM", kept_from)
+def test_a_mixture_trains_the_weights_it_is_made_with_and_the_features(first, out, low_memory, three_threads):
     modules = [operation(*kind, low_memory, out) for kind in MIXED]
     features = torch.randn(2, 4, 5, 5, dtype=torch.float64, requires_grad=not first)
     weights = torch.tensor([0.3, -0.2, 0.9], dtype=torch.float64, requires_grad=True)
@@ -139,12 +135,9 @@ def test_only_weights_need_gradients():
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("kept_from, of_an_operation", [(4, 10 + 10 + 5), (5, 10 + 5)])
-def test_what_is_kept(kept_from, of_an_operation, monkeypatch):
-    """Of an operation's maps (expanded 10, depthwise 10, projected 5): one of each, the first where the input has as
-    many channels as pays, and nothing in low memory.
-    """
-    monkeypatch.setattr(tiles, "KEPT_FROM", kept_from)
+def test_what_is_kept():
+    """Of an operation's maps (expanded 10, depthwise 10, projected 5): the last two, and nothing in low memory."""
+    of_an_operation = 10 + 5
     features = torch.randn(2, 4, 16, 16, dtype=torch.float64, requires_grad=True)
     weights = torch.ones(2, dtype=torch.float64, requires_grad=True)
     kept = {}

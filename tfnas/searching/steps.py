@@ -24,7 +24,7 @@ from tfnas.searching.parameters import ArchitectureParameters
 from tfnas.searching.sampling import sample_mixture_weights
 from tfnas.space import Schedule
 from tfnas.supernet import Mixture, Path, Supernet
-from tfnas.supernet.crew import scalars_in_turn, scalars_side_by_side
+from tfnas.supernet.crew import leading, scalars_in_turn, scalars_side_by_side
 
 
 class WeightStep(NamedTuple):
@@ -146,7 +146,8 @@ def architecture_step(
     """
     parameters = list(learner.parameters.parameters())
     loss, report = architecture_loss(learner, images, labels, temperature, generator)
-    gradients = torch.autograd.grad(loss, parameters)  # of these only: no weight gradient is computed
+    with leading():
+        gradients = torch.autograd.grad(loss, parameters)  # of these only: no weight gradient is computed
     if learner.processes is not None:
         count = len(labels)
         *totals, number = learner.processes.average(gradients, count, [count * value for value in (loss, *report)])
@@ -169,7 +170,8 @@ def architecture_loss(
     with learner.autocast():
         with torch.no_grad():  # the stems precede all choices
             features = learner.supernet.stem(images)
-        logits = learner.supernet.along(Mixture(weights), features, depth_weights)
+        with leading():
+            logits = learner.supernet.along(Mixture(weights), features, depth_weights)
     logits = logits.float() if learner.amp else logits
     cross_entropy = functional.cross_entropy(logits, labels)
     space, table_ms = learner.supernet.space, learner.table_ms.to(weights)

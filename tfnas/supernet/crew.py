@@ -7,10 +7,11 @@ ones. Given a whole operation of a block, or a whole path, each core works witho
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache, partial
-from threading import Barrier
+from threading import Barrier, local
 from typing import Any, TypeVar
 
 import torch
@@ -25,7 +26,7 @@ def side_by_side(tasks: Sequence[Callable[[], T]]) -> list[T]:
     A task has threads of its own: the whole number that each gets of PyTorch's. Gradients are recorded in it
     as they are here. An error of a task is raised when all have ended, that of the first task first.
     """
-    threads = torch.get_num_threads()
+    threads = _leader.threads or torch.get_num_threads()
     members = min(threads, len(tasks))
     if members < 2:
         return [task() for task in tasks]
@@ -38,6 +39,32 @@ def side_by_side(tasks: Sequence[Callable[[], T]]) -> list[T]:
     futures = [_crew(members, threads // members).submit(run, task) for task in tasks]
     wait(futures)
     return [future.result() for future in futures]
+
+
+class _Leader(local):
+    threads = 0  # that a leading thread has for its crew
+
+
+_leader = _Leader()
+
+
+@contextmanager
+def leading() -> Iterator[None]:
+    """Meanwhile this thread's operators are its own alone, while what is done `side_by_side` has all threads as before.
+
+    Threads that PyTorch gives an operator wait for the next one with a busy core, for milliseconds, in a crew's way.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
+    _leader.threads = threads
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        _leader.threads = 0
 
 
 @cache

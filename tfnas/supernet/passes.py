@@ -6,10 +6,11 @@ operation, for batch statistics, normalising and activation, and all of them are
 * the expansion's batch norm is folded into its weights. A 1x1 convolution's batch statistics follow from mean and
   covariance of its input, which all operations of a block share: var(w x) = w cov(x) w^T. Its backward pass is folded
   in the same way, into matrices of the input's few channels, whose sum over a block's operations is applied once;
-* what is pointwise runs over a few rows (pixels x channels) at a time, which stay in the cache from the convolution
-  through activation to the next product;
-* outputs of expansion and depthwise convolution, normalised, are kept for the backward pass in place of maps before
-  and after every layer; or the expansion is computed again.
+* some images at a time go through expansion, activation and depthwise convolution, and back: their expanded maps,
+  the largest ones, stay near and never exist whole. The backward pass computes them again, which takes no longer than
+  fetching them would;
+* what is pointwise runs over a few rows (pixels x channels) at a time, from the convolution through activation to the
+  next product. Only outputs of depthwise convolution and projection are kept for the backward pass, normalised.
 
 Rows are channels-last pixels: a map (N, C, H, W) is a matrix (N * H * W, C).
 """
@@ -84,7 +85,6 @@ class Kept(NamedTuple):
 
     folded: Tensor | None  # expansion weights times their scale (M, in)
     expansion_scale: Tensor | None
-    expanded: Tensor | None  # normalised, before the activation; None: to be computed again
     depthwise_scale: Tensor
     depthwise: Tensor  # normalised
     projected_scale: Tensor
@@ -115,12 +115,7 @@ def arrive(rows: Tensor, sent: Sequence[Sent], features: Tensor, moments: Moment
 
 
 def forward_pass(
-    features: Tensor,
-    moments: Moments | None,
-    weights: Weights,
-    kind: Kind,
-    keeps_expanded: bool,
-    into: Tensor | None = None,
+    features: Tensor, moments: Moments | None, weights: Weights, kind: Kind, into: Tensor | None = None
 ) -> Kept:
     """Of one operation for its block's input (N, in, H, W); its output is `projected` of what is kept.
 
@@ -128,7 +123,7 @@ def forward_pass(
     """
     images = len(features)
     relu = kind.activation == "relu"
-    folded = expansion_scale = expanded = None
+    folded = expansion_scale = None
     if weights.expansion is None:
         maps = _convolve(features, weights.depthwise, kind.stride)
     else:
@@ -137,32 +132,26 @@ def forward_pass(
         variance = ((plain @ moments.covariance) * plain).sum(1).clamp_min(0)
         expansion_scale = (variance + kind.eps).rsqrt()
         folded = plain * expansion_scale[:, None]
-        expanded = features.new_empty(len(moments.centred), len(folded)) if keeps_expanded else None
-        maps = _expand(features, moments.centred, folded, weights.depthwise, kind, expanded)
+        maps = _expand(features, moments.centred, folded, weights.depthwise, kind)
     depthwise_scale = normalize_in_place(maps, kind.eps)
     depthwise = rows_of(maps)
     projected = features.new_empty(len(depthwise), len(weights.projection)) if into is None else into
     gates = _project(depthwise, projected, images, relu, weights, tile_rows(features, depthwise.shape[1]))
     output = maps_of(projected, images, *maps.shape[2:])
     projected_scale = normalize_in_place(output, kind.eps)
-    return Kept(folded, expansion_scale, expanded, depthwise_scale, depthwise, projected_scale, output, *gates)
+    return Kept(folded, expansion_scale, depthwise_scale, depthwise, projected_scale, output, *gates)
 
 
-def _expand(
-    features: Tensor, centred: Tensor, folded: Tensor, kernel: Tensor, kind: Kind, expanded: Tensor | None
-) -> Tensor:
-    """Rows through expansion, batch norm, activation and depthwise convolution, some images at a time.
-
-    What comes before the activation is written into `expanded`, if given.
-    """
+def _expand(features: Tensor, centred: Tensor, folded: Tensor, kernel: Tensor, kind: Kind) -> Tensor:
+    """Rows through expansion, batch norm, activation and depthwise convolution, some images at a time."""
     images, _, height, width = features.shape
     some = whole_images(tile_rows(features, len(folded)), height * width)
-    activated = centred.new_empty(min(some, images) * height * width, len(folded))
+    buffer = centred.new_empty(min(some, images) * height * width, len(folded))
     found: list[Tensor] = []
-    for inputs, *places in tiles(some * height * width, centred, *([] if expanded is None else [expanded])):
-        values = activated[: inputs.shape[0]]
-        activate(torch.mm(inputs, folded.t(), out=places[0] if places else values), values, kind.activation == "relu")
-        found.append(_convolve(maps_of(values, -1, height, width), kernel, kind.stride))
+    for inputs in torch.split(centred, some * height * width):
+        expanded = torch.mm(inputs, folded.t(), out=buffer[: inputs.shape[0]])
+        activate(expanded, expanded, kind.activation == "relu")
+        found.append(_convolve(maps_of(expanded, -1, height, width), kernel, kind.stride))
     return found[0] if len(found) == 1 else torch.cat(found)
 
 
@@ -328,11 +317,10 @@ class BackwardPass:
         some = whole_images(tile_rows(centred, len(folded)), height * width)
         products = torch.zeros_like(folded)
         sums, slope = folded.new_zeros(len(folded)), folded.new_zeros(len(folded))
-        known = [] if self.kept.expanded is None else [self.kept.expanded]
-        buffer = centred.new_empty(0 if known else min(some, images) * height * width, len(folded))
-        by_rows = tiles(some * height * width, centred, found, *known)
-        for arriving, (inputs, target, *expanded) in zip(torch.split(gradient, some), by_rows, strict=True):
-            normalized = expanded[0] if known else torch.mm(inputs, folded.t(), out=buffer[: inputs.shape[0]])
+        buffer = centred.new_empty(min(some, images) * height * width, len(folded))
+        by_rows = tiles(some * height * width, centred, found)
+        for arriving, (inputs, target) in zip(torch.split(gradient, some), by_rows, strict=True):
+            normalized = torch.mm(inputs, folded.t(), out=buffer[: inputs.shape[0]])
             maps = maps_of(normalized, -1, height, width)
             rows = rows_of(self._through_depthwise(arriving, maps, activates=True))
             activation_gradient(rows, normalized, rows, self.relu)

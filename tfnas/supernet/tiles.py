@@ -1,7 +1,6 @@
 """MBConvs of the supernet as differentiable functions: one alone, or a block's operations in one weighed sum.
 
-They compute as `passes` does and save for the backward pass what it needs. Where a mixture's input has few channels,
-the expansion is computed again: that takes no longer than fetching it would.
+They compute as `passes` does and save for the backward pass what it needs.
 
 The same losses and gradients as the plain layers compute, up to rounding (tests/supernet/test_tiles.py).
 """
@@ -29,8 +28,6 @@ from tfnas.supernet.passes import (
 )
 from tfnas.supernet.rows import maps_of, rows_of
 
-KEPT_FROM = 32  # input channels: below, computing an expansion again takes no longer than fetching it
-
 T = TypeVar("T")
 
 
@@ -40,7 +37,7 @@ def mbconv(features: Tensor, weights: Weights, kind: Kind, low_memory: bool) -> 
     (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride)), channels last. With `low_memory` the backward pass
     computes all maps inside again instead of keeping them.
     """
-    output: Tensor = _MBConv.apply(features, kind, low_memory, torch.is_grad_enabled(), *weights)
+    output: Tensor = _MBConv.apply(features, kind, low_memory, *weights)
     return output
 
 
@@ -71,12 +68,10 @@ def mixture(
 
 class _MBConv(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, features: Tensor, kind: Kind, low_memory: bool, records: bool, *tensors: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, features: Tensor, kind: Kind, low_memory: bool, *tensors: Tensor | None) -> Tensor:
         weights, ctx.kind = Weights._make(tensors), kind
         moments = _moments(features, weights)
-        kept = forward_pass(features, moments, weights, kind, keeps_expanded=records and not low_memory)
+        kept = forward_pass(features, moments, weights, kind)
         ctx.save_for_backward(features, *weights, *(() if low_memory else (*(moments or (None, None)), *kept)))
         return kept.projected
 
@@ -90,12 +85,12 @@ class _MBConv(torch.autograd.Function):
             moments, kept = Moments(*saved[:2]) if weights.expansion is not None else None, Kept(*saved[2:])
         else:
             moments = _moments(features, weights)
-            kept = forward_pass(features, moments, weights, ctx.kind, keeps_expanded=False)
-        needs_features, _, _, _, *needs_weights = ctx.needs_input_grad
+            kept = forward_pass(features, moments, weights, ctx.kind)
+        needs_features, _, _, *needs_weights = ctx.needs_input_grad
         backward = BackwardPass(features, moments, weights, ctx.kind, kept, any(needs_weights))
         sent = backward.run(gradient, None)
         to_features = arrive(sent.rows, [sent], features, moments) if needs_features else None
-        return to_features, None, None, None, *backward.gradients
+        return to_features, None, None, *backward.gradients
 
 
 def _moments(features: Tensor, weights: Weights) -> Moments | None:
@@ -116,13 +111,12 @@ class _Mixture(torch.autograd.Function):
         low_memory: bool,
     ) -> Tensor:
         learns = ctx.needs_input_grad[0]  # a network's first choices have fixed features
-        keeps_expanded = learns and not low_memory and features.shape[1] >= KEPT_FROM
         height, width = ((size - 1) // members[0].kind.stride + 1 for size in features.shape[2:])
         outputs = features.new_empty(len(members), len(features) * height * width, out_channels)
 
         def compute(index: int) -> Sequence[Tensor | None]:
             weights = members[index].weights()
-            kept = forward_pass(features, moments, weights, members[index].kind, keeps_expanded, outputs[index])
+            kept = forward_pass(features, moments, weights, members[index].kind, outputs[index])
             return (*weights, *kept) if learns and not low_memory else ()
 
         kept_of_all = [tensor for kept in _of_all(members, compute, low_memory) for tensor in kept]
@@ -140,9 +134,10 @@ class _Mixture(torch.autograd.Function):
         features, scalars, outputs, covariance, centred, *kept_of_all = ctx.saved_tensors
         members: Sequence[Member] = ctx.members
         nothing = (None,) * 5
-        through_residual = (gradient * features).sum() if ctx.residual else 0
+        arrived = rows_of(gradient).view(-1)
+        through_residual = torch.dot(arrived, rows_of(features).view(-1)) if ctx.residual else 0
         if outputs is not None:
-            return None, outputs.flatten(1) @ rows_of(gradient).view(-1) + through_residual, *nothing
+            return None, outputs.flatten(1) @ arrived + through_residual, *nothing
 
         moments = input_moments(features) if ctx.low_memory else Moments(covariance, centred)
         each, count = len(kept_of_all) // len(members), len(Weights._fields)
@@ -154,7 +149,7 @@ class _Mixture(torch.autograd.Function):
                 weights, kept = Weights._make(saved[:count]), Kept._make(saved[count:])
             else:
                 weights = members[index].weights()
-                kept = forward_pass(features, moments, weights, kind, keeps_expanded=False)
+                kept = forward_pass(features, moments, weights, kind)
             backward = BackwardPass(features, moments, weights, kind, kept, weighs=False)
             return backward.run(gradient, scalars[index], arriving[index])
 
