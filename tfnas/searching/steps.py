@@ -71,6 +71,10 @@ class Learner:
         device = self.supernet.classifier.linear.weight.device
         return torch.autocast(device.type, torch.bfloat16) if self.amp else nullcontext()
 
+    def leading(self) -> AbstractContextManager[Any]:
+        """For passes through mixtures, whose operations are computed side by side unless memory is low."""
+        return nullcontext() if self.supernet.low_memory else leading()
+
 
 def make_learner(
     supernet: Supernet, parameters: ArchitectureParameters, schedule: Schedule, table: LatencyTable, target_ms: float
@@ -146,7 +150,7 @@ def architecture_step(
     """
     parameters = list(learner.parameters.parameters())
     loss, report = architecture_loss(learner, images, labels, temperature, generator)
-    with leading():
+    with learner.leading():
         gradients = torch.autograd.grad(loss, parameters)  # of these only: no weight gradient is computed
     if learner.processes is not None:
         count = len(labels)
@@ -170,7 +174,7 @@ def architecture_loss(
     with learner.autocast():
         with torch.no_grad():  # the stems precede all choices
             features = learner.supernet.stem(images)
-        with leading():
+        with learner.leading():
             logits = learner.supernet.along(Mixture(weights), features, depth_weights)
     logits = logits.float() if learner.amp else logits
     cross_entropy = functional.cross_entropy(logits, labels)

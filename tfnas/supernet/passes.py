@@ -214,13 +214,9 @@ class BackwardPass:
         kept, images = self.kept, len(self.features)
         scale = kept.projected_scale if scalar is None else kept.projected_scale * scalar
         maps, products = normalize_backward(gradient, kept.projected, scale)
-        projected = rows_of(maps)
-        rows = torch.empty_like(kept.depthwise)
-        if kept.gate is None:
-            self._through_projection(projected, rows)
-        else:
-            self._through_excitation(projected, rows)
-        maps, normalized = (maps_of(matrix, images, *kept.projected.shape[2:]) for matrix in (rows, kept.depthwise))
+        through = self._through_projection if kept.gate is None else self._through_excitation
+        normalized = maps_of(kept.depthwise, images, *maps.shape[2:])
+        maps = maps_of(through(rows_of(maps)), images, *maps.shape[2:])
         maps = normalize_backward(maps, normalized, kept.depthwise_scale)[0]
         if kept.folded is None or kept.expansion_scale is None:
             rows = rows_of(self._through_depthwise(maps, self.features, activates=False))
@@ -228,8 +224,9 @@ class BackwardPass:
         into = torch.empty_like(rows_of(self.features)) if into is None else into
         return Sent(into, *self._through_expansion(maps, kept.folded, kept.expansion_scale, into), products.sum())
 
-    def _through_projection(self, projected: Tensor, found: Tensor) -> None:
-        """From the projection's output to the depthwise batch norm's, into `found`."""
+    def _through_projection(self, projected: Tensor) -> Tensor:
+        """Rows from the projection's output to the depthwise batch norm's."""
+        found = torch.empty_like(self.kept.depthwise)
         kernel, to_kernel = self.weights.projection.flatten(1), self.gradients.projection
         buffer = buffer_of(found, self.tile)
         for arriving, values, target in tiles(self.tile, projected, self.kept.depthwise, found):
@@ -239,11 +236,13 @@ class BackwardPass:
                 to_kernel.view(len(to_kernel), -1).addmm_(arriving.t(), scratch)
             torch.mm(arriving, kernel, out=scratch)
             activation_gradient(scratch, values, target, self.relu)
+        return found
 
-    def _through_excitation(self, projected: Tensor, found: Tensor) -> None:
+    def _through_excitation(self, projected: Tensor) -> Tensor:
         """The same with squeeze-and-excite between: whole images at a time, as the gate sums over their pixels."""
         kept, kernel, to_kernel = self.kept, self.weights.projection.flatten(1), self.gradients.projection
         assert kept.gate is not None and kept.squeezed is not None and kept.reduced is not None
+        found = torch.empty_like(kept.depthwise)
         pixels = len(found) // len(kept.gate)
         some = whole_images(self.tile, pixels)
         activated_buffer, buffer = buffer_of(found, some * pixels), buffer_of(found, some * pixels)
@@ -262,6 +261,7 @@ class BackwardPass:
             excited = scratch.view(shape)
             torch.addcmul((to_means / pixels)[:, None], excited, gates[:, None], out=excited)
             activation_gradient(scratch, values, target, self.relu)
+        return found
 
     def _through_gate(self, gradient: Tensor, gates: Tensor, means: Tensor, reduced: Tensor) -> Tensor:
         """From the gates of some images to their means over pixels."""
