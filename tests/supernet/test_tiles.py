@@ -125,6 +125,20 @@ def test_a_mixture_trains_the_weights_it_is_made_with_and_the_features(first, ou
     assert all(gradient is None for gradient in found[len(wanted) :])
 
 
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_a_mixture_of_operations_that_do_not_expand(low_memory):
+    modules = [operation(kernel, 1, "swish", 2, False, 1.0, low_memory, out=6) for kernel in (3, 5)]
+    features = torch.randn(2, 6, 7, 7, dtype=torch.float64, requires_grad=True)
+    weights = torch.tensor([0.3, 0.9], dtype=torch.float64, requires_grad=True)
+    wanted = [weights, features]
+    output = weighted_sum(modules, features, weights)
+    expected = sum(w * (features + layers(module, features)) for w, module in zip(weights, modules, strict=True))
+    torch.testing.assert_close(output, expected)
+    found = torch.autograd.grad(output.square().sum(), wanted)
+    for one, other in zip(found, torch.autograd.grad(expected.square().sum(), wanted), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_only_weights_need_gradients():
     module = operation(3, 2, "relu", 0, True, 0.8)
     features = torch.randn(2, 4, 5, 5, dtype=torch.float64)

@@ -66,14 +66,18 @@ class Learner:
         params: list[Tensor] = self.weight_optimizer.param_groups[0]["params"]
         return params
 
+    @property
+    def device(self) -> torch.device:
+        """Where everything is."""
+        return self.supernet.classifier.linear.weight.device
+
     def autocast(self) -> AbstractContextManager[Any]:
         """For forward passes."""
-        device = self.supernet.classifier.linear.weight.device
-        return torch.autocast(device.type, torch.bfloat16) if self.amp else nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16) if self.amp else nullcontext()
 
     def leading(self) -> AbstractContextManager[Any]:
-        """For passes through mixtures, whose operations are computed side by side unless memory is low."""
-        return nullcontext() if self.supernet.low_memory else leading()
+        """For passes through mixtures, whose operations a CPU computes side by side unless memory is low."""
+        return leading() if self.device.type == "cpu" and not self.supernet.low_memory else nullcontext()
 
 
 def make_learner(
