@@ -84,8 +84,7 @@ def at_widths_of(supernet: Supernet, architecture: Architecture) -> Iterator[tup
     none of the supernet's space.
     """
     operations, depths = route_of(supernet, architecture)
-    device = supernet.classifier.linear.weight.device
-    depth_weights = [weights.to(device) for weights in one_hot_depths(supernet.space.depth_choices, depths)]
+    depth_weights = [weights.to(supernet.device) for weights in one_hot_depths(supernet.space.depth_choices, depths)]
     taken = [supernet.block_operations(number)[operation] for number, operation in enumerate(operations)]
     before = [operation.active for operation in taken]
     try:

@@ -81,11 +81,11 @@ class ElasticSGD(_Uncompiled):
         # Where most entries are in use, changing the others by nothing is four times as quick as fetching those in use
         in_use = parameter.new_zeros(parameter.shape[rows.dim]).index_fill_(0, rows.entries, 1)
         kept = torch.ones_like(in_use).index_fill_(0, rows.entries, group["momentum"])
-        in_use, kept = (along(factor, parameter, rows.dim) for factor in (in_use, kept))
+        in_use, kept = (_along(factor, parameter, rows.dim) for factor in (in_use, kept))
         momentum.mul_(kept).addcmul_(parameter.grad, in_use).addcmul_(parameter, in_use, value=group["weight_decay"])
         parameter.addcmul_(momentum, in_use, value=-group["lr"])
 
 
-def along(factors: Tensor, parameter: Tensor, dim: int) -> Tensor:
+def _along(factors: Tensor, parameter: Tensor, dim: int) -> Tensor:
     """One factor for each entry of a dimension, to be multiplied with the whole parameter."""
     return factors.view([-1 if place == dim else 1 for place in range(parameter.dim())])

@@ -66,18 +66,13 @@ class Learner:
         params: list[Tensor] = self.weight_optimizer.param_groups[0]["params"]
         return params
 
-    @property
-    def device(self) -> torch.device:
-        """Where everything is."""
-        return self.supernet.classifier.linear.weight.device
-
     def autocast(self) -> AbstractContextManager[Any]:
         """For forward passes."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.amp else nullcontext()
+        return torch.autocast(self.supernet.device.type, torch.bfloat16) if self.amp else nullcontext()
 
     def leading(self) -> AbstractContextManager[Any]:
         """For passes through mixtures, whose operations a CPU computes side by side unless memory is low."""
-        return leading() if self.device.type == "cpu" and not self.supernet.low_memory else nullcontext()
+        return leading() if self.supernet.device.type == "cpu" and not self.supernet.low_memory else nullcontext()
 
 
 def make_learner(

@@ -171,12 +171,13 @@ class ElasticMBConv(nn.Module):
     @property
     def kind(self) -> Kind:
         """What else computing in tiles needs to know."""
-        return Kind(self.stride, self.activation, BATCH_NORM_EPS)
+        return Kind(self.stride, self.activation, BATCH_NORM_EPS, len(self.point_linear.weight))
 
     def member(self) -> Member:
         """Of a mixture."""
-        per_channel = self.kernel_size**2 + len(self.point_linear.weight)
-        return Member(partial(self._weights, frozen=True), self.kind, self.width * per_channel)
+        kind = self.kind
+        per_channel = self.kernel_size**2 + kind.out_channels
+        return Member(partial(self._weights, frozen=True), kind, self.width * per_channel)
 
     def _weights(self, frozen: bool = False) -> Weights:
         """Those of the active channels."""
@@ -225,8 +226,7 @@ def weighted_sum(operations: Sequence[ElasticMBConv], features: Tensor, weights:
     if in_tiles(features):
         first = operations[0]
         members = [operation.member() for operation in operations]
-        out_channels = len(first.point_linear.weight)
-        return mixture(features, weights, members, out_channels, first.has_residual, first.low_memory)
+        return mixture(features, weights, members, first.has_residual, first.low_memory)
     total = features.new_zeros(())
     for weight, operation in zip(weights, operations, strict=True):
         total = total + operation.weighed(features, weight)

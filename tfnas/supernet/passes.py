@@ -56,6 +56,7 @@ class Kind(NamedTuple):
     stride: int
     activation: str
     eps: float
+    out_channels: int
 
 
 class Weights(NamedTuple):
@@ -135,7 +136,7 @@ def forward_pass(
         maps = _expand(features, moments.centred, folded, weights.depthwise, kind)
     depthwise_scale = normalize_in_place(maps, kind.eps)
     depthwise = rows_of(maps)
-    projected = features.new_empty(len(depthwise), len(weights.projection)) if into is None else into
+    projected = features.new_empty(len(depthwise), kind.out_channels) if into is None else into
     gates = _project(depthwise, projected, images, relu, weights, tile_rows(features, depthwise.shape[1]))
     output = maps_of(projected, images, *maps.shape[2:])
     projected_scale = normalize_in_place(output, kind.eps)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from tfnas.architecture import Architecture
@@ -91,6 +92,11 @@ class Supernet(nn.Module):
         self.feature_mix_layer = SearchConv(space.feature_mix)
         self.classifier = Classifier(space.feature_mix_channels, num_classes)
         zero_biases(self)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.classifier.linear.weight.device
 
     def forward(self, images: Tensor, route: Route, depth_weights: Sequence[Tensor]) -> Tensor:
         """Logits (N, classes) of images (N, 3, H, W); `depth_weights` has a vector per stage that sums to 1."""

@@ -52,9 +52,7 @@ class Member(NamedTuple):
     cost: int
 
 
-def mixture(
-    features: Tensor, scalars: Tensor, members: Sequence[Member], out_channels: int, residual: bool, low_memory: bool
-) -> Tensor:
+def mixture(features: Tensor, scalars: Tensor, members: Sequence[Member], residual: bool, low_memory: bool) -> Tensor:
     """The sum of what `mbconv` gives of all members, each times its scalar, plus its input where there is a `residual`.
 
     `scalars` is (members); gradients go to them and to the features. Members are computed side by side. With
@@ -62,7 +60,7 @@ def mixture(
     keeping them.
     """
     moments = input_moments(features)
-    output: Tensor = _Mixture.apply(features, scalars, moments, members, out_channels, residual, low_memory)
+    output: Tensor = _Mixture.apply(features, scalars, moments, members, residual, low_memory)
     return output
 
 
@@ -106,13 +104,13 @@ class _Mixture(torch.autograd.Function):
         scalars: Tensor,
         moments: Moments,
         members: Sequence[Member],
-        out_channels: int,
         residual: bool,
         low_memory: bool,
     ) -> Tensor:
         learns = ctx.needs_input_grad[0]  # a network's first choices have fixed features
-        height, width = ((size - 1) // members[0].kind.stride + 1 for size in features.shape[2:])
-        outputs = features.new_empty(len(members), len(features) * height * width, out_channels)
+        kind = members[0].kind  # all have its stride and number of channels
+        height, width = ((size - 1) // kind.stride + 1 for size in features.shape[2:])
+        outputs = features.new_empty(len(members), len(features) * height * width, kind.out_channels)
 
         def compute(index: int) -> Sequence[Tensor | None]:
             weights = members[index].weights()
@@ -133,7 +131,7 @@ class _Mixture(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         features, scalars, outputs, covariance, centred, *kept_of_all = ctx.saved_tensors
         members: Sequence[Member] = ctx.members
-        nothing = (None,) * 5
+        nothing = (None,) * 4
         arrived = rows_of(gradient).view(-1)
         through_residual = torch.dot(arrived, rows_of(features).view(-1)) if ctx.residual else 0
         if outputs is not None:
