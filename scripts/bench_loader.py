@@ -224,10 +224,10 @@ def differences(files: FileSource, arguments: argparse.Namespace) -> dict[str, f
         cut = functional.pil_to_tensor(crop(picture))
         seed_of(draw)
         own_cut = files.read(index, view)
-        assert isinstance(own_cut, Image.Image)
+        assert isinstance(own_cut, torch.Tensor)
         uncoloured = cut.flip(2) if torch.rand(1) < 0.5 else cut
         whole.append(mean_difference(own[0], usual))
-        part.append(mean_difference(functional.pil_to_tensor(own_cut), cut))
+        part.append(mean_difference(own_cut, cut))
         jitter.append(mean_difference(usual, uncoloured))
     return {
         "difference": statistics.mean(whole),

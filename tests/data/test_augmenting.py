@@ -13,7 +13,7 @@ from sklearn.datasets import load_sample_image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from tfnas.data.augmenting import FlipAndColour, RandomView, colour_matrix, mean_colour
+from tfnas.data.augmenting import FlipAndColour, RandomView, colour_matrix, coloured, mean_colour
 
 MILD = (1.1, 0.9, 1.2, 0.0)
 
@@ -28,7 +28,7 @@ def half_tones() -> torch.Tensor:
     return 0.35 + 0.2 * torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def coloured(pixels: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
+def by_matrix(pixels: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
     """A matrix for values between 0 and 255 at work on ones between 0 and 1."""
     found = torch.einsum("ij,jhw->ihw", torch.from_numpy(matrix[:, :3]), pixels)
     return found + torch.from_numpy(matrix[:, 3] / 255)[:, None, None]
@@ -42,7 +42,7 @@ def test_the_matrix_is_torchvisions_functions_one_after_the_other(order: tuple[i
         function = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)[change]
         expected = function(expected, MILD[change])
     matrix = colour_matrix(order, MILD, 255 * pixels.mean((1, 2)).numpy())
-    torch.testing.assert_close(coloured(pixels, matrix), expected, atol=2e-4, rtol=0)
+    torch.testing.assert_close(by_matrix(pixels, matrix), expected, atol=2e-4, rtol=0)
 
 
 def test_hue_turns_colours_as_far_as_in_hsv_and_leaves_grey_alone() -> None:
@@ -70,7 +70,24 @@ def test_hue_comes_in_its_turn() -> None:
 
 def test_the_mean_colour(photograph: Image.Image) -> None:
     expected = np.asarray(photograph).reshape(-1, 3).mean(0)
-    np.testing.assert_allclose(mean_colour(photograph), expected, rtol=1e-12)
+    np.testing.assert_allclose(mean_colour(functional.pil_to_tensor(photograph)), expected, rtol=1e-12)
+
+
+def test_colours_are_the_matrix_times_every_pixel_to_the_nearest_level() -> None:
+    """Also where that is below 0 or above 255; every result that is no near tie is the one of exact arithmetic."""
+    random = np.random.default_rng(0)
+    picture = torch.from_numpy(random.integers(0, 256, (3, 40, 30), dtype=np.uint8))
+    cut_off = np.zeros(2, dtype=bool)
+    for _ in range(10):
+        matrix = np.concatenate([np.eye(3) + random.normal(0, 1, (3, 3)), random.normal(0, 80, (3, 1))], 1)
+        exact = np.einsum("ij,jhw->ihw", matrix[:, :3], picture.double().numpy()) + matrix[:, 3:, None]
+        clear = abs(exact % 1 - 0.5) > 255 * 3 / 65536
+        assert clear.mean() > 0.9
+        cut_off |= exact.min() < -10, exact.max() > 265
+        seen = coloured(picture, matrix)
+        assert seen.dtype == torch.uint8
+        np.testing.assert_array_equal(seen.numpy()[clear], np.rint(exact).clip(0, 255)[clear])
+    assert cut_off.all()
 
 
 def test_views_are_those_of_torchvision() -> None:
@@ -98,7 +115,7 @@ def test_flip_and_colours_are_torchvisions_to_a_few_levels(photograph: Image.Ima
         torch.manual_seed(seed)
         expected = usual(picture).int()
         torch.manual_seed(seed)
-        seen = ours(picture)
+        seen = ours(functional.pil_to_tensor(picture))
         assert (seen.shape, seen.dtype) == ((3, 64, 96), torch.uint8)
         different.append(float((seen - expected).abs().float().mean()))
         torch.manual_seed(seed)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, JpegImagePlugin
 
 from tfnas.data.reading import View, read_rgb, read_view
@@ -163,9 +164,9 @@ def seen_through(path: Path, view: View) -> tuple[np.ndarray, tuple[int, int]]:
         return view
 
     image = read_view(path, "here", choose)
-    assert (image.mode, image.size) == ("RGB", (view.side, view.side))
+    assert (image.dtype, image.shape) == (torch.uint8, (3, view.side, view.side))
     assert len(told) == 1
-    return np.asarray(image).astype(int), told[0]
+    return image.permute(1, 2, 0).int().numpy(), told[0]
 
 
 @pytest.mark.parametrize(
@@ -219,6 +220,17 @@ def test_a_large_jpeg_is_decoded_small(tmp_path: Path, monkeypatch: pytest.Monke
     assert decoded == [[76, 126]]  # a quarter, rounded up
     whole = Image.fromarray(upright).resize((60, 60), Image.Resampling.BILINEAR, box)
     assert abs(seen - np.asarray(whole)).mean() < 1
+
+
+@pytest.mark.parametrize("box", [(0, 0, 301, 203), (7, 3, 290, 50), (100, 90, 120, 110)])
+def test_a_view_is_scaled_as_pillow_does(tmp_path: Path, box: tuple[int, int, int, int]) -> None:
+    """Smaller or larger, by other factors along the two sides; without what lies outside the view."""
+    noise = np.random.default_rng(0).integers(0, 256, (203, 301, 3), dtype=np.uint8)
+    path = tmp_path / "noise.png"
+    Image.fromarray(noise).save(path)
+    seen, _ = seen_through(path, View(box, 64))
+    expected = Image.fromarray(noise).crop(box).resize((64, 64), Image.Resampling.BILINEAR)
+    assert abs(seen - np.asarray(expected).astype(int)).max() <= 1
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif"])

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from tfnas.data.reading import View
@@ -22,7 +21,8 @@ from tfnas.data.reading import View
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
 STRENGTH, HUE = (0.6, 1.4), (-0.2, 0.2)
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow makes grey
-_LEVELS = np.arange(256)
+_FRACTION_BITS = 16
+_ONE = 1 << _FRACTION_BITS
 
 
 class RandomView:
@@ -41,26 +41,41 @@ class RandomView:
 
 
 class FlipAndColour(nn.Module):
-    """Mirrors an RGB picture by chance and changes its colours; returns uint8 3 x H x W."""
+    """Mirrors a picture by chance and changes its colours; uint8 3 x H x W becomes the same."""
 
-    def forward(self, picture: Image.Image) -> Tensor:
+    def forward(self, picture: Tensor) -> Tensor:
         """Draw from PyTorch's global generator."""
         from torchvision.transforms import ColorJitter
-        from torchvision.transforms.v2 import functional
 
+        picture = picture.contiguous()
         if torch.rand(1) < 0.5:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            picture = picture.flip(2)
         strength = list(STRENGTH)
         order, *factors = ColorJitter.get_params(strength, strength, strength, list(HUE))
         matrix = colour_matrix(order.tolist(), [factor or 0.0 for factor in factors], mean_colour(picture))
-        pixels: Tensor = functional.pil_to_tensor(picture.convert("RGB", tuple(matrix.ravel().tolist())))
-        return pixels
+        return coloured(picture, matrix)
 
 
-def mean_colour(picture: Image.Image) -> npt.NDArray[np.float64]:
-    """Mean red, green and blue (0 to 255) of an RGB picture."""
-    mean: npt.NDArray[np.float64] = np.array(picture.histogram()).reshape(3, 256) @ _LEVELS
-    return mean / (picture.width * picture.height)
+def mean_colour(picture: Tensor) -> npt.NDArray[np.float64]:
+    """Mean red, green and blue (0 to 255) of a picture, uint8 3 x H x W."""
+    of_columns = picture.numpy().sum(1, dtype=np.uint32)  # down the rows first, which is quick
+    mean: npt.NDArray[np.float64] = of_columns.mean(1) / picture.shape[1]
+    return mean
+
+
+def coloured(picture: Tensor, matrix: npt.NDArray[np.float64]) -> Tensor:
+    """Apply a 3 x 4 matrix to the colours of a picture, uint8 3 x H x W; what is below 0 or above 255 is cut off.
+
+    It is computed in integers, 65536 standing for 1: their sums do not depend on how many threads share them out.
+    """
+    colours = picture.to(torch.int32)
+    red, green, blue = colours
+    changed = torch.empty_like(colours)
+    factors = np.rint(matrix * _ONE).astype(int).tolist()
+    for channel, (of_red, of_green, of_blue, offset) in zip(changed, factors, strict=True):
+        torch.mul(red, of_red, out=channel)
+        channel.add_(green, alpha=of_green).add_(blue, alpha=of_blue).add_(offset + _ONE // 2)
+    return changed.bitwise_right_shift_(_FRACTION_BITS).clamp_(0, 255).to(torch.uint8)
 
 
 def colour_matrix(

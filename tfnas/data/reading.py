@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import torch
 from PIL import ExifTags, Image
+from torch import Tensor
+from torch.nn import functional
 
 from tfnas.errors import InputError
 
@@ -75,8 +78,8 @@ def read_rgb(path: Path, where: str) -> Image.Image:
         raise InputError(f"{where}: cannot read the image {path}: {error}. Replace it or take it out.") from None
 
 
-def read_view(path: Path, where: str, choose: ChooseView) -> Image.Image:
-    """Read a part of an image file, scaled to its square (bilinear), as an upright 8-bit RGB image.
+def read_view(path: Path, where: str, choose: ChooseView) -> Tensor:
+    """Read a part of an image file, upright and scaled to its square (bilinear): uint8 3 x side x side.
 
     Args:
         path: The image file.
@@ -98,12 +101,14 @@ def read_view(path: Path, where: str, choose: ChooseView) -> Image.Image:
             picture = _flattened(_upright(image))
     except _DAMAGED as error:
         raise InputError(f"{where}: cannot read the image {path}: {error}. Replace it or take it out.") from None
+    if factor == 1.0:
+        return _scaled(picture.crop(view.box), view.side)
     # A reduced picture ends, where it is stored, with pixels that stand for less than `factor` of the whole one.
     across = picture.width - width / factor if orientation in _FROM_THE_LEFT else 0.0
     down = picture.height - height / factor if orientation in _FROM_THE_TOP else 0.0
     left, upper, right, lower = (edge / factor for edge in view.box)
     box = (left + across, upper + down, min(right + across, picture.width), min(lower + down, picture.height))
-    return picture.resize((view.side, view.side), Image.Resampling.BILINEAR, box)
+    return _pixels(picture.resize((view.side, view.side), Image.Resampling.BILINEAR, box))[0]
 
 
 def _reduce(image: Image.Image, reduction: int) -> float:
@@ -113,6 +118,19 @@ def _reduce(image: Image.Image, reduction: int) -> float:
     width, height = image.size
     drafted = image.draft(image.mode, (width // reduction, height // reduction))
     return 1.0 if drafted is None else width / drafted[1][2]
+
+
+def _scaled(part: Image.Image, side: int) -> Tensor:
+    """Scale a whole RGB picture to a square as Pillow does (bilinear, smoothed when it shrinks), in half the time.
+
+    PyTorch computes it in integers, so that pixels do not depend on how many threads it has.
+    """
+    return functional.interpolate(_pixels(part), size=(side, side), mode="bilinear", antialias=True)[0]
+
+
+def _pixels(picture: Image.Image) -> Tensor:
+    """The pixels of an RGB picture as uint8 1 x 3 x H x W; in memory, the three values of a pixel stay together."""
+    return torch.from_numpy(np.array(picture))[None].permute(0, 3, 1, 2)
 
 
 def _orientation(image: Image.Image) -> int | None:

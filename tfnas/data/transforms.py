@@ -1,9 +1,9 @@
 """What happens to the images of each kind of data, for weight training and for everything else.
 
-Pictures from files stay Pillow images until they are square and coloured: Pillow computes on one thread, so that pixels
-do not depend on how many threads a process has. They are uint8 until they are where the network computes, and are
-normalised there. Sources: crop, flip and colour jitter of files are those of TF-NAS (ECCV 2020), see `augmenting.py`;
-CIFAR's are those of He et al., 2016.
+Pictures from files are computed with by Pillow, on one thread, or in integers, so that pixels do not depend on how many
+threads a process has. They are uint8 until they are where the network computes, and are normalised there. Sources:
+crop, flip and colour jitter of files are those of TF-NAS (ECCV 2020), see `augmenting.py`; CIFAR's are those of He et
+al., 2016.
 """
 
 from __future__ import annotations
