@@ -21,6 +21,8 @@ from tfnas.supernet.passes import Kind, Weights
 from tfnas.supernet.tiles import Member, mbconv, mixture
 
 BATCH_NORM_EPS = 1e-5  # PyTorch's default, which the derived networks have
+# What normalising and activating a channel of a pixel takes, and squeeze-and-excite, in multiplications of a product
+_POINTWISE, _EXCITE = 60, 20
 
 
 class ActiveRows(NamedTuple):
@@ -176,8 +178,11 @@ class ElasticMBConv(nn.Module):
     def member(self) -> Member:
         """Of a mixture."""
         kind = self.kind
-        per_channel = self.kernel_size**2 + kind.out_channels
-        return Member(partial(self._weights, frozen=True), kind, self.width * per_channel)
+        products = self.kernel_size**2 + kind.out_channels
+        if self.inverted_bottleneck is not None:
+            products += self.inverted_bottleneck.weight.shape[1]
+        others = _POINTWISE if self.squeeze_excite is None else _POINTWISE + _EXCITE
+        return Member(partial(self._weights, frozen=True), kind, self.width * (products + others))
 
     def _weights(self, frozen: bool = False) -> Weights:
         """Those of the active channels."""
