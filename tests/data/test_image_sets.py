@@ -69,6 +69,19 @@ def test_the_number_of_workers_changes_nothing(photos: ImageSet) -> None:
     assert_same(epoch_of(photos, workers=0), epoch_of(photos, workers=2))
 
 
+def test_the_number_of_threads_changes_nothing(photos: ImageSet) -> None:
+    """At a size that PyTorch shares out among threads."""
+    large, before = ImageSet(photos.sources, training_transform("list", 224), seed=3), torch.get_num_threads()
+    seen = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            seen.append(large.pixels([Draw(1, index) for index in range(5)])[0])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*seen)
+
+
 @forks
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_callers_random_numbers_are_left_alone(workers: int) -> None:

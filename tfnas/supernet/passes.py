@@ -145,15 +145,21 @@ def forward_pass(
 
 def _expand(features: Tensor, centred: Tensor, folded: Tensor, kernel: Tensor, kind: Kind) -> Tensor:
     """Rows through expansion, batch norm, activation and depthwise convolution, some images at a time."""
-    images, _, height, width = features.shape
-    some = whole_images(tile_rows(features, len(folded)), height * width)
-    buffer = centred.new_empty(min(some, images) * height * width, len(folded))
+    height, width = features.shape[2:]
+    some, buffer = _expanded_at_a_time(features, len(folded))
     found: list[Tensor] = []
     for inputs in torch.split(centred, some * height * width):
         expanded = torch.mm(inputs, folded.t(), out=buffer[: inputs.shape[0]])
         activate(expanded, expanded, kind.activation == "relu")
         found.append(_convolve(maps_of(expanded, -1, height, width), kernel, kind.stride))
     return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def _expanded_at_a_time(features: Tensor, channels: int) -> tuple[int, Tensor]:
+    """How many images of these (N, in, H, W) are near when they are expanded, and room for their rows then."""
+    images, _, height, width = features.shape
+    some = whole_images(tile_rows(features, channels), height * width)
+    return some, features.new_empty(min(some, images) * height * width, channels)
 
 
 def _convolve(maps: Tensor, kernel: Tensor, stride: int) -> Tensor:
@@ -314,11 +320,10 @@ class BackwardPass:
         """
         assert self.moments is not None
         covariance, centred = self.moments
-        images, _, height, width = self.features.shape
-        some = whole_images(tile_rows(centred, len(folded)), height * width)
+        height, width = self.features.shape[2:]
+        some, buffer = _expanded_at_a_time(self.features, len(folded))
         products = torch.zeros_like(folded)
         sums, slope = folded.new_zeros(len(folded)), folded.new_zeros(len(folded))
-        buffer = centred.new_empty(min(some, images) * height * width, len(folded))
         by_rows = tiles(some * height * width, centred, found)
         for arriving, (inputs, target) in zip(torch.split(gradient, some), by_rows, strict=True):
             normalized = torch.mm(inputs, folded.t(), out=buffer[: inputs.shape[0]])
