@@ -17,7 +17,7 @@ from tfnas.nn import Network
 from tfnas.searching import SearchConfig, search
 from tfnas.searching import steps as search_steps
 from tfnas.searching.derive import choice_of, route_of, scale_widths
-from tfnas.searching.health import collapsed, depth_entropy, operation_entropy, warnings
+from tfnas.searching.health import collapsed, depth_entropy, near_chance, operation_entropy, warnings
 from tfnas.searching.session import start_session
 from tfnas.searching.setup import open_table, prepare
 from tfnas.wording import clock
@@ -148,6 +148,23 @@ def choice_with(log_alphas, space):
     depths = tuple(np.log(np.full(len(choices), 1 / len(choices))) for choices in space.depth_choices)
     widths = np.array([[space.initial_width(p, o) for o in space.operations] for p in space.blocks])
     return Choice(space, 10, log_alphas, depths, widths)
+
+
+@pytest.mark.parametrize(
+    ("top1", "classes", "expected"),
+    [
+        (54, 2, True),
+        (56, 2, False),
+        (18, 10, True),
+        (20, 10, False),
+        (0.15, 1000, True),
+        (0.3, 1000, False),
+        (100, 1, False),
+    ],
+)
+def test_what_is_near_chance(top1, classes, expected):
+    """Of two classes, no accuracy is twice chance."""
+    assert near_chance(top1, 100 / classes) is expected
 
 
 def test_health_watch():

@@ -22,7 +22,7 @@ from tfnas.nn.counting import architecture_counts
 from tfnas.run import SUMMARY_FILE, RunDirectory
 from tfnas.searching.batches import probe_images
 from tfnas.searching.derive import accuracy, choice_of, derived_accuracy
-from tfnas.searching.health import depth_entropy, operation_entropy
+from tfnas.searching.health import UNIFORM_ENTROPY, depth_entropy, near_chance, operation_entropy
 from tfnas.searching.probing import judge
 from tfnas.searching.sampling import sample_path
 from tfnas.searching.session import Session
@@ -199,9 +199,9 @@ def _probe_lines(summary: dict[str, Any]) -> list[str]:
 
 
 def _verdict(summary: dict[str, Any]) -> str:
-    if summary["supernet_top1"] < 2 * summary["chance_top1"]:
+    if near_chance(summary["supernet_top1"], summary["chance_top1"]):
         return "; the supernet is near chance, so this choice means little: train it longer (--epochs, --w_lr)"
-    if summary["operation_entropy"] > 0.98:
+    if summary["operation_entropy"] > UNIFORM_ENTROPY:
         return "; operations are undecided, so this choice is near random: search longer or raise --a_lr"
     return ""
 

@@ -41,6 +41,11 @@ def collapsed(choice: Choice) -> str | None:
     return choice.space.operations[best.pop()].name if surest.min() > COLLAPSED_SHARE else None
 
 
+def near_chance(top1: float, chance: float) -> bool:
+    """Whether an accuracy is less than twice chance, and less than a tenth of the way up from it (all in percent)."""
+    return top1 < min(2 * chance, chance + (100 - chance) / 10)  # of two classes, twice chance is all there is
+
+
 def warnings(choice: Choice, history: Sequence[dict[str, float]]) -> list[str]:
     """What is wrong after an epoch that trained the architecture, in words that say what it means."""
     found = []
