@@ -322,26 +322,26 @@ class BackwardPass:
         covariance, centred = self.moments
         height, width = self.features.shape[2:]
         some, buffer = _expanded_at_a_time(self.features, len(folded))
-        products = torch.zeros_like(folded)
-        sums, slope = folded.new_zeros(len(folded)), folded.new_zeros(len(folded))
+        products = torch.zeros_like(folded) if self.weighs else None
+        sums: list[tuple[Tensor | None, Tensor]] = []  # of g z, if it is known, and of g
         by_rows = tiles(some * height * width, centred, found)
         for arriving, (inputs, target) in zip(torch.split(gradient, some), by_rows, strict=True):
             normalized = torch.mm(inputs, folded.t(), out=buffer[: inputs.shape[0]])
             maps = maps_of(normalized, -1, height, width)
             rows = rows_of(self._through_depthwise(arriving, maps, activates=True))
             activation_gradient(rows, normalized, rows, self.relu)
-            if self.weighs:
-                products.addmm_(rows.t(), inputs)
-                sums += rows.sum(0)
+            if products is None:
+                sums.append(column_sums(rows, normalized))
             else:
-                to_slope, to_sums = column_sums(rows, normalized)
-                slope += to_slope
-                sums += to_sums
+                products.addmm_(rows.t(), inputs)
+                sums.append((None, rows.sum(0)))
             torch.mm(rows, folded, out=target)
-        if self.weighs:
+        slope, total = map(sum_of_known, zip(*sums, strict=True))
+        if products is not None:
             assert self.gradients.expansion is not None
             slope = (products * folded).sum(1)
             whole = (products - slope[:, None] * (folded @ covariance)) * scale[:, None]
             self.gradients.expansion.view(len(folded), -1).copy_(whole)
+        assert slope is not None and total is not None
         pixels = len(centred)
-        return folded.t() @ (folded * (slope / pixels)[:, None]), (sums / pixels) @ folded
+        return folded.t() @ (folded * (slope / pixels)[:, None]), (total / pixels) @ folded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -81,7 +82,8 @@ def normalize_backward(gradient: Tensor, normalized: Tensor, scale: Tensor) -> t
 def column_sums(gradient: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Sums over the rows of gradient times values, and of the gradient, in one pass: what batch norm's weights get."""
     maps, factors = (maps_of(matrix, 1, len(matrix), 1) for matrix in (gradient, values))
-    _, products, sums = _batch_norm_backward(maps, factors, gradient.new_ones(gradient.shape[1]), [False, True, True])
+    _, ones = _mean_and_scale(gradient.shape[1], gradient.dtype)
+    _, products, sums = _batch_norm_backward(maps, factors, ones, [False, True, True])
     return products, sums
 
 
@@ -89,8 +91,14 @@ def _batch_norm_backward(
     gradient: Tensor, normalized: Tensor, weight: Tensor, wanted: list[bool]
 ) -> tuple[Tensor, ...]:
     """The `wanted` gradients of what has mean 0 and deviation 1, of the weight (channels) and of the bias."""
-    zeros, ones = torch.zeros_like(weight), torch.ones_like(weight)
+    zeros, ones = _mean_and_scale(len(weight), weight.dtype)
     found: tuple[Tensor, ...] = _aten.native_batch_norm_backward(
         gradient, normalized, weight, None, None, zeros, ones, True, 0.0, wanted
     )
     return found
+
+
+@lru_cache(maxsize=1024)
+def _mean_and_scale(channels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Of channels that are normalised: zeros and ones, not to be written."""
+    return torch.zeros(channels, dtype=dtype), torch.ones(channels, dtype=dtype)
