@@ -44,9 +44,10 @@ def main() -> None:
                 )
                 summary = tfnas.retrain(config, Console(quiet=True)).summary
                 reached[name].append([first_epoch(summary, goal) for goal in GOALS])
-                before = summary["inherited"]["top1"] if summary["inherited"] else float("nan")
-                print(f"seed {seed}, {name}: {before:.2f} % before any training, ", end="")
-                print(f"epochs to {goals()}: {reached[name][-1]}, last {summary['top1']:.2f} %", flush=True)
+                inherited = summary["inherited"]
+                before = f"{inherited['top1']:.2f} % before any training, " if inherited else ""
+                print(f"seed {seed}, {name}: {before}epochs to {goals()}: {reached[name][-1]}, ", end="")
+                print(f"last {summary['top1']:.2f} %", flush=True)
     for name, rows in reached.items():
         medians = [statistics.median(row[place] for row in rows) for place in range(len(GOALS))]
         print(f"median epochs to {goals()}, {name}: {medians}")
