@@ -54,6 +54,25 @@ def test_parsing_alone_ranks_nothing(handed, searched, tmp_path, capsys):
     assert handed == []
 
 
+@pytest.mark.parametrize(("width", "fewest", "most"), [(200, 5, 5), (75, 1, 4), (48, 0, 3), (40, 0, 0)])
+def test_a_narrow_terminal_gets_fewer_measures_the_combined_ones_first(
+    searched, capsys, monkeypatch, width, fewest, most
+):
+    monkeypatch.setenv("COLUMNS", str(width))
+    options = "--scores flops,random,params,entropy --num_candidates 6 --jobs 1 --device cpu"
+    assert rerank.main(["--model_path", str(searched), *options.split()]) == 0
+    table, _, rest = capsys.readouterr().out.partition("The first 6 of 6 candidates")[2].partition("no room for ")
+    names = table.splitlines()[1].split()
+    assert names[:2] == ["rank", "candidate"] and names[-3:] == ["ms", "MACs", "params"]
+    shown = [name for name in names[2:-3] if name != "%"]
+    assert fewest <= len(shown) <= most
+    hidden = " ".join(rest.split()).partition(": see rerank.csv")[0].split(", ") if rest else []
+    assert sorted(shown + hidden) == ["entropy", "flops", "inherited", "params", "random"]
+    assert shown == [name for name in ("flops", "random", "params", "entropy", "inherited") if name in shown]
+    if {"random", "inherited"} & set(shown):
+        assert not {"flops", "params", "entropy"} & set(hidden)
+
+
 def test_parsing_shows_what_was_picked(searched, tmp_path, capsys):
     import tfnas
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 
 from tfnas.latency.fitting.band import FLOOR
 from tfnas.reranking.calibration import MACS, Calibration, Verdict
 from tfnas.reranking.config import INHERITED, RerankConfig
-from tfnas.reranking.result import CSV_FILE, JSON_FILE, PLOT_FILE, Reranking
+from tfnas.reranking.result import CSV_FILE, JSON_FILE, PLOT_FILE, Measured, Reranking
 from tfnas.reranking.subject import Subject
 from tfnas.run import RunDirectory
 from tfnas.wording import clock, short, typed
@@ -36,7 +39,7 @@ def show_result(result: Reranking, run: RunDirectory) -> None:
             f"only {count} different networks were found in the band, not {wanted}: with raised temperature too, "
             "nothing else came"
         )
-    run.show(_candidates_table(result))
+    run.show(_Candidates(result))
     if result.calibration is not None:
         run.show(_verdicts_table(result.calibration, result))
         for line in _calibration_lines(result.calibration, result):
@@ -48,33 +51,54 @@ def show_result(result: Reranking, run: RunDirectory) -> None:
 # ---- candidates -----------------------------------------------------------------------------------------------------
 
 
-def _candidates_table(result: Reranking) -> Table:
-    order = result.order
-    title = f"The first {min(SHOWN, len(order))} of {len(order)} candidates" + ("" if result.used else ", unranked")
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    cost, trained = result.subject.cost, {} if result.calibration is None else result.calibration.top1_of
-    names = ["rank", "candidate", *(item.name for item in result.measures), cost.unit, "MACs", "params"]
-    for name in [*names, *(["trained %"] if trained else [])]:
-        table.add_column(f"{name} %" if name == INHERITED else name, justify="right")
-    shown = order[:SHOWN]
-    for number in [*shown, *([] if 0 in shown else [0])]:
-        if number == 0 and number not in shown:
-            table.add_row()
-        table.add_row(*_cells(result, order.index(number) + 1, number, trained))
-    return table
+class _Candidates:
+    """The first candidates as a table; of the measures, as many as there is room for, those that are combined first."""
 
+    def __init__(self, result: Reranking) -> None:
+        self.result = result
 
-def _cells(result: Reranking, place: int, number: int, trained: dict[int, float]) -> list[str]:
-    cost, counts = result.subject.cost, result.counts[number]
-    cells = [str(place) if result.used else "", "derived" if number == 0 else str(number)]
-    for item in result.measures:
-        left_out = "" if not item.ranked or item.name in result.used else " -"
-        value = f"{item.values[number]:.2f}" if item.name == INHERITED else f"{item.values[number]:.5g}"
-        cells.append(f"{value} ({item.ranks[number]:g}){left_out}")
-    cells += [cost.number(result.costs[number], 5), short(counts.macs), short(counts.params)]
-    if trained:
-        cells.append(f"{trained[number]:.2f}" if number in trained else "")
-    return cells
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        measures, left_out = list(self.result.measures), []
+        table, unlimited = self._table(measures), options.update(width=sys.maxsize)
+        while measures and Measurement.get(console, unlimited, table).maximum > options.max_width:
+            others = [item for item in measures if item.name not in self.result.used]
+            left_out.append((others or measures)[-1])
+            measures.remove(left_out[-1])
+            table = self._table(measures)
+        yield table
+        if left_out:
+            yield f"no room for {', '.join(item.name for item in reversed(left_out))}: see {CSV_FILE}"
+
+    def _table(self, measures: Sequence[Measured]) -> Table:
+        result, order = self.result, self.result.order
+        title = f"The first {min(SHOWN, len(order))} of {len(order)} candidates" + ("" if result.used else ", unranked")
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        trained = {} if result.calibration is None else result.calibration.top1_of
+        names = ["rank", "candidate", *(item.name for item in measures), result.subject.cost.unit, "MACs", "params"]
+        for name in [*names, *(["trained %"] if trained else [])]:
+            table.add_column(f"{name} %" if name == INHERITED else name, justify="right")
+        shown = order[:SHOWN]
+        for number in [*shown, *([] if 0 in shown else [0])]:
+            if number == 0 and number not in shown:
+                table.add_row()
+            table.add_row(*self._cells(measures, order.index(number) + 1, number, trained))
+        return table
+
+    def _cells(
+        self, measures: Sequence[Measured], place: int, number: int, trained: Mapping[int, float]
+    ) -> Iterator[str]:
+        result, counts = self.result, self.result.counts[number]
+        yield str(place) if result.used else ""
+        yield "derived" if number == 0 else str(number)
+        for item in measures:
+            left_out = "" if not item.ranked or item.name in result.used else " -"
+            value = f"{item.values[number]:.2f}" if item.name == INHERITED else f"{item.values[number]:.5g}"
+            yield f"{value} ({item.ranks[number]:g}){left_out}"
+        yield result.subject.cost.number(result.costs[number], 5)
+        yield short(counts.macs)
+        yield short(counts.params)
+        if trained:
+            yield f"{trained[number]:.2f}" if number in trained else ""
 
 
 # ---- calibration ----------------------------------------------------------------------------------------------------
