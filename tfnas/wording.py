@@ -30,9 +30,13 @@ def say(console: Console, line: str) -> None:
 
 def print_whole(console: Console, table: Table) -> None:
     """Print a table at its own width: a narrower terminal wraps its lines, and nothing is cut."""
-    unbounded = console.options.update(max_width=_ANY_WIDTH)
-    width = Measurement.get(console, unbounded, table).maximum
-    console.print(Segments(console.render(table, unbounded.update_width(width))), soft_wrap=True)
+    options = console.options.update_width(own_width(console, table))
+    console.print(Segments(console.render(table, options)), soft_wrap=True)
+
+
+def own_width(console: Console, table: Table) -> int:
+    """How many columns a table takes where nothing of it is cut or wrapped."""
+    return Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), table).maximum
 
 
 def clock(seconds: float) -> str:

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from tfnas.data.reading import ChooseView, read_rgb, read_view
 
 Raw: TypeAlias = Image.Image | torch.Tensor
-"""A raw image: an RGB picture of any size, or a uint8 tensor 3 x H x W for data held in memory."""
+"""A raw image: an RGB picture of any size; or a uint8 tensor 3 x H x W, of data held in memory or a view of a file."""
 
 # Independent random streams of one seed.
 AUGMENT_STREAM, ORDER_STREAM = 0, 1

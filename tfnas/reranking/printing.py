@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.measure import Measurement
 from rich.table import Table
 
 from tfnas.latency.fitting.band import FLOOR
@@ -15,7 +13,7 @@ from tfnas.reranking.config import INHERITED, RerankConfig
 from tfnas.reranking.result import CSV_FILE, JSON_FILE, PLOT_FILE, Measured, Reranking
 from tfnas.reranking.subject import Subject
 from tfnas.run import RunDirectory
-from tfnas.wording import clock, short, typed
+from tfnas.wording import clock, own_width, short, typed
 
 SHOWN = 20
 _WORDS = {INHERITED: "inherited accuracy", MACS: "MACs", "preference": "the search's own preference"}
@@ -59,8 +57,8 @@ class _Candidates:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         measures, left_out = list(self.result.measures), []
-        table, unlimited = self._table(measures), options.update(width=sys.maxsize)
-        while measures and Measurement.get(console, unlimited, table).maximum > options.max_width:
+        table = self._table(measures)
+        while measures and own_width(console, table) > options.max_width:
             others = [item for item in measures if item.name not in self.result.used]
             left_out.append((others or measures)[-1])
             measures.remove(left_out[-1])

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tfnas.counts import Counts
@@ -30,7 +31,7 @@ class Measured:
     values: tuple[float, ...]
     ranked: bool
 
-    @property
+    @cached_property
     def ranks(self) -> list[float]:
         """1 for the best; equal values share the mean of their places."""
         return [float(rank) for rank in ranks(self.values, self.higher_is_better)]
