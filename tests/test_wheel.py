@@ -15,7 +15,7 @@ import pytest
 import tfnas
 
 PROJECT = Path(__file__).resolve().parents[1]
-SOURCES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "tfnas", "latency_pkl")
+SOURCES = ("setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE", "tfnas", "latency_pkl")
 COMMAND = [sys.executable, "-m", "tfnas"]
 
 
@@ -27,20 +27,29 @@ def run(command, folder, **environment):
     return result.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """A wheel built from a copy of the sources, without the network."""
-    room = tmp_path_factory.mktemp("build")
+def copied(room):
+    """A copy of the sources, without what was compiled of them."""
+    room.mkdir(exist_ok=True)
     for name in SOURCES:
         source = PROJECT / name
         if source.is_dir():
-            shutil.copytree(source, room / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, room / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
         else:
             shutil.copy(source, room / name)
+    return room
+
+
+def built(room, **environment):
+    """A wheel of these sources, without the network."""
     offline = ["--no-deps", "--no-index", "--no-build-isolation"]
-    run([sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", "dist", "."], room)
-    (built,) = (room / "dist").glob("*.whl")
-    return built
+    run([sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", "dist", "."], room, **environment)
+    (wheel,) = (room / "dist").glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return built(copied(tmp_path_factory.mktemp("build")))
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +72,26 @@ def test_it_holds_every_module_space_and_table(wheel):
     missing = sorted(expected - names)
     assert not missing, f"not in the wheel (a new sub-package is listed in setup.cfg): {missing}"
     assert {name.split("/")[0] for name in names} == {"tfnas", f"tfnas-{tfnas.__version__}.dist-info"}
+
+
+def test_it_holds_the_compiled_loops(wheel, installed, tmp_path):
+    if shutil.which("cc") is None and shutil.which("gcc") is None:
+        pytest.skip("no C compiler is here")
+    assert "-cp310-abi3-" in wheel.name
+    code = "from tfnas.supernet import loops; print(loops.compiled().__file__, len(loops._loops))"
+    file, number = run([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(installed)).split()
+    assert Path(file).is_relative_to(installed)
+    assert int(number) > 0
+
+
+def test_without_a_compiler_it_installs_all_the_same(tmp_path):
+    room = copied(tmp_path / "room")
+    wheel = built(room, CC="/bin/false", CXX="/bin/false")
+    with zipfile.ZipFile(wheel) as archive:
+        assert not [name for name in archive.namelist() if name.endswith(".so")]
+        archive.extractall(tmp_path / "site")
+    code = "from tfnas.supernet import loops; print(loops.compiled(), loops._loops)"
+    assert run([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(tmp_path / "site")) == "None {}\n"
 
 
 def test_its_metadata_say_what_it_needs(wheel):

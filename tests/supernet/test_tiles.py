@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from tfnas.architecture import Block
-from tfnas.supernet import rows
+from tfnas.supernet import loops, rows
 from tfnas.supernet.elastic import ElasticMBConv, weighted_sum
 from tfnas.supernet.kernels import kernel_gradient, room_for
 from tfnas.supernet.passes import input_moments
@@ -25,7 +25,17 @@ CASES = [
     (3, 1, "relu", 2, False, 1.0, 3, 6),
     (5, 2, "swish", 3, True, 1.0, 1, 1),
     (5, 2, "swish", 0, True, 1.0, 2, 2),
+    (3, 1, "swish", 2, True, 0.6, 4, 2),  # few pixels for a block's input: batch norm is not folded
 ]
+
+
+@pytest.fixture(autouse=True, params=["compiled", "operators"])
+def loops_or_operators(request, monkeypatch):
+    """Everything by the compiled loops, where they are, and by PyTorch's operators."""
+    if request.param == "operators":
+        monkeypatch.setattr(loops, "_loops", {})
+    elif not loops._loops:
+        pytest.skip("this installation has no compiled loops: it needs a C compiler")
 
 
 def operation(kernel, stride, activation, se, expands, share, low_memory=False, out=5):

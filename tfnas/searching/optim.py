@@ -15,6 +15,8 @@ from torch import Tensor
 
 from tfnas.supernet import ActiveRows
 from tfnas.supernet.crew import side_by_side
+from tfnas.supernet.entries import around
+from tfnas.supernet.loops import loop_for
 
 
 class _Uncompiled(torch.optim.Optimizer):
@@ -74,6 +76,15 @@ class ElasticSGD(_Uncompiled):
     def _update(self, parameter: Tensor, rows: ActiveRows | None, group: Mapping[str, float]) -> None:
         assert parameter.grad is not None
         momentum = self.state[parameter]["momentum_buffer"]
+        if loop := loop_for("update", parameter, momentum, parameter.grad):
+            dim, in_use = 0, torch.ones(len(parameter), dtype=torch.uint8)
+            if rows is not None:
+                dim, in_use = rows.dim, torch.zeros(parameter.shape[rows.dim], dtype=torch.uint8)
+                in_use.index_fill_(0, rows.entries, 1)
+            addresses = [tensor.data_ptr() for tensor in (parameter, momentum, parameter.grad, in_use)]
+            factors = [float(group[name]) for name in ("lr", "momentum", "weight_decay")]
+            loop(*addresses, *factors, *around(parameter.shape, dim))
+            return
         if rows is None:
             momentum.mul_(group["momentum"]).add_(parameter.grad).add_(parameter, alpha=group["weight_decay"])
             parameter.add_(momentum, alpha=-group["lr"])

@@ -17,6 +17,7 @@ from tfnas.searching.forecast import Forecast, count_range, forecast
 from tfnas.searching.health import warnings
 from tfnas.searching.session import Session
 from tfnas.searching.setup import Setup
+from tfnas.supernet.loops import compiled
 from tfnas.wording import clock, short
 
 SCALAR_STEPS = 10
@@ -132,6 +133,7 @@ def _what(setup: Setup, run: RunDirectory) -> list[str]:
     number, processes = setup.schedule.threads, setup.processes.number
     where = f"{processes} processes on {setup.device.type}" if processes > 1 else setup.device
     threads = f", {number} thread{'s' * (number != 1)}" if setup.device.type == "cpu" else ""
+    slower = setup.device.type == "cpu" and compiled() is None
     return [
         f"run       {run.path}",
         f"data      {setup.data.describe()}",
@@ -143,6 +145,7 @@ def _what(setup: Setup, run: RunDirectory) -> list[str]:
         f"target    {setup.table.quantity(setup.target_ms, 6)}; reachable {bounds}",
         f"train     {setup.schedule.epochs} epochs, {setup.schedule.warmup_epochs} of them warm-up, batch "
         f"{setup.schedule.batch_size}, on {where}{threads}, seed {setup.config.seed}",
+        *(["          without compiled loops, so slower: install again where there is a C compiler"] if slower else []),
     ]
 
 

@@ -82,7 +82,11 @@ def make_learner(
     weights = list(supernet.parameters())
     check_partition(weights, list(parameters.parameters()), nn.ModuleList([supernet, parameters]))
     sgd = ElasticSGD(
-        weights, supernet.active_rows, lr=schedule.w_lr, momentum=schedule.w_mom, weight_decay=schedule.w_wd
+        weights,
+        partial(supernet.active_rows, learning=True),
+        lr=schedule.w_lr,
+        momentum=schedule.w_mom,
+        weight_decay=schedule.w_wd,
     )
     adam = Adam(
         parameters.parameters(),

@@ -17,8 +17,10 @@ from torch.utils.checkpoint import checkpoint
 from tfnas.architecture import Block, Conv
 from tfnas.errors import InputError
 from tfnas.nn.blocks import activation
+from tfnas.supernet.entries import entries_of
 from tfnas.supernet.passes import Kind, Weights
-from tfnas.supernet.tiles import Member, mbconv, mixture
+from tfnas.supernet.rows import maps_of, rows_of
+from tfnas.supernet.tiles import Member, mbconv, mixture, normalized
 
 BATCH_NORM_EPS = 1e-5  # PyTorch's default, which the derived networks have
 # What normalising and activating a channel of a pixel takes, and squeeze-and-excite, in multiplications of a product
@@ -65,13 +67,21 @@ class SearchConv(Weight):
         super().__init__(conv.in_channels, conv.out_channels, conv.kernel_size)
         self.stride = conv.stride
         self.padding = conv.kernel_size // 2
+        self.activation = conv.activation
         self.act = activation(conv.activation)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
-        features = functional.conv2d(features, self.weight, stride=self.stride, padding=self.padding)
-        output: Tensor = self.act(batch_normalize(features))
-        return output
+        if not in_tiles(features):
+            output: Tensor = self.act(batch_normalize(self._convolve(features)))
+            return output
+        if self.weight.shape[2:] != (1, 1) or self.stride > 1:
+            return normalized(self._convolve(features), self.activation, BATCH_NORM_EPS)
+        rows = rows_of(features) @ self.weight.flatten(1).t()  # which leaves channels last, as a convolution may not
+        return normalized(maps_of(rows, len(features), *features.shape[2:]), self.activation, BATCH_NORM_EPS)
+
+    def _convolve(self, features: Tensor) -> Tensor:
+        return functional.conv2d(features, self.weight, stride=self.stride, padding=self.padding)
 
 
 class ElasticSqueezeExcite(nn.Module):
@@ -112,7 +122,7 @@ class ElasticMBConv(nn.Module):
 
     def set_active(self, index: Tensor) -> None:
         """Make the channels at these indices (int64, distinct) active. Raises InputError where they do not fit."""
-        index = index.to(self.active.device).sort().values
+        index = index.to(self.active.device, torch.int64).sort().values
         wrong = index.numel() == 0 or int(index[0]) < 0 or int(index[-1]) >= self.max_width
         if wrong or (index.diff() == 0).any():
             raise InputError(
@@ -189,7 +199,7 @@ class ElasticMBConv(nn.Module):
 
         def rows(parameter: Tensor, dim: int) -> Tensor:
             parameter = parameter.detach() if frozen else parameter
-            return parameter if self.width == self.max_width else parameter.index_select(dim, self.active)
+            return parameter if self.width == self.max_width else entries_of(parameter, dim, self.active)
 
         expansion, excite = self.inverted_bottleneck, self.squeeze_excite
         weights = Weights(

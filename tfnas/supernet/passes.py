@@ -24,16 +24,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tfnas.supernet.arithmetic import (
+    activate,
+    activate_maps,
+    activation_gradient,
+    column_sums,
+    excitation_gradient,
+    excite,
+    gate_gradient,
+    image_means,
+    no_sums,
+    normalization_gradient,
+    normalize,
+    normalize_and_activate,
+    statistics,
+)
 from tfnas.supernet.crew import sum_of_known
 from tfnas.supernet.kernels import kernel_gradient, room_for
 from tfnas.supernet.rows import (
-    activate,
-    activation_gradient,
     buffer_of,
-    column_sums,
     maps_of,
-    normalize_backward,
-    normalize_in_place,
     rows_of,
     tile_rows,
     tiles,
@@ -44,9 +54,12 @@ _aten = torch.ops.aten
 
 
 class Moments(NamedTuple):
-    """Covariance (C, C) of a map's channels over images and pixels, and its rows (N * H * W, C) less their mean."""
+    """Covariance (C, C) of a map's channels over images and pixels, and its rows (N * H * W, C) less their mean.
 
-    covariance: Tensor
+    No covariance where there are so few pixels that batch norm is less work on expanded rows than on their weights.
+    """
+
+    covariance: Tensor | None
     centred: Tensor
 
 
@@ -78,14 +91,17 @@ def input_moments(features: Tensor) -> Moments:
     """Moments of a block's input (N, C, H, W), for all of its operations; no gradient passes through them."""
     rows = rows_of(features.detach())
     centred = rows - rows.mean(0)
-    return Moments(centred.t() @ centred / len(rows), centred)
+    pixels, channels = rows.shape
+    few = pixels < channels**2 / 10 + 4 * channels  # measured
+    return Moments(None if few else centred.t() @ centred / pixels, centred)
 
 
 class Kept(NamedTuple):
     """What the backward pass needs beside inputs and weights. Maps are rows; `scale` is 1 / standard deviation."""
 
-    folded: Tensor | None  # expansion weights times their scale (M, in)
     expansion_scale: Tensor | None
+    folded: Tensor | None  # expansion weights times their scale (M, in), of many pixels
+    expanded: Tensor | None  # normalised, of few pixels: there it takes less time than computing it again
     depthwise_scale: Tensor
     depthwise: Tensor  # normalised
     projected_scale: Tensor
@@ -124,23 +140,31 @@ def forward_pass(
     """
     images = len(features)
     relu = kind.activation == "relu"
-    folded = expansion_scale = None
+    folded = expansion_scale = expanded = None
     if weights.expansion is None:
         maps = _convolve(features, weights.depthwise, kind.stride)
     else:
         assert moments is not None
         plain = weights.expansion.flatten(1)
-        variance = ((plain @ moments.covariance) * plain).sum(1).clamp_min(0)
-        expansion_scale = (variance + kind.eps).rsqrt()
-        folded = plain * expansion_scale[:, None]
-        maps = _expand(features, moments.centred, folded, weights.depthwise, kind)
-    depthwise_scale = normalize_in_place(maps, kind.eps)
+        if moments.covariance is None:
+            expanded = moments.centred @ plain.t()
+            mean, expansion_scale = statistics(expanded, kind.eps)
+            activated = torch.empty_like(expanded)
+            normalize_and_activate(expanded, mean, expansion_scale, activated, relu)
+            maps = _convolve(maps_of(activated, images, *features.shape[2:]), weights.depthwise, kind.stride)
+        else:
+            variance = ((plain @ moments.covariance) * plain).sum(1).clamp_min(0)
+            expansion_scale = (variance + kind.eps).rsqrt()
+            folded = plain * expansion_scale[:, None]
+            maps = _expand(features, moments.centred, folded, weights.depthwise, kind)
     depthwise = rows_of(maps)
+    mean, depthwise_scale = statistics(depthwise, kind.eps)
     projected = features.new_empty(len(depthwise), kind.out_channels) if into is None else into
-    gates = _project(depthwise, projected, images, relu, weights, tile_rows(features, depthwise.shape[1]))
+    gates = _project(depthwise, mean, depthwise_scale, projected, images, relu, weights)
+    mean, projected_scale = statistics(projected, kind.eps)
+    normalize(projected, mean, projected_scale)
     output = maps_of(projected, images, *maps.shape[2:])
-    projected_scale = normalize_in_place(output, kind.eps)
-    return Kept(folded, expansion_scale, depthwise_scale, depthwise, projected_scale, output, *gates)
+    return Kept(expansion_scale, folded, expanded, depthwise_scale, depthwise, projected_scale, output, *gates)
 
 
 def _expand(features: Tensor, centred: Tensor, folded: Tensor, kernel: Tensor, kind: Kind) -> Tensor:
@@ -168,15 +192,15 @@ def _convolve(maps: Tensor, kernel: Tensor, stride: int) -> Tensor:
 
 
 def _project(
-    depthwise: Tensor, projected: Tensor, images: int, relu: bool, weights: Weights, tile: int
+    depthwise: Tensor, mean: Tensor, scale: Tensor, projected: Tensor, images: int, relu: bool, weights: Weights
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Activation, squeeze-and-excite and projection of normalised rows, into `projected`; returns what SE computed."""
-    across = weights.projection.flatten(1).t()
+    """Rows normalised in place, activated, excited and projected, into `projected`; returns what SE computed."""
+    across, tile = weights.projection.flatten(1).t(), tile_rows(depthwise, depthwise.shape[1])
     if weights.reduce is None:
         buffer = buffer_of(depthwise, tile)
         for values, outputs in tiles(tile, depthwise, projected):
             activated = buffer[: len(values)]
-            activate(values, activated, relu)
+            normalize_and_activate(values, mean, scale, activated, relu)
             torch.mm(activated, across, out=outputs)
         return None, None, None
     pixels, channels = len(depthwise) // images, depthwise.shape[1]
@@ -188,15 +212,14 @@ def _project(
     by_rows, by_images = tiles(some * pixels, depthwise, projected), tiles(some, squeezed, reduced, gate)
     for (values, outputs), (means, before, gates) in zip(by_rows, by_images, strict=True):
         activated = buffer[: len(values)]
-        activate(values, activated, relu)
-        by_image = activated.view(len(means), pixels, channels)
-        torch.mean(by_image, 1, out=means)
+        normalize_and_activate(values, mean, scale, activated, relu)
+        image_means(activated, means)
         torch.addmm(weights.reduce_bias, means, weights.reduce.flatten(1).t(), out=before)
         hidden = torch.empty_like(before)
         activate(before, hidden, relu)
         torch.addmm(weights.expand_bias, hidden, weights.expand.flatten(1).t(), out=gates)
         gates.sigmoid_()
-        by_image.mul_(gates[:, None])
+        excite(activated, gates)
         torch.mm(activated, across, out=outputs)
     return squeezed, reduced, gate
 
@@ -220,19 +243,32 @@ class BackwardPass:
         """
         kept, images = self.kept, len(self.features)
         scale = kept.projected_scale if scalar is None else kept.projected_scale * scalar
-        maps, products = normalize_backward(gradient, kept.projected, scale)
+        arriving, outputs = rows_of(gradient), rows_of(kept.projected)
+        sums = column_sums(arriving, outputs)
+        to_scalar = sums[1].sum().to(gradient.dtype)
+        projected = torch.empty_like(arriving)
+        normalization_gradient(arriving, outputs, scale, sums, projected, len(outputs))
+        sums = no_sums(kept.depthwise)
         through = self._through_projection if kept.gate is None else self._through_excitation
-        normalized = maps_of(kept.depthwise, images, *maps.shape[2:])
-        maps = maps_of(through(rows_of(maps)), images, *maps.shape[2:])
-        maps = normalize_backward(maps, normalized, kept.depthwise_scale)[0]
-        if kept.folded is None or kept.expansion_scale is None:
+        rows = through(projected, sums)
+        if kept.expansion_scale is None:
+            self._through_depthwise_norm(rows, sums)
+            maps = maps_of(rows, images, *gradient.shape[2:])
             rows = rows_of(self._through_depthwise(maps, self.features, activates=False))
-            return Sent(rows if into is None else into.copy_(rows), None, None, products.sum())
+            return Sent(rows if into is None else into.copy_(rows), None, None, to_scalar)
         into = torch.empty_like(rows_of(self.features)) if into is None else into
-        return Sent(into, *self._through_expansion(maps, kept.folded, kept.expansion_scale, into), products.sum())
+        if kept.expanded is None:
+            return Sent(into, *self._through_folded(rows, sums, gradient.shape, into), to_scalar)
+        self._through_depthwise_norm(rows, sums)
+        self._through_expanded(maps_of(rows, images, *gradient.shape[2:]), kept.expanded, into)
+        return Sent(into, None, None, to_scalar)
 
-    def _through_projection(self, projected: Tensor) -> Tensor:
-        """Rows from the projection's output to the depthwise batch norm's."""
+    def _through_depthwise_norm(self, rows: Tensor, sums: Tensor) -> None:
+        """In place; the `sums` are of rows and normalised output."""
+        normalization_gradient(rows, self.kept.depthwise, self.kept.depthwise_scale, sums, rows, len(rows))
+
+    def _through_projection(self, projected: Tensor, sums: Tensor) -> Tensor:
+        """Rows from the projection's output to the depthwise batch norm's; adds their sums with what is there."""
         found = torch.empty_like(self.kept.depthwise)
         kernel, to_kernel = self.weights.projection.flatten(1), self.gradients.projection
         buffer = buffer_of(found, self.tile)
@@ -242,32 +278,29 @@ class BackwardPass:
                 activate(values, scratch, self.relu)
                 to_kernel.view(len(to_kernel), -1).addmm_(arriving.t(), scratch)
             torch.mm(arriving, kernel, out=scratch)
-            activation_gradient(scratch, values, target, self.relu)
+            activation_gradient(scratch, values, target, self.relu, sums)
         return found
 
-    def _through_excitation(self, projected: Tensor) -> Tensor:
+    def _through_excitation(self, projected: Tensor, sums: Tensor) -> Tensor:
         """The same with squeeze-and-excite between: whole images at a time, as the gate sums over their pixels."""
         kept, kernel, to_kernel = self.kept, self.weights.projection.flatten(1), self.gradients.projection
         assert kept.gate is not None and kept.squeezed is not None and kept.reduced is not None
         found = torch.empty_like(kept.depthwise)
         pixels = len(found) // len(kept.gate)
         some = whole_images(self.tile, pixels)
-        activated_buffer, buffer = buffer_of(found, some * pixels), buffer_of(found, some * pixels)
+        buffer = buffer_of(found, some * pixels)
         by_rows = tiles(some * pixels, projected, kept.depthwise, found)
         by_images = tiles(some, kept.gate, kept.squeezed, kept.reduced)
         for (arriving, values, target), (gates, means, reduced) in zip(by_rows, by_images, strict=True):
-            shape = (len(gates), pixels, found.shape[1])
-            activated, scratch = activated_buffer[: len(values)], buffer[: len(values)]
-            activate(values, activated, self.relu)
-            torch.mm(arriving, kernel, out=scratch)
-            torch.mul(scratch, activated, out=target)
-            to_means = self._through_gate(target.view(shape).sum(1), gates, means, reduced)
+            scratch = buffer[: len(values)]
             if self.weighs:
-                activated.view(shape).mul_(gates[:, None])
-                to_kernel.view(len(to_kernel), -1).addmm_(arriving.t(), activated)
-            excited = scratch.view(shape)
-            torch.addcmul((to_means / pixels)[:, None], excited, gates[:, None], out=excited)
-            activation_gradient(scratch, values, target, self.relu)
+                activate(values, target, self.relu)
+                excite(target, gates)
+                to_kernel.view(len(to_kernel), -1).addmm_(arriving.t(), target)
+            torch.mm(arriving, kernel, out=scratch)
+            to_gates = gate_gradient(scratch, values, gates, self.relu)
+            to_means = self._through_gate(to_gates, gates, means, reduced)
+            excitation_gradient(scratch, values, gates, to_means / pixels, target, self.relu, sums)
         return found
 
     def _through_gate(self, gradient: Tensor, gates: Tensor, means: Tensor, reduced: Tensor) -> Tensor:
@@ -277,7 +310,7 @@ class BackwardPass:
         gradient = gradient * gates * (1 - gates)
         to_hidden = gradient @ weights.expand.flatten(1)
         to_reduced = torch.empty_like(to_hidden)
-        activation_gradient(to_hidden, reduced, to_reduced, self.relu)
+        activation_gradient(to_hidden, reduced, to_reduced, self.relu, no_sums(reduced))
         if self.weighs:
             assert found.reduce is not None and found.expand is not None
             assert found.reduce_bias is not None and found.expand_bias is not None
@@ -299,7 +332,7 @@ class BackwardPass:
         if self.weighs:
             room = room_for(gradient, values, weight.shape[-1], fills=not activates)
             if activates:
-                activate(values, room.maps, self.relu)
+                activate_maps(rows_of(values), room.maps, self.relu)
             self.gradients.depthwise.add_(kernel_gradient(gradient, room, weight, stride))
         steps, paddings = [stride, stride], [padding, padding]
         only_input, groups = [True, False, False], len(weight)
@@ -308,40 +341,48 @@ class BackwardPass:
         )[0]  # of the values, it looks at the shape
         return found
 
-    def _through_expansion(
-        self, gradient: Tensor, folded: Tensor, scale: Tensor, found: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """From the depthwise convolution's output through it, activation, folded batch norm and expansion, some images
-        at a time: rows into `found`; matrix and shift of `Sent`.
+    def _through_expanded(self, gradient: Tensor, expanded: Tensor, found: Tensor) -> None:
+        """From the depthwise convolution back through it, activation, batch norm and expansion: rows into `found`."""
+        weight, scale = self.weights.expansion, self.kept.expansion_scale
+        assert self.moments is not None and weight is not None and scale is not None
+        maps, sums = maps_of(expanded, *(self.features.shape[place] for place in (0, 2, 3))), no_sums(expanded)
+        rows = rows_of(self._through_depthwise(gradient, maps, activates=True))
+        activation_gradient(rows, expanded, rows, self.relu, sums)
+        normalization_gradient(rows, expanded, scale, sums, rows, len(rows))
+        if self.gradients.expansion is not None:
+            torch.mm(rows.t(), self.moments.centred, out=self.gradients.expansion.flatten(1))
+        torch.mm(rows, weight.flatten(1), out=found)
 
-        Batch norm sends back scale * (g - mean(g) - z * mean(g z)), z being its output; z = folded (x - mean(x)) makes
-        the last term a product with the centred features. The sum of g z comes from that of g x where a weight asks for
-        it, else from fewer operations on g and z.
+    def _through_folded(
+        self, gradient: Tensor, sums: Tensor, shape: torch.Size, found: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The same with what comes after, the depthwise batch norm, whose `sums` are known, some images at a time.
+
+        Returns matrix and shift of `Sent`. The batch norm folded into the expansion sends back scale * (g - mean(g) -
+        z * mean(g z)), z being its output; z = folded (x - mean(x)) makes the last term a product with the centred
+        features.
         """
-        assert self.moments is not None
+        kept, folded = self.kept, self.kept.folded
+        assert self.moments is not None and folded is not None and kept.expansion_scale is not None
         covariance, centred = self.moments
+        assert covariance is not None
         height, width = self.features.shape[2:]
         some, buffer = _expanded_at_a_time(self.features, len(folded))
-        products = torch.zeros_like(folded) if self.weighs else None
-        sums: list[tuple[Tensor | None, Tensor]] = []  # of g z, if it is known, and of g
-        by_rows = tiles(some * height * width, centred, found)
-        for arriving, (inputs, target) in zip(torch.split(gradient, some), by_rows, strict=True):
-            normalized = torch.mm(inputs, folded.t(), out=buffer[: inputs.shape[0]])
+        expanded_sums = no_sums(buffer)
+        products = None if self.gradients.expansion is None else self.gradients.expansion.flatten(1)
+        by_outputs = tiles(some * shape[2] * shape[3], gradient, kept.depthwise)
+        by_inputs = tiles(some * height * width, centred, found)
+        for (arriving, outputs), (inputs, target) in zip(by_outputs, by_inputs, strict=True):
+            normalization_gradient(arriving, outputs, kept.depthwise_scale, sums, arriving, len(gradient))
+            normalized = torch.mm(inputs, folded.t(), out=buffer[: len(inputs)])
             maps = maps_of(normalized, -1, height, width)
-            rows = rows_of(self._through_depthwise(arriving, maps, activates=True))
-            activation_gradient(rows, normalized, rows, self.relu)
-            if products is None:
-                sums.append(column_sums(rows, normalized))
-            else:
+            rows = rows_of(self._through_depthwise(maps_of(arriving, -1, *shape[2:]), maps, activates=True))
+            activation_gradient(rows, normalized, rows, self.relu, expanded_sums)
+            if products is not None:
                 products.addmm_(rows.t(), inputs)
-                sums.append((None, rows.sum(0)))
             torch.mm(rows, folded, out=target)
-        slope, total = map(sum_of_known, zip(*sums, strict=True))
+        total, slope = expanded_sums.to(folded.dtype)
         if products is not None:
-            assert self.gradients.expansion is not None
-            slope = (products * folded).sum(1)
-            whole = (products - slope[:, None] * (folded @ covariance)) * scale[:, None]
-            self.gradients.expansion.view(len(folded), -1).copy_(whole)
-        assert slope is not None and total is not None
+            products.addcmul_(slope[:, None], folded @ covariance, value=-1).mul_(kept.expansion_scale[:, None])
         pixels = len(centred)
         return folded.t() @ (folded * (slope / pixels)[:, None]), (total / pixels) @ folded

@@ -139,11 +139,12 @@ class Supernet(nn.Module):
             if operation.width != place.block.mid_channels:
                 operation.set_width(place.block.mid_channels)
 
-    def active_rows(self) -> dict[Tensor, ActiveRows]:
-        """The parameters that are used in part, with the entries in use."""
+    def active_rows(self, learning: bool = False) -> dict[Tensor, ActiveRows]:
+        """The parameters that are used in part, with the entries in use; `learning`: of operations with gradients."""
         return {
             parameter: rows
             for _, _, operation in self.operations()
+            if not learning or operation.depth_conv.weight.grad is not None
             for parameter, rows in operation.active_rows().items()
         }
 

@@ -14,6 +14,13 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from tfnas.supernet.arithmetic import (
+    activation_gradient,
+    no_sums,
+    normalization_gradient,
+    normalize_and_activate,
+    statistics,
+)
 from tfnas.supernet.crew import side_by_side
 from tfnas.supernet.passes import (
     BackwardPass,
@@ -26,7 +33,10 @@ from tfnas.supernet.passes import (
     forward_pass,
     input_moments,
 )
-from tfnas.supernet.rows import maps_of, rows_of
+from tfnas.supernet.rows import (
+    maps_of,
+    rows_of,
+)
 
 T = TypeVar("T")
 
@@ -38,6 +48,12 @@ def mbconv(features: Tensor, weights: Weights, kind: Kind, low_memory: bool) -> 
     computes all maps inside again instead of keeping them.
     """
     output: Tensor = _MBConv.apply(features, kind, low_memory, *weights)
+    return output
+
+
+def normalized(features: Tensor, activation: str, eps: float) -> Tensor:
+    """Batch statistics and activation of a map (N, C, H, W), which this takes over; channels last."""
+    output: Tensor = _Normalized.apply(features, activation == "relu", eps)
     return output
 
 
@@ -94,6 +110,27 @@ class _MBConv(torch.autograd.Function):
 def _moments(features: Tensor, weights: Weights) -> Moments | None:
     """What an expansion needs of its input."""
     return None if weights.expansion is None else input_moments(features)
+
+
+class _Normalized(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, relu: bool, eps: float) -> Tensor:
+        rows = rows_of(features)
+        mean, scale = statistics(rows, eps)
+        found = torch.empty_like(rows)
+        normalize_and_activate(rows, mean, scale, found, relu)
+        ctx.relu = relu
+        ctx.save_for_backward(rows, scale)
+        return maps_of(found, len(features), *features.shape[2:])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        rows, scale = ctx.saved_tensors
+        found, sums = torch.empty_like(rows), no_sums(rows)
+        activation_gradient(rows_of(gradient).contiguous(), rows, found, ctx.relu, sums)
+        normalization_gradient(found, rows, scale, sums, found, len(rows))
+        return maps_of(found, len(gradient), *gradient.shape[2:]), None, None
 
 
 class _Mixture(torch.autograd.Function):

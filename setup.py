@@ -1,0 +1,24 @@
+"""Only what setup.cfg cannot say: the loops of the supernet in C, without which all works, but slower."""
+
+import platform
+
+from setuptools import Extension, setup
+
+# Loops may be reordered as if no number were -0 and no error were asked for; infinities and NaN stay what they are.
+ARITHMETIC = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffp-contract=fast"]
+THREADS = [] if platform.system() == "Darwin" else ["-fopenmp"]  # its compiler has none
+
+setup(
+    ext_modules=[
+        Extension(
+            "tfnas.supernet._loops",
+            ["tfnas/supernet/_loops.c"],
+            depends=["tfnas/supernet/_loops_of_processor.h", "tfnas/supernet/_loops_of_type.h"],
+            extra_compile_args=ARITHMETIC + THREADS,
+            extra_link_args=THREADS,
+            py_limited_api=True,
+            optional=True,
+        )
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+)

@@ -1,0 +1,240 @@
+"""The compiled loops, for every kind of processor that this one can be, against PyTorch's operators in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tfnas.searching.optim import ElasticSGD
+from tfnas.supernet import ActiveRows, arithmetic, loops
+from tfnas.supernet.entries import entries_of
+
+MODULE = loops.compiled()
+WAYS = ["operators", *("" if MODULE is None else MODULE.LEVELS).split()]
+EPS = 1e-5
+ACTIVATIONS = {True: functional.relu, False: functional.silu}
+# rows and columns: fewer and more than are summed at a time, more numbers than one thread gets, odd ends
+SHAPES = [(7, 1), (1, 5), (131, 17), (150, 300), (700, 257)]
+
+
+@pytest.fixture(params=WAYS)
+def way(request, monkeypatch):
+    monkeypatch.setattr(loops, "_loops", {} if request.param == "operators" else loops.loops_of(MODULE, request.param))
+    return request.param
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=[torch.float32, torch.float64])
+def dtype(request):
+    return request.param
+
+
+def random(*shape, dtype=torch.float64, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def close(found, expected):
+    tolerance = {"rtol": 2e-5, "atol": 2e-5} if found.dtype is torch.float32 else {"rtol": 1e-11, "atol": 1e-11}
+    torch.testing.assert_close(found, expected.to(found.dtype), **tolerance)
+
+
+def summed(gradient, values):
+    """What `column_sums` is to give."""
+    return torch.stack((gradient.double().sum(0), (gradient.double() * values.double()).sum(0)))
+
+
+def sums_close(found, expected, dtype):
+    assert found.dtype is torch.float64
+    close(found.to(dtype) / 100, expected / 100)
+
+
+def test_they_are_there_where_the_package_was_compiled():
+    if MODULE is None:
+        pytest.skip("this installation has no compiled loops: it needs a C compiler")
+    first, *others = (loops.loops_of(MODULE, level).keys() for level in MODULE.LEVELS.split())
+    assert first
+    assert all(other == first for other in others)
+    assert loops._loops == loops.loops_of(MODULE, MODULE.LEVELS.split()[-1])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("relu", [True, False])
+def test_activation_and_its_gradient(way, threads, dtype, shape, relu):
+    values, gradient = 3 * random(*shape, dtype=dtype), random(*shape, dtype=dtype, seed=1)
+    exact = values.double().clone().requires_grad_()
+    activated = ACTIVATIONS[relu](exact)
+    (expected,) = torch.autograd.grad(activated, exact, gradient.double())
+
+    found = torch.empty_like(values)
+    arithmetic.activate(values, found, relu)
+    close(found, activated.detach())
+    sums = torch.ones(2, shape[1], dtype=torch.float64)
+    arithmetic.activation_gradient(gradient, values, found, relu, sums)
+    close(found, expected)
+    sums_close(sums - 1, summed(expected, values), dtype)
+    arithmetic.activation_gradient(gradient, values, gradient, relu, sums)  # in place
+    assert torch.equal(gradient, found)
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_activation_into_a_map_with_gaps(way, threads, dtype, relu):
+    values = random(2 * 6 * 7, 500, dtype=dtype)
+    wide = torch.full((2, 6, 9, 500), 5.0, dtype=dtype)
+    arithmetic.activate_maps(values, wide[:, :, 2:].permute(0, 3, 1, 2), relu)
+    close(wide[:, :, 2:], ACTIVATIONS[relu](values.double()).view(2, 6, 7, 500))
+    assert (wide[:, :, :2] == 5).all()
+
+
+def test_swish_is_exact_to_the_last_digits_wherever_it_is(way):
+    values = torch.cat((torch.linspace(-100, 100, 40001), torch.tensor([1e30, -1e30, 1e-30, 0.0])))
+    values = torch.where(values < -85, -85.0, values)[None]  # beyond, x / (1 + exp(-x)) is next to nothing
+    found = torch.empty_like(values)
+    arithmetic.activate(values, found, relu=False)
+    torch.testing.assert_close(found.double(), functional.silu(values.double()), rtol=5e-7, atol=0)
+    far = torch.tensor([[-100.0, -1e4]])
+    arithmetic.activate(far, far, relu=False)
+    assert (far.abs() < 1e-33).all()
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_what_is_not_finite_stays_so(way, dtype, relu):
+    values = torch.ones(4, 20, dtype=dtype)
+    values[1, 2], values[2, 3] = torch.nan, torch.inf
+    found, sums = torch.empty_like(values), torch.zeros(2, 20, dtype=torch.float64)
+    arithmetic.activate(values, found, relu)
+    assert found.isfinite().logical_not().nonzero().tolist() == [[1, 2], [2, 3]]
+    arithmetic.activation_gradient(values, torch.ones_like(values), found, relu, sums)
+    assert found.isfinite().logical_not().nonzero().tolist() == [[1, 2], [2, 3]]
+    assert sums.isfinite().logical_not().any(0).nonzero().flatten().tolist() == [2, 3]
+    _, scale = arithmetic.statistics(values, EPS)
+    assert not scale[2].isfinite()
+    assert scale[0].isfinite()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("relu", [True, False])
+def test_batch_norm_forward_and_back(way, threads, dtype, shape, relu):
+    values, gradient = 2 * random(*shape, dtype=dtype) + 5, random(*shape, dtype=dtype, seed=1)
+    if len(values) == 1:
+        values.fill_(3)  # batch statistics of one row: 0
+    exact = values.double().clone().requires_grad_()
+    normalized = (exact - exact.mean(0)) * (exact.var(0, correction=0) + EPS).rsqrt()
+    (expected,) = torch.autograd.grad(normalized, exact, gradient.double())
+
+    mean, scale = arithmetic.statistics(values, EPS)
+    again = values.clone()
+    arithmetic.normalize(again, mean, scale)
+    close(again, normalized.detach())
+    found = torch.empty_like(values)
+    arithmetic.normalize_and_activate(values, mean, scale, found, relu)
+    assert torch.equal(values, again)
+    close(found, ACTIVATIONS[relu](normalized.detach()))
+
+    sums = arithmetic.column_sums(gradient, values)
+    sums_close(sums, summed(gradient, normalized.detach()), dtype)
+    half = len(values) // 2  # some rows at a time
+    for some in (slice(half), slice(half, None)):
+        arithmetic.normalization_gradient(gradient[some], values[some], scale, sums, gradient[some], len(values))
+    if len(values) > 1:
+        close(gradient, expected)
+
+
+def test_statistics_of_a_large_mean_do_not_cancel(way, dtype):
+    values = random(5000, 3, dtype=dtype) + 1000
+    mean, scale = arithmetic.statistics(values, 0.0)
+    torch.testing.assert_close(mean.double(), values.double().mean(0), rtol=5e-6, atol=0)
+    torch.testing.assert_close(1 / scale.double(), values.double().std(0, correction=0), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(("images", "pixels", "channels"), [(1, 1, 1), (3, 5, 17), (5, 30, 300)])
+@pytest.mark.parametrize("relu", [True, False])
+def test_squeeze_and_excite(way, threads, dtype, images, pixels, channels, relu):
+    shape = images * pixels, channels
+    values, gradient = random(*shape, dtype=dtype), random(*shape, dtype=dtype, seed=1)
+    gates, to_means = (random(images, channels, dtype=dtype, seed=seed) for seed in (2, 3))
+    exact, exact_gates = values.double().clone().requires_grad_(), gates.double().clone().requires_grad_()
+    activated = ACTIVATIONS[relu](exact).view(images, pixels, channels)
+    excited = activated * exact_gates[:, None]
+    means = activated.mean(1)
+    arriving = gradient.double().view_as(excited)
+    expected, to_gates = torch.autograd.grad(
+        (excited * arriving).sum() + (means * to_means.double()).sum(), [exact, exact_gates]
+    )
+
+    found = torch.empty_like(values)
+    arithmetic.activate(values, found, relu)
+    found_means = torch.empty_like(gates)
+    arithmetic.image_means(found, found_means)
+    close(found_means, means.detach())
+    arithmetic.excite(found, gates)
+    close(found, excited.detach().view(shape))
+    close(arithmetic.gate_gradient(gradient, values, gates, relu), to_gates)
+    sums = torch.zeros(2, channels, dtype=torch.float64)
+    arithmetic.excitation_gradient(gradient, values, gates, to_means / pixels, found, relu, sums)
+    close(found, expected)
+    sums_close(sums, summed(expected, values), dtype)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dim"), [((9, 4, 1, 1), 0), ((9, 4, 1, 1), 1), ((90, 7, 80), 1), ((700, 60), 1), ((9,), 0)]
+)
+def test_entries_are_taken_out_and_put_back(way, threads, dtype, shape, dim):
+    parameter = random(*shape, dtype=dtype).requires_grad_()
+    places = torch.randperm(shape[dim], generator=torch.Generator().manual_seed(1))[: max(1, shape[dim] // 2)].sort()[0]
+    expected = parameter.index_select(dim, places)
+    found = entries_of(parameter, dim, places)
+    assert torch.equal(found, expected)
+    gradient = random(*found.shape, dtype=dtype, seed=2)
+    (one,), (other,) = (torch.autograd.grad(each, parameter, gradient) for each in (found, expected))
+    assert torch.equal(one, other)
+    assert torch.equal(entries_of(parameter.detach(), dim, places), expected)
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((9, 4, 1, 1), 0), ((9, 4, 1, 1), 1), ((300, 200), 1), ((200, 300), 0)])
+def test_the_optimizer_moves_what_is_in_use(way, threads, dtype, shape, dim):
+    size = shape[dim]
+    places = torch.arange(0, size, 2)
+    parameter = nn.Parameter(random(*shape, dtype=dtype))
+    before = parameter.detach().clone()
+    small = nn.Parameter(parameter.detach().index_select(dim, places))
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+    ours = ElasticSGD([parameter], lambda: {parameter: ActiveRows(dim, places)}, **settings)
+    theirs = torch.optim.SGD([small], **settings)
+    for seed in range(1, 4):
+        parameter.grad = random(*shape, dtype=dtype, seed=seed)
+        small.grad = parameter.grad.index_select(dim, places)
+        ours.step()
+        theirs.step()
+    rest = torch.arange(1, size, 2)
+    close(parameter.detach().index_select(dim, places), small.detach())
+    assert torch.equal(parameter.index_select(dim, rest), before.index_select(dim, rest))
+    assert not ours.state[parameter]["momentum_buffer"].index_select(dim, rest).any()
+
+
+def test_only_what_they_fit_is_given_to_them():
+    if MODULE is None:
+        pytest.skip("this installation has no compiled loops: it needs a C compiler")
+    whole = torch.zeros(4, 6)
+    assert loops.loop_for("excite", whole, whole) is not None
+    assert loops.loop_for("excite", whole[:, ::2]) is None
+    assert loops.loop_for("excite", whole, whole.double()) is None
+    assert loops.loop_for("excite", whole.to(torch.bfloat16)) is None
+    assert loops.loop_for("excite", whole.to("meta")) is None
+
+
+def test_a_wrong_call_is_an_error():
+    if MODULE is None:
+        pytest.skip("this installation has no compiled loops: it needs a C compiler")
+    with pytest.raises(TypeError, match="takes 6 arguments, got 1"):
+        MODULE.excite_float_plain(1)
+    with pytest.raises(TypeError):
+        MODULE.excite_float_plain(1, "x", 2, 3, 4, 5)
