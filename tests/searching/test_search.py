@@ -56,6 +56,13 @@ def test_run_directory_holds_what_it_should(finished):
     assert result.summary["params"] == sum(parameter.numel() for parameter in network.parameters())
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_search_without_compiled_loops_says_so(tmp_path, monkeypatch, there):
+    monkeypatch.setattr("tfnas.searching.report.compiled", lambda: object() if there else None)
+    result = search(small_config(tmp_path, "run", epochs=1, warmup_epochs=0), QUIET)
+    assert ("without compiled loops" in (result.run_dir / "log.txt").read_text()) is not there
+
+
 def test_tensorboard_has_scalars_and_histograms(finished):
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = accumulators.EventAccumulator(str(finished[1].run_dir / "tensorboard"))

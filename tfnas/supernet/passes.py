@@ -5,12 +5,14 @@ operation, for batch statistics, normalising and activation, and all of them are
 
 * the expansion's batch norm is folded into its weights. A 1x1 convolution's batch statistics follow from mean and
   covariance of its input, which all operations of a block share: var(w x) = w cov(x) w^T. Its backward pass is folded
-  in the same way, into matrices of the input's few channels, whose sum over a block's operations is applied once;
+  in the same way, into matrices of the input's few channels, whose sum over a block's operations is applied once.
+  Where a block's input has few pixels and many channels, the expanded map is less than these, and is kept;
 * some images at a time go through expansion, activation and depthwise convolution, and back: their expanded maps,
   the largest ones, stay near and never exist whole. The backward pass computes them again, which takes no longer than
   fetching them would;
 * what is pointwise runs over a few rows (pixels x channels) at a time, from the convolution through activation to the
-  next product. Only outputs of depthwise convolution and projection are kept for the backward pass, normalised.
+  next product, as much of it in one pass as can be (`arithmetic.py`). Only outputs of depthwise convolution and
+  projection are kept for the backward pass, normalised.
 
 Rows are channels-last pixels: a map (N, C, H, W) is a matrix (N * H * W, C).
 """
@@ -140,23 +142,21 @@ def forward_pass(
     """
     images = len(features)
     relu = kind.activation == "relu"
-    folded = expansion_scale = expanded = None
-    if weights.expansion is None:
+    scale = folded = expanded = None
+    if weights.expansion is None or moments is None:
         maps = _convolve(features, weights.depthwise, kind.stride)
+    elif moments.covariance is None:
+        expanded = moments.centred @ weights.expansion.flatten(1).t()
+        mean, scale = statistics(expanded, kind.eps)
+        activated = torch.empty_like(expanded)
+        normalize_and_activate(expanded, mean, scale, activated, relu)
+        maps = _convolve(maps_of(activated, images, *features.shape[2:]), weights.depthwise, kind.stride)
     else:
-        assert moments is not None
         plain = weights.expansion.flatten(1)
-        if moments.covariance is None:
-            expanded = moments.centred @ plain.t()
-            mean, expansion_scale = statistics(expanded, kind.eps)
-            activated = torch.empty_like(expanded)
-            normalize_and_activate(expanded, mean, expansion_scale, activated, relu)
-            maps = _convolve(maps_of(activated, images, *features.shape[2:]), weights.depthwise, kind.stride)
-        else:
-            variance = ((plain @ moments.covariance) * plain).sum(1).clamp_min(0)
-            expansion_scale = (variance + kind.eps).rsqrt()
-            folded = plain * expansion_scale[:, None]
-            maps = _expand(features, moments.centred, folded, weights.depthwise, kind)
+        variance = ((plain @ moments.covariance) * plain).sum(1).clamp_min(0)
+        scale = (variance + kind.eps).rsqrt()
+        folded = plain * scale[:, None]
+        maps = _expand(features, moments.centred, folded, weights.depthwise, kind)
     depthwise = rows_of(maps)
     mean, depthwise_scale = statistics(depthwise, kind.eps)
     projected = features.new_empty(len(depthwise), kind.out_channels) if into is None else into
@@ -164,7 +164,7 @@ def forward_pass(
     mean, projected_scale = statistics(projected, kind.eps)
     normalize(projected, mean, projected_scale)
     output = maps_of(projected, images, *maps.shape[2:])
-    return Kept(expansion_scale, folded, expanded, depthwise_scale, depthwise, projected_scale, output, *gates)
+    return Kept(scale, folded, expanded, depthwise_scale, depthwise, projected_scale, output, *gates)
 
 
 def _expand(features: Tensor, centred: Tensor, folded: Tensor, kernel: Tensor, kind: Kind) -> Tensor:
