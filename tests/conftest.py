@@ -45,6 +45,17 @@ def small_search(searched_small: tuple[SearchConfig, SearchResult]) -> Path:
     return searched_small[1].run_dir
 
 
+@pytest.fixture(params=["compiled", "operators"])
+def loops_or_operators(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search's passes by the compiled loops, where they are, and by PyTorch's operators."""
+    from tfnas.supernet import loops
+
+    if request.param == "operators":
+        monkeypatch.setattr(loops, "_loops", {})
+    elif not loops._loops:
+        pytest.skip("this installation has no compiled loops: it needs a C compiler")
+
+
 @pytest.fixture
 def float64() -> Iterator[None]:
     """New tensors and modules are in double precision during the test."""

@@ -16,6 +16,8 @@ from tfnas.supernet import Mixture, Path
 
 FIRST, SECOND = Path((0, 1, 0)), Path((1, 0, 0))
 
+pytestmark = pytest.mark.usefixtures("loops_or_operators")
+
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)

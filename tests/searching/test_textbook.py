@@ -22,7 +22,7 @@ def bench_search(monkeypatch):
 
 
 @pytest.mark.parametrize("space", ["digits", pytest.param("imagenet", marks=pytest.mark.slow)])
-def test_losses_and_gradients_are_the_textbooks(bench_search, space):
+def test_losses_and_gradients_are_the_textbooks(bench_search, loops_or_operators, space):
     bench_search.check_equal(argparse.Namespace(space=space, device="cpu"))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from tfnas.architecture import Block
-from tfnas.supernet import loops, rows
+from tfnas.supernet import rows
 from tfnas.supernet.elastic import ElasticMBConv, weighted_sum
 from tfnas.supernet.kernels import kernel_gradient, room_for
 from tfnas.supernet.passes import input_moments
@@ -29,13 +29,7 @@ CASES = [
 ]
 
 
-@pytest.fixture(autouse=True, params=["compiled", "operators"])
-def loops_or_operators(request, monkeypatch):
-    """Everything by the compiled loops, where they are, and by PyTorch's operators."""
-    if request.param == "operators":
-        monkeypatch.setattr(loops, "_loops", {})
-    elif not loops._loops:
-        pytest.skip("this installation has no compiled loops: it needs a C compiler")
+pytestmark = pytest.mark.usefixtures("loops_or_operators")
 
 
 def operation(kernel, stride, activation, se, expands, share, low_memory=False, out=5):

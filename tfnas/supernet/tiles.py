@@ -115,7 +115,7 @@ def _moments(features: Tensor, weights: Weights) -> Moments | None:
 class _Normalized(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, relu: bool, eps: float) -> Tensor:
-        rows = rows_of(features)
+        rows = rows_of(features.detach())  # changed in place, which is no one's affair
         mean, scale = statistics(rows, eps)
         found = torch.empty_like(rows)
         normalize_and_activate(rows, mean, scale, found, relu)
