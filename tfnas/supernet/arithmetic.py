@@ -82,7 +82,7 @@ def statistics(rows: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Mean and 1 / standard deviation of the columns."""
     if loop := loop_for("statistics", rows):
         sums, mean, scale = no_sums(rows), rows.new_empty(rows.shape[1]), rows.new_empty(rows.shape[1])
-        loop(rows.data_ptr(), eps, sums.data_ptr(), mean.data_ptr(), scale.data_ptr(), *rows.shape)
+        loop(rows.data_ptr(), float(eps), sums.data_ptr(), mean.data_ptr(), scale.data_ptr(), *rows.shape)
         return mean, scale
     mean, variance = _aten.batch_norm_update_stats(maps_of(rows, 1, len(rows), 1), None, None, 0.0)
     return mean, (variance + eps).rsqrt()
