@@ -12,6 +12,7 @@ from tfnas.supernet import ActiveRows, arithmetic, loops
 from tfnas.supernet.entries import entries_of
 
 MODULE = loops.compiled()
+compiled_only = pytest.mark.skipif(MODULE is None, reason="no compiled loops here: they need a C compiler")
 WAYS = ["operators", *("" if MODULE is None else MODULE.LEVELS).split()]
 EPS = 1e-5
 ACTIVATIONS = {True: functional.relu, False: functional.silu}
@@ -57,9 +58,8 @@ def sums_close(found, expected, dtype):
     close(found.to(dtype) / 100, expected / 100)
 
 
+@compiled_only
 def test_they_are_there_where_the_package_was_compiled():
-    if MODULE is None:
-        pytest.skip("this installation has no compiled loops: it needs a C compiler")
     first, *others = (loops.loops_of(MODULE, level).keys() for level in MODULE.LEVELS.split())
     assert first
     assert all(other == first for other in others)
@@ -220,9 +220,8 @@ def test_the_optimizer_moves_what_is_in_use(way, threads, dtype, shape, dim):
     assert not ours.state[parameter]["momentum_buffer"].index_select(dim, rest).any()
 
 
+@compiled_only
 def test_only_what_they_fit_is_given_to_them():
-    if MODULE is None:
-        pytest.skip("this installation has no compiled loops: it needs a C compiler")
     whole = torch.zeros(4, 6)
     assert loops.loop_for("excite", whole, whole) is not None
     assert loops.loop_for("excite", whole[:, ::2]) is None
@@ -231,9 +230,8 @@ def test_only_what_they_fit_is_given_to_them():
     assert loops.loop_for("excite", whole.to("meta")) is None
 
 
+@compiled_only
 def test_a_wrong_call_is_an_error():
-    if MODULE is None:
-        pytest.skip("this installation has no compiled loops: it needs a C compiler")
     with pytest.raises(TypeError, match="takes 6 arguments, got 1"):
         MODULE.excite_float_plain(1)
     with pytest.raises(TypeError):

@@ -1,6 +1,7 @@
 /* The loops for one type of number and one kind of processor: included by _loops.c once for each.
  *
- * T is the type; NAME(loop) the loop's name for this type and processor; EXP(x) the exponential in the type.
+ * T is the type; NAME(loop) the loop's name for this type and processor; EXP(x) the exponential in the type, and
+ * RECIPROCAL(d) one over a number of at least 1.
  */
 
 #define BLOCK 256 /* channels whose sums are near at a time */

@@ -143,20 +143,18 @@ def forward_pass(
     images = len(features)
     relu = kind.activation == "relu"
     scale = folded = expanded = None
-    if weights.expansion is None or moments is None:
+    if weights.expansion is None:
         maps = _convolve(features, weights.depthwise, kind.stride)
-    elif moments.covariance is None:
-        expanded = moments.centred @ weights.expansion.flatten(1).t()
-        mean, scale = statistics(expanded, kind.eps)
-        activated = torch.empty_like(expanded)
-        normalize_and_activate(expanded, mean, scale, activated, relu)
-        maps = _convolve(maps_of(activated, images, *features.shape[2:]), weights.depthwise, kind.stride)
     else:
+        assert moments is not None
         plain = weights.expansion.flatten(1)
-        variance = ((plain @ moments.covariance) * plain).sum(1).clamp_min(0)
-        scale = (variance + kind.eps).rsqrt()
-        folded = plain * scale[:, None]
-        maps = _expand(features, moments.centred, folded, weights.depthwise, kind)
+        if moments.covariance is None:
+            maps, scale, expanded = _expand_few(features, moments.centred, plain, weights.depthwise, kind)
+        else:
+            variance = ((plain @ moments.covariance) * plain).sum(1).clamp_min(0)
+            scale = (variance + kind.eps).rsqrt()
+            folded = plain * scale[:, None]
+            maps = _expand(features, moments.centred, folded, weights.depthwise, kind)
     depthwise = rows_of(maps)
     mean, depthwise_scale = statistics(depthwise, kind.eps)
     projected = features.new_empty(len(depthwise), kind.out_channels) if into is None else into
@@ -165,6 +163,18 @@ def forward_pass(
     normalize(projected, mean, projected_scale)
     output = maps_of(projected, images, *maps.shape[2:])
     return Kept(scale, folded, expanded, depthwise_scale, depthwise, projected_scale, output, *gates)
+
+
+def _expand_few(
+    features: Tensor, centred: Tensor, plain: Tensor, kernel: Tensor, kind: Kind
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Few rows through expansion, batch norm, activation and depthwise convolution; also scale and normalised rows."""
+    expanded = centred @ plain.t()
+    mean, scale = statistics(expanded, kind.eps)
+    activated = torch.empty_like(expanded)
+    normalize_and_activate(expanded, mean, scale, activated, kind.activation == "relu")
+    maps = _convolve(maps_of(activated, len(features), *features.shape[2:]), kernel, kind.stride)
+    return maps, scale, expanded
 
 
 def _expand(features: Tensor, centred: Tensor, folded: Tensor, kernel: Tensor, kind: Kind) -> Tensor:
