@@ -16,7 +16,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,17 +144,20 @@ def seed_of(draw: Draw) -> None:
 Epoch = Callable[[int], Iterable[Any]]
 
 
-def timed(files: FileSource, arguments: argparse.Namespace) -> dict[str, dict[int, list[float]]]:
+def timed(
+    files: FileSource, arguments: argparse.Namespace, which: Sequence[str] = ("plain", "tfnas")
+) -> dict[str, dict[int, list[float]]]:
     """Images per second by loader and number of workers, one value per round; a first round warms up."""
+    makers = {"plain": plain_epochs, "tfnas": own_epochs}
     device = torch.device(arguments.device)
     with kept_workers():
         loaders = {
-            (name, workers): made(files, workers, arguments, device)
+            (name, workers): makers[name](files, workers, arguments, device)
             for workers in arguments.workers
-            for name, made in (("plain", plain_epochs), ("tfnas", own_epochs))
+            for name in which
         }
         rates: dict[str, dict[int, list[float]]] = {
-            name: {workers: [] for workers in arguments.workers} for name in ("plain", "tfnas")
+            name: {workers: [] for workers in arguments.workers} for name in which
         }
         for number in range(arguments.rounds + 1):
             order = list(loaders) if number % 2 else list(reversed(loaders))

@@ -6,6 +6,10 @@ Every variant is a fresh process of its own; all of them do the same weight step
 process at a time. A cycle is two weight steps (of two sampled paths each) and one architecture step. Beforehand all
 variants are shown to compute the same losses and gradients, in float64 on small images.
 
+From the seconds of its steps follows how long the project's search of ImageNet-100 takes (all epochs of the space's
+schedule, warm-up steps taken for weight steps, without what comes between epochs), and how many images a second it
+asks for; the loader's rate is measured on JPEG files of ImageNet's size that are written for it.
+
 `textbook` is `textbook_search.py`: contiguous tensors, x * sigmoid(x), every path through the stem, all activations
 kept. On a GPU (`--device cuda`) it also runs under autocast, and the project's search with `--amp`.
 """
@@ -19,6 +23,7 @@ import multiprocessing
 import platform
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
@@ -26,6 +31,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 import torch
+from bench_loader import timed, write_files
 from textbook_search import NUM_CLASSES, TEMPERATURE, Textbook, target_of
 from torch import Tensor
 
@@ -34,6 +40,7 @@ from tfnas.computing import computing
 from tfnas.latency.building.counted import counted_table
 from tfnas.processor import processor_name, usable_cores
 from tfnas.searching.derive import look_up
+from tfnas.searching.forecast import Forecast
 from tfnas.searching.parameters import ArchitectureParameters
 from tfnas.searching.sampling import sample_other_path, sample_path
 from tfnas.searching.steps import Learner, architecture_loss, architecture_step, make_learner, weight_loss, weight_step
@@ -41,6 +48,7 @@ from tfnas.space import SearchSpace
 from tfnas.supernet import Path, Supernet
 
 SEED = 1
+IMAGENET100_IMAGES = 102_170  # of the part that weights learn from; architecture parameters learn from 25,550 others
 VARIANTS = ("textbook", "project", "low_memory")
 GPU_VARIANTS = ("textbook_autocast", "project_amp", "low_memory_amp")
 
@@ -228,6 +236,10 @@ def main() -> None:
     variants = VARIANTS + (GPU_VARIANTS if arguments.device.startswith("cuda") else ())
     seconds, memory = measure(variants, arguments)
     report = summarize(seconds, memory)
+    report["imagenet100"] = {
+        variant: projected(steps, arguments) for variant, steps in seconds.items() if not variant.startswith("textbook")
+    }
+    report["loader_images_per_second"] = loader_rate(arguments)
     report["conditions"] = {
         **vars(arguments),
         "processor": processor_name(),
@@ -269,6 +281,26 @@ def measure(
     return seconds, memory
 
 
+def projected(seconds: Mapping[str, list[float]], arguments: argparse.Namespace) -> dict[str, float]:
+    """Of a search of ImageNet-100 in steps of these seconds: hours, and the images a second that it asks for."""
+    weight, architecture = (statistics.median(seconds[what]) for what in ("weight", "architecture"))
+    schedule = space_at(arguments.space, arguments.image_size).schedule
+    forecast = Forecast(schedule, -(-IMAGENET100_IMAGES // arguments.batch), weight, weight, architecture)
+    asked_for = 3 * arguments.batch / (2 * weight + architecture)  # a cycle's
+    return {"hours": forecast.total / 3600, "images_per_second": asked_for}
+
+
+def loader_rate(arguments: argparse.Namespace) -> float:
+    """Images a second from JPEG files to the device: the median of three epochs after one."""
+    workers = usable_cores()
+    images = max(256, 4 * arguments.batch * workers)
+    settings = argparse.Namespace(images=images, width=500, height=375, quality=96, batch=arguments.batch, rounds=3)
+    settings.workers, settings.image_size, settings.device = [workers], arguments.image_size, arguments.device
+    with tempfile.TemporaryDirectory() as folder, computing(1, deterministic=False):
+        rates = timed(write_files(FilePath(folder), settings), settings, ("tfnas",))
+    return statistics.median(rates["tfnas"][workers])
+
+
 def summarize(seconds: Mapping[str, Mapping[str, list[float]]], memory: Mapping[str, int]) -> dict[str, Any]:
     """Cycles, and how often each variant goes into the textbook's time and memory."""
     cycles = {
@@ -308,6 +340,10 @@ def show(report: Mapping[str, Any]) -> None:
         cycles = ratio["cycle_ratios"]
         spread = f"{statistics.median(cycles):.2f} times faster ({min(cycles):.2f} to {max(cycles):.2f})"
         print(f"{name}: cycle {spread}, {ratio['memory_ratio']:.3f} of its peak memory")
+    for variant, search in report["imagenet100"].items():
+        print(f"{variant}: all epochs on ImageNet-100 would take {search['hours']:.1f} h", end=" ")
+        print(f"and {search['images_per_second']:.0f} images/s")
+    print(f"the loader gives {report['loader_images_per_second']:.0f} images/s from JPEG files")
 
 
 if __name__ == "__main__":

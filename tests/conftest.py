@@ -57,6 +57,17 @@ def loops_or_operators(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 
 
 @pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search's steps compute here as they do on a GPU: operations grouped, parameters updated together."""
+    from tfnas.searching import optim
+    from tfnas.supernet import elastic, mixing
+
+    for module in (elastic, mixing):
+        monkeypatch.setattr(module, "in_tiles", lambda features: False)
+    monkeypatch.setattr(optim, "one_by_one", lambda found: False)
+
+
+@pytest.fixture
 def float64() -> Iterator[None]:
     """New tensors and modules are in double precision during the test."""
     before = torch.get_default_dtype()

@@ -30,9 +30,9 @@ def computed_on(device, folder, *, low_memory=False, amp=False):
     pixels = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     batch = session.place(pixels, torch.arange(12) % 10)
     weights, correct = weight_loss(learner, *batch, PATHS)
-    architecture, report = architecture_loss(learner, *batch, 3.0, torch.Generator().manual_seed(1))
-    found = {"weight loss": weights, "correct": torch.tensor(correct), "architecture loss": architecture}
-    found |= {f"part {place}": torch.tensor(value) for place, value in enumerate(report)}
+    architecture, parts = architecture_loss(learner, *batch, 3.0, torch.Generator().manual_seed(1))
+    found = {"weight loss": weights, "correct": correct, "architecture loss": architecture}
+    found |= {f"part {place}": value for place, value in enumerate(parts)}
     for loss, module in ((weights, learner.supernet), (architecture, learner.parameters)):
         names, parameters = zip(*module.named_parameters(), strict=True)
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)

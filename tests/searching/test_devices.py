@@ -21,6 +21,13 @@ def test_several_threads_compute_the_same(tmp_path, float64, low_memory):
 
 
 @pytest.mark.parametrize("low_memory", [False, True])
+def test_a_gpus_way_computes_the_same(tmp_path, float64, low_memory, request):
+    expected = computed_on("cpu", tmp_path)
+    request.getfixturevalue("as_on_a_gpu")
+    check_equal(expected, computed_on("cpu", tmp_path, low_memory=low_memory))
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
 def test_mixed_precision_is_near_single_precision(tmp_path, low_memory):
     check_near(computed_on("cpu", tmp_path), computed_on("cpu", tmp_path, amp=True, low_memory=low_memory))
 

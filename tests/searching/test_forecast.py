@@ -29,7 +29,7 @@ def forecast_of(images):
     schedule = replace(tfnas.space("digits").schedule, epochs=4, warmup_epochs=2, batch_size=10)
     nothing = dict.fromkeys(("config", "space", "table", "lookup_path"))
     setup = Setup(schedule=schedule, data=SimpleNamespace(weights=range(images)), processes=ALONE, **nothing)
-    return setup, Forecast(setup, WARMUP, WEIGHT, ARCHITECTURE)
+    return setup, Forecast(schedule, setup.steps_per_epoch, WARMUP, WEIGHT, ARCHITECTURE)
 
 
 @pytest.mark.parametrize(("images", "steps"), [(60, 6), (61, 7), (69, 7), (1, 1)])

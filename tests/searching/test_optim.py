@@ -15,6 +15,13 @@ from tfnas.supernet import ActiveRows
 SETTINGS = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
 
 
+@pytest.fixture(params=["one by one", "at once"])
+def each_way(request):
+    """Parameters updated one by one, and together as on a GPU."""
+    if request.param == "at once":
+        request.getfixturevalue("as_on_a_gpu")
+
+
 def random_tensors(seed=0):
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(shape, generator=generator) for shape in [(6, 3, 1, 1), (4, 6), (6,)]]
@@ -25,7 +32,7 @@ def give_gradients(parameters, seed):
         parameter.grad = gradient
 
 
-def test_it_is_sgd_when_everything_is_active(float64):
+def test_it_is_sgd_when_everything_is_active(float64, each_way):
     ours = [torch.nn.Parameter(tensor) for tensor in random_tensors()]
     theirs = [torch.nn.Parameter(tensor) for tensor in random_tensors()]
     elastic, plain = ElasticSGD(ours, dict, **SETTINGS), torch.optim.SGD(theirs, **SETTINGS)
@@ -38,7 +45,7 @@ def test_it_is_sgd_when_everything_is_active(float64):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
 
 
-def test_active_entries_move_as_in_sgd_and_the_others_not_at_all(float64):
+def test_active_entries_move_as_in_sgd_and_the_others_not_at_all(float64, each_way):
     ours = [torch.nn.Parameter(tensor) for tensor in random_tensors()]
     active, resting = torch.tensor([1, 2, 5]), torch.tensor([0, 3, 4])
     rows = {ours[0]: ActiveRows(0, active), ours[1]: ActiveRows(1, active), ours[2]: ActiveRows(0, active)}
@@ -60,7 +67,7 @@ def test_active_entries_move_as_in_sgd_and_the_others_not_at_all(float64):
         assert momentum.index_select(dim, active).all()
 
 
-def test_momentum_survives_a_change_of_width(float64):
+def test_momentum_survives_a_change_of_width(float64, each_way):
     parameter = torch.nn.Parameter(torch.zeros(3))
     rows = {}
     optimizer = ElasticSGD([parameter], lambda: rows, lr=1.0, momentum=0.5, weight_decay=0.0)

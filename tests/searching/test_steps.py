@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tfnas import RunFailed
 from tfnas.searching.sampling import sample_mixture_weights
-from tfnas.searching.steps import architecture_loss, architecture_step, check_partition, weight_step
+from tfnas.searching.steps import ArchitectureStep, architecture_loss, architecture_step, check_partition, weight_step
 from tfnas.supernet import Mixture, Path
 
 FIRST, SECOND = Path((0, 1, 0)), Path((1, 0, 0))
@@ -99,7 +99,8 @@ def test_an_architecture_step_changes_the_architecture_parameters_only():
 
 def test_the_loss_is_cross_entropy_and_the_distance_from_the_target(float64):
     learner, (images, labels) = random_learner(lambda_lat=0.7), random_batch()
-    loss, report = architecture_loss(learner, images, labels, 3.0, seeded(4))
+    loss, parts = architecture_loss(learner, images, labels, 3.0, seeded(4))
+    report = ArchitectureStep(*(part.item() for part in parts))
     weights = sample_mixture_weights(learner.parameters.log_alphas, 3.0, seeded(4))
     depths = [betas.softmax(0) for betas in learner.parameters.betas]
     logits = learner.supernet(images, Mixture(weights), depths)

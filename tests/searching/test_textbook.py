@@ -17,13 +17,35 @@ def bench_search(monkeypatch):
     import bench_search
 
     yield bench_search
-    for name in ("bench_search", "textbook_search"):
+    for name in ("bench_search", "bench_loader", "textbook_search", "count_operators"):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("space", ["digits", pytest.param("imagenet", marks=pytest.mark.slow)])
+SPACES = ["digits", pytest.param("imagenet", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("space", SPACES)
 def test_losses_and_gradients_are_the_textbooks(bench_search, loops_or_operators, space):
     bench_search.check_equal(argparse.Namespace(space=space, device="cpu"))
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_a_gpus_way_gives_the_textbooks_losses_and_gradients(bench_search, as_on_a_gpu, space):
+    bench_search.check_equal(argparse.Namespace(space=space, device="cpu"))
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_on_another_device_all_is_computed_there_and_a_step_waits_once(bench_search, space):
+    """Tensors without numbers stand for a GPU's: what mixes devices fails, and what asks for numbers is noticed."""
+    import count_operators
+
+    arguments = argparse.Namespace(space=space, device="meta", image_size=32, batch=2)
+    found = {variant: count_operators.count(variant, arguments) for variant in ("textbook", "project", "low_memory")}
+    for what in ("weight", "architecture"):
+        assert found["project"][what]["waits"] == 1
+        assert found["low_memory"][what]["waits"] <= 3
+    assert found["project"]["architecture"]["operators"] < found["textbook"]["architecture"]["operators"] / 2
+    assert found["project"]["weight"]["operators"] < 0.8 * found["textbook"]["weight"]["operators"]
 
 
 def test_a_wrong_gradient_is_noticed(bench_search):

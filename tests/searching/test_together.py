@@ -126,7 +126,8 @@ def test_two_processes_have_the_gradient_of_the_mean_loss(tmp_path, float64):
     sum(part * loss for part, loss in zip(parts, losses, strict=True)).backward()
     compare(gradients_of(learner.parameters), found[0]["architecture"]["gradients"])
     means = [
-        sum(part * value for part, value in zip(parts, values, strict=True)) for values in zip(*reports, strict=True)
+        sum(part * value.item() for part, value in zip(parts, values, strict=True))
+        for values in zip(*reports, strict=True)
     ]
     assert found[0]["architecture"]["report"] == pytest.approx(means, rel=1e-12)
 
@@ -207,7 +208,7 @@ def test_two_processes_search_as_one_that_halves_its_batches(tmp_path, two_toget
             noise.set_state(before)
             loss, report = architecture_loss(learner, *half, heat, noise)
             total, reports = total + part * loss, [*reports, [part * value for value in report]]
-        return total, search_steps.ArchitectureStep(*map(sum, zip(*reports, strict=True)))
+        return total, [sum(values) for values in zip(*reports, strict=True)]
 
     monkeypatch.setattr(search_steps, "weight_loss", weight_loss_of_both)
     monkeypatch.setattr(search_steps, "architecture_loss", architecture_loss_of_both)

@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from tfnas.architecture import Block
 from tfnas.supernet import rows
-from tfnas.supernet.elastic import ElasticMBConv, weighted_sum
+from tfnas.supernet.elastic import ElasticMBConv
 from tfnas.supernet.kernels import kernel_gradient, room_for
+from tfnas.supernet.mixing import weighted_sum
 from tfnas.supernet.passes import input_moments
 
 # kernel, stride, activation, SE channels, expanded, active share, images, pixels

@@ -15,9 +15,8 @@ from tfnas.nn import Counts
 from tfnas.nn.counting import block_counts, part_counts
 from tfnas.searching.schedules import trains_architecture
 from tfnas.searching.session import Session
-from tfnas.searching.setup import Setup
 from tfnas.searching.steps import architecture_loss, weight_loss
-from tfnas.space import SearchSpace
+from tfnas.space import Schedule, SearchSpace
 
 REHEARSALS = 5
 REHEARSAL_SECONDS = 1.0
@@ -53,9 +52,10 @@ def _best_total(space: SearchSpace, values: list[list[int]], best: Callable[[Ite
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds of one warm-up step, one weight step after it and one architecture step, for the run of this setup."""
+    """Seconds of one warm-up step, one weight step after it and one architecture step, for a run of this schedule."""
 
-    setup: Setup
+    schedule: Schedule
+    steps_per_epoch: int
     warmup_step: float
     weight_step: float
     architecture_step: float
@@ -63,7 +63,7 @@ class Forecast:
     @property
     def total(self) -> float:
         """Seconds of the whole run."""
-        return self._until(self.setup.schedule.epochs, 0)
+        return self._until(self.schedule.epochs, 0)
 
     def done(self, session: Session) -> float:
         """Seconds, by this forecast, that what the session has done so far takes."""
@@ -71,7 +71,7 @@ class Forecast:
 
     def _until(self, epoch: int, step: int) -> float:
         """Seconds from the beginning of the run to a step of an epoch."""
-        schedule, steps = self.setup.schedule, self.setup.steps_per_epoch
+        schedule, steps = self.schedule, self.steps_per_epoch
         warmup, later = steps * self.warmup_step, steps * self.weight_step + -(-steps // 2) * self.architecture_step
         current = later if trains_architecture(schedule, epoch) else warmup
         warmup_epochs = min(epoch, schedule.warmup_epochs)
@@ -94,7 +94,7 @@ def forecast(session: Session, images: torch.Tensor, labels: torch.Tensor) -> Fo
     warmup = _typical_seconds(lambda: weight_rehearsal(1))
     weight = _typical_seconds(lambda: weight_rehearsal(2))
     architecture = _typical_seconds(architecture_rehearsal)
-    return Forecast(session.setup, warmup, weight, architecture)
+    return Forecast(schedule, session.setup.steps_per_epoch, warmup, weight, architecture)
 
 
 def _typical_seconds(work: Callable[[], None]) -> float:

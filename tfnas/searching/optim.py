@@ -7,7 +7,7 @@ themselves left uncompiled. Nothing here compiles an optimizer, so what they wra
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -32,6 +32,11 @@ class Adam(_Uncompiled, torch.optim.Adam):
     step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
 
 
+def one_by_one(found: Iterable[tuple[Tensor, ActiveRows | None]]) -> bool:
+    """Whether each of these parameters is updated by itself: on a CPU, where threads share them."""
+    return all(parameter.device.type == "cpu" for parameter, _ in found)
+
+
 class ElasticSGD(_Uncompiled):
     """SGD with momentum and weight decay on the entries in use; the others keep value and momentum bit for bit.
 
@@ -51,27 +56,53 @@ class ElasticSGD(_Uncompiled):
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.rows = rows
+        self._masks: dict[Tensor, tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure: gradients are there when it is called
         """Update every parameter that has a gradient, within its active rows."""
         rows = self.rows()
-        found = [
-            (parameter, rows.get(parameter), group)
-            for group in self.param_groups
-            for parameter in group["params"]
-            if parameter.grad is not None
-        ]
-        for parameter, _, _ in found:  # memory that threads of their own ask for stays apart, and grows
-            if "momentum_buffer" not in self.state[parameter]:
-                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        on_cpu = all(parameter.device.type == "cpu" for parameter, _, _ in found)
-        shares = torch.get_num_threads() if on_cpu else 1
-        side_by_side([partial(self._update_all, found[start::shares]) for start in range(shares)])
+        for group in self.param_groups:
+            found = [(one, rows.get(one)) for one in group["params"] if one.grad is not None]
+            for parameter, _ in found:  # memory that threads of their own ask for stays apart, and grows
+                if "momentum_buffer" not in self.state[parameter]:
+                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            if one_by_one(found):
+                shares = torch.get_num_threads()
+                side_by_side([partial(self._update_all, found[start::shares], group) for start in range(shares)])
+            else:
+                self._update_at_once(found, group)
 
-    def _update_all(self, found: Iterable[tuple[Tensor, ActiveRows | None, Mapping[str, float]]]) -> None:
-        for one in found:
-            self._update(*one)
+    def _update_all(self, found: Iterable[tuple[Tensor, ActiveRows | None]], group: Mapping[str, float]) -> None:
+        for parameter, rows in found:
+            self._update(parameter, rows, group)
+
+    def _update_at_once(self, found: Sequence[tuple[Tensor, ActiveRows | None]], group: Mapping[str, float]) -> None:
+        """Each operator for many parameters: what is started takes a GPU longer than what is computed."""
+        for whole in (True, False):
+            some = [(parameter, rows) for parameter, rows in found if (rows is None) == whole]
+            if not some:
+                continue
+            parameters = [parameter for parameter, _ in some]
+            momenta = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+            changes = torch._foreach_mul(momenta, group["momentum"] - 1)
+            torch._foreach_add_(changes, [one.grad for one in parameters if one.grad is not None])
+            torch._foreach_add_(changes, parameters, alpha=group["weight_decay"])
+            if whole:
+                torch._foreach_add_(momenta, changes)
+                torch._foreach_add_(parameters, momenta, alpha=-group["lr"])
+            else:  # changing the other entries by nothing is less work than fetching those in use
+                in_use = [self._in_use(parameter, rows) for parameter, rows in some if rows is not None]
+                torch._foreach_addcmul_(momenta, changes, in_use)
+                torch._foreach_addcmul_(parameters, momenta, in_use, value=-group["lr"])
+
+    def _in_use(self, parameter: Tensor, rows: ActiveRows) -> Tensor:
+        """Ones where entries are in use, else zeros; made anew when others are."""
+        known = self._masks.get(parameter)
+        if known is None or known[0] is not rows.entries:
+            mask = torch.zeros_like(parameter).index_fill_(rows.dim, rows.entries, 1)
+            known = self._masks[parameter] = rows.entries, mask
+        return known[1]
 
     def _update(self, parameter: Tensor, rows: ActiveRows | None, group: Mapping[str, float]) -> None:
         assert parameter.grad is not None

@@ -5,6 +5,7 @@ Both stop before the update when the loss or a gradient is not finite.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -115,16 +116,17 @@ def weight_step(learner: Learner, images: Tensor, labels: Tensor, paths: Sequenc
     images_of_all = len(labels)
     if learner.processes is not None:
         gradients = [weight.grad for weight in learner.weights if weight.grad is not None]
-        total, correct, number = learner.processes.average(gradients, len(labels), [loss * len(labels), correct])
-        loss, images_of_all = loss.new_tensor(total / number), round(number)
-    _clip(learner.weights, learner.schedule.grad_clip, loss, "weight")
+        total, sum_of_all, number = learner.processes.average(gradients, len(labels), [loss * len(labels), correct])
+        loss, correct = loss.new_tensor(total / number), loss.new_tensor(sum_of_all)
+        images_of_all = round(number)
+    loss_of_all, correct_of_all = _clip(learner.weights, learner.schedule.grad_clip, [loss, correct], "weight")
     learner.weight_optimizer.step()
     learner.weight_optimizer.zero_grad(set_to_none=True)  # an architecture step can have the room
-    return WeightStep(loss.item() / len(paths), correct, images_of_all)
+    return WeightStep(loss_of_all / len(paths), correct_of_all, images_of_all)
 
 
-def weight_loss(learner: Learner, images: Tensor, labels: Tensor, paths: Sequence[Path]) -> tuple[Tensor, float]:
-    """The sum of the paths' cross entropies, and the number of images got right, averaged over the paths."""
+def weight_loss(learner: Learner, images: Tensor, labels: Tensor, paths: Sequence[Path]) -> tuple[Tensor, Tensor]:
+    """The sum of the paths' cross entropies, and the number of images got right, averaged over the paths (scalars)."""
     depth_weights = [weights.detach() for weights in learner.parameters.depth_weights()]
     supernet = learner.supernet
     with learner.autocast():
@@ -140,8 +142,7 @@ def weight_loss(learner: Learner, images: Tensor, labels: Tensor, paths: Sequenc
     functions = [partial(loss_of, path) for path in paths]
     scalars = scalars_in_turn if supernet.low_memory else scalars_side_by_side
     losses = scalars(functions, features, learner.weights)
-    correct = int(torch.stack(hits).sum())  # asked for once, as a GPU then waits
-    return torch.stack(losses).sum(), correct / len(paths)
+    return torch.stack(losses).sum(), torch.stack(hits).sum() / len(paths)
 
 
 def architecture_step(
@@ -152,26 +153,28 @@ def architecture_step(
     Raises RunFailed before the update when the loss or a gradient is not finite.
     """
     parameters = list(learner.parameters.parameters())
-    loss, report = architecture_loss(learner, images, labels, temperature, generator)
+    loss, parts = architecture_loss(learner, images, labels, temperature, generator)
     with learner.leading():
         gradients = torch.autograd.grad(loss, parameters)  # of these only: no weight gradient is computed
     if learner.processes is not None:
         count = len(labels)
-        *totals, number = learner.processes.average(gradients, count, [count * value for value in (loss, *report)])
-        mean, *parts = (total / number for total in totals)
-        loss, report = loss.new_tensor(mean), ArchitectureStep(*parts)
+        *totals, number = learner.processes.average(gradients, count, [count * value for value in (loss, *parts)])
+        loss, *parts = (loss.new_tensor(total / number) for total in totals)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
-    _clip(parameters, learner.schedule.grad_clip, loss, "architecture")
+    _, *values = _clip(parameters, learner.schedule.grad_clip, [loss, *parts], "architecture")
     learner.architecture_optimizer.step()
     learner.parameters.renormalize()
-    return report
+    return ArchitectureStep(*values)
 
 
 def architecture_loss(
     learner: Learner, images: Tensor, labels: Tensor, temperature: float, generator: torch.Generator
-) -> tuple[Tensor, ArchitectureStep]:
-    """The loss of an architecture step and its parts; one Gumbel-softmax sample weighs outputs and latencies alike."""
+) -> tuple[Tensor, list[Tensor]]:
+    """The loss of an architecture step, and its parts in the order of `ArchitectureStep` (scalars).
+
+    One Gumbel-softmax sample weighs outputs and latencies alike.
+    """
     weights = sample_mixture_weights(learner.parameters.log_alphas, temperature, generator)
     depth_weights = learner.parameters.depth_weights()
     with learner.autocast():
@@ -185,14 +188,21 @@ def architecture_loss(
     expected = expected_ms(space, table_ms, learner.base_ms, weights, depth_weights)
     latency_loss = (expected / learner.target_ms - 1).abs()
     loss = cross_entropy + learner.schedule.lambda_lat * latency_loss
-    return loss, ArchitectureStep(cross_entropy.item(), latency_loss.item(), expected.item())
+    return loss, [cross_entropy.detach(), latency_loss.detach(), expected.detach()]
 
 
-def _clip(parameters: Iterable[Tensor], limit: float, loss: Tensor, what: str) -> None:
+def _clip(parameters: Iterable[Tensor], limit: float, scalars: Sequence[Tensor], what: str) -> list[float]:
+    """Clip the norm of all gradients; returns the scalars, of which the loss is the first, as numbers.
+
+    They are asked for here and together: a device that computes by itself is waited for once in a step.
+    """
     norm = nn.utils.clip_grad_norm_(parameters, limit)
-    if not torch.isfinite(loss + norm):
+    norm_of_all, *values = torch.stack([norm, *(scalar.detach().to(norm) for scalar in scalars)]).tolist()
+    if not math.isfinite(values[0] + norm_of_all):
         learning_rate = {"weight": "--w_lr", "architecture": "--a_lr"}[what]
         raise RunFailed(
-            f"the {what} step gave loss {loss.item():g} with gradient norm {norm.item():g}; nothing was updated. "
+            f"the {what} step gave loss {values[0]:g} with gradient norm {norm_of_all:g}; nothing was updated. "
             f"The usual cause is a learning rate that is too high: lower {learning_rate}"
         )
+    found: list[float] = values
+    return found

@@ -5,7 +5,7 @@ While searching, batch norm has no affine parameters and always uses the batch's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -17,10 +17,10 @@ from torch.utils.checkpoint import checkpoint
 from tfnas.architecture import Block, Conv
 from tfnas.errors import InputError
 from tfnas.nn.blocks import activation
-from tfnas.supernet.entries import entries_of
+from tfnas.supernet.entries import Pick, entries_of
 from tfnas.supernet.passes import Kind, Weights
 from tfnas.supernet.rows import maps_of, rows_of
-from tfnas.supernet.tiles import Member, mbconv, mixture, normalized
+from tfnas.supernet.tiles import Member, mbconv, normalized
 
 BATCH_NORM_EPS = 1e-5  # PyTorch's default, which the derived networks have
 # What normalising and activating a channel of a pixel takes, and squeeze-and-excite, in multiplications of a product
@@ -45,6 +45,13 @@ def batch_normalize(features: Tensor) -> Tensor:
 def in_tiles(features: Tensor) -> bool:
     """Whether operations on these features compute tile by tile: on a CPU; a GPU starts kernels too slowly for that."""
     return features.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
+class Part(NamedTuple):
+    """A parameter of an operation, and the dimension along which its channels are active or not (None: used whole)."""
+
+    parameter: Tensor
+    dim: int | None
 
 
 class Weight(nn.Module):
@@ -112,6 +119,7 @@ class ElasticMBConv(nn.Module):
         self.depth_conv = Weight(width, width, block.kernel_size, groups=width)
         self.squeeze_excite = ElasticSqueezeExcite(width, block.se_channels) if block.se_channels else None
         self.point_linear = Weight(width, block.out_channels, 1)
+        self._pick: tuple[Tensor, Pick] | None = None
         self.active: Tensor
         self.register_buffer("active", torch.arange(block.mid_channels), persistent=False)
 
@@ -137,21 +145,35 @@ class ElasticMBConv(nn.Module):
         norms = self.depth_conv.weight.detach().abs().sum((1, 2, 3))
         self.set_active(norms.argsort(descending=True, stable=True)[:width])
 
+    def parts(self) -> list[Part | None]:
+        """Its parameters, in the order of `Weights`; None where it has none."""
+        expansion, excite = self.inverted_bottleneck, self.squeeze_excite
+        parts: list[Part | None] = [
+            None if expansion is None else Part(expansion.weight, 0),
+            Part(self.depth_conv.weight, 0),
+            Part(self.point_linear.weight, 1),
+        ]
+        if excite is None:
+            return parts
+        reduce_bias, expand_bias = excite.conv_reduce.bias, excite.conv_expand.bias
+        assert reduce_bias is not None and expand_bias is not None
+        return [
+            *parts,
+            Part(excite.conv_reduce.weight, 1),
+            Part(reduce_bias, None),
+            Part(excite.conv_expand.weight, 0),
+            Part(expand_bias, 0),
+        ]
+
     def active_rows(self) -> dict[Tensor, ActiveRows]:
         """Which entries of which parameters are in use; a parameter that is not named is used whole."""
         if self.width == self.max_width:
             return {}
-        across, along = ActiveRows(0, self.active), ActiveRows(1, self.active)
-        rows: dict[Tensor, ActiveRows] = {self.depth_conv.weight: across, self.point_linear.weight: along}
-        if self.inverted_bottleneck is not None:
-            rows[self.inverted_bottleneck.weight] = across
-        if self.squeeze_excite is not None:
-            rows[self.squeeze_excite.conv_reduce.weight] = along
-            rows[self.squeeze_excite.conv_expand.weight] = across
-            bias = self.squeeze_excite.conv_expand.bias
-            assert bias is not None
-            rows[bias] = across
-        return rows
+        return {
+            part.parameter: ActiveRows(part.dim, self.active)
+            for part in self.parts()
+            if part is not None and part.dim is not None
+        }
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
@@ -174,10 +196,10 @@ class ElasticMBConv(nn.Module):
         return compute(*inputs)
 
     def _plain(self, features: Tensor) -> Tensor:
-        return self._layers(features, self._weights())
+        return self._layers(features, self._picked())
 
     def _weighed(self, features: Tensor, weight: Tensor) -> Tensor:
-        branch = self._layers(features, self._weights(frozen=True))
+        branch = self._layers(features, self._picked(frozen=True))
         return weight * (features + branch if self.has_residual else branch)
 
     @property
@@ -197,26 +219,33 @@ class ElasticMBConv(nn.Module):
     def _weights(self, frozen: bool = False) -> Weights:
         """Those of the active channels."""
 
-        def rows(parameter: Tensor, dim: int) -> Tensor:
-            parameter = parameter.detach() if frozen else parameter
-            return parameter if self.width == self.max_width else entries_of(parameter, dim, self.active)
+        def rows(part: Part) -> Tensor:
+            parameter = part.parameter.detach() if frozen else part.parameter
+            if part.dim is None or self.width == self.max_width:
+                return parameter
+            return entries_of(parameter, part.dim, self.active)
 
-        expansion, excite = self.inverted_bottleneck, self.squeeze_excite
-        weights = Weights(
-            None if expansion is None else rows(expansion.weight, 0),
-            rows(self.depth_conv.weight, 0),
-            rows(self.point_linear.weight, 1),
-        )
-        if excite is None:
-            return weights
-        reduce_bias, expand_bias = excite.conv_reduce.bias, excite.conv_expand.bias
-        assert reduce_bias is not None and expand_bias is not None
-        return weights._replace(
-            reduce=rows(excite.conv_reduce.weight, 1),
-            reduce_bias=reduce_bias.detach() if frozen else reduce_bias,
-            expand=rows(excite.conv_expand.weight, 0),
-            expand_bias=rows(expand_bias, 0),
-        )
+        return Weights(*(None if part is None else rows(part) for part in self.parts()))  # type: ignore[arg-type]
+
+    def places(self, start: int = 0) -> Weights:
+        """As `_weights`, but of every entry its place (int64) among all of its parameters, laid in a row at `start`."""
+        found: list[Tensor | None] = []
+        for part in self.parts():
+            if part is None:
+                found.append(None)
+                continue
+            parameter, dim = part
+            everywhere = torch.arange(start, start + parameter.numel(), device=parameter.device).view(parameter.shape)
+            found.append(everywhere if dim is None else everywhere.index_select(dim, self.active))
+            start += parameter.numel()
+        return Weights(*found)  # type: ignore[arg-type]
+
+    def _picked(self, frozen: bool = False) -> Weights:
+        """As `_weights`, by as few operators as can be."""
+        if self._pick is None or self._pick[0] is not self.active:  # which is another one on another device, too
+            sources = [part.parameter for part in self.parts() if part is not None]
+            self._pick = self.active, Pick(sources, self.places())
+        return Weights(*self._pick[1].taken(frozen))  # type: ignore[arg-type]
 
     def _layers(self, features: Tensor, weights: Weights) -> Tensor:
         """The branch, layer by layer."""
@@ -231,18 +260,3 @@ class ElasticMBConv(nn.Module):
             reduced = self.act(functional.conv2d(squeezed, weights.reduce, weights.reduce_bias))
             branch = branch * torch.sigmoid(functional.conv2d(reduced, weights.expand, weights.expand_bias))
         return batch_normalize(functional.conv2d(branch, weights.projection))
-
-
-def weighted_sum(operations: Sequence[ElasticMBConv], features: Tensor, weights: Tensor) -> Tensor:
-    """What the operations of a block give for its input, each times its entry of `weights` (operations), in one sum.
-
-    Gradients go to weights and features; the operations' own weights are held fixed.
-    """
-    if in_tiles(features):
-        first = operations[0]
-        members = [operation.member() for operation in operations]
-        return mixture(features, weights, members, first.has_residual, first.low_memory)
-    total = features.new_zeros(())
-    for weight, operation in zip(weights, operations, strict=True):
-        total = total + operation.weighed(features, weight)
-    return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,31 @@ def entries_of(parameter: Tensor, dim: int, places: Tensor) -> Tensor:
         output: Tensor = _Entries.apply(parameter, dim, places)
         return output
     return _taken(parameter, dim, places)
+
+
+class Pick:
+    """Entries of several tensors, taken out of all of them at once: they are laid in a row, and one look fetches all.
+
+    A GPU takes longer to start an operator than to carry out one of these. `wanted` has for every tensor to be made the
+    places (int64) of its entries in that row, in its shape, or None; behind the last source is a zero if `zero` is set.
+    Gradients go to sources of which no entry is wanted twice.
+    """
+
+    def __init__(self, sources: Sequence[Tensor], wanted: Sequence[Tensor | None], *, zero: bool = False) -> None:
+        self.sources, self.zero = tuple(sources), zero
+        self.shapes = [None if places is None else places.shape for places in wanted]
+        self.places = torch.cat([places.reshape(-1) for places in wanted if places is not None])
+
+    def taken(self, frozen: bool = False) -> list[Tensor | None]:
+        """The tensors made; differentiable unless `frozen`. Under autocast they are of its type."""
+        parts = [(source.detach() if frozen else source).reshape(-1) for source in self.sources]
+        row = torch.cat([*parts, parts[0].new_zeros(1)] if self.zero else parts)
+        entries, kind = entries_of(row, 0, self.places), row.device.type
+        if torch.is_autocast_enabled(kind):
+            entries = entries.to(torch.get_autocast_dtype(kind))  # else every layer casts its own
+        shapes = [shape for shape in self.shapes if shape is not None]
+        made = iter(torch.split(entries, [shape.numel() for shape in shapes]))
+        return [None if shape is None else next(made).view(shape) for shape in self.shapes]
 
 
 class _Entries(torch.autograd.Function):

@@ -9,7 +9,8 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from tfnas.supernet.elastic import ElasticMBConv, weighted_sum
+from tfnas.supernet.elastic import ElasticMBConv
+from tfnas.supernet.mixing import weighted_sum
 
 
 class Route(Protocol):

@@ -1,0 +1,172 @@
+"""The weighted sum of a block's operations (TF-NAS, section 3.2): tile by tile on a CPU, grouped elsewhere.
+
+A CPU keeps one operation's maps near while it computes it. A GPU takes longer to start an operator than to carry out
+most of a search's, so there all operations of a block that have a kernel size in common are one wide operation: they
+expand one input, every channel of a depthwise convolution and of batch norm is by itself, and squeeze-and-excite is
+two products with blocks of zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tfnas.supernet.elastic import ElasticMBConv, batch_normalize, in_tiles
+from tfnas.supernet.entries import Pick
+from tfnas.supernet.passes import Weights
+from tfnas.supernet.rows import maps_of, rows_of
+from tfnas.supernet.tiles import mixture
+
+
+def weighted_sum(operations: Sequence[ElasticMBConv], features: Tensor, weights: Tensor) -> Tensor:
+    """What the operations of a block give for its input, each times its entry of `weights` (operations), in one sum.
+
+    Gradients go to weights and features; the operations' own weights are held fixed.
+    """
+    first = operations[0]
+    if in_tiles(features):
+        members = [operation.member() for operation in operations]
+        return mixture(features, weights, members, first.has_residual, first.low_memory)
+    if first.low_memory or any(operation.inverted_bottleneck is None for operation in operations):
+        total = features.new_zeros(())
+        for weight, operation in zip(weights, operations, strict=True):
+            total = total + operation.weighed(features, weight)
+        return total
+    return _grouped(operations, features, weights)
+
+
+# ---- grouped ----------------------------------------------------------------------------------------------------
+
+
+class Group(NamedTuple):
+    """Operations of a block that have a kernel size in common, by their numbers in the block."""
+
+    plain: tuple[int, ...]
+    excited: tuple[int, ...]
+    """Those with squeeze-and-excite, whose channels follow the others'."""
+
+
+class Wide(NamedTuple):
+    """Weights of a group as one operation, or the places of their entries; squeeze-and-excite is two linear layers."""
+
+    expansion: Tensor
+    depthwise: Tensor
+    reduce: Tensor | None = None
+    reduce_bias: Tensor | None = None
+    expand: Tensor | None = None
+    expand_bias: Tensor | None = None
+
+
+class Plan(NamedTuple):
+    """How a block's operations are grouped while these channels of theirs are active."""
+
+    active: tuple[Tensor, ...]
+    groups: tuple[Group, ...]
+    pick: Pick
+    """Of every group its `Wide`, and then the projection (out, width) of each of its members."""
+
+
+_plans: WeakKeyDictionary[ElasticMBConv, Plan] = WeakKeyDictionary()  # by a block's first operation
+
+
+def _plan_of(operations: Sequence[ElasticMBConv]) -> Plan:
+    plan = _plans.get(operations[0])
+    if plan is None or any(one is not two.active for one, two in zip(plan.active, operations, strict=True)):
+        plan = _plans[operations[0]] = _make_plan(operations)
+    return plan
+
+
+def _make_plan(operations: Sequence[ElasticMBConv]) -> Plan:
+    sources: list[Tensor] = []
+    places: list[Weights] = []
+    for operation in operations:
+        places.append(operation.places(sum(source.numel() for source in sources)))
+        sources += [part.parameter for part in operation.parts() if part is not None]
+    zero = sum(source.numel() for source in sources)
+    groups: list[Group] = []
+    wanted: list[Tensor | None] = []
+    for size in sorted({operation.kernel_size for operation in operations}):
+        numbers = [number for number, operation in enumerate(operations) if operation.kernel_size == size]
+        groups.append(
+            Group(
+                tuple(number for number in numbers if places[number].reduce is None),
+                tuple(number for number in numbers if places[number].reduce is not None),
+            )
+        )
+        members = [places[number] for numbers in groups[-1] for number in numbers]
+        wanted += [*_widened(members, zero), *(member.projection.flatten(1) for member in members)]
+    return Plan(tuple(operation.active for operation in operations), tuple(groups), Pick(sources, wanted, zero=True))
+
+
+def _widened(members: Sequence[Weights], zero: int) -> Wide:
+    """Places of a group's weights from those of its members; at `zero` is what stands between blocks of matrices."""
+
+    def together(name: str, combine: Callable[[list[Tensor]], Tensor]) -> Tensor | None:
+        parts = [getattr(member, name) for member in members if getattr(member, name) is not None]
+        return combine(parts) if parts else None
+
+    def in_blocks(parts: list[Tensor]) -> Tensor:
+        matrix: Tensor = torch.block_diag(*(part.flatten(1) - zero for part in parts)) + zero  # type: ignore[no-untyped-call]
+        return matrix
+
+    expansion, depthwise = together("expansion", torch.cat), together("depthwise", torch.cat)
+    assert expansion is not None and depthwise is not None
+    return Wide(
+        expansion,
+        depthwise,
+        reduce=together("reduce", in_blocks),
+        reduce_bias=together("reduce_bias", torch.cat),
+        expand=together("expand", in_blocks),
+        expand_bias=together("expand_bias", torch.cat),
+    )
+
+
+def _grouped(operations: Sequence[ElasticMBConv], features: Tensor, scalars: Tensor) -> Tensor:
+    """The weighted sum by one wide operation for each kernel size."""
+    plan, first = _plan_of(operations), operations[0]
+    taken = iter(plan.pick.taken(frozen=True))
+    projected: dict[int, Tensor] = {}
+    for group in plan.groups:
+        wide = Wide._make(islice(taken, len(Wide._fields)))
+        for numbers, maps in zip(group, _before_projection(operations, features, wide, group), strict=True):
+            # A product takes some columns of a matrix as they are, where a convolution would have to copy its channels
+            widths = [operations[number].width for number in numbers]
+            columns = torch.split(rows_of(maps), widths, 1) if numbers else ()
+            for number, rows in zip(numbers, columns, strict=True):
+                projected[number] = rows @ _there(next(taken)).t()
+    height, width = ((size - 1) // first.stride + 1 for size in features.shape[2:])
+    rows = torch.cat([projected[number] for number in range(len(operations))], 1)
+    outputs = rows_of(batch_normalize(maps_of(rows, len(features), height, width)))
+    # Of every operation's channels, each goes to its channel of the sum, times the operation's scalar
+    squares = torch.eye(first.kind.out_channels, dtype=scalars.dtype, device=scalars.device)
+    diagonals = (scalars.view(-1, 1, 1) * squares).flatten(0, 1).to(outputs.dtype)
+    total = maps_of(outputs @ diagonals, len(features), height, width)
+    return total + features * scalars.sum() if first.has_residual else total
+
+
+def _before_projection(
+    operations: Sequence[ElasticMBConv], features: Tensor, wide: Wide, group: Group
+) -> tuple[Tensor, Tensor]:
+    """What a group's operations compute before their projections: the plain ones, and those that are excited."""
+    kind = operations[(group.plain or group.excited)[0]]  # for what all have in common
+    maps = kind.act(batch_normalize(functional.conv2d(features, wide.expansion)))
+    channels = len(wide.depthwise)
+    maps = functional.conv2d(maps, wide.depthwise, stride=kind.stride, padding=kind.padding, groups=channels)
+    maps = kind.act(batch_normalize(maps))
+    if wide.reduce is None or wide.expand is None:
+        return maps, maps[:, :0]
+    plain, excited = torch.split(maps, [channels - len(wide.expand), len(wide.expand)], 1)
+    reduced = kind.act(functional.linear(excited.mean((2, 3)), wide.reduce, wide.reduce_bias))
+    gates = torch.sigmoid(functional.linear(reduced, wide.expand, wide.expand_bias))
+    return plain, excited * gates[:, :, None, None]
+
+
+def _there(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor
