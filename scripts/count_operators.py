@@ -6,8 +6,8 @@ A GPU that is faster than the program that asks it for one operator after the ot
 takes as long as its operators are many. They are counted here without a GPU, the same on every machine: tensors have
 shapes but no numbers (device `meta`), so nothing is computed. Views, which start nothing, are not counted. Counted are
 a weight step whose paths have been taken before and an architecture step, each after others: what is made once, while
-widths stay, is made. `waits` is how often a step asks the device for numbers, for which it must have computed all that
-it was asked before.
+widths stay, is made. `waits` is how often a step asks the device for numbers, or hands it some,
+for which it must have computed all that it was asked before.
 
 The textbook is that of `bench_search.py`. Without tensor cores or fast memory in sight, this is no measurement of time.
 """
@@ -40,12 +40,16 @@ class Counted(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.numbers: Counter[str] = Counter()
+        self.handed_over = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
+        made = func(*args, **(kwargs or {}))
         if not func.is_view and name not in NOT_STARTED and func.namespace == "aten":
             self.numbers[name] += 1
-        return func(*args, **(kwargs or {}))
+            if name in ("_to_copy", "copy_") and args[1 if name == "copy_" else 0].is_cpu and made.is_meta:
+                self.handed_over += 1
+        return made
 
 
 @contextlib.contextmanager
@@ -67,6 +71,14 @@ def on_meta() -> Iterator[list[str]]:
     with contextlib.ExitStack() as stack:
         for name, value in (("tolist", 1), ("item", 1.0), ("__float__", 1.0), ("__int__", 1), ("__bool__", True)):
             stack.enter_context(answer(name, value))
+        real = Tensor.new_tensor
+
+        def new_tensor(tensor: Tensor, *arguments: Any, **settings: Any) -> Tensor:
+            if tensor.is_meta:
+                asked.append("new_tensor")
+            return real(tensor, *arguments, **settings)
+
+        stack.enter_context(patch.object(Tensor, "new_tensor", new_tensor))
         # There is no autocast for meta; and operators for many tensors are for some devices
         stack.enter_context(patch.object(torch, "autocast", lambda *_, **__: contextlib.nullcontext()))
         stack.enter_context(patch.object(torch, "is_autocast_enabled", lambda *_: False))
@@ -87,7 +99,7 @@ def count(variant: str, arguments: argparse.Namespace) -> dict[str, dict[str, An
                 again()
             found[what] = {
                 "operators": counted.numbers.total(),
-                "waits": len(asked),
+                "waits": len(asked) + counted.handed_over,
                 "by_name": dict(counted.numbers.most_common()),
             }
     return found

@@ -57,7 +57,8 @@ def scale_widths(learner: Learner, table: LatencyTable, target_ms: float) -> flo
 
 def look_up(learner: Learner, table: LatencyTable) -> None:
     """Bring the learner's table latencies up to the supernet's current widths."""
-    learner.table_ms = operations_ms(learner.supernet.space, table, learner.supernet.widths())
+    found = operations_ms(learner.supernet.space, table, learner.supernet.widths())
+    learner.table_ms = found.to(learner.parameters.log_alphas)
 
 
 @torch.no_grad()

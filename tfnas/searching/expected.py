@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -32,10 +33,19 @@ def expected_ms(
 
     `table_ms` and the mixture's `weights` are (blocks, operations).
     """
-    blocks_ms = (weights * table_ms).sum(1)
-    total = weights.new_tensor(base_ms)
-    stages = zip(space.stages, space.first_blocks, space.depth_choices, depth_weights, strict=True)
-    for stage, first, choices, stage_weights in stages:
-        kept = weights.new_tensor([[float(position < depth) for position in range(stage.blocks)] for depth in choices])
-        total = total + stage_weights @ (kept @ blocks_ms[first : first + stage.blocks])
-    return total
+    blocks = tuple(stage.blocks for stage in space.stages)
+    kept = _kept(blocks, space.depth_choices, weights.dtype, weights.device) @ torch.cat(tuple(depth_weights))
+    return base_ms + kept @ (weights * table_ms).sum(1)
+
+
+@cache  # a device would have to wait for it to be handed over
+def _kept(
+    blocks: tuple[int, ...], depth_choices: tuple[tuple[int, ...], ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Which blocks each depth choice keeps: (blocks of all stages, choices of all stages), ones and zeros."""
+    stages = [
+        torch.tensor([[float(position < depth) for depth in choices] for position in range(number)])
+        for number, choices in zip(blocks, depth_choices, strict=True)
+    ]
+    kept: Tensor = torch.block_diag(*stages)  # type: ignore[no-untyped-call]
+    return kept.to(device, dtype)
