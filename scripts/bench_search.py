@@ -31,7 +31,6 @@ from pathlib import Path as FilePath
 from typing import Any
 
 import torch
-from bench_loader import timed, write_files
 from textbook_search import NUM_CLASSES, TEMPERATURE, Textbook, target_of
 from torch import Tensor
 
@@ -292,6 +291,8 @@ def projected(seconds: Mapping[str, list[float]], arguments: argparse.Namespace)
 
 def loader_rate(arguments: argparse.Namespace) -> float:
     """Images a second from JPEG files to the device: the median of three epochs after one."""
+    from bench_loader import timed, write_files  # here: a variant's memory must not be that of libraries for images
+
     workers = usable_cores()
     images = max(256, 4 * arguments.batch * workers)
     settings = argparse.Namespace(images=images, width=500, height=375, quality=96, batch=arguments.batch, rounds=3)
