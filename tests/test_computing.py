@@ -1,9 +1,12 @@
 """What holds while a run computes, and that it is afterwards as before."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
-from tfnas.computing import computing
+from tfnas.computing import _trim, computing, give_back_freed_memory
 
 
 def settings():
@@ -56,3 +59,22 @@ def test_only_deterministic_algorithms_where_asked_for(before):
             assert torch.get_deterministic_debug_mode() == before
     finally:
         torch.set_deterministic_debug_mode(0)
+
+
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
+def test_freed_memory_is_given_back():
+    if _trim() is None:
+        pytest.skip("this C library has no malloc_trim")
+    with computing(1, deterministic=False):  # large pieces come from the heap, too
+        size = 2**20
+        pieces = [torch.ones(size // 4) for _ in range(200)]
+        full = resident_bytes()
+        del pieces[:-1]  # the last one stays, above all the others
+        assert resident_bytes() > full - 50 * size
+        give_back_freed_memory()
+        assert resident_bytes() < full - 150 * size
+        assert pieces[0].sum() == size // 4

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tfnas.computing import give_back_freed_memory
 from tfnas.errors import RunFailed
 from tfnas.latency import LatencyTable
 from tfnas.processes import Processes
@@ -75,6 +76,11 @@ class Learner:
         """For passes through mixtures, whose operations a CPU computes side by side unless memory is low."""
         return leading() if self.supernet.device.type == "cpu" and not self.supernet.low_memory else nullcontext()
 
+    def end_step(self) -> None:
+        """Where memory is low, let others and the next step, which asks for pieces of other sizes, have it."""
+        if self.supernet.low_memory:
+            give_back_freed_memory()
+
 
 def make_learner(
     supernet: Supernet, parameters: ArchitectureParameters, schedule: Schedule, table: LatencyTable, target_ms: float
@@ -122,6 +128,8 @@ def weight_step(learner: Learner, images: Tensor, labels: Tensor, paths: Sequenc
     loss_of_all, correct_of_all = _clip(learner.weights, learner.schedule.grad_clip, [loss, correct], "weight")
     learner.weight_optimizer.step()
     learner.weight_optimizer.zero_grad(set_to_none=True)  # an architecture step can have the room
+    del loss
+    learner.end_step()
     return WeightStep(loss_of_all / len(paths), correct_of_all, images_of_all)
 
 
@@ -165,6 +173,8 @@ def architecture_step(
     _, *values = _clip(parameters, learner.schedule.grad_clip, [loss, *parts], "architecture")
     learner.architecture_optimizer.step()
     learner.parameters.renormalize()
+    del loss, gradients
+    learner.end_step()
     return ArchitectureStep(*values)
 
 
