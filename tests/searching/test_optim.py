@@ -81,8 +81,10 @@ def test_momentum_survives_a_change_of_width(float64, each_way):
     rows[parameter] = ActiveRows(0, torch.tensor([0, 2]))
     assert step(1.0, 0.0, 1.0) == [-2.5, -1, -2.5]  # momentum 1.5
     assert optimizer.state[parameter]["momentum_buffer"].tolist() == [1.5, 1, 1.5]
+    rows[parameter] = ActiveRows(0, torch.tensor([0, 1]))
+    assert step(1.0, 1.0, 0.0) == [-4.25, -2.5, -2.5]  # momentum 1.75 and 1.5
     rows.clear()
-    assert step(0.0, 0.0, 0.0) == [-3.25, -1.5, -3.25]  # the middle goes on from momentum 1
+    assert step(0.0, 0.0, 0.0) == [-5.125, -3.25, -3.25]  # the last goes on from momentum 1.5
 
 
 def test_a_parameter_without_gradient_rests():

@@ -19,6 +19,13 @@ FIRST, SECOND = Path((0, 1, 0)), Path((1, 0, 0))
 pytestmark = pytest.mark.usefixtures("loops_or_operators")
 
 
+@pytest.fixture(autouse=True, params=["as on a CPU", "as on a GPU"])
+def each_way(request):
+    """Operations and updates in turn, and together."""
+    if request.param == "as on a GPU":
+        request.getfixturevalue("as_on_a_gpu")
+
+
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
@@ -166,6 +173,19 @@ def test_a_loss_that_is_not_finite_stops_before_any_update(poison):
     for one, other in zip(states, after, strict=True):
         for key, entries in one["state"].items():
             assert all(torch.equal(value, other["state"][key][name]) for name, value in entries.items())
+
+
+def test_a_gradient_that_is_not_finite_stops_before_any_update():
+    learner, (images, labels) = random_learner(), random_batch()
+    weights, architecture = snapshot(learner.supernet), snapshot(learner.parameters)
+    for parameter in (learner.supernet.classifier.linear.weight, learner.parameters.betas[0]):
+        parameter.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(RunFailed, match=r"weight step gave loss [\d.]+ with gradient norm nan; nothing was updated"):
+        weight_step(learner, images, labels, (FIRST, SECOND))
+    with pytest.raises(RunFailed, match=r"architecture step gave loss [\d.]+ with gradient norm nan"):
+        architecture_step(learner, images, labels, 5.0, seeded())
+    assert same(weights, learner.supernet)
+    assert same(architecture, learner.parameters)
 
 
 def test_the_optimizers_share_all_parameters_between_them():
