@@ -18,7 +18,7 @@ import argparse
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -79,12 +79,26 @@ def on_meta() -> Iterator[list[str]]:
             return real(tensor, *arguments, **settings)
 
         stack.enter_context(patch.object(Tensor, "new_tensor", new_tensor))
+        for name in ("tensor", "as_tensor"):
+            stack.enter_context(patch.object(torch, name, made_there(getattr(torch, name), asked)))
         # There is no autocast for meta; and operators for many tensors are for some devices
         stack.enter_context(patch.object(torch, "autocast", lambda *_, **__: contextlib.nullcontext()))
         stack.enter_context(patch.object(torch, "is_autocast_enabled", lambda *_: False))
         for module in (_foreach_utils, optimizer):
             stack.enter_context(patch.object(module, "_get_foreach_kernels_supported_devices", lambda: ["meta"]))
         yield asked
+
+
+def made_there(real: Callable[..., Tensor], asked: list[str]) -> Callable[..., Tensor]:
+    """A function that makes tensors of numbers, and tells when they are for the device."""
+
+    def make(*arguments: Any, **settings: Any) -> Tensor:
+        made = real(*arguments, **settings)
+        if made.is_meta and not (arguments and isinstance(arguments[0], Tensor) and arguments[0].is_meta):
+            asked.append(real.__name__)
+        return made
+
+    return make
 
 
 def count(variant: str, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from small_search import small_config
 
+from tfnas.searching import optim
 from tfnas.searching.optim import Adam, ElasticSGD
 from tfnas.supernet import ActiveRows
 
@@ -85,6 +86,36 @@ def test_momentum_survives_a_change_of_width(float64, each_way):
     assert step(1.0, 1.0, 0.0) == [-4.25, -2.5, -2.5]  # momentum 1.75 and 1.5
     rows.clear()
     assert step(0.0, 0.0, 0.0) == [-5.125, -3.25, -3.25]  # the last goes on from momentum 1.5
+
+
+def test_parameters_in_one_memory_are_updated_one_after_the_other(float64, each_way, monkeypatch):
+    """As those of operations that share weights; side by side, or by one operator, one update may undo another's."""
+    memory = torch.arange(1.0, 9.0)
+    apart = torch.nn.Parameter(torch.ones(2))
+    parts = [slice(0, 5), slice(2, 8), slice(4, 6)]
+    ours = [apart, *(torch.nn.Parameter(memory[part]) for part in parts)]
+    at_once = []
+
+    def seen(tasks):
+        at_once.append([parameter for task in tasks for parameter, _ in task.args[0]])
+        return [task() for task in tasks]
+
+    monkeypatch.setattr(optim, "side_by_side", seen)
+    real = ElasticSGD._update_at_once
+    monkeypatch.setattr(
+        ElasticSGD,
+        "_update_at_once",
+        lambda self, found, group: (at_once.append([one for one, _ in found]), real(self, found, group)),
+    )
+    for parameter in ours:
+        parameter.grad = torch.full_like(parameter, 2.0)
+    ElasticSGD(ours, dict, **SETTINGS).step()
+    expected = torch.arange(1.0, 9.0)
+    for part in parts:
+        expected[part] -= 0.1 * (2 + 0.01 * expected[part])
+    torch.testing.assert_close(memory, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(apart.detach(), torch.full((2,), 1 - 0.1 * 2.01))
+    assert [[id(one) for one in some] for some in at_once] == [list(map(id, ours[:2])), [id(ours[2])], [id(ours[3])]]
 
 
 def test_a_parameter_without_gradient_rests():

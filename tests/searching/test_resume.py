@@ -128,6 +128,17 @@ def test_low_memory_changes_nothing_and_rescues_a_run(tmp_path, monkeypatch):
     assert_same(final_state(tmp_path / "run"), final_state(tmp_path / "whole"))
 
 
+def test_a_search_as_on_a_gpu_resumes_bit_for_bit(tmp_path, monkeypatch, as_on_a_gpu):
+    """What it makes once, while widths stay, is made again."""
+    search(small_config(tmp_path, "whole"), QUIET)
+    with monkeypatch.context() as patched:
+        patched.setattr(search_loop, "watch_interruption", lambda _: nullcontext(_InterruptAt(17)))
+        with pytest.raises(Interrupted):
+            search(small_config(tmp_path, "cut"), QUIET)
+    search(SearchConfig(resume=str(tmp_path / "cut")), QUIET)
+    assert_same(final_state(tmp_path / "cut"), final_state(tmp_path / "whole"))
+
+
 def test_mixed_precision_is_refused_without_a_gpu(tmp_path):
     with pytest.raises(InputError, match="--amp is for GPUs"):
         search(small_config(tmp_path, "run", amp=True), QUIET)

@@ -7,6 +7,7 @@ themselves left uncompiled. Nothing here compiles an optimizer, so what they wra
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
@@ -67,11 +68,12 @@ class ElasticSGD(_Uncompiled):
             for parameter, _ in found:  # memory that threads of their own ask for stays apart, and grows
                 if "momentum_buffer" not in self.state[parameter]:
                     self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-            if one_by_one(found):
-                shares = torch.get_num_threads()
-                side_by_side([partial(self._update_all, found[start::shares], group) for start in range(shares)])
-            else:
-                self._update_at_once(found, group)
+            for some in _apart(found):
+                if one_by_one(some):
+                    shares = torch.get_num_threads()
+                    side_by_side([partial(self._update_all, some[start::shares], group) for start in range(shares)])
+                else:
+                    self._update_at_once(some, group)
 
     def _update_all(self, found: Iterable[tuple[Tensor, ActiveRows | None]], group: Mapping[str, float]) -> None:
         for parameter, rows in found:
@@ -126,6 +128,22 @@ class ElasticSGD(_Uncompiled):
         in_use, kept = (_along(factor, parameter, rows.dim) for factor in (in_use, kept))
         momentum.mul_(kept).addcmul_(parameter.grad, in_use).addcmul_(parameter, in_use, value=group["weight_decay"])
         parameter.addcmul_(momentum, in_use, value=-group["lr"])
+
+
+def _apart(found: Iterable[tuple[Tensor, ActiveRows | None]]) -> list[list[tuple[Tensor, ActiveRows | None]]]:
+    """The same in their order, in lists of which none has two parameters in one memory.
+
+    Operations that share weights are such. What is updated at the same time must not be the same.
+    """
+    lists: list[list[tuple[Tensor, ActiveRows | None]]] = []
+    users: Counter[int] = Counter()
+    for one in found:
+        memory = one[0].untyped_storage().data_ptr() or id(one[0])  # tensors without numbers have none
+        if users[memory] == len(lists):
+            lists.append([])
+        lists[users[memory]].append(one)
+        users[memory] += 1
+    return lists
 
 
 def _along(factors: Tensor, parameter: Tensor, dim: int) -> Tensor:

@@ -78,7 +78,7 @@ class Learner:
 
     def end_step(self) -> None:
         """Where memory is low, let others and the next step, which asks for pieces of other sizes, have it."""
-        if self.supernet.low_memory:
+        if self.supernet.low_memory and self.supernet.device.type == "cpu":
             give_back_freed_memory()
 
 
@@ -204,7 +204,7 @@ def architecture_loss(
 def _clip(parameters: Iterable[Tensor], limit: float, scalars: Sequence[Tensor], what: str) -> list[float]:
     """Clip the norm of all gradients; returns the scalars, of which the loss is the first, as numbers.
 
-    They are asked for here and together: a device that computes by itself is waited for once in a step.
+    They are asked for here and together: a device that computes by itself is waited for once in a step of one process.
     """
     norm = nn.utils.clip_grad_norm_(parameters, limit)
     norm_of_all, *values = torch.stack([norm, *(scalar.detach().to(norm) for scalar in scalars)]).tolist()

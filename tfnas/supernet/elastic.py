@@ -196,7 +196,8 @@ class ElasticMBConv(nn.Module):
         return compute(*inputs)
 
     def _plain(self, features: Tensor) -> Tensor:
-        return self._layers(features, self._picked())
+        # who judges changes widths all the time, and asks once
+        return self._layers(features, self._picked() if torch.is_grad_enabled() else self._weights())
 
     def _weighed(self, features: Tensor, weight: Tensor) -> Tensor:
         branch = self._layers(features, self._picked(frozen=True))

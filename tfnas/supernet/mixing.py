@@ -77,7 +77,8 @@ _plans: WeakKeyDictionary[ElasticMBConv, Plan] = WeakKeyDictionary()  # by a blo
 
 def _plan_of(operations: Sequence[ElasticMBConv]) -> Plan:
     plan = _plans.get(operations[0])
-    if plan is None or any(one is not two.active for one, two in zip(plan.active, operations, strict=True)):
+    now = [operation.active for operation in operations]
+    if plan is None or [id(one) for one in plan.active] != [id(one) for one in now]:
         plan = _plans[operations[0]] = _make_plan(operations)
     return plan
 
@@ -101,7 +102,7 @@ def _make_plan(operations: Sequence[ElasticMBConv]) -> Plan:
         )
         members = [places[number] for numbers in groups[-1] for number in numbers]
         wanted += [*_widened(members, zero), *(member.projection.flatten(1) for member in members)]
-    return Plan(tuple(operation.active for operation in operations), tuple(groups), Pick(sources, wanted, zero=True))
+    return Plan(tuple(operation.active for operation in operations), tuple(groups), Pick(sources, wanted, fixed=True))
 
 
 def _widened(members: Sequence[Weights], zero: int) -> Wide:
@@ -130,7 +131,7 @@ def _widened(members: Sequence[Weights], zero: int) -> Wide:
 def _grouped(operations: Sequence[ElasticMBConv], features: Tensor, scalars: Tensor) -> Tensor:
     """The weighted sum by one wide operation for each kernel size."""
     plan, first = _plan_of(operations), operations[0]
-    taken = iter(plan.pick.taken(frozen=True))
+    taken = iter(plan.pick.taken())
     projected: dict[int, Tensor] = {}
     for group in plan.groups:
         wide = Wide._make(islice(taken, len(Wide._fields)))
