@@ -48,6 +48,14 @@ def test_on_another_device_all_is_computed_there_and_a_step_hardly_waits(bench_s
     assert found["project"]["weight"]["operators"] < 0.8 * found["textbook"]["weight"]["operators"]
 
 
+def test_what_a_search_of_imagenet100_takes(bench_search):
+    seconds = {"weight": [0.2, 0.1, 0.1, 0.1], "architecture": [0.3, 0.3]}
+    found = bench_search.projected(seconds, argparse.Namespace(space="imagenet", image_size=224, batch=32))
+    weight_steps, architecture_steps = 90 * 3193, 80 * 1597  # 102,170 images; every other step after ten epochs
+    assert found["hours"] == pytest.approx((0.1 * weight_steps + 0.3 * architecture_steps) / 3600)
+    assert found["images_per_second"] == pytest.approx(96 / 0.5)
+
+
 def test_a_wrong_gradient_is_noticed(bench_search):
     import torch
 
