@@ -6,8 +6,8 @@ A GPU that is faster than the program that asks it for one operator after the ot
 takes as long as its operators are many. They are counted here without a GPU, the same on every machine: tensors have
 shapes but no numbers (device `meta`), so nothing is computed. Views, which start nothing, are not counted. Counted are
 a weight step whose paths have been taken before and an architecture step, each after others: what is made once, while
-widths stay, is made. `waits` is how often a step asks the device for numbers, or hands it some,
-for which it must have computed all that it was asked before.
+widths stay, is made. `waits` is how often a step asks the device for numbers, or hands it some, for which it must have
+computed all that it was asked before.
 
 The textbook is that of `bench_search.py`. Without tensor cores or fast memory in sight, this is no measurement of time.
 """

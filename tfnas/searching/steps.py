@@ -128,7 +128,6 @@ def weight_step(learner: Learner, images: Tensor, labels: Tensor, paths: Sequenc
     loss_of_all, correct_of_all = _clip(learner.weights, learner.schedule.grad_clip, [loss, correct], "weight")
     learner.weight_optimizer.step()
     learner.weight_optimizer.zero_grad(set_to_none=True)  # an architecture step can have the room
-    del loss
     learner.end_step()
     return WeightStep(loss_of_all / len(paths), correct_of_all, images_of_all)
 
@@ -173,7 +172,6 @@ def architecture_step(
     _, *values = _clip(parameters, learner.schedule.grad_clip, [loss, *parts], "architecture")
     learner.architecture_optimizer.step()
     learner.parameters.renormalize()
-    del loss, gradients
     learner.end_step()
     return ArchitectureStep(*values)
 

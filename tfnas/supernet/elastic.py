@@ -154,7 +154,7 @@ class ElasticMBConv(nn.Module):
             Part(self.point_linear.weight, 1),
         ]
         if excite is None:
-            return parts
+            return [*parts, None, None, None, None]
         reduce_bias, expand_bias = excite.conv_reduce.bias, excite.conv_expand.bias
         assert reduce_bias is not None and expand_bias is not None
         return [
@@ -226,7 +226,7 @@ class ElasticMBConv(nn.Module):
                 return parameter
             return entries_of(parameter, part.dim, self.active)
 
-        return Weights(*(None if part is None else rows(part) for part in self.parts()))  # type: ignore[arg-type]
+        return Weights._make(None if part is None else rows(part) for part in self.parts())
 
     def places(self, start: int = 0) -> Weights:
         """As `_weights`, but of every entry its place (int64) among all of its parameters, laid in a row at `start`."""
@@ -239,14 +239,14 @@ class ElasticMBConv(nn.Module):
             everywhere = torch.arange(start, start + parameter.numel(), device=parameter.device).view(parameter.shape)
             found.append(everywhere if dim is None else everywhere.index_select(dim, self.active))
             start += parameter.numel()
-        return Weights(*found)  # type: ignore[arg-type]
+        return Weights._make(found)
 
     def _picked(self, frozen: bool = False) -> Weights:
         """As `_weights`, by as few operators as can be."""
         if self._pick is None or self._pick[0] is not self.active:  # which is another one on another device, too
             sources = [part.parameter for part in self.parts() if part is not None]
             self._pick = self.active, Pick(sources, self.places())
-        return Weights(*self._pick[1].taken(frozen))  # type: ignore[arg-type]
+        return Weights._make(self._pick[1].taken(frozen))
 
     def _layers(self, features: Tensor, weights: Weights) -> Tensor:
         """The branch, layer by layer."""

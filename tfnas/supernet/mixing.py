@@ -77,8 +77,7 @@ _plans: WeakKeyDictionary[ElasticMBConv, Plan] = WeakKeyDictionary()  # by a blo
 
 def _plan_of(operations: Sequence[ElasticMBConv]) -> Plan:
     plan = _plans.get(operations[0])
-    now = [operation.active for operation in operations]
-    if plan is None or [id(one) for one in plan.active] != [id(one) for one in now]:
+    if plan is None or list(map(id, plan.active)) != [id(operation.active) for operation in operations]:
         plan = _plans[operations[0]] = _make_plan(operations)
     return plan
 
@@ -86,10 +85,12 @@ def _plan_of(operations: Sequence[ElasticMBConv]) -> Plan:
 def _make_plan(operations: Sequence[ElasticMBConv]) -> Plan:
     sources: list[Tensor] = []
     places: list[Weights] = []
+    zero = 0  # behind all that are laid in the row
     for operation in operations:
-        places.append(operation.places(sum(source.numel() for source in sources)))
-        sources += [part.parameter for part in operation.parts() if part is not None]
-    zero = sum(source.numel() for source in sources)
+        places.append(operation.places(zero))
+        own = [part.parameter for part in operation.parts() if part is not None]
+        sources += own
+        zero += sum(source.numel() for source in own)
     groups: list[Group] = []
     wanted: list[Tensor | None] = []
     for size in sorted({operation.kernel_size for operation in operations}):
