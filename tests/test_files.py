@@ -1,13 +1,17 @@
 """Files are written whole, and never in the place of something that is no file."""
 
+import contextlib
 import os
 import resource
 import stat
+from pathlib import Path
 
 import pytest
 
 from tfnas.errors import RunFailed
-from tfnas.files import staged, write_whole
+from tfnas.files import check_writable, staged, write_whole
+
+FULL = Path("/dev/full")  # a device; a file on a disk without room is tried by a limit on the size of files
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -27,16 +31,14 @@ def test_a_folder_or_a_pipe_is_not_replaced(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_leaves_the_former_one(tmp_path):
-    """A limit on the size of files stands for a full disk."""
     path = tmp_path / "model.onnx"
     path.write_text("the former file")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-    try:
-        with pytest.raises(RunFailed, match=r"cannot write .*model\.onnx: File too large"), staged(path, bytes(3000)):
-            raise AssertionError("the file was not written")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        files_of_at_most(2000),
+        pytest.raises(RunFailed, match=r"cannot write .*model\.onnx: File too large"),
+        staged(path, bytes(3000)),
+    ):
+        raise AssertionError("the file was not written")
     assert path.read_text() == "the former file" and list(tmp_path.iterdir()) == [path]
     with staged(path, b"the new file") as temporary:
         assert temporary.read_bytes() == b"the new file" and path.read_text() == "the former file"
@@ -74,3 +76,34 @@ def test_an_error_of_the_body_is_not_called_one_of_writing(tmp_path):
     with pytest.raises(FileNotFoundError, match="other"), staged(tmp_path / "file", b"content"):
         (tmp_path / "other").read_text()
     assert list(tmp_path.iterdir()) == []
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """A limit on the size of files stands for a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_where_a_file_cannot_be_written_is_known_beforehand(tmp_path):
+    """Every refusal is the one that writing would end in, word for word; where it is well, nothing is left."""
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(tmp_path.rglob("*"))
+    refused = [tmp_path / "file" / "below", tmp_path / "folder", tmp_path / "pipe", tmp_path / ("long" * 70), FULL]
+    for path in refused:
+        with pytest.raises(RunFailed) as beforehand:
+            check_writable(path)
+        with pytest.raises(RunFailed) as afterwards:
+            write_whole(path, bytes(5000))
+        assert str(beforehand.value) == str(afterwards.value) and str(path) in str(beforehand.value)
+    with files_of_at_most(1000), pytest.raises(RunFailed, match=r"cannot write .*new: File too large"):
+        check_writable(tmp_path / "made" / "new")
+    for path in (tmp_path / "file", tmp_path / "new", tmp_path / "made" / "for" / "it"):
+        check_writable(path)
+    assert sorted(tmp_path.rglob("*")) == before and (tmp_path / "file").read_text() == "in the way"

@@ -5,18 +5,39 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tfnas.errors import RunFailed
 
+_TRIED_BYTES = 4096
+
 
 def check_replaceable(path: Path) -> None:
-    """Raise RunFailed where something other than a file stands at `path`, such as a device, not to be replaced."""
-    if path.exists() and not path.is_file():
-        raise RunFailed(
-            f"cannot write {path}: it is not a file but a {'folder' if path.is_dir() else 'device or pipe'}"
-        )
+    """Raise RunFailed where something other than a file stands at `path`, or none can: a device is not replaced."""
+    with _failures_named(path):
+        if path.exists() and not path.is_file():
+            kind = "folder" if path.is_dir() else "device or pipe"
+            raise RunFailed(f"cannot write {path}: it is not a file but a {kind}")
+
+
+def check_writable(path: Path) -> None:
+    """Raise RunFailed as `write_whole` would where no file can be written at `path`: worth knowing before long work.
+
+    The write itself is tried, since neither permissions nor a free name tell of a full or read-only disk: a few
+    kilobytes in a hidden file beside `path`, and the folders above it that are missing. Nothing of it stays.
+    """
+    check_replaceable(path)
+    made: list[Path] = []
+    try:
+        with _failures_named(path):
+            made += [folder for folder in path.parents if not folder.exists()]
+        with _beside(path, bytes(_TRIED_BYTES)):
+            pass
+    finally:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def write_whole(path: Path, data: bytes | str) -> None:
@@ -39,16 +60,8 @@ def staged(path: Path, data: bytes) -> Iterator[Path]:
     Raises RunFailed saying what could not be written and why.
     """
     check_replaceable(path)
-    temporary = None
-    try:
+    with _beside(path, data) as temporary:
         with _failures_named(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            temporary = Path(name)
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
             umask = os.umask(0)
             os.umask(umask)
             temporary.chmod(0o666 & ~umask)  # mkstemp makes files private
@@ -60,6 +73,22 @@ def staged(path: Path, data: bytes) -> Iterator[Path]:
                 os.fsync(folder)  # the new name too must outlive a power cut
             finally:
                 os.close(folder)
+
+
+@contextmanager
+def _beside(path: Path, data: bytes) -> Iterator[Path]:
+    """The data, flushed to disk, in a hidden file beside `path`, which is removed at the end unless it has moved."""
+    temporary = None
+    try:
+        with _failures_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            temporary = Path(name)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        yield temporary
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

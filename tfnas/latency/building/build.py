@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import tfnas
-from tfnas.files import check_replaceable
+from tfnas.files import check_writable
 from tfnas.latency.building.config import BuildConfig
 from tfnas.latency.building.points import Point, Widths, drawn_points, probed_keys, widths_by_key
 from tfnas.latency.building.staircase import width_classes_of
@@ -82,7 +82,7 @@ def build_table(
     space = config.opened_space()
     bench = open_bench(config.conditions, reference_of(space), config.worker, config.seed, config.worker_timeout)
     out = Path(config.out)
-    check_replaceable(out)
+    check_writable(out)
     subject = _subject(config, space, bench)
     with Journal.open(out.with_name(f"{out.name}.partial"), subject, bench) as journal:
         visits = Visits(journal, config.calls, config.seed, on_visit)

@@ -19,6 +19,7 @@ from tfnas.architecture import Block
 from tfnas.costs import COSTS, COUNTED
 from tfnas.counts import block_counts, part_counts
 from tfnas.errors import InputError
+from tfnas.files import check_writable
 from tfnas.latency.building.points import widths_by_key
 from tfnas.latency.contents import (
     ANY_DEVICE,
@@ -29,7 +30,6 @@ from tfnas.latency.contents import (
     Measurement,
     TableContents,
 )
-from tfnas.latency.files.writing import check_writable
 from tfnas.latency.keys import STEM_PARTS, classifier_key, shallowest_architecture, stem_keys
 from tfnas.latency.table import LatencyTable
 from tfnas.space import SearchSpace

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfnas.files import check_replaceable, write_whole
+from tfnas.files import check_writable, write_whole
 from tfnas.latency.checking.config import SUFFIXES, CheckConfig
 from tfnas.latency.checking.correcting import Samples
 from tfnas.latency.checking.deciding import Outcome, decide, fitting_part, samples_of
@@ -17,7 +17,6 @@ from tfnas.latency.checking.plot import check_picture
 from tfnas.latency.checking.report import FITTED, HELD_OUT, CheckedNetwork, CheckReport, Level
 from tfnas.latency.checking.subject import CheckSubject, open_subject
 from tfnas.latency.checking.timing import Effort, RoundsTimed, ratio_now, time_in_rounds
-from tfnas.latency.files.writing import check_writable
 from tfnas.latency.measuring.workloads import network_workload
 from tfnas.quantities import seconds_of
 
@@ -60,7 +59,6 @@ def _check_places(config: CheckConfig) -> None:
     if config.correct:
         paths.append(config.table_path)
     for path in paths:
-        check_replaceable(path)
         check_writable(path)
 
 

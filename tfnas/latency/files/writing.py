@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from tfnas.errors import InputError, RunFailed
+from tfnas.errors import InputError
 from tfnas.latency.contents import Curve, TableContents
 
 FORMAT = "tfnas-latency-table"
@@ -42,16 +40,6 @@ def table_to_json(contents: TableContents) -> dict[str, Any]:
 
 def _curve_to_json(curve: Curve) -> dict[str, Any]:
     return {"widths": list(curve.widths), "ms": list(curve.ms), "spread_ms": list(curve.spread_ms)}
-
-
-def check_writable(path: Path) -> None:
-    """Raise RunFailed naming the file if it could not be written: worth knowing before measuring for minutes."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise RunFailed(f"the latency table could not be written to {path}: {error}") from error
 
 
 def to_text(document: Mapping[str, Any]) -> str:
