@@ -8,13 +8,50 @@ from pathlib import Path
 
 from tfnas.errors import InputError
 
+_CPUINFO = Path("/proc/cpuinfo")
+_X86_MACHINES = ("x86_64", "amd64", "i386", "i686")
+_ARITHMETIC = (
+    *("sse4_1", "avx", "f16c", "fma", "avx2", "avx512f", "avx512bw", "avx512vl"),
+    *("avx_vnni", "avx512_vnni", "avx_vnni_int8", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16", "amx_fp16"),
+    *("neon", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
+)
+_VNNI = ("amx_int8", "avx512_vnni", "avx_vnni_int8", "avx_vnni")
+_FOR_BYTES = (*_VNNI, "avx512bw", "avx2", "sse4_1", "i8mm", "asimddp", "asimd", "neon")
+
 
 def processor_name() -> str:
     """The processor's name as Linux gives it, or what Python knows elsewhere."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """The processor's instruction sets for arithmetic on vectors, by Linux's names; none where the system tells none.
+
+    On x86 such as `avx2`, `avx512_vnni`, `amx_int8`; on Arm `asimd`, `asimddp` (8-bit dot products), `i8mm`.
+    """
+    found = (_cpuinfo("flags") or _cpuinfo("Features")).split()
+    return tuple(name for name in _ARITHMETIC if name in found)
+
+
+def has_exact_byte_products() -> bool:
+    """Whether this processor adds products of unsigned and signed bytes in 32 bits, where no sum is cut off.
+
+    x86 processors without VNNI add neighbouring products in 16 bits, at most 32,767 (Intel's manual: VPMADDUBSW).
+    """
+    return platform.machine().lower() not in _X86_MACHINES or any(name in _VNNI for name in instruction_sets())
+
+
+def byte_instructions() -> str:
+    """The processor's widest instructions for products of bytes: `avx512_vnni`, `avx2`, `asimddp`; else its kind."""
+    found = instruction_sets()
+    return next((name for name in _FOR_BYTES if name in found), platform.machine())
+
+
+def _cpuinfo(field: str) -> str:
+    """The first value of a field of Linux's description of the processor; empty where there is none."""
+    lines = _CPUINFO.read_text(encoding="utf-8").splitlines() if _CPUINFO.is_file() else []
+    values = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in values if name.strip() == field), "")
 
 
 def usable_cores() -> int:
