@@ -19,9 +19,9 @@ from tfnas.space import Stage
 DIGITS = tuple("0123456789")
 
 
-def made_model(*, size=8, class_names=DIGITS, data="digits", seed=0, scale=1.0):
+def made_model(*, size=8, class_names=DIGITS, data="digits", seed=0, scale=1.0, **of_space):
     """A model whose logits are of the order of `scale`; its normalisation is another one for each colour."""
-    space = tiny_space(image_size=size, stages=(Stage(4, 1, 2, "relu"), Stage(6, 2, 2, "swish")))
+    space = tiny_space(**{"image_size": size, "stages": (Stage(4, 1, 2, "relu"), Stage(6, 2, 2, "swish")), **of_space})
     (architecture,) = random_architectures(space, 1, len(class_names), seed)
     generator = torch.Generator().manual_seed(seed)
     network = Network(architecture)
@@ -42,9 +42,29 @@ def made_model(*, size=8, class_names=DIGITS, data="digits", seed=0, scale=1.0):
     return TrainedModel(architecture, network.state_dict(), class_names, preprocessing, data)
 
 
-def write_run(folder, **changes):
+def fitted_model():
+    """A model with random features whose classifier is the ridge regression to the digits' training part."""
+    wide = {"stem_channels": 24, "second_stem_channels": 24, "feature_mix_channels": 192}
+    model = made_model(**wide, stages=(Stage(24, 1, 1, "relu"),))
+    network, features = model.network(), []
+    network.classifier.linear.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+    pixels, labels = digit_pixels(part="weights")
+    plain_logits(model, pixels, network)
+    rows = torch.nn.functional.pad(features[0].double(), (0, 1), value=1.0)
+    wanted = torch.nn.functional.one_hot(labels, len(DIGITS)).double()
+    ridge = 1e-3 * rows.square().sum() / rows.shape[1] * torch.eye(rows.shape[1], dtype=torch.float64)
+    solution = torch.linalg.solve(rows.T @ rows + ridge, rows.T @ wanted).T.float()
+    state = dict(model.state)
+    state["classifier.linear.weight"], state["classifier.linear.bias"] = (
+        solution[:, :-1].clone(),
+        solution[:, -1].clone(),
+    )
+    return dataclasses.replace(model, state=state)
+
+
+def write_run(folder, model=None, **changes):
     """A finished run on the digits, as far as an export reads it; returns its model."""
-    model = made_model(**changes)
+    model = model or made_model(**changes)
     config = RetrainDataConfig(data="digits", image_size=model.preprocessing.image_size)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({**dataclasses.asdict(config), "seed": 0}))
@@ -52,13 +72,13 @@ def write_run(folder, **changes):
     return model
 
 
-def plain_logits(model, pixels):
+def plain_logits(model, pixels, network=None):
     """What the trained network gives for uint8 pixels, normalised by hand: no folding, no code of the export."""
     mean, std = (
         torch.tensor(values).view(1, 3, 1, 1) for values in (model.preprocessing.mean, model.preprocessing.std)
     )
     with torch.no_grad():
-        return model.network()((pixels.float() / 255 - mean) / std)
+        return (network or model.network())((pixels.float() / 255 - mean) / std)
 
 
 def random_pixels(count, size=8, seed=5):
@@ -67,9 +87,9 @@ def random_pixels(count, size=8, seed=5):
     )
 
 
-def digit_pixels(size=8):
-    """The digits' test part and its labels, split here by the rule that the data's page states."""
+def digit_pixels(size=8, part="test"):
+    """A part of the digits and its labels, split by the rule that the data's page states."""
     from tfnas.data import DataConfig, open_data
 
-    source = open_data(DataConfig(data="digits"), image_size=size, seed=0).test.sources[0]
+    source = getattr(open_data(DataConfig(data="digits"), image_size=size, seed=0), part).sources[0]
     return torch.stack([source.read(index) for index in range(len(source.labels))]), torch.tensor(source.labels)

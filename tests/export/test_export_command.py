@@ -28,7 +28,7 @@ def test_help_fits_a_terminal(capsys, monkeypatch):
     with pytest.raises(SystemExit, match="0"):
         main.main(["export", "--help"])
     text = capsys.readouterr().out
-    assert "--quantize {int8}" in text and max(map(len, text.splitlines())) <= 80
+    assert "--quantize {int8,int8_vnni}" in text and max(map(len, text.splitlines())) <= 80
 
 
 def test_help_is_fast():

@@ -139,7 +139,7 @@ def test_how_close_a_graph_must_be():
     far = network + torch.tensor([[0.0, 0.0], [-2.0, 0.0], [0.0, 0.006]])
 
     def check_of(kind, logits):
-        return checked(Answers(network, {kind: logits}, (3,)), kind, "made-up images")
+        return checked(Answers(network, {"graph": logits}, (3,)), "graph", kind, "made-up images")
 
     assert check_of("float32", near).max_abs_difference == pytest.approx(0.004, rel=1e-3)
     assert check_of("float32", near).same_top1 == 1 and check_of("int8", far).same_top1 == pytest.approx(2 / 3)
@@ -202,6 +202,39 @@ def test_other_files_are_refused(tmp_path, exported):
         (tmp_path / "damaged.onnx").write_bytes(damaged)
         with pytest.raises(InputError, match="damaged"):
             OnnxModel.load(tmp_path / "damaged.onnx")
+
+
+def test_single_flipped_bits_change_no_answer(tmp_path, exported):
+    """A file that has been damaged is refused, or gives what it gave: ONNX has no checksum, so the file brings one."""
+    run, _, _ = exported
+    images = random_pixels(2).float() / 255
+    whole = np.frombuffer((run / "model.onnx").read_bytes(), np.uint8)
+    expected, refused = session_logits(run / "model.onnx", images), 0
+    places = np.random.default_rng(1).choice(8 * len(whole), 300, replace=False)
+    for place in [*places, *range(8 * (len(whole) - 90), 8 * len(whole), 5)]:  # anywhere, and where the checksum is
+        damaged = whole.copy()
+        damaged[place // 8] ^= 1 << (place % 8)
+        (tmp_path / "damaged.onnx").write_bytes(damaged.tobytes())
+        try:
+            found = OnnxModel.load(tmp_path / "damaged.onnx", threads=1).logits(images)
+        except InputError:
+            refused += 1
+            continue
+        assert torch.equal(found, expected), place
+    assert refused > 300
+
+
+def test_files_without_a_checksum_are_read(tmp_path, exported):
+    """Those of earlier versions."""
+    model = onnx.load(exported[0] / "model.onnx")
+    (entry,) = (entry for entry in model.metadata_props if entry.key == "sha256")
+    model.metadata_props.remove(entry)
+    onnx.save_model(model, tmp_path / "old.onnx")
+    assert OnnxModel.load(tmp_path / "old.onnx").class_names == DIGITS
+    model.metadata_props.add(key="sha256", value="")
+    onnx.save_model(model, tmp_path / "empty.onnx")
+    with pytest.raises(InputError, match="differs from its own checksum: it is damaged, or another program has chang"):
+        OnnxModel.load(tmp_path / "empty.onnx")
 
 
 def test_weights_in_other_files_are_refused(tmp_path, exported):

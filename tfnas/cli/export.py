@@ -47,4 +47,4 @@ def _export(prog: str, arguments: Sequence[str]) -> None:
         if sys.stderr.isatty():
             print(f"{prog}: {step}", file=sys.stderr)
 
-    print_export(Console(), export_model(config, on_step=on_step))
+    export_model(config, on_step=on_step, on_report=lambda report: print_export(Console(), report))

@@ -54,12 +54,14 @@ def answers(
     )
 
 
-def checked(found: Answers, kind: str, words: str) -> Check:
-    """How far the graph called `kind` is from the network.
+def checked(found: Answers, name: str, kind: str, words: str, instructions: str | None = None) -> Check:
+    """How far the graph called `name` among the answers, which computes in `kind`, is from the network.
+
+    `instructions` multiplied its bytes, where it has any.
 
     Raises RunFailed when float32 is further away than rounding explains, or any logit is no finite number.
     """
-    expected, given = found.network, found.graphs[kind]
+    expected, given = found.network, found.graphs[name]
     if not given.isfinite().all():
         raise RunFailed(
             f"the exported file gives logits that are not finite in {kind}: its activations leave the range of these "
@@ -74,6 +76,7 @@ def checked(found: Answers, kind: str, words: str) -> Check:
         )
     return Check(
         kind=kind,
+        instructions=instructions,
         images=words,
         count=len(given),
         batch_sizes=found.batch_sizes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import platform
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +18,27 @@ from torch import Tensor
 
 import tfnas
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.export.checking import CHECK_BATCH, Call, answers, checked, top1_percent
+from tfnas.export.checking import CHECK_BATCH, Answers, Call, answers, checked, top1_percent
 from tfnas.export.config import REPORT_SUFFIX, ExportConfig
 from tfnas.export.deployed import Deployed, at_size, trace
 from tfnas.export.images import ExportImages, open_images
 from tfnas.export.onnx_file import json_text, onnx_bytes
-from tfnas.export.quantizing import METHOD, quantized_bytes
+from tfnas.export.quantizing import WEIGHTS, method_text, quantized_bytes
 from tfnas.export.reading import OnnxModel, in_batches
 from tfnas.export.report import Accuracy, Calibration, Check, ExportReport, Latency
+from tfnas.export.saturation import SaturationWarning
+from tfnas.export.shipping import shipping_warnings
 from tfnas.export.timing import Subject, time_in_turn
 from tfnas.export.torch_file import load_own, torch_export_bytes
-from tfnas.files import staged, write_whole
+from tfnas.files import check_writable, staged, write_whole
 from tfnas.latency.measuring.measure import torch_threads
 from tfnas.model_file import TrainedModel
 from tfnas.onnx_export import OPSET
+from tfnas.processor import byte_instructions, instruction_sets
 
 ONNXRUNTIME = f"onnxruntime {onnxruntime.__version__}"
 TORCH = f"torch {torch.__version__.partition('+')[0]}"
+_REFERENCE = "reference"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +52,26 @@ class _Plan:
     images: ExportImages
 
 
-def export_model(config: ExportConfig, *, on_step: Callable[[str], None] = lambda _: None) -> ExportReport:
+def export_model(
+    config: ExportConfig,
+    *,
+    on_step: Callable[[str], None] = lambda _: None,
+    on_report: Callable[[ExportReport], None] = lambda _: None,
+) -> ExportReport:
     """Write a trained network as one file, check it by running it, time it, and write the report beside it.
 
-    `on_step` is told what is done next.
+    `on_step` is told what is done next, `on_report` what was found, before the file gets its name.
 
     Raises:
         InputError: There is no such model, no such folder, or int8 is wanted and there are no real images.
-        RunFailed: The file does not give what the network gives, or cannot be written. What stood there before stays.
+        RunFailed: The file does not give what the network gives, or cannot be written, which is tried before the work.
+            What stood there before stays.
     """
     model = TrainedModel.load(config.model_path)
     target = config.target()
+    beside = Path(f"{target}{REPORT_SUFFIX}")
+    for path in (target, beside):
+        check_writable(path)
     preprocessing = at_size(model.preprocessing, config.image_size)
     plan = _Plan(config, target, model, preprocessing, open_images(config, model, preprocessing))
     with torch_threads(config.threads):
@@ -68,11 +82,12 @@ def export_model(config: ExportConfig, *, on_step: Callable[[str], None] = lambd
             assert plan.images.calibration is not None
             on_step(f"calibrating int8 on {len(plan.images.calibration)} images")
             batch_size = config.batch_size or CHECK_BATCH
-            data = quantized_bytes(plain, plan.images.calibration, batch_size, _texts(plan))
+            data = quantized_bytes(plain, config.quantize, plan.images.calibration, batch_size, _texts(plan))
         with staged(target, data) as file:
             on_step("checking and timing the file")
             report = _examined(plan, file, data, plain)
-    write_whole(Path(f"{target}{REPORT_SUFFIX}"), json.dumps(report.to_json(), indent=2) + "\n")
+            on_report(report)
+    write_whole(beside, json.dumps(report.to_json(), indent=2) + "\n")
     return report
 
 
@@ -84,6 +99,9 @@ def _unquantized(plan: _Plan) -> bytes:
 
 def _facts(plan: _Plan) -> dict[str, Any]:
     """What a user of the file must know."""
+    quantized = {} if plan.config.quantize is None else {"weights": WEIGHTS[plan.config.quantize]}
+    if plan.config.quantize == "int8_vnni":
+        quantized["needs"] = "x86 with VNNI, or Arm"
     return {
         "class_names": list(plan.model.class_names),
         "image_size": plan.preprocessing.image_size,
@@ -91,6 +109,7 @@ def _facts(plan: _Plan) -> dict[str, Any]:
         "architecture": plan.model.architecture.to_text(),
         "data": plan.model.data,
         "kind": plan.config.kind,
+        **quantized,
         "tfnas_version": tfnas.__version__,
     }
 
@@ -106,8 +125,13 @@ def _examined(plan: _Plan, file: Path, data: bytes, plain: bytes) -> ExportRepor
     subjects = _subjects(plan, file, plain)
     network = plan.model.network()
     calls: dict[str, Call] = {subject.kind: subject.call for subject in subjects}
+    if config.quantize:
+        reference = OnnxModel.from_bytes(data, str(plan.target), threads=config.threads, optimized=False)
+        calls[_REFERENCE] = reference.logits
     found = answers(network, plan.preprocessing, calls, pictures, config.batch_size)
-    checks = tuple(checked(found, kind, pictures.words) for kind in calls)
+    checks = _checks(plan, found)
+    accuracy = _accuracy(plan, found, len(pictures))
+    latency = _latency(plan, subjects)
     calibration = plan.images.calibration
     return ExportReport(
         file=str(plan.target),
@@ -123,12 +147,14 @@ def _examined(plan: _Plan, file: Path, data: bytes, plain: bytes) -> ExportRepor
         data=plan.model.data,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         float32_onnx_bytes=len(plain) if config.quantize else None,
+        instruction_sets=instruction_sets(),
         checks=checks,
-        accuracy=_accuracy(plan, found.network, found.graphs, checks),
-        calibration=Calibration(images=calibration.words, count=len(calibration), method=METHOD)
+        accuracy=accuracy,
+        calibration=Calibration(images=calibration.words, count=len(calibration), method=method_text(config.quantize))
         if config.quantize and calibration is not None
         else None,
-        latency=_latency(plan, subjects),
+        latency=latency,
+        warnings=shipping_warnings(checks, accuracy, latency, len(data), len(plain)) if config.quantize else (),
         versions={
             "tfnas": tfnas.__version__,
             "torch": torch.__version__,
@@ -141,33 +167,46 @@ def _examined(plan: _Plan, file: Path, data: bytes, plain: bytes) -> ExportRepor
 
 
 def _subjects(plan: _Plan, file: Path, plain: bytes) -> list[Subject]:
-    """The graphs to check: the file, and for int8 first the float32 graph that it comes from."""
+    """The graphs to check and to time: the file, and for int8 first the float32 graph that it comes from."""
     config = plan.config
     if config.format == "torch_export":
         run, batch_size = load_own(file), config.batch_size
         return [Subject(config.kind, f"{TORCH} export", lambda images: in_batches(run, images, batch_size))]
-    subjects = [Subject(config.kind, ONNXRUNTIME, OnnxModel.load(file, threads=config.threads).logits)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SaturationWarning)  # what comes of it is measured here, and reported
+        subjects = [Subject(config.kind, ONNXRUNTIME, OnnxModel.load(file, threads=config.threads).logits)]
     if config.quantize:
         before = OnnxModel.from_bytes(plain, "the float32 graph", threads=config.threads)
         subjects.insert(0, Subject("float32", ONNXRUNTIME, before.logits))
     return subjects
 
 
-def _accuracy(plan: _Plan, network: Tensor, graphs: dict[str, Tensor], checks: tuple[Check, ...]) -> Accuracy | None:
+def _checks(plan: _Plan, found: Answers) -> tuple[Check, ...]:
+    """Every graph against the network; of an 8-bit file also without 8-bit arithmetic, as no processor changes it."""
+    quantize, words = plan.config.quantize, plan.images.check.words
+    checks = []
+    for name in found.graphs:
+        kind = plan.config.kind if name == _REFERENCE else name
+        checks.append(checked(found, name, kind, words, byte_instructions() if name == quantize else None))
+    return tuple(checks)
+
+
+def _accuracy(plan: _Plan, found: Answers, count: int) -> Accuracy | None:
     """Top-1 of float32 and of the file: for int8 both graphs in onnxruntime, else PyTorch's network and the file."""
-    pictures, kind = plan.images.check, plan.config.kind
+    pictures, graphs, quantized = plan.images.check, found.graphs, plan.config.quantize is not None
     if not pictures.labelled:
         return None
     labels = pictures.labels()
-    before = top1_percent(graphs["float32"] if plan.config.quantize else network, labels)
-    after = top1_percent(graphs[kind], labels)
+    before = top1_percent(graphs["float32"] if quantized else found.network, labels)
+    after = top1_percent(graphs[plan.config.kind], labels)
     return Accuracy(
         images=pictures.words,
-        count=checks[0].count,
+        count=count,
         float32_top1=before,
-        float32_runtime=ONNXRUNTIME if plan.config.quantize else TORCH,
+        float32_runtime=ONNXRUNTIME if quantized else TORCH,
         file_top1=after,
         drop_points=before - after,
+        reference_top1=top1_percent(graphs[_REFERENCE], labels) if quantized else None,
     )
 
 

@@ -1,17 +1,23 @@
-"""The bytes of an ONNX file: graph, weights, and in its metadata what a user of the file must know."""
+"""The bytes of an ONNX file: graph, weights, and in its metadata what a user of the file must know.
+
+The last property, `sha256`, is a checksum of the file's bytes with 64 zeros in its own place: ONNX has none.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 
 import onnx
 import torch
 
-from tfnas.errors import RunFailed
+from tfnas.errors import InputError, RunFailed
 from tfnas.onnx_export import exported
 
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
+CHECKSUM = "sha256"
+_NO_CHECKSUM = b"0" * (2 * hashlib.sha256().digest_size)
 
 
 def onnx_bytes(program: torch.export.ExportedProgram, properties: Mapping[str, str]) -> bytes:
@@ -23,7 +29,7 @@ def onnx_bytes(program: torch.export.ExportedProgram, properties: Mapping[str, s
 
 
 def with_properties(model: onnx.ModelProto, properties: Mapping[str, str]) -> bytes:
-    """A checked model as bytes, with these properties in place of all others.
+    """A checked model as bytes, with these properties and a checksum in place of all others.
 
     What exporters note at every node (lines of source code, names of PyTorch's) is taken out.
     """
@@ -31,13 +37,30 @@ def with_properties(model: onnx.ModelProto, properties: Mapping[str, str]) -> by
     for entry in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
         entry.ClearField("metadata_props")
         entry.ClearField("doc_string")
-    onnx.helper.set_model_props(model, dict(properties))
+    onnx.helper.set_model_props(model, {**properties, CHECKSUM: _NO_CHECKSUM.decode()})
     try:
         onnx.checker.check_model(model, full_check=True)
     except onnx.checker.ValidationError as error:
         raise RunFailed(f"the exported graph is not valid ONNX: {error}") from error
     data: bytes = model.SerializeToString(deterministic=True)
-    return data
+    before, _, after = data.rpartition(_NO_CHECKSUM)
+    return before + hashlib.sha256(data).hexdigest().encode() + after
+
+
+def verify_checksum(data: bytes, properties: Mapping[str, str], file: str) -> None:
+    """Compare the bytes of a file with the checksum in its properties; files of earlier versions have none.
+
+    Raises InputError where they differ.
+    """
+    if CHECKSUM not in properties:
+        return
+    written = properties[CHECKSUM].encode()
+    before, found, after = data.rpartition(written) if written else (data, b"", b"")
+    if not found or hashlib.sha256(before + _NO_CHECKSUM + after).hexdigest().encode() != written:
+        raise InputError(
+            f"{file} differs from its own checksum: it is damaged, or another program has changed it. Copy it again, "
+            "or export the network again"
+        )
 
 
 def json_text(value: object) -> str:

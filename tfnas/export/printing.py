@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tfnas.export.config import DYNAMIC, REPORT_SUFFIX
+from tfnas.export.config import DYNAMIC, QUANTIZED, REPORT_SUFFIX
 from tfnas.export.report import Check, ExportReport
 from tfnas.parse.intended import intended_for
 from tfnas.wording import say, short, typed
@@ -23,6 +23,8 @@ def print_export(console: Console, report: ExportReport) -> None:
         conditions = f"threads={latency.threads}, {latency.runs} runs, {latency.device}"
         size = f"batch {latency.batch_size}"
         say(console, f"{'':<10}{numbers}, {latency.kind}, {size}, {latency.runtime}, {conditions}")
+    for warning in report.warnings:
+        say(console, f"{'warning':<10}{warning}")
     say(console, f"{'report':<10}{report.file}{REPORT_SUFFIX}")
     if report.format == "onnx":
         say(console, f"{'next':<10}python -m tfnas latency certify {typed(report.file)}{_certify_flags(report)}")
@@ -47,6 +49,8 @@ def _lines(report: ExportReport) -> Iterator[tuple[str, str]]:
     yield "output", f"logits, float32 {count} x {report.num_classes}"
     if report.calibration is not None:
         yield "int8", f"calibrated on {report.calibration.count} {report.calibration.images}"
+    if report.kind == "int8_vnni":
+        yield "needs", "x86 with VNNI, or Arm: other x86 processors compute it wrongly"
     for check in report.checks:
         yield "check", _check_text(check)
     if report.accuracy is not None:
@@ -55,6 +59,8 @@ def _lines(report: ExportReport) -> Iterator[tuple[str, str]]:
         words = "no drop" if found.drop_points == 0 else change
         before = f"{found.float32_top1:.2f} % in float32 ({found.float32_runtime})"
         yield "accuracy", f"top-1 {found.file_top1:.2f} % against {before}: {words}"
+        if found.reference_top1 is not None:
+            yield "", f"{found.reference_top1:.2f} % without 8-bit arithmetic, the same on every processor"
         yield "", f"on {found.count} {found.images}"
 
 
@@ -65,8 +71,11 @@ def _instead(report: ExportReport) -> str:
 def _check_text(check: Check) -> str:
     sizes = " and ".join(", ".join(str(size) for size in check.batch_sizes).rsplit(", ", 1))
     allowed = "" if check.tolerance is None else f", {check.tolerance:.2g} allowed"
+    by = "" if check.instructions is None else f" by {check.instructions}"
+    if check.instructions is None and check.kind in QUANTIZED:
+        by = " without 8-bit arithmetic"
     return (
-        f"{check.kind} against PyTorch float32: largest difference {check.max_abs_difference:.2g} of logits up to "
+        f"{check.kind}{by} against PyTorch float32: largest difference {check.max_abs_difference:.2g} of logits up to "
         f"{check.largest_logit:.3g}{allowed}; same top-1 for {100 * check.same_top1:.2f} %; on {check.count} "
         f"{check.images}, in batches of {sizes}"
     )

@@ -1,7 +1,8 @@
 """From a float32 ONNX file to one of 8-bit whole numbers: onnxruntime's static quantisation.
 
 Weights are signed, with a scale per channel; activations unsigned, with a scale per tensor from the smallest and
-largest value seen on the calibration images. This pairing is the one that x86 processors compute fastest.
+largest value seen on the calibration images. This pairing is the one that x86 processors compute fastest. Weights of
+`int8` are of 7 bits, so that no processor cuts off their sums (`saturation.py`); those of `int8_vnni` of 8 bits.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from onnxruntime.quantization import (  # type: ignore[import-untyped]
 from onnxruntime.quantization.shape_inference import quant_pre_process  # type: ignore[import-untyped]
 
 from tfnas.errors import RunFailed
+from tfnas.export.config import Quantize
 from tfnas.export.images import Pictures
 from tfnas.export.onnx_file import INPUT_NAME, with_properties
 
-METHOD = "onnxruntime static, QDQ, int8 weights per channel, uint8 activations, min-max"
+WEIGHTS: dict[Quantize, str] = {"int8": "-64 to 64", "int8_vnni": "-127 to 127"}
+"""The values that 8-bit weights take."""
 
 
 class _Feed(CalibrationDataReader):  # type: ignore[misc]
@@ -47,7 +50,14 @@ class _Feed(CalibrationDataReader):  # type: ignore[misc]
         return None if images is None else {INPUT_NAME: images}
 
 
-def quantized_bytes(float_file: bytes, pictures: Pictures, batch_size: int, properties: Mapping[str, str]) -> bytes:
+def method_text(kind: Quantize) -> str:
+    """How a kind of file was quantised, for its report."""
+    return f"onnxruntime static, QDQ, int8 weights per channel, {WEIGHTS[kind]}, uint8 activations, min-max"
+
+
+def quantized_bytes(
+    float_file: bytes, kind: Quantize, pictures: Pictures, batch_size: int, properties: Mapping[str, str]
+) -> bytes:
     """The ONNX file with 8-bit weights and activations, calibrated on the pictures in batches of `batch_size`.
 
     Raises RunFailed when onnxruntime cannot quantise it or the temporary files cannot be written.
@@ -66,6 +76,7 @@ def quantized_bytes(float_file: bytes, pictures: Pictures, batch_size: int, prop
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
+                reduce_range=kind == "int8",
             )
             return with_properties(onnx.load(str(result)), properties)
     except OSError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,15 @@ import numpy as np
 import onnx
 import onnxruntime  # type: ignore[import-untyped]
 import torch
-from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx.external_data_helper import uses_external_data
 from torch import Tensor
 
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.errors import InputError
+from tfnas.export.onnx_file import verify_checksum
+from tfnas.export.saturation import SaturationWarning, may_saturate, saturation_text, tensors_of
+from tfnas.processor import has_exact_byte_products
 from tfnas.space import IMAGE_CHANNELS
 
 _ERRORS_ONLY = 3
@@ -44,7 +48,8 @@ class OnnxModel:
         """Read a file that `tfnas export` wrote. `threads` is how many CPU threads it runs on (default: all cores).
 
         Raises InputError when there is none, or when it is damaged or something else. Nothing in it is run as code,
-        and no other file is read on its behalf.
+        and no other file is read on its behalf. Warns (SaturationWarning) of 8-bit weights that this processor may
+        compute wrongly with.
         """
         file = Path(path)
         try:
@@ -54,9 +59,16 @@ class OnnxModel:
         return cls.from_bytes(data, str(file), threads=threads)
 
     @classmethod
-    def from_bytes(cls, data: bytes, file: str, *, threads: int | None = None) -> OnnxModel:
-        """The same from the bytes of a file; `file` is what messages call it."""
-        properties = _properties(data, file)
+    def from_bytes(cls, data: bytes, file: str, *, threads: int | None = None, optimized: bool = True) -> OnnxModel:
+        """The same from the bytes of a file; `file` is what messages call it.
+
+        Not `optimized`, the nodes are computed one by one: an 8-bit file then without 8-bit arithmetic, in float32 on
+        the quantised numbers, which is slow, the same on every processor, and what the file means.
+        """
+        model = _checked(data, file)
+        properties = _properties(model)
+        if optimized and may_saturate(model) and not has_exact_byte_products():
+            warnings.warn(saturation_text(file), SaturationWarning, stacklevel=3)
         try:
             names = json.loads(properties["class_names"])
             preprocessing = Preprocessing.from_json(json.loads(properties["preprocessing"]))
@@ -67,7 +79,7 @@ class OnnxModel:
             raise InputError(f"{file} has damaged metadata: {error}") from error
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise InputError(f"{file} has damaged metadata: class_names is no list of texts")
-        session = open_session(data, file, threads)
+        session = _open_session(data, file, threads, optimized)
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1 or outputs[0].shape[1:] != [len(names)]:
             raise InputError(f"{file} does not give logits of {len(names)} classes for images: {_NOT_OURS}")
@@ -106,10 +118,12 @@ def in_batches(call: Callable[[Tensor], Tensor], images: Tensor, batch_size: int
     return torch.cat(rows)
 
 
-def open_session(data: bytes, file: str, threads: int | None) -> onnxruntime.InferenceSession:
+def _open_session(data: bytes, file: str, threads: int | None, optimized: bool) -> onnxruntime.InferenceSession:
     """The bytes of an ONNX file, ready to run on the CPU. Raises InputError when onnxruntime refuses them."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -119,24 +133,20 @@ def open_session(data: bytes, file: str, threads: int | None) -> onnxruntime.Inf
         raise InputError(f"{file} cannot be run by onnxruntime: {' '.join(str(error).split())[:300]}") from error
 
 
-def _properties(data: bytes, file: str) -> dict[str, str]:
-    """The metadata of a file. Raises InputError when it is no ONNX or points at other files."""
+def _checked(data: bytes, file: str) -> onnx.ModelProto:
+    """A file's model. Raises InputError when it is no ONNX, points at other files, or differs from its checksum."""
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
         raise InputError(f"{file} is no ONNX file, or damaged") from error
-    if any(uses_external_data(tensor) for tensor in _tensors(model)):
+    if any(uses_external_data(tensor) for tensor in tensors_of(model)):
         raise InputError(f"{file} keeps weights in other files, which are not read: {_NOT_OURS}")
+    properties = _properties(model)
+    if not all(isinstance(text, str) for pair in properties.items() for text in pair):  # bytes that are no UTF-8
+        raise InputError(f"{file} has damaged metadata: it is no text; copy it again")
+    verify_checksum(data, properties, file)
+    return model
+
+
+def _properties(model: onnx.ModelProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}
-
-
-def _tensors(message: Message) -> Iterator[onnx.TensorProto]:
-    """Every tensor in a model: of graphs in graphs, of nodes and of functions, wherever the format has a place."""
-    for field, value in message.ListFields():
-        if field.type != field.TYPE_MESSAGE:
-            continue
-        for part in value if field.is_repeated else (value,):
-            if isinstance(part, onnx.TensorProto):
-                yield part
-            else:
-                yield from _tensors(part)

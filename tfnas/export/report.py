@@ -15,7 +15,10 @@ class Check:
     """Logits of a graph against those of the trained network in PyTorch, float32, on the same images."""
 
     kind: str
-    """Numbers the graph computes in: float32, float16, bfloat16 or int8."""
+    """Numbers the graph computes in: float32, float16, bfloat16, int8 or int8_vnni."""
+    instructions: str | None
+    """What of this processor multiplied bytes (`avx512_vnni`); None where that makes no difference, in graphs of floats
+    and in the reference of an 8-bit file, which computes its quantised numbers without 8-bit arithmetic."""
     images: str
     count: int
     batch_sizes: tuple[int, ...]
@@ -29,7 +32,10 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """Top-1 in percent on the same labelled images; `drop_points` is lost from float32 to the file."""
+    """Top-1 in percent on the same labelled images; `drop_points` is lost from float32 to the file.
+
+    `reference_top1` is an 8-bit file's without 8-bit arithmetic: what it gives on every processor that is exact.
+    """
 
     images: str
     count: int
@@ -37,6 +43,7 @@ class Accuracy:
     float32_runtime: str
     file_top1: float
     drop_points: float
+    reference_top1: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +87,14 @@ class ExportReport:
     parameters: int
     float32_onnx_bytes: int | None
     """Size that the file would have in float32; for int8 only."""
+    instruction_sets: tuple[str, ...]
+    """Those of the processor that it was checked and timed on."""
     checks: tuple[Check, ...]
     accuracy: Accuracy | None
     calibration: Calibration | None
     latency: tuple[Latency, ...]
+    warnings: tuple[str, ...]
+    """What its user should know before shipping it."""
     versions: dict[str, str]
     date: str
 

@@ -1,0 +1,76 @@
+"""Whether an 8-bit file is fit to ship: what it loses, here and on every other processor, and what it gains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tfnas.export.report import Accuracy, Check, Latency
+
+MOST_DROP_POINTS = 1.0
+LEAST_SAME_TOP1 = 0.97
+"""An 8-bit file is right where top-1 falls by at most so many points and so large a share of images keeps its class."""
+
+
+def shipping_warnings(
+    checks: Sequence[Check],
+    accuracy: Accuracy | None,
+    latency: Sequence[Latency],
+    file_bytes: int,
+    float32_bytes: int,
+) -> tuple[str, ...]:
+    """What the user of an 8-bit file should know before shipping it, and what to do; nothing where all is well.
+
+    The checks are those of the float32 graph, of the file on this processor and of the file without 8-bit arithmetic.
+    """
+    float32, here, reference = checks
+    here_drop = None if accuracy is None else accuracy.drop_points
+    true_drop = None
+    if accuracy is not None and accuracy.reference_top1 is not None:
+        true_drop = accuracy.float32_top1 - accuracy.reference_top1
+    found = []
+    if not _is_right(reference.same_top1, true_drop):
+        found.append(
+            "8 bits are too few for this network as it was calibrated: "
+            f"{_loss_text(reference.same_top1, true_drop)}, on every processor. Calibrate on more images, like those "
+            "to come (--calibration_images, --img_root), or ship float32 (leave out --quantize)"
+        )
+    elif not _is_right(here.same_top1, here_drop):
+        found.append(
+            f"the file is right, but this processor ({here.instructions}) computes it wrongly: "
+            f"{_loss_text(here.same_top1, here_drop)}. {_cause(here.kind)}"
+        )
+    lossy = accuracy.drop_points > 0 if accuracy is not None else here.same_top1 < float32.same_top1
+    if file_bytes >= float32_bytes and lossy:
+        found.append(
+            f"the file is larger than in float32 ({file_bytes} bytes, {float32_bytes} in float32) and less accurate, "
+            f"{_speed_text(latency, here.kind)}: ship float32 (leave out --quantize) unless its speed is what you need"
+        )
+    return tuple(found)
+
+
+def _is_right(same_top1: float, drop_points: float | None) -> bool:
+    return same_top1 >= LEAST_SAME_TOP1 and (drop_points is None or drop_points <= MOST_DROP_POINTS)
+
+
+def _loss_text(same_top1: float, drop_points: float | None) -> str:
+    drop = "" if drop_points is None else f", and top-1 falls by {drop_points:.2f} points"
+    return f"{100 * same_top1:.2f} % of the images keep the class that float32 gives them{drop}"
+
+
+def _cause(kind: str) -> str:
+    if kind == "int8_vnni":
+        return "int8_vnni is for x86 with VNNI and for Arm; --quantize int8 is right on every processor"
+    return "Its weights are such that no sum can overflow, so this is a fault of the runtime: try another version of it"
+
+
+def _speed_text(latency: Sequence[Latency], kind: str) -> str:
+    """By how much it is faster or slower than float32 in the same runtime, for each batch size."""
+    return " and ".join(_ratios(latency, kind)) + " of float32's time"
+
+
+def _ratios(latency: Sequence[Latency], kind: str) -> Iterator[str]:
+    for own in latency:
+        for other in latency:
+            alike = (own.batch_size, own.runtime) == (other.batch_size, other.runtime)
+            if alike and own.kind == kind and other.kind == "float32":
+                yield f"at batch {own.batch_size} in {own.median_ms / other.median_ms:.2f}"
