@@ -10,7 +10,7 @@ from tfnas.architecture import ACTIVATIONS
 from tfnas.space import Operation, Schedule, SearchSpace, Stage
 
 _channels = st.integers(2, 40)
-_operations = st.builds(Operation, st.sampled_from([1, 3, 5, 7]), st.integers(2, 8), st.booleans())
+_operations = st.builds(Operation, st.sampled_from([1, 3, 5, 7]), st.integers(1, 8), st.booleans())
 
 
 @st.composite

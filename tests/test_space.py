@@ -7,6 +7,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from made_choices import search_spaces
+from tiny import SOME_EXPAND
 
 import tfnas
 from tfnas import InputError
@@ -90,6 +91,43 @@ def test_every_built_in_space_is_read(name):
     assert space_from_json(space.to_json()) == space
 
 
+@pytest.mark.parametrize("multiple", [1, 8, 64])
+def test_without_an_expansion_the_width_is_the_inputs(tmp_path, multiple):
+    """Whatever bounds and multiples say; imagenet's inputs of 24 channels are no multiple of 64."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"extends: imagenet\noperations: [k3_e1, k3_e6, k5_e1_se]\nwidth_multiple: {multiple}\n")
+    space = tfnas.space(file)
+    assert space_from_json(space.to_json()) == space
+    for place in space.blocks:
+        n = place.in_channels
+        for operation in (Operation(3, 1, False), Operation(5, 1, True)):
+            assert list(space.widths(place, operation)) == [space.initial_width(place, operation)] == [n]
+            assert space.width_range(place, operation) == (n, n)
+            block = space.block(place, operation, n)
+            assert not block.expands and block.se_channels == (n // 3 if operation.se else 0)
+            assert (block.mid_range, block.mid_step) == ((n, n), 1)
+            with pytest.raises(InputError, match=f"mid_channels must lie in its range .{n}, {n}.*got {n + 1}"):
+                space.block(place, operation, n + 1)
+    assert Operation(3, 1, True).se_channels(2) == 1  # never none
+
+
+def test_a_block_without_an_expansion_is_found_again_in_every_form(tmp_path):
+    space = dataclasses.replace(tfnas.space("cifar"), operations=SOME_EXPAND)
+    numbers = [number % 4 for number, _ in enumerate(space.blocks)]
+    widths = [space.initial_width(place, SOME_EXPAND[n]) for place, n in zip(space.blocks, numbers, strict=True)]
+    made = space.architecture(numbers, [stage.blocks for stage in space.stages], widths, 10)
+    first = made.stages[0][0]
+    assert first.to_text() == f"mb_k3_s{first.stride}_m{first.in_channels}_c{first.out_channels}_{first.activation}"
+    texts = tfnas.Architecture.parse(made.to_text()), tfnas.Architecture.from_json(made.to_json())
+    assert texts == (made, made)
+    authors = tfnas.Architecture.from_model_config(made.to_model_config(), image_size=32)
+    for architecture in (made, authors):
+        found = [
+            space.operation_index(place, at.block) for place, at in zip(space.blocks, architecture.blocks, strict=True)
+        ]
+        assert found == numbers
+
+
 def test_a_search_without_some_operations_is_a_line(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("extends: imagenet\noperations: [k3_e3, k3_e6]\n")
@@ -135,7 +173,7 @@ def test_a_stage_that_keeps_its_shape_can_be_skipped(tmp_path):
     (lambda d: d.update(operations="k3_e3"), "operations must be a list"),
     (lambda d: d.update(operations=["k3_e3", "k3_e3"]), "operations must differ"),
     (lambda d: d.update(operations=["k4_e3"]), "operations: 'k4_e3': the kernel size must be odd"),
-    (lambda d: d.update(operations=["k3_e1"]), "operations: 'k3_e1': the expansion must be 2 or more"),
+    (lambda d: d.update(operations=["k3_e0"]), r"operations: 'k3_e0': the expansion must be 1 \(none\) or more"),
     (lambda d: d.update(operations=["mbconv"]), "operations: 'mbconv' is no operation"),
     (lambda d: d.update(width_bounds=[1]), "width_bounds must be two numbers"),
     (lambda d: d.update(width_bounds=["a", "b"]), "width_bounds must be two numbers"),

@@ -8,6 +8,9 @@ from tfnas.latency.contents import BasePart, ClassifierPart, Curve, Measurement,
 from tfnas.latency.keys import STEM_PARTS, classifier_key, latency_key, shallowest_architecture, stem_keys
 from tfnas.space import Operation, SearchSpace, Stage
 
+SOME_EXPAND = tuple(map(Operation.parse, ("k3_e1", "k3_e3", "k5_e1_se", "k5_e6_se")))
+"""Operations of which the first and the third have no expansion."""
+
 
 def tiny_space(**changes):
     fields = {

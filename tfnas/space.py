@@ -25,7 +25,11 @@ IMAGE_CHANNELS = 3
 
 @dataclass(frozen=True)
 class Operation:
-    """One of the MBConv operations a block chooses from, named like `k5_e6_se`."""
+    """One of the MBConv operations a block chooses from, named like `k5_e6_se`.
+
+    With expansion 1 (`k3_e1`) there is no 1x1 convolution that widens the input: the depthwise convolution takes the
+    input's channels, as in the first block of MobileNetV2, and the block has that one width.
+    """
 
     kernel_size: int
     expansion: int
@@ -45,12 +49,20 @@ class Operation:
         kernel_size, expansion = int(found[1]), int(found[2])
         if kernel_size % 2 == 0:
             raise InputError(f"{name!r}: the kernel size must be odd")
-        if expansion < 2:
-            raise InputError(f"{name!r}: the expansion must be 2 or more")
+        if expansion < 1:
+            raise InputError(f"{name!r}: the expansion must be 1 (none) or more")
         return cls(kernel_size, expansion, found[3] is not None)
 
+    @property
+    def expands(self) -> bool:
+        """Whether a 1x1 convolution widens the input first; only then is the width free."""
+        return self.expansion > 1
+
     def se_channels(self, in_channels: int) -> int:
-        """Width of the SE bottleneck: in for e3, 2*in for e6, 0 without SE; it does not follow the block's width."""
+        """Width of the SE bottleneck: expansion * in / 3, rounded down (in for e3, 2*in for e6), but 1 at least.
+
+        0 without SE. It does not follow the block's width.
+        """
         return max(1, self.expansion * in_channels // 3) if self.se else 0
 
 
@@ -144,7 +156,8 @@ class BlockPlace(NamedTuple):
 class SearchSpace:
     """Everything that may be chosen. An operation's width lies within `width_bounds` * expansion * input channels.
 
-    Widths are multiples of `width_multiple` only.
+    Widths are multiples of `width_multiple` only. Neither holds for an operation that does not expand: its width is
+    that of its input.
     """
 
     name: str
@@ -202,7 +215,7 @@ class SearchSpace:
         for place in self.blocks:
             for operation in self.operations:
                 self._check_multiple(place, operation)
-                if self.width_range(place, operation)[0] <= place.in_channels:
+                if operation.expands and self.width_range(place, operation)[0] <= place.in_channels:
                     raise InputError(
                         f"width_bounds[0] is too small: {operation.name} in {place.name} would be no wider than its "
                         f"{place.in_channels} input channels"
@@ -241,8 +254,15 @@ class SearchSpace:
         """Per stage, the index of its first block among `blocks`."""
         return tuple(sum(stage.blocks for stage in self.stages[:index]) for index in range(len(self.stages)))
 
+    @property
+    def has_expansion(self) -> bool:
+        """Whether any operation expands: only these have a width to choose."""
+        return any(operation.expands for operation in self.operations)
+
     def width_range(self, place: BlockPlace, operation: Operation) -> tuple[int, int]:
-        """Smallest and largest width of an operation in a block (2*in..4*in for e3 by default)."""
+        """Smallest and largest width of an operation in a block (2*in..4*in for e3 by default; in..in for e1)."""
+        if not operation.expands:
+            return place.in_channels, place.in_channels
         initial, multiple = operation.expansion * place.in_channels, self.width_multiple
         low, high = self.width_bounds  # in whole numbers, as this is asked for often
         least = -(-low.numerator * initial // (low.denominator * multiple))
@@ -252,7 +272,7 @@ class SearchSpace:
     def widths(self, place: BlockPlace, operation: Operation) -> range:
         """All widths of an operation in a block, ascending."""
         low, high = self.width_range(place, operation)
-        return range(low, high + 1, self.width_multiple)
+        return range(low, high + 1, self.width_multiple if operation.expands else 1)
 
     def initial_width(self, place: BlockPlace, operation: Operation) -> int:
         """The width a search starts from: expansion times the input channels, or the nearest allowed one."""

@@ -16,7 +16,7 @@ from made_device import MadeDevice, smooth
 
 import tfnas
 from tfnas.errors import InputError, RunFailed
-from tfnas.latency import LatencyTable
+from tfnas.latency import LatencyTable, latency_key
 from tfnas.latency.building.build import build_table
 from tfnas.latency.building.config import BuildConfig
 from tfnas.latency.building.held_out import ALL, interpolation_errors
@@ -333,7 +333,7 @@ stages:
   - {channels: 6, stride: 2, blocks: 2, activation: swish}
 feature_mix_channels: 8
 feature_mix_activation: swish
-operations: [k3_e3, k3_e6, k5_e3_se]
+operations: [k3_e3, k3_e6, k5_e3_se, k3_e1, k5_e1_se]
 """
 
 
@@ -342,6 +342,12 @@ def tiny_file(tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY_YAML)
     return path
+
+
+def blocks_that_expand(space):
+    for place, operation in itertools.product(space.blocks, space.operations):
+        if operation.expansion > 1:
+            yield space.block(place, operation, space.initial_width(place, operation)), place.input_size
 
 
 def test_a_table_is_built_on_this_machine(tiny_file, tmp_path, capsys):
@@ -360,6 +366,14 @@ def test_a_table_is_built_on_this_machine(tiny_file, tmp_path, capsys):
     ends = {key: (curve.widths[0], curve.widths[-1]) for key, curve in loaded.contents.curves.items()}
     assert ends["MBInvertedResBlock_4_4_0_6_k3_s2_swish"] == (8, 32)
     assert ends["MBInvertedResBlock_4_4_4_6_k5_s2_swish"] == (8, 16)
+    # what does not expand has keys of its own, at the width of its input
+    single = [key for key in ends if key not in {latency_key(b, s) for b, s in blocks_that_expand(space)}]
+    assert {key: ends[key] for key in single} == {
+        "MBInvertedResBlock_4_4_0_6_k3_s2_swish_m4": (4, 4),
+        "MBInvertedResBlock_4_4_1_6_k5_s2_swish_m4": (4, 4),
+        "MBInvertedResBlock_2_6_0_6_k3_s1_swish_m6": (6, 6),
+        "MBInvertedResBlock_2_6_2_6_k5_s1_swish_m6": (6, 6),
+    }
     assert loaded.contents.classifier.curve.widths == (1, 3, 10, 100, 1000)
     assert sorted(entry.name for entry in out.parent.iterdir()) == ["tiny_cpu.json"]
     assert capsys.readouterr().out == ""

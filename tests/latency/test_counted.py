@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from made_tables import random_choice
-from tiny import measurement, tiny_contents, tiny_space
+from tiny import SOME_EXPAND, measurement, tiny_contents, tiny_space
 
 import tfnas
 from tfnas.costs import COSTS
@@ -33,7 +34,16 @@ def walked(architecture):
     return tfnas.count(network, architecture.image_size)
 
 
-@pytest.mark.parametrize("space", [tiny_space(), tfnas.space("digits"), tfnas.space("imagenet").at(97)])
+@pytest.mark.parametrize(
+    "space",
+    [
+        tiny_space(),
+        tfnas.space("digits"),
+        tfnas.space("imagenet").at(97),
+        dataclasses.replace(tfnas.space("digits"), operations=SOME_EXPAND),
+    ],
+    ids=["tiny", "digits", "imagenet", "some expand"],
+)
 def test_every_architecture_costs_what_its_modules_count(tmp_path, space):
     tables = {}
     for cost in COUNTED:

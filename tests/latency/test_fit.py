@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from itertools import chain
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_tables import random_table, staged_space, table_of
+from tiny import SOME_EXPAND
 
 import tfnas
 from tfnas.errors import InputError
@@ -139,6 +141,7 @@ SMALL = staged_space(
     Stage(channels=9, stride=2, blocks=2, activation="swish"),
     operations=IMAGENET.operations,
 )
+SOME_OF_SMALL_EXPAND = dataclasses.replace(SMALL, operations=SOME_EXPAND)
 
 
 def whole_steps(random, count):
@@ -149,20 +152,23 @@ def noise(random, count):
     return random.uniform(0.5, 3, count)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.integers(0, 2**32 - 1))
-def test_equals_the_procedure_word_by_word(seed):
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([SMALL, SOME_OF_SMALL_EXPAND]))
+def test_equals_the_procedure_word_by_word(seed, space):
     random = np.random.default_rng(seed)
     rounded = random.random() < 0.5  # whole numbers of ms make ties with the target
-    table = random_table(SMALL, random, whole_steps if rounded else noise)
-    operations = random.integers(0, 8, len(SMALL.blocks))
-    depths = [int(random.choice(choices)) for choices in SMALL.depth_choices]
-    ranges = [SMALL.width_range(place, SMALL.operations[o]) for place, o in zip(SMALL.blocks, operations, strict=True)]
+    table = random_table(space, random, whole_steps if rounded else noise)
+    operations = random.integers(0, len(space.operations), len(space.blocks))
+    depths = [int(random.choice(choices)) for choices in space.depth_choices]
+    ranges = [space.width_range(place, space.operations[o]) for place, o in zip(space.blocks, operations, strict=True)]
     widths = [int(random.integers(low, high + 1)) for low, high in ranges]
-    architecture = SMALL.architecture(operations, depths, widths, 10)
+    architecture = space.architecture(operations, depths, widths, 10)
     target_ms = table.architecture_ms(architecture) * random.uniform(0.5, 1.6)
     target_ms = float(np.rint(target_ms - table.base_ms()) + table.base_ms()) if rounded else target_ms
-    assert fit_widths(architecture, table, target_ms) == fit_by_the_book(architecture, table, target_ms)
+    fitted = fit_widths(architecture, table, target_ms)
+    assert fitted == fit_by_the_book(architecture, table, target_ms)
+    for place, before in zip(fitted.blocks, architecture.blocks, strict=True):
+        assert before.block.expands or place.block == before.block
 
 
 def test_equal_latency_changes_nothing_and_no_blocks_are_no_trouble():

@@ -21,10 +21,14 @@ from tfnas.errors import Infeasible, InputError
 from tfnas.latency import LatencyTable, LatencyTableWarning
 from tfnas.latency.fitting.meet import check_target, meet_target
 from tfnas.latency.ranges.words import bounds_text
-from tfnas.space import Stage
+from tfnas.space import Operation, Stage
 
 TINY = staged_space(Stage(channels=6, stride=1, blocks=2, activation="relu", min_blocks=0))
 RIGID = dataclasses.replace(TINY, width_bounds=(Fraction(1), Fraction(1)))
+SOME_EXPAND, NONE_EXPANDS = (
+    dataclasses.replace(TINY, operations=tuple(map(Operation.parse, names)))
+    for names in (("k3_e1", "k3_e3", "k5_e1_se"), ("k3_e1", "k5_e1", "k3_e1_se"))
+)
 
 
 def rising(random, count):
@@ -120,33 +124,33 @@ def test_every_target_inside_the_range_of_a_dense_space_is_met(seed, curve):
     assert found == meet_target(choice, table, target_ms)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(st.integers(0, 2**32 - 1), st.sampled_from(CURVES))
-def test_the_best_operations_and_depths_are_taken(seed, curve):
+@settings(max_examples=35, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(CURVES), st.sampled_from([TINY, TINY, SOME_EXPAND]))
+def test_the_best_operations_and_depths_are_taken(seed, curve, space):
     random = np.random.default_rng(seed)
-    table = random_table(TINY, random, curve)
-    choice, target_ms = random_choice(TINY, random), target_inside(TINY, table, random)
-    curves, possible = all_curves(TINY, table), []
-    for operations, depths in selections(TINY):
-        chosen = [curves[index, operations[index]] for index in kept(TINY, depths)]
+    table = random_table(space, random, curve)
+    choice, target_ms = random_choice(space, random), target_inside(space, table, random)
+    curves, possible = all_curves(space, table), []
+    for operations, depths in selections(space):
+        chosen = [curves[index, operations[index]] for index in kept(space, depths)]
         low, high = (table.base_ms() + sum(end(ms) for ms in chosen) for end in (min, max))
         if low <= target_ms and high >= 0.995 * target_ms:
             possible.append((by_hand(choice, operations, depths), operations, depths))
     assume(possible)
     best, operations, depths = max(possible)
     assert choice.score(operations, depths) == pytest.approx(best, abs=1e-12)
-    sums = all_sums(table.base_ms(), [curves[index, operations[index]] for index in kept(TINY, depths)])
+    sums = all_sums(table.base_ms(), [curves[index, operations[index]] for index in kept(space, depths)])
     assume(((sums >= 0.995 * target_ms + 1e-9) & (sums <= target_ms - 1e-9)).any())
     found = meet_target(choice, table, target_ms)
     assert 0.995 * target_ms <= table.architecture_ms(found) <= target_ms
-    assert by_hand(choice, *selection_of(TINY, found)) == pytest.approx(best, abs=1e-5)
+    assert by_hand(choice, *selection_of(space, found)) == pytest.approx(best, abs=1e-5)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(st.integers(0, 2**32 - 1), st.sampled_from(CURVES), st.sampled_from([TINY, RIGID]))
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(CURVES), st.sampled_from([TINY, RIGID, SOME_EXPAND, NONE_EXPANDS]))
 def test_coarse_spaces_are_met_exactly_where_enumeration_finds_an_architecture(seed, curve, space):
     random = np.random.default_rng(seed)
-    table = random_table(space, random, staircase if space is TINY else curve)
+    table = random_table(space, random, staircase if space in (TINY, SOME_EXPAND) else curve)
     choice, target_ms = random_choice(space, random), target_inside(space, table, random)
     curves = all_curves(space, table)
     items = [np.concatenate([curves[index, o] for o in range(3)]) for index in range(len(space.blocks))]
@@ -158,6 +162,8 @@ def test_coarse_spaces_are_met_exactly_where_enumeration_finds_an_architecture(s
         return
     with pytest.raises(Infeasible) as error:
         meet_target(choice, table, target_ms)
+    assert ("widen the width_bounds" in str(error.value)) == (space is not NONE_EXPANDS)
+    assert ("an operation that expands" in str(error.value)) == (space is NONE_EXPANDS)
     near = re.search(r"nearest reachable latencies are ([\d.]+) ms and ([\d.]+) ms", str(error.value))
     below, above = reachable[reachable < target_ms].max(), reachable[reachable > target_ms].min()
     assert [float(text) for text in near.groups()] == pytest.approx([below, above], rel=2e-6)
@@ -179,7 +185,7 @@ def test_a_derived_choice_within_reach_is_kept_with_its_widths_near_the_fitted_o
     assert 0.995 * target_ms <= table.architecture_ms(found) <= target_ms
 
 
-@pytest.mark.parametrize("space", [TINY, RIGID])
+@pytest.mark.parametrize("space", [TINY, RIGID, SOME_EXPAND, NONE_EXPANDS])
 @pytest.mark.parametrize("curve", CURVES)
 def test_the_ends_of_the_range_are_met(space, curve):
     random = np.random.default_rng(3)

@@ -65,6 +65,44 @@ def test_ranges_without_operations_and_traits_equal_enumeration(space, table):
     assert found.traits == ()  # no two of its operations differ in one trait only
 
 
+def test_operations_without_an_expansion_are_in_the_range():
+    space = tiny_space(operations=tuple(map(Operation.parse, ("k3_e1", "k3_e2", "k3_e1_se"))))
+    table = LatencyTable(tiny_contents(space, random.Random(3)))
+    found = space_range(space, table)
+    assert (found.lowest_ms, found.highest_ms) == pytest.approx(enumerated(space, table, [0, 1, 2]), rel=1e-12)
+    without = {operation.name: operation.without_ms for operation in found.operations}
+    for index, name in enumerate(("k3_e1", "k3_e2", "k3_e1_se")):
+        others = [other for other in range(3) if other != index]
+        assert without[name] == pytest.approx(enumerated(space, table, others), rel=1e-12)
+    assert {trait.name: trait.against for trait in found.traits} == {"SE": "none", "e2": "e1"}
+
+
+@pytest.mark.parametrize(
+    ("names", "against"),
+    [
+        ("k3_e1 k3_e3 k3_e6", {"e3": "e1", "e6": "e3"}),
+        ("k3_e1 k5_e3 k3_e6", {"e6": "e1"}),  # none differs from k3_e6 in its expansion alone but k3_e1
+        ("k3_e1 k5_e3", {}),
+        ("k3_e2 k3_e3 k3_e6", {"e3": "e2", "e6": "e2"}),
+    ],
+)
+def test_an_expansion_is_held_against_a_smaller_one_before_none(names, against):
+    space = tiny_space(operations=tuple(map(Operation.parse, names.split())))
+    found = space_range(space, LatencyTable(tiny_contents(space, random.Random(3)))).traits
+    assert {trait.name: trait.against for trait in found if trait.name.startswith("e")} == against
+
+
+def test_a_space_without_an_expansion_has_no_widths_to_speak_of():
+    space = tiny_space(operations=tuple(map(Operation.parse, ("k3_e1", "k5_e1"))))
+    table = LatencyTable(tiny_contents(space, random.Random(3)))
+    found = space_range(space, table)
+    assert (found.lowest_ms, found.highest_ms) == pytest.approx(enumerated(space, table, [0, 1]), rel=1e-12)
+    for target_ms in (0.9 * found.lowest_ms, 1.1 * found.highest_ms):
+        with pytest.raises(Infeasible) as outside:
+            check_target(space, table, target_ms)
+        assert "widths" not in str(outside.value) and "width_bounds" not in str(outside.value)
+
+
 def test_the_number_of_classes_counts(space, table):
     found = space_range(space, table, 1000)
     assert (found.lowest_ms, found.highest_ms) == pytest.approx(enumerated(space, table, [0, 1], 1000), rel=1e-12)

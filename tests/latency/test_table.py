@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import random
@@ -10,12 +11,17 @@ import sys
 
 import numpy as np
 import pytest
-from tiny import tiny_contents, tiny_space
+from made_tables import table_of
+from tiny import SOME_EXPAND, measurement, tiny_contents, tiny_space
 
 import tfnas
+from tfnas.architecture import Block
 from tfnas.errors import InputError, RunFailed
 from tfnas.latency import LatencyTable, default_table_path, latency_key
-from tfnas.latency.files.writing import table_to_json
+from tfnas.latency.building.points import widths_by_key
+from tfnas.latency.files.reading import read_json
+from tfnas.latency.files.writing import table_to_json, to_text
+from tfnas.space import Operation, Stage
 
 
 @pytest.fixture
@@ -37,6 +43,45 @@ def test_key_has_the_authors_form():
     keys = [latency_key(imagenet.block(place, operation, 64), 112) for operation in imagenet.operations[1::2]]
     assert keys[0] == "MBInvertedResBlock_112_16_0_24_k3_s2_relu"
     assert keys[3] == "MBInvertedResBlock_112_16_32_24_k5_s2_relu"
+
+
+def test_a_block_that_never_expands_has_a_key_of_its_own():
+    """By the authors' key alone, k5_e1_se and k5_e3_se of one input channel would be one curve."""
+    for name, in_channels in (("k3_e1", 4), ("k5_e1_se", 1)):
+        operations = tuple(map(Operation.parse, (name, name.replace("e1", "e3"))))
+        stages = (Stage(in_channels, 1, 1, "relu"), Stage(6, 1, 1, "relu"))
+        space = tiny_space(operations=operations, stages=stages)
+        place = space.blocks[1]
+        none, some = (space.block(place, o, space.initial_width(place, o)) for o in operations)
+        assert none.se_channels == some.se_channels
+        assert latency_key(none, 4) == f"{latency_key(some, 4)}_m{in_channels}"
+        assert set(widths_by_key(space)) >= {latency_key(none, 4), latency_key(some, 4)}
+        contents = tiny_contents(space, random.Random(0))
+        loaded = read_json(to_text(table_to_json(contents)).encode())
+        assert loaded.curves == contents.curves
+        curve = contents.curves[latency_key(none, 4)]
+        assert curve.widths == (in_channels,)
+        assert LatencyTable(contents).block_ms(none, 4) == curve.ms[0]
+        assert LatencyTable(contents).widths_ms(none, 4).tolist() == [curve.ms[0]]
+
+
+def test_the_authors_price_a_block_without_an_expansion_under_the_key_of_the_others():
+    block = Block(4, 4, 0, 6, 3, 1, "relu", (4, 4))
+    table = table_of(1.0, {"MBInvertedResBlock_8_4_0_6_k3_s1_relu": (range(1, 17), range(1, 17))})
+    assert table.block_ms(block, 8) == 4 and table.widths_ms(block, 8).tolist() == [4]
+    ours = table_of(1.0, {"MBInvertedResBlock_8_4_0_6_k3_s1_relu": (range(8, 17), range(8, 17))})
+    with pytest.raises(InputError, match="has MBInvertedResBlock_8_4_0_6_k3_s1_relu at widths 8 to 16, not at width 4"):
+        ours.block_ms(block, 8)
+
+
+def test_a_table_of_multiples_prices_the_width_of_the_input():
+    space = tiny_space(operations=SOME_EXPAND).in_multiples_of(4)
+    assert {place.in_channels for place in space.blocks} == {4, 6}
+    contents = tiny_contents(space, random.Random(0))
+    table = LatencyTable(dataclasses.replace(contents, measurement=measurement(space, width_multiple=4)))
+    table.check(space)
+    with pytest.raises(InputError, match="multiples of 4 only"):
+        table.check(dataclasses.replace(space, width_multiple=1))
 
 
 def test_architecture_is_base_plus_blocks(space, table):

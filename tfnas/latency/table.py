@@ -28,7 +28,14 @@ from tfnas.latency.contents import TableContents
 from tfnas.latency.files.authors import read_authors_table
 from tfnas.latency.files.reading import read_json
 from tfnas.latency.files.writing import table_to_json, to_text
-from tfnas.latency.keys import classifier_key, latency_key, shallowest_architecture, stem_keys
+from tfnas.latency.keys import (
+    authors_key,
+    classifier_key,
+    latency_key,
+    never_expands,
+    shallowest_architecture,
+    stem_keys,
+)
 from tfnas.space import BlockPlace, SearchSpace
 
 _LARGEST_FILE = 64 * 2**20
@@ -143,18 +150,20 @@ class LatencyTable:
     def block_ms(self, block: Block, input_size: int) -> float:
         """Milliseconds of a block at its width, receiving `input_size` x `input_size` pixels."""
         width, multiple = block.mid_channels, self.width_multiple
-        if width % multiple:
+        if width % multiple and not never_expands(block):
             raise InputError(f"{self.source} prices widths that are multiples of {multiple} only, not {width}")
-        return float(self._at(latency_key(block, input_size), range(width, width + 1))[0])
+        return float(self._at(self._key(block, input_size), range(width, width + 1))[0])
 
     def widths_ms(self, block: Block, input_size: int) -> NDArray[np.float64]:
         """Milliseconds at each of `block.widths`, the ends of its range included: float64, read-only, cached."""
-        if block.widths[0] % self.width_multiple or (len(block.widths) > 1 and block.mid_step % self.width_multiple):
+        multiple = self.width_multiple
+        steps = block.widths[0] % multiple or (len(block.widths) > 1 and block.mid_step % multiple)
+        if steps and not never_expands(block):
             raise InputError(
-                f"{self.source} prices widths that are multiples of {self.width_multiple} only: search these, with "
-                f"--width_multiple {self.width_multiple}"
+                f"{self.source} prices widths that are multiples of {multiple} only: search these, with "
+                f"--width_multiple {multiple}"
             )
-        return self._at(latency_key(block, input_size), block.widths)
+        return self._at(self._key(block, input_size), block.widths)
 
     def base_ms(self, num_classes: int | None = None) -> float:
         """Milliseconds of stems, feature mix and classifier, with so many classes or as many as were measured for.
@@ -240,6 +249,11 @@ class LatencyTable:
                 )
 
     # ---- inside -----------------------------------------------------------------------------------------------
+
+    def _key(self, block: Block, input_size: int) -> str:
+        """Where a block is priced: in the authors' tables, one that never expands is under the key of the others."""
+        key = latency_key(block, input_size)
+        return key if key in self.contents.curves else authors_key(block, input_size)
 
     def _at(self, key: str, widths: range) -> NDArray[np.float64]:
         found = self._slices.get((key, widths))

@@ -85,17 +85,17 @@ def widths_by_key(space: SearchSpace) -> dict[str, Widths]:
     found: dict[str, tuple[Block, int, set[int]]] = {}
     for place in space.blocks:
         for operation in space.operations:
-            low, high = space.width_range(place, operation)
-            block = space.block(place, operation, low)
+            allowed = space.widths(place, operation)
+            block = space.block(place, operation, allowed[0])
             entry = found.setdefault(latency_key(block, place.input_size), (block, place.input_size, set()))
-            entry[2].update(range(low, high + 1, space.width_multiple))
+            entry[2].update(allowed)
     return {key: Widths(block, size, tuple(sorted(widths))) for key, (block, size, widths) in found.items()}
 
 
 def probed_keys(space_widths: dict[str, Widths]) -> list[str]:
     """A few keys to see the device's stairs by: with a wide range, early, in the middle and late in the network."""
     keys = [key for key, widths in space_widths.items() if len(widths.widths) > 2 * len(_PROBED_OFFSETS)]
-    keys = keys or list(space_widths)
+    keys = keys or [key for key, widths in space_widths.items() if len(widths.widths) > 1] or list(space_widths)
     places = np.linspace(0, len(keys) - 1, min(_PROBED_CURVES, len(keys))).round().astype(int)
     return [keys[place] for place in places]
 

@@ -110,12 +110,15 @@ def _search_everything(
         above = float(total_ms[total_ms > band.high_ms].min(initial=above))
     cost = table.cost
     words = "nearest reachable latencies" if cost.is_time else f"nearest reachable numbers of {cost.unit}"
-    finer = "" if space.width_multiple == 1 else f", lower its width_multiple of {space.width_multiple},"
+    if space.has_expansion:
+        finer = "" if space.width_multiple == 1 else f", lower its width_multiple of {space.width_multiple},"
+        remedy = f"{finer} or widen the width_bounds of the space"
+    else:
+        remedy = ", or give the space an operation that expands: only these have widths to fit"
     raise Infeasible(
         f"no architecture of the space {space.name!r} takes {cost.number(band.low_ms, 6)} to "
         f"{cost.quantity(band.high_ms, 6)} with its table: the {words} are {cost.as_target(below)} {cost.unit} and "
-        f"{cost.as_target(above)} {cost.unit}; choose one of them as the target{finer} or widen the width_bounds of "
-        "the space"
+        f"{cost.as_target(above)} {cost.unit}; choose one of them as the target{remedy}"
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from tfnas.architecture import Architecture, Block
-from tfnas.latency.keys import latency_key
+from tfnas.latency.keys import key_with_width
 from tfnas.nn import Classifier, ConvBNAct, MBConv, Network
 from tfnas.space import IMAGE_CHANNELS, SearchSpace
 
@@ -29,8 +29,7 @@ class Workload:
 
 def block_workload(block: Block, input_size: int) -> Workload:
     """A block that receives `input_size` x `input_size` pixels."""
-    name = f"{latency_key(block, input_size)}_m{block.mid_channels}"
-    return Workload(name, lambda: MBConv(block), block.in_channels, input_size)
+    return Workload(key_with_width(block, input_size), lambda: MBConv(block), block.in_channels, input_size)
 
 
 def network_workload(architecture: Architecture) -> Workload:

@@ -226,7 +226,7 @@ class _Trait:
 
 
 def _traits_of(operations: Sequence[Operation]) -> Iterator[_Trait]:
-    """SE, every larger kernel against the smallest, every larger expansion against the smallest."""
+    """SE, every larger kernel against the smallest, every larger expansion against `_plain_expansion`."""
     kernels = sorted({operation.kernel_size for operation in operations})
     expansions = sorted({operation.expansion for operation in operations})
     yield _Trait("SE", "none", lambda o: o.se, lambda o: dataclasses.replace(o, se=False))
@@ -238,12 +238,28 @@ def _traits_of(operations: Sequence[Operation]) -> Iterator[_Trait]:
             lambda o: dataclasses.replace(o, kernel_size=kernels[0]),
         )
     for expansion in expansions[1:]:
+        plain = _plain_expansion(operations, expansion)
         yield _Trait(
             f"e{expansion}",
-            f"e{expansions[0]}",
+            f"e{plain}",
             lambda o, e=expansion: o.expansion == e,  # type: ignore[misc]
-            lambda o: dataclasses.replace(o, expansion=expansions[0]),
+            lambda o, p=plain: dataclasses.replace(o, expansion=p),  # type: ignore[misc]
         )
+
+
+def _plain_expansion(operations: Sequence[Operation], expansion: int) -> int:
+    """The smallest expansion that operations differ in from a larger one alone; 1 where there is no other.
+
+    Expansion 1 lacks a layer: what widening costs shows against an operation that widens less.
+    """
+    smaller = {operation.expansion for operation in operations if operation.expansion < expansion}
+    in_order = sorted(smaller, key=lambda other: (other == 1, other))
+
+    def has_pair(other: int) -> bool:
+        alike = (operation for operation in operations if operation.expansion == other)
+        return any(dataclasses.replace(operation, expansion=expansion) in operations for operation in alike)
+
+    return next(filter(has_pair, in_order), in_order[0])
 
 
 def _traits(space: SearchSpace, costs: FloatArray, macs: FloatArray, without: _Without) -> Iterator[TraitCost]:

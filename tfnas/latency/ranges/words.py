@@ -97,10 +97,12 @@ def lower_lines(found: SpaceRange) -> Iterator[str]:
     kept = sum(min(stage.depths) for stage in found.stages)
     forced = kept > 0 and all(stage.shallower_ms is None for stage in found.stages)
     why = " (the first of a stage, which changes size or channels)" if forced else ""
+    fitted = found.space.has_expansion
+    widths = f", with widths from {found.space.width_bounds[0]} of the usual on" if fitted else ""
     yield (
-        f"it keeps {kept} block{'' if kept == 1 else 's'}{why}, with widths from {found.space.width_bounds[0]} of the "
-        "usual on; dropping operations cannot lower it, smaller width_bounds, fewer channels or a smaller image_size "
-        "can, with a table measured for them"
+        f"it keeps {kept} block{'' if kept == 1 else 's'}{why}{widths}; dropping operations cannot lower it, "
+        f"{'smaller width_bounds, ' if fitted else ''}fewer channels or a smaller image_size can, with a table "
+        "measured for them"
     )
 
 
@@ -110,10 +112,12 @@ def higher_lines(found: SpaceRange) -> Iterator[str]:
     if deeper:
         raised = ", ".join(f"{stage.name} {found.table.cost.number(stage.deeper_ms or 0.0)}" for stage in deeper)
         yield f"a block more in a stage would make the highest ({found.table.unit}): {raised}"
+    fitted = found.space.has_expansion
+    widths = f", with widths up to {found.space.width_bounds[1]} of the usual" if fitted else ""
     yield (
-        f"it has all {len(found.space.blocks)} blocks, with widths up to {found.space.width_bounds[1]} of the usual; "
-        "more blocks, larger width_bounds, more channels or a larger image_size raise it, the last three with a table "
-        "measured for them"
+        f"it has all {len(found.space.blocks)} blocks{widths}; more blocks, "
+        f"{'larger width_bounds' if fitted else 'operations that expand'}, more channels or a larger image_size raise "
+        "it, the last three with a table measured for them"
     )
 
 
