@@ -31,7 +31,8 @@ def random_supernet(space, seed=0, classes=CLASSES):
             parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
     for number, index, operation in supernet.operations():
         low, high = space.width_range(space.blocks[number], space.operations[index])
-        width = int(torch.randint(low, high, (), generator=generator))  # below the largest: some channels rest
+        # below the largest, where it is free: some channels rest
+        width = int(torch.randint(low, max(high, low + 1), (), generator=generator))
         operation.set_active(torch.randperm(high, generator=generator)[:width])
     return supernet
 

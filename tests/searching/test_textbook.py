@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import SOME_EXPAND
+
+from tfnas.supernet import share_weights
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -32,6 +35,31 @@ def test_losses_and_gradients_are_the_textbooks(bench_search, loops_or_operators
 @pytest.mark.parametrize("space", SPACES)
 def test_a_gpus_way_gives_the_textbooks_losses_and_gradients(bench_search, as_on_a_gpu, space):
     bench_search.check_equal(argparse.Namespace(space=space, device="cpu"))
+
+
+@pytest.fixture(params=[False, True], ids=["own weights", "shared weights"])
+def space_where_some_expand(bench_search, request, tmp_path, monkeypatch):
+    """The path of a space file; its searches begin with weights of their own or with shared ones."""
+    path, make = tmp_path / "some_expand.yaml", bench_search.make_project
+
+    def sharing(*arguments):
+        learner = make(*arguments)
+        share_weights(learner.supernet)
+        return learner
+
+    if request.param:
+        monkeypatch.setattr(bench_search, "make_project", sharing)
+    names = [operation.name for operation in SOME_EXPAND]
+    path.write_text(f"extends: digits\noperations: [{', '.join(names)}]\n")
+    return str(path)
+
+
+def test_operations_without_an_expansion_give_the_textbooks(bench_search, loops_or_operators, space_where_some_expand):
+    bench_search.check_equal(argparse.Namespace(space=space_where_some_expand, device="cpu"))
+
+
+def test_operations_without_an_expansion_as_on_a_gpu(bench_search, as_on_a_gpu, space_where_some_expand):
+    bench_search.check_equal(argparse.Namespace(space=space_where_some_expand, device="cpu"))
 
 
 @pytest.mark.parametrize("space", SPACES)

@@ -115,6 +115,16 @@ def test_channels_that_do_not_fit_are_refused(index):
     assert elastic.width == WIDE
 
 
+def test_an_operation_without_an_expansion_has_the_width_of_its_input():
+    block = Block(4, 4, 0, 6, 3, 1, "relu", (4, 4))
+    elastic = ElasticMBConv(block)
+    for narrow in (lambda: elastic.set_active(torch.tensor([0, 2, 3])), lambda: elastic.set_width(3)):
+        with pytest.raises(InputError, match="as many active channels as it has inputs, 4, got 3"):
+            narrow()
+    elastic.set_width(4)
+    assert elastic.active.tolist() == [0, 1, 2, 3] and elastic.active_rows() == {}
+
+
 @pytest.mark.parametrize("width", [0, WIDE + 1])
 def test_a_width_that_does_not_fit_is_refused(width):
     with pytest.raises(InputError, match=f"must be 1 to 12, got {width}"):

@@ -6,6 +6,8 @@ import dataclasses
 import pytest
 import torch
 from made_learners import CLASSES, random_batch, random_supernet, varied_space
+from tiny import SOME_EXPAND, tiny_space
+from torch.nn import functional
 
 import tfnas
 from tfnas import InputError
@@ -89,6 +91,29 @@ def test_a_space_of_other_stages_and_all_channels(float64):
     network = extract_network(supernet, architecture_at(supernet, operations, depths))
     assert network.second_stem.inverted_bottleneck is None
     assert_same_logits(supernet, network, operations, depths)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_operations_without_an_expansion_learn_what_their_networks_do(float64, seed):
+    """Loss and gradients of a path, against the stand-alone network of nn.Conv2d and nn.BatchNorm2d."""
+    supernet = random_supernet(tiny_space(operations=SOME_EXPAND), seed)
+    depths = (1, 2)
+    for operations in ((0, 2, 1), (2, 3, 0), (2, 0, 2), (3, 2, 2)):
+        network = extract_network(supernet, architecture_at(supernet, operations, depths))
+        assert_same_logits(supernet, network, operations, depths)
+        images, labels = random_batch(size=6)
+        weights = one_hot_depths(supernet.space.depth_choices, depths)
+        supernet.zero_grad()
+        for logits in (supernet(images, Path(operations), weights), network(images)):
+            functional.cross_entropy(logits, labels).backward()
+        for place, index in zip(supernet.space.blocks, operations, strict=True):
+            operation = supernet.block_operations(supernet.space.blocks.index(place))[index]
+            block = network.get_submodule(f"stage{place.stage + 1}.{place.position}")
+            rows = operation.active_rows()
+            for name, parameter in operation.named_parameters():
+                own = parameter.grad.index_select(*rows[parameter]) if parameter in rows else parameter.grad
+                expected = block.get_parameter(name).grad
+                torch.testing.assert_close(own, expected, rtol=1e-8, atol=1e-10 + 1e-9 * float(expected.abs().max()))
 
 
 def test_the_authors_file_of_an_architecture_will_do():

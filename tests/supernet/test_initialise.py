@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from made_learners import random_supernet, varied_space
-from tiny import tiny_space
+from tiny import SOME_EXPAND, tiny_space
 from torch.nn import functional
 
 from tfnas.searching.optim import ElasticSGD
@@ -55,6 +55,22 @@ def test_what_operations_have_in_common_is_the_same_memory(space, float64):
                     smaller = torch.Size(map(min, one.shape, other.shape))
                     like = torch.empty(smaller)
                     assert torch.equal(part_of(one, like), part_of(other, like)), (place.name, name)
+
+
+def test_operations_without_an_expansion_share_with_each_other_alone(float64):
+    """Their channels are the block's input, not what an expansion makes of it."""
+    space = tiny_space(operations=SOME_EXPAND)
+    supernet = random_supernet(space)
+    share_weights(supernet)
+    for place in space.blocks:
+        narrow, wide, large_narrow, large_wide = operation_states(supernet, place, 4)
+        for small, large in ((narrow, large_narrow), (wide, large_wide)):
+            for name, value in small.items():
+                assert torch.equal(value, part_of(large[name], value)), (place.name, name)
+        assert large_narrow.keys() == large_wide.keys() - {"inverted_bottleneck.conv.weight"}
+        memory = [{value.untyped_storage().data_ptr() for value in state.values()} for state in (narrow, large_narrow)]
+        others = {value.untyped_storage().data_ptr() for state in (wide, large_wide) for value in state.values()}
+        assert memory[0] < memory[1] and not memory[1] & others
 
 
 def test_weights_outside_the_blocks_stay(float64):

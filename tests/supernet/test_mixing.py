@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from torch.nn import functional
 
 from tfnas.architecture import Block
 from tfnas.supernet.elastic import ElasticMBConv
@@ -14,12 +15,16 @@ from tfnas.supernet.mixing import weighted_sum
 pytestmark = pytest.mark.usefixtures("as_on_a_gpu")
 
 INPUTS = 4
-# (kernel, SE channels, active channels) of every operation of a block; at most 10 channels
+# (kernel, SE channels, active channels) of every operation of a block; at most 10 channels, None: not expanded
 BLOCKS = {
     "of every kind": [(3, 0, 6), (5, 0, 10), (3, 2, 7), (5, 3, 9), (3, 3, 5), (5, 0, 8)],
     "all excited": [(3, 2, 10), (3, 3, 6), (5, 1, 7)],
     "none excited": [(5, 0, 7), (3, 0, 10), (7, 0, 5)],
     "one": [(5, 2, 8)],
+    "some expand": [(3, 0, None), (5, 3, 9), (3, 2, 7), (3, 3, None), (5, 1, None), (3, 0, 6), (7, 2, None)],
+    "some excited expand": [(3, 2, 7), (3, 2, None), (3, 3, None)],
+    "some plain expand": [(5, 0, None), (5, 0, 7), (5, 0, None)],
+    "none expands": [(3, 0, None), (3, 2, None), (5, 0, None)],
 }
 
 
@@ -28,9 +33,10 @@ def block_of(kinds, stride=1, out=5, activation="swish", low_memory=False):
     torch.manual_seed(len(kinds) + stride)
     made = []
     for kernel, se, width in kinds:
-        block = Block(INPUTS, width, se, out, kernel, stride, activation, (width, 10))
+        width, widest = (width, 10) if width else (INPUTS, INPUTS)
+        block = Block(INPUTS, width, se, out, kernel, stride, activation, (width, widest))
         made.append(ElasticMBConv(block, low_memory).double())
-        made[-1].set_active(torch.randperm(10)[:width])
+        made[-1].set_active(torch.randperm(widest)[:width])
         for parameter in made[-1].parameters():
             torch.nn.init.normal_(parameter)
     return made
@@ -94,23 +100,36 @@ def test_weights_and_active_channels_may_change():
     check(operations, features, scalars)
 
 
-def test_single_precision_of_the_same_operations():
-    operations = block_of(BLOCKS["of every kind"])
+@pytest.mark.parametrize("kinds", ["of every kind", "some expand"])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_lower_precision_of_the_same_operations(kinds, mixed):
+    operations = block_of(BLOCKS[kinds])
     features, scalars = inputs(operations)
     expected = weighted_sum(operations, features, scalars)
     for operation in operations:
         operation.float()
-    found = weighted_sum(operations, features.float(), scalars.float())
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        found = weighted_sum(operations, features.float(), scalars.float())
+    if mixed:
+        assert (found.double() - expected).abs().mean() < 0.02 * expected.abs().mean()
+    else:
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_operations_that_do_not_expand_are_not_grouped():
-    operations = block_of([(3, 2, 8), (5, 0, 8)], out=INPUTS)
-    plain = Block(INPUTS, INPUTS, 2, INPUTS, 3, 1, "swish", (INPUTS, INPUTS))
-    operations.append(ElasticMBConv(plain).double())
-    assert operations[-1].inverted_bottleneck is None
-    check(operations, *inputs(operations))
+@pytest.mark.parametrize("kinds", [BLOCKS["of every kind"], BLOCKS["some expand"]], ids=["all expand", "some expand"])
+def test_one_depthwise_convolution_for_each_kernel(kinds, monkeypatch):
+    operations, kernels = block_of(kinds), []
+    convolve = functional.conv2d
+
+    def seen(features, weight, *arguments, **others):
+        if others.get("groups", 1) > 1:
+            kernels.append(weight.shape[-1])
+        return convolve(features, weight, *arguments, **others)
+
+    monkeypatch.setattr(functional, "conv2d", seen)
+    weighted_sum(operations, *inputs(kinds))
+    assert kernels == sorted({kernel for kernel, *_ in kinds})
 
 
 def test_low_memory_computes_one_operation_after_the_other():

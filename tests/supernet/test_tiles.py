@@ -33,9 +33,9 @@ CASES = [
 pytestmark = pytest.mark.usefixtures("loops_or_operators")
 
 
-def operation(kernel, stride, activation, se, expands, share, low_memory=False, out=5):
+def operation(kernel, stride, activation, se, expands, share, low_memory=False, out=5, inputs=4):
     """A float64 operation with random biases; active channels at random places."""
-    inputs, widest = (4, 10) if expands else (6, 6)
+    widest = 10 if expands else inputs
     width = max(1, round(share * widest))
     block = Block(inputs, width, se, out, kernel, stride, activation, (width, widest))
     torch.manual_seed(kernel + 10 * stride)
@@ -109,14 +109,20 @@ def three_threads():
 
 
 MIXED = [(5, 1, "swish", 2, True, 0.8), (3, 1, "swish", 0, True, 1.0), (7, 1, "swish", 3, True, 0.4)]
+SOME_EXPAND = [(3, 1, "swish", 0, False, 1.0), MIXED[0], (5, 1, "swish", 2, False, 1.0)]
 
 
 @pytest.mark.parametrize("low_memory", [False, True])
 @pytest.mark.parametrize("out", [4, 5])  # as many as come in, with a residual, and others
 @pytest.mark.parametrize("first", [False, True])  # in a network's first block the features are fixed
-def test_a_mixture_trains_the_weights_it_is_made_with_and_the_features(first, out, low_memory, three_threads):
-    modules = [operation(*kind, low_memory, out) for kind in MIXED]
-    features = torch.randn(2, 4, 5, 5, dtype=torch.float64, requires_grad=not first)
+@pytest.mark.parametrize(
+    ("kinds", "size"), [(MIXED, 5), (SOME_EXPAND, 5), (SOME_EXPAND, 2)], ids=["all", "some", "few pixels"]
+)
+def test_a_mixture_trains_the_weights_it_is_made_with_and_the_features(
+    kinds, size, first, out, low_memory, three_threads
+):
+    modules = [operation(*kind, low_memory, out) for kind in kinds]
+    features = torch.randn(2, 4, size, size, dtype=torch.float64, requires_grad=not first)
     weights = torch.tensor([0.3, -0.2, 0.9], dtype=torch.float64, requires_grad=True)
     wanted = [weights] if first else [weights, features]
     added = features if out == 4 else 0
@@ -132,8 +138,8 @@ def test_a_mixture_trains_the_weights_it_is_made_with_and_the_features(first, ou
 
 @pytest.mark.parametrize("low_memory", [False, True])
 def test_a_mixture_of_operations_that_do_not_expand(low_memory):
-    modules = [operation(kernel, 1, "swish", 2, False, 1.0, low_memory, out=6) for kernel in (3, 5)]
-    features = torch.randn(2, 6, 7, 7, dtype=torch.float64, requires_grad=True)
+    modules = [operation(kernel, 1, "swish", 2, False, 1.0, low_memory, out=4) for kernel in (3, 5)]
+    features = torch.randn(2, 4, 7, 7, dtype=torch.float64, requires_grad=True)
     weights = torch.tensor([0.3, 0.9], dtype=torch.float64, requires_grad=True)
     wanted = [weights, features]
     output = weighted_sum(modules, features, weights)

@@ -104,13 +104,15 @@ class ElasticMBConv(nn.Module):
     """An MBConv whose `active` channels (sorted indices below `max_width`) compute; the others rest unchanged.
 
     The block handed over gives kernel, stride, SE and activation, its current width, and in `mid_range` the maximum.
-    With `low_memory` the backward pass computes all maps between input and output again instead of keeping them.
+    Without an expansion the active channels are the input's, one for one. With `low_memory` the backward pass computes
+    all maps between input and output again instead of keeping them.
     """
 
     def __init__(self, block: Block, low_memory: bool = False) -> None:
         super().__init__()
         self.low_memory = low_memory
         self.activation = block.activation
+        self.in_channels = block.in_channels
         self.max_width = width = block.mid_range[1]
         self.kernel_size, self.stride, self.padding = block.kernel_size, block.stride, block.kernel_size // 2
         self.has_residual = block.has_residual
@@ -135,6 +137,11 @@ class ElasticMBConv(nn.Module):
         if wrong or (index.diff() == 0).any():
             raise InputError(
                 f"active channels must be distinct indices below {self.max_width}, got {index.tolist()[:8]}..."
+            )
+        if self.inverted_bottleneck is None and index.numel() != self.in_channels:
+            raise InputError(
+                "an operation without an expansion must have as many active channels as it has inputs, "
+                f"{self.in_channels}, got {index.numel()}"
             )
         self.active = index
 

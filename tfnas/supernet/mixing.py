@@ -2,8 +2,8 @@
 
 A CPU keeps one operation's maps near while it computes it. A GPU takes longer to start an operator than to carry out
 most of a search's, so there all operations of a block that have a kernel size in common are one wide operation: they
-expand one input, every channel of a depthwise convolution and of batch norm is by itself, and squeeze-and-excite is
-two products with blocks of zeros.
+expand one input, or take it as it is, every channel of a depthwise convolution and of batch norm is by itself, and
+squeeze-and-excite is two products with blocks of zeros.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def weighted_sum(operations: Sequence[ElasticMBConv], features: Tensor, weights:
     if in_tiles(features):
         members = [operation.member() for operation in operations]
         return mixture(features, weights, members, first.has_residual, first.low_memory)
-    if first.low_memory or any(operation.inverted_bottleneck is None for operation in operations):
+    if first.low_memory:
         total = features.new_zeros(())
         for weight, operation in zip(weights, operations, strict=True):
             total = total + operation.weighed(features, weight)
@@ -45,7 +45,10 @@ def weighted_sum(operations: Sequence[ElasticMBConv], features: Tensor, weights:
 
 
 class Group(NamedTuple):
-    """Operations of a block that have a kernel size in common, by their numbers in the block."""
+    """Operations of a block that have a kernel size in common, by their numbers in the block.
+
+    Those that do not expand stand beside each other: last among the plain ones, first among the excited ones.
+    """
 
     plain: tuple[int, ...]
     excited: tuple[int, ...]
@@ -55,7 +58,7 @@ class Group(NamedTuple):
 class Wide(NamedTuple):
     """Weights of a group as one operation, or the places of their entries; squeeze-and-excite is two linear layers."""
 
-    expansion: Tensor
+    expansion: Tensor | None
     depthwise: Tensor
     reduce: Tensor | None = None
     reduce_bias: Tensor | None = None
@@ -95,12 +98,11 @@ def _make_plan(operations: Sequence[ElasticMBConv]) -> Plan:
     wanted: list[Tensor | None] = []
     for size in sorted({operation.kernel_size for operation in operations}):
         numbers = [number for number, operation in enumerate(operations) if operation.kernel_size == size]
-        groups.append(
-            Group(
-                tuple(number for number in numbers if places[number].reduce is None),
-                tuple(number for number in numbers if places[number].reduce is not None),
-            )
-        )
+        plain = [number for number in numbers if places[number].reduce is None]
+        excited = [number for number in numbers if places[number].reduce is not None]
+        plain.sort(key=lambda number: places[number].expansion is None)
+        excited.sort(key=lambda number: places[number].expansion is not None)
+        groups.append(Group(tuple(plain), tuple(excited)))
         members = [places[number] for numbers in groups[-1] for number in numbers]
         wanted += [*_widened(members, zero), *(member.projection.flatten(1) for member in members)]
     return Plan(tuple(operation.active for operation in operations), tuple(groups), Pick(sources, wanted, fixed=True))
@@ -117,11 +119,9 @@ def _widened(members: Sequence[Weights], zero: int) -> Wide:
         matrix: Tensor = torch.block_diag(*(part.flatten(1) - zero for part in parts)) + zero  # type: ignore[no-untyped-call]
         return matrix
 
-    expansion, depthwise = together("expansion", torch.cat), together("depthwise", torch.cat)
-    assert expansion is not None and depthwise is not None
     return Wide(
-        expansion,
-        depthwise,
+        together("expansion", torch.cat),
+        _there(together("depthwise", torch.cat)),
         reduce=together("reduce", in_blocks),
         reduce_bias=together("reduce_bias", torch.cat),
         expand=together("expand", in_blocks),
@@ -157,7 +157,7 @@ def _before_projection(
 ) -> tuple[Tensor, Tensor]:
     """What a group's operations compute before their projections: the plain ones, and those that are excited."""
     kind = operations[(group.plain or group.excited)[0]]  # for what all have in common
-    maps = kind.act(batch_normalize(functional.conv2d(features, wide.expansion)))
+    maps = _expanded(operations, features, wide, group)
     channels = len(wide.depthwise)
     maps = functional.conv2d(maps, wide.depthwise, stride=kind.stride, padding=kind.padding, groups=channels)
     maps = kind.act(batch_normalize(maps))
@@ -167,6 +167,20 @@ def _before_projection(
     reduced = kind.act(functional.linear(excited.mean((2, 3)), wide.reduce, wide.reduce_bias))
     gates = torch.sigmoid(functional.linear(reduced, wide.expand, wide.expand_bias))
     return plain, excited * gates[:, :, None, None]
+
+
+def _expanded(operations: Sequence[ElasticMBConv], features: Tensor, wide: Wide, group: Group) -> Tensor:
+    """What a group's depthwise convolutions take: the input expanded, or itself for those that do not expand."""
+    expand = [operations[number].inverted_bottleneck is not None for number in (*group.plain, *group.excited)]
+    as_it_is = [features] * expand.count(False)
+    if wide.expansion is None:
+        return torch.cat(as_it_is, 1)
+    maps: Tensor = operations[0].act(batch_normalize(functional.conv2d(features, wide.expansion)))
+    if not as_it_is:
+        return maps
+    before = sum(operations[number].width for number in group.plain[: expand.index(False)])
+    first, last = torch.split(maps, [before, maps.shape[1] - before], 1)
+    return torch.cat([first, *as_it_is, last], 1)
 
 
 def _there(tensor: Tensor | None) -> Tensor:
