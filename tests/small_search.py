@@ -31,8 +31,11 @@ def middle_ms(inputs):
     return (low + high) / 2
 
 
-def small_config(folder, name, **changes):
-    """The configuration of a run in `folder/name`, which saves after every step."""
-    inputs = write_inputs(folder)
+def small_config(folder, name, inputs=None, **changes):
+    """The configuration of a run in `folder/name`, which saves after every step.
+
+    `inputs` are what `write_inputs` gave, by default of the tiny space.
+    """
+    inputs = inputs or write_inputs(folder)
     settings = {"target_lat": middle_ms(inputs), "seed": 4, "device": "cpu", "save_minutes": 1e-9, **inputs}
     return SearchConfig(run_dir=str(folder / name), **{**settings, **changes})

@@ -10,7 +10,7 @@ import random
 import numpy as np
 import pytest
 from scipy.stats import chisquare
-from tiny import tiny_contents, tiny_space
+from tiny import SOME_EXPAND, tiny_contents, tiny_space
 
 from tfnas.latency import LatencyTable
 from tfnas.latency.contents import Curve
@@ -71,6 +71,19 @@ def test_all_are_different_and_in_the_band(rich):
     first = candidates[0]
     assert first.is_derived and first.architecture == meet_target(choice, table, target) and first.temperature == 0
     assert not any(candidate.is_derived for candidate in candidates[1:])
+
+
+def test_operations_without_an_expansion_are_drawn_like_the_others():
+    space = tiny_space(operations=SOME_EXPAND)
+    table = LatencyTable(tiny_contents(space, random.Random(3)))
+    target = sum(table.range_ms(space)) / 2
+    candidates = drawn((choice_for(space), table, target), 24)
+    assert len({candidate.architecture for candidate in candidates}) == 24
+    met = collections.Counter()
+    for candidate in candidates:
+        assert 0.995 * target <= table.architecture_ms(candidate.architecture) <= target
+        met.update(place.block.expands for place in candidate.architecture.blocks)
+    assert met[True] > 8 and met[False] > 8
 
 
 def test_the_seed_decides_and_fewer_are_the_first_of_more(rich):

@@ -7,7 +7,7 @@ import random
 import oracle
 import pytest
 import torch
-from tiny import tiny_contents, tiny_space
+from tiny import SOME_EXPAND, tiny_contents, tiny_space
 from torch.nn import functional
 
 import tfnas
@@ -16,8 +16,8 @@ from tfnas.searching.expected import expected_ms, operations_ms
 from tfnas.supernet.routes import one_hot_depths
 
 
-def tiny():
-    space = tiny_space()
+def tiny(**changes):
+    space = tiny_space(**changes)
     return space, LatencyTable(tiny_contents(space, random.Random(3)))
 
 
@@ -39,8 +39,9 @@ def test_expected_latency_matches_the_authors_program(shared_data, float64):
         assert expected.item() == pytest.approx(values["expected_ms_noise_free"], rel=1e-9)
 
 
-def test_one_choice_expects_the_latency_of_its_architecture(float64):
-    space, table = tiny()
+@pytest.mark.parametrize("changes", [{}, {"operations": SOME_EXPAND[:2]}], ids=["all expand", "some expand"])
+def test_one_choice_expects_the_latency_of_its_architecture(float64, changes):
+    space, table = tiny(**changes)
     widths = random_widths(space)
     table_ms = operations_ms(space, table, widths)
     for operations in itertools.product(range(2), repeat=3):

@@ -16,7 +16,7 @@ from made_learners import CLASSES, random_batch, random_supernet, varied_space
 from rich.console import Console
 from small_search import small_config
 from test_resume import _InterruptAt, assert_same, final_state
-from tiny import tiny_contents, tiny_space
+from tiny import SOME_EXPAND, tiny_contents, tiny_space
 
 from tfnas.architecture import Architecture
 from tfnas.checkpoint import load_checkpoint
@@ -44,8 +44,8 @@ AGREED = {"probe_tau", "probe_tau_low", "probe_tau_high", "probe_ordered"}
 # ---- which networks -----------------------------------------------------------------------------------------------
 
 
-def test_eight_networks_in_the_band_that_the_seed_decides():
-    space = tiny_space()
+@pytest.mark.parametrize("space", [tiny_space(), tiny_space(operations=SOME_EXPAND)], ids=["all expand", "some"])
+def test_eight_networks_in_the_band_that_the_seed_decides(space):
     table = LatencyTable(tiny_contents(space, random.Random(3)))
     target_ms = sum(table.range_ms(space)) / 2
     blank = blank_choice(space, 10)

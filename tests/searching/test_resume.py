@@ -18,7 +18,8 @@ import torch
 import yaml
 from real_process import RealProcess
 from rich.console import Console
-from small_search import small_config
+from small_search import small_config, write_inputs
+from tiny import SOME_EXPAND
 
 from tfnas.checkpoint import Checkpoints, load_checkpoint
 from tfnas.errors import InputError, Interrupted, RunFailed
@@ -128,13 +129,17 @@ def test_low_memory_changes_nothing_and_rescues_a_run(tmp_path, monkeypatch):
     assert_same(final_state(tmp_path / "run"), final_state(tmp_path / "whole"))
 
 
-def test_a_search_as_on_a_gpu_resumes_bit_for_bit(tmp_path, monkeypatch, as_on_a_gpu):
-    """What it makes once, while widths stay, is made again."""
-    search(small_config(tmp_path, "whole"), QUIET)
+@pytest.mark.parametrize("way", ["here", "as on a GPU"])
+def test_a_search_where_some_operations_expand_resumes_bit_for_bit(request, tmp_path, monkeypatch, way):
+    """As on a GPU: what it makes once, while widths stay, is made again."""
+    if way == "as on a GPU":
+        request.getfixturevalue("as_on_a_gpu")
+    inputs = write_inputs(tmp_path, operations=SOME_EXPAND)
+    search(small_config(tmp_path, "whole", inputs), QUIET)
     with monkeypatch.context() as patched:
         patched.setattr(search_loop, "watch_interruption", lambda _: nullcontext(_InterruptAt(17)))
         with pytest.raises(Interrupted):
-            search(small_config(tmp_path, "cut"), QUIET)
+            search(small_config(tmp_path, "cut", inputs), QUIET)
     search(SearchConfig(resume=str(tmp_path / "cut")), QUIET)
     assert_same(final_state(tmp_path / "cut"), final_state(tmp_path / "whole"))
 

@@ -225,6 +225,7 @@ def _decisions(choice: Choice, architecture: Architecture) -> Table:
         index = space.operation_index(place, block)
         probability = f"{math.exp(choice.log_alphas[number, index]):.2f}"
         low, high = block.mid_range
+        width_range = "fixed" if low == high else f"{low}-{high}"
         operation = space.operations[index].name
-        table.add_row(place.name, operation, probability, str(block.mid_channels), f"{low}-{high}", depths)
+        table.add_row(place.name, operation, probability, str(block.mid_channels), width_range, depths)
     return table
