@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import onnx
 import torch
+from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 OPSET = 18
@@ -30,4 +32,55 @@ def exported(
         )
     assert program is not None
     proto: onnx.ModelProto = program.model_proto
+    use_global_average_pool(proto.graph)
     return proto
+
+
+def use_global_average_pool(graph: onnx.GraphProto) -> None:
+    """Write each mean over all pixels of an N x C x H x W tensor as GlobalAveragePool, in place.
+
+    PyTorch's exporter writes a mean over two axes, and adaptive average pooling to one pixel, as ReduceMean, for which
+    onnxruntime has neither an integer kernel nor one in the blocked layout of its float convolutions: every
+    squeeze-and-excite would pay for conversions. Where the two axes are dropped, Flatten drops them. Means over other
+    axes, and of tensors whose rank the graph does not state, stay.
+    """
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info)
+        if value.type.tensor_type.HasField("shape")
+    }
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    axes_inputs: set[str] = set()
+    for node in graph.node:
+        if node.op_type == "ReduceMean" and ranks.get(node.input[0]) == 4 and _reduced_axes(node, constants) == {2, 3}:
+            nodes += _global_average_pool(node)
+            axes_inputs.update(node.input[1:])
+        else:
+            nodes.append(node)
+    unused = axes_inputs - {name for node in nodes for name in node.input}
+    initializers = [tensor for tensor in graph.initializer if tensor.name not in unused]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(initializers)
+
+
+def _reduced_axes(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> set[int]:
+    """The axes of a ReduceMean of a tensor of rank 4, counted from the front; empty where they are not constant."""
+    if len(node.input) > 1:  # an input since opset 18, an attribute before
+        axes = numpy_helper.to_array(constants[node.input[1]]).tolist() if node.input[1] in constants else []
+    else:
+        axes = next((list(attribute.ints) for attribute in node.attribute if attribute.name == "axes"), [])
+    return {axis % 4 for axis in axes}
+
+
+def _global_average_pool(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """The nodes that take the place of a ReduceMean over both axes of the pixels."""
+    (features, *_), (output,) = node.input, node.output
+    if all(attribute.i for attribute in node.attribute if attribute.name == "keepdims"):
+        return [helper.make_node("GlobalAveragePool", [features], [output], node.name)]
+    pooled = f"{output}_pooled"
+    return [
+        helper.make_node("GlobalAveragePool", [features], [pooled], node.name),
+        helper.make_node("Flatten", [pooled], [output], f"{node.name}_flatten", axis=1),
+    ]

@@ -98,7 +98,7 @@ class _Graph:
 
     def mean(self, features: str) -> str:
         """Write the mean over all pixels, N x C x 1 x 1."""
-        return self.node("ReduceMean", features, self.integers((2, 3)), keepdims=1)
+        return self.node("GlobalAveragePool", features)
 
     def rows(self, features: str, channels: int) -> str:
         """Write the change of shape from N x C x 1 x 1 to N x C."""
