@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 
 from tfnas.latency.fitting.band import Band
 from tfnas.latency.fitting.choice import Choice
+from tfnas.latency.fitting.sums import SAME
 
 FloatArray = NDArray[np.float64]
+
+_MOST_SELECTIONS = 20
 
 
 class Selection(NamedTuple):
@@ -29,18 +32,23 @@ class Selection(NamedTuple):
 
 
 def best_selections(choice: Choice, lowest_ms: FloatArray, highest_ms: FloatArray, band: Band) -> Iterator[Selection]:
-    """Selections whose range of latency meets the band, by falling `choice.score`; each once.
+    """Selections whose range of latency meets the band, by falling `choice.score`; each once, at most 20.
 
     `lowest_ms`, `highest_ms` [blocks, operations]: over the widths. The band is without the table's base.
     The derived selection scores 0, so it comes first wherever it is possible at all.
     """
     knapsack = _Knapsack(choice, lowest_ms, highest_ms, band)
-    derived = Selection(choice.best_operations, choice.best_depths)
+    derived, most = Selection(choice.best_operations, choice.best_depths), _MOST_SELECTIONS
     if knapsack.admits(derived):
         yield derived
         knapsack.exclude(derived)
-    while (selection := knapsack.solve()) is not None:
-        yield selection
+        most -= 1
+    for _ in range(most):
+        selection = knapsack.solve()
+        if selection is None:
+            return
+        if knapsack.admits(selection):  # the solver lets a budget be overrun by 5e-7
+            yield selection
         knapsack.exclude(selection)
 
 
@@ -92,10 +100,10 @@ class _Knapsack:
         return chosen
 
     def admits(self, selection: Selection) -> bool:
-        """Whether the range of latency of a selection meets the band."""
-        chosen = self._indicators(selection)
+        """Whether the range of latency of a selection meets the band, up to the order of addition."""
+        chosen, same_ms = self._indicators(selection), SAME * self._band.high_ms
         lowest, highest = float(self._lowest_ms @ chosen), float(self._highest_ms @ chosen)
-        return lowest <= self._band.high_ms and highest >= self._band.low_ms
+        return lowest <= self._band.high_ms + same_ms and highest >= self._band.low_ms - same_ms
 
     def exclude(self, selection: Selection) -> None:
         """Cut one selection off: not all of its indicators may be 1 again."""

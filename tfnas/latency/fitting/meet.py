@@ -9,7 +9,6 @@ Latency is not assumed to grow with width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +26,6 @@ from tfnas.latency.table import LatencyTable
 from tfnas.space import SearchSpace
 
 FloatArray = NDArray[np.float64]
-
-_MOST_SELECTIONS = 20
 
 
 def check_target(
@@ -66,7 +63,7 @@ def meet_target(choice: Choice, table: LatencyTable, target_ms: float) -> Archit
     selections = best_selections(choice, lowest_ms, highest_ms, band.less(base_ms))
     attempts = (
         fit_channels(fit_widths(choice.architecture(*selection), table, target_ms), table, band)
-        for selection in islice(selections, _MOST_SELECTIONS)
+        for selection in selections
     )
     first = next(attempts, None)
     if first is not None:
