@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 import onnx
 import torch
-from onnx import helper, numpy_helper
+from onnx import helper, numpy_helper, version_converter
 from torch import Tensor, nn
+
+from tfnas.errors import RunFailed
 
 OPSET = 18
 
@@ -34,6 +36,25 @@ def exported(
     proto: onnx.ModelProto = program.model_proto
     use_global_average_pool(proto.graph)
     return proto
+
+
+def converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """The model in another version of ONNX's operators, with the oldest form of file that has it.
+
+    PyTorch's exporter writes opset 18 in place of any lower one that it is asked for (torch 2.14), so onnx converts.
+
+    Raises RunFailed where the installed onnx does not know the version, or cannot take an operator to it.
+    """
+    if opset == OPSET:
+        return model
+    try:
+        found: onnx.ModelProto = version_converter.convert_version(model, opset)
+        found.ir_version = helper.find_min_ir_version_for(found.opset_import)
+    except (RuntimeError, ValueError) as error:
+        raise RunFailed(
+            f"onnx {onnx.__version__} cannot write this network in opset {opset}: {' '.join(str(error).split())[-200:]}"
+        ) from error
+    return found
 
 
 def use_global_average_pool(graph: onnx.GraphProto) -> None:

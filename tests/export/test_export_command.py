@@ -47,6 +47,8 @@ def test_help_is_fast():
         ("--model_path . ", "holds no model.pt: it is no finished training run"),
         ("--model_path m.pt --format tflite", "--format must be one of onnx, torch_export, got 'tflite'"),
         ("--model_path m.pt --quantize int8 --format torch_export", "quantize int8 goes with --format onnx only"),
+        ("--model_path m.pt --opset 13", "opset is 13; these networks are written in 14 to 26, which have all"),
+        ("--model_path m.pt --opset 18 --format torch_export", "opset 18 goes with --format onnx only"),
         ("--model_path m.pt --quantize int8 --dtype float16", "starts from float32; leave out --dtype float16"),
         ("--model_path m.pt --dtype bfloat16", "dtype bfloat16 cannot be had in ONNX"),
         ("--model_path m.pt --out .", "out is ., a folder; name a file in it"),

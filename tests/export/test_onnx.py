@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,6 +15,8 @@ from made_models import DIGITS, made_model, plain_logits, random_pixels, write_r
 import tfnas
 from tfnas import ExportConfig, InputError, OnnxModel, RunFailed, export_model
 from tfnas.export.checking import Answers, checked
+
+SLOW_OPSETS = [pytest.param(opset, marks=pytest.mark.slow) for opset in (15, 16, 18, 19, 20, 21, 23, 24, 25, 26)]
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,23 @@ def test_the_graph(exported):
     assert dimensions[0].dim_param and [entry.dim_value for entry in dimensions[1:]] == [3, 8, 8]
     assert not any(tensor.external_data for tensor in model.graph.initializer)
     assert b"site-packages" not in (run / "model.onnx").read_bytes()  # no paths of the machine that wrote it
+
+
+@pytest.mark.parametrize("opset", [14, pytest.param(17, marks=pytest.mark.slow), 22, *SLOW_OPSETS])
+@pytest.mark.parametrize("kind", ["float32", pytest.param("int8", marks=pytest.mark.slow)])
+def test_other_versions_of_the_operators(tmp_path, opset, kind):
+    """The file says its version, keeps its names and its open batch, and gives what the network gives."""
+    model = write_run(tmp_path)
+    quantize = None if kind == "float32" else kind
+    config = ExportConfig(model_path=str(tmp_path), opset=opset, quantize=quantize, check_images=20)
+    report = export_model(config)
+    written = onnx.load(report.file)
+    onnx.checker.check_model(written, full_check=True)
+    assert [entry.version for entry in written.opset_import if entry.domain == ""] == [opset] and report.opset == opset
+    assert written.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    pixels = random_pixels(3)
+    found, tolerance = session_logits(Path(report.file), pixels.float() / 255), 1e-5 if kind == "float32" else 1.0
+    torch.testing.assert_close(found, plain_logits(model, pixels), rtol=tolerance, atol=tolerance)
 
 
 def test_metadata_say_what_a_user_must_know(exported):

@@ -21,7 +21,7 @@ _EXAMPLES = """\
 
 _GROUPS = (
     FlagGroup("what to write", ("model_path", "format", "out")),
-    FlagGroup("what it computes", ("image_size", "batch", "dtype", "quantize")),
+    FlagGroup("what it computes", ("image_size", "batch", "dtype", "quantize", "opset")),
     FlagGroup("what to check and calibrate with", ("check_images", "calibration_images", "img_root", "seed")),
     FlagGroup("what to time", ("measure_batch", "threads")),
 )

@@ -15,6 +15,8 @@ Dtype: TypeAlias = Literal["float32", "float16", "bfloat16"]
 Quantize: TypeAlias = Literal["int8", "int8_vnni"]
 
 QUANTIZED: tuple[str, ...] = typing.get_args(Quantize)
+OPSETS = range(14, 27)
+"""Those that all networks can be converted to and onnxruntime 1.32 has run; below 14 onnx has no way down for Sub."""
 DYNAMIC = "dynamic"
 REPORT_SUFFIX = ".json"
 _MODEL_FILE = "model.pt"
@@ -46,6 +48,8 @@ class ExportConfig:
     quantize: Quantize | None = None
     """Compute in 8-bit whole numbers (onnx only), calibrated on training images. int8 is right on every processor;
     int8_vnni has a bit more per weight, and x86 processors without VNNI compute it wrongly."""
+    opset: int | None = None
+    """Version of ONNX's operators, 14 to 26. Default: 18. Older runtimes may want a lower one."""
     calibration_images: int = 256
     """Training images that int8 is calibrated on."""
     check_images: int = 1000
@@ -74,6 +78,13 @@ class ExportConfig:
             if getattr(self, name) not in choices:
                 words = ", ".join(str(choice) for choice in choices if choice)
                 raise InputError(f"{name} must be one of {words}, got {getattr(self, name)!r}")
+        if self.opset is not None and self.format != "onnx":
+            raise InputError(f"opset {self.opset} goes with --format onnx only, not with {self.format}")
+        if self.opset is not None and self.opset not in OPSETS:
+            raise InputError(
+                f"opset is {self.opset}; these networks are written in {OPSETS[0]} to {OPSETS[-1]}, which have all "
+                "their operators and have been run"
+            )
         if self.format == "onnx" and self.dtype == "bfloat16":
             raise InputError(
                 "dtype bfloat16 cannot be had in ONNX: its convolutions take no bfloat16, so nothing could run and "

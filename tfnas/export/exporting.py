@@ -94,7 +94,9 @@ def export_model(
 def _unquantized(plan: _Plan) -> bytes:
     config = plan.config
     program = trace(plan.model, plan.preprocessing, config.dtype, config.batch_size)
-    return onnx_bytes(program, _texts(plan)) if config.format == "onnx" else torch_export_bytes(program, _facts(plan))
+    if config.format == "torch_export":
+        return torch_export_bytes(program, _facts(plan))
+    return onnx_bytes(program, _texts(plan), config.opset or OPSET)
 
 
 def _facts(plan: _Plan) -> dict[str, Any]:
@@ -140,7 +142,7 @@ def _examined(plan: _Plan, file: Path, data: bytes, plain: bytes) -> ExportRepor
         kind=config.kind,
         image_size=plan.preprocessing.image_size,
         batch=config.batch,
-        opset=OPSET if config.format == "onnx" else None,
+        opset=(config.opset or OPSET) if config.format == "onnx" else None,
         num_classes=len(plan.model.class_names),
         model=config.model_path,
         architecture=plan.model.architecture.to_text(),

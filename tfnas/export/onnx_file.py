@@ -13,19 +13,19 @@ import onnx
 import torch
 
 from tfnas.errors import InputError, RunFailed
-from tfnas.onnx_export import exported
+from tfnas.onnx_export import OPSET, converted, exported
 
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
 CHECKSUM = "sha256"
 _NO_CHECKSUM = b"0" * (2 * hashlib.sha256().digest_size)
 
 
-def onnx_bytes(program: torch.export.ExportedProgram, properties: Mapping[str, str]) -> bytes:
+def onnx_bytes(program: torch.export.ExportedProgram, properties: Mapping[str, str], opset: int = OPSET) -> bytes:
     """The ONNX file of a traced model, weights inside, with `properties` as its metadata.
 
-    Raises RunFailed when the result does not pass ONNX's own checker.
+    Raises RunFailed when it cannot be written in this opset, or does not pass ONNX's own checker.
     """
-    return with_properties(exported(program, (), INPUT_NAME, OUTPUT_NAME), properties)
+    return with_properties(converted(exported(program, (), INPUT_NAME, OUTPUT_NAME), opset), properties)
 
 
 def with_properties(model: onnx.ModelProto, properties: Mapping[str, str]) -> bytes:
