@@ -1,8 +1,13 @@
-"""Reading files of tensors that others wrote, without running anything in them."""
+"""Reading files of tensors that others wrote, without running anything in them.
+
+Files are zip archives with a checksum of every member, which are compared here because torch.load does not. What torch
+wrote before version 1.6, and on request since (`set_crc32_options(False)`), has none: damaged numbers do not show.
+"""
 
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 import warnings
 import zipfile
@@ -13,13 +18,24 @@ from typing import IO, Any
 import torch
 
 from tfnas.errors import InputError
+from tfnas.numpy_scalars import NUMPY_NAMES
 
 _ZIP_START = b"PK\x03\x04"
 _PICKLE_START = b"\x80"  # as torch wrote them before version 1.6
+_IS_FOLDER = 0x10  # where a member is marked so, torch reads none of its bytes and leaves memory as it found it
+_REFUSED_NAME = re.compile(r"GLOBAL ([\w.]+) was not an allowed|refused: ([\w.]+)")
+
+
+class UnreadableFile(InputError):
+    """The file cannot be read; `reason` is the message without its name."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source} {reason}")
+        self.reason = reason
 
 
 def load_plain(path: Path) -> Any:
-    """What torch.save wrote, on the CPU, if it is tensors, numbers, text and containers.
+    """What torch.save wrote, on the CPU, if it is tensors, numbers (also numpy's), text and containers.
 
     Raises InputError for a file that is damaged or holds anything else; nothing in it is run.
     """
@@ -33,38 +49,58 @@ def load_plain(path: Path) -> Any:
 
 def load_plain_bytes(file: IO[bytes], source: str) -> Any:
     """The same from an open file; `source` is what messages call it."""
+    is_archive = _check_whole(file, source)
     try:
-        with warnings.catch_warnings():
+        numpy_names: list[Any] = [(stand_in, name) for name, stand_in in NUMPY_NAMES.items()]
+        with warnings.catch_warnings(), torch.serialization.safe_globals(numpy_names):
             warnings.simplefilter("ignore", UserWarning)  # on pickle protocols: what follows from them is an error
-            return torch.load(file, map_location="cpu", weights_only=True)
+            document = torch.load(file, map_location="cpu", weights_only=True)
     except (
         *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError),
         *(LookupError, AttributeError, AssertionError, OverflowError, MemoryError, struct.error),
     ) as error:
-        raise InputError(f"{source} {_what_is_wrong(file)}") from error
+        raise UnreadableFile(source, _other_things(source, is_archive, str(error))) from error
+    if not is_archive and file.read(1):
+        raise UnreadableFile(source, "is no readable checkpoint: it goes on after its end; write or copy it again")
+    return document
 
 
-def _what_is_wrong(file: IO[bytes]) -> str:
-    """Why the open file cannot be read, as far as its content tells."""
-    file.seek(0)
+def _check_whole(file: IO[bytes], source: str) -> bool:
+    """Whether the open file is an archive, rewound. Raises InputError where it is cut off, damaged or another kind."""
     start = file.read(len(_ZIP_START))
     if not start:
-        return "is empty: it was not written to its end; write or copy it again"
+        raise UnreadableFile(source, "is empty: it was not written to its end; write or copy it again")
     if start != _ZIP_START and start[:1] != _PICKLE_START:
-        return "is no readable checkpoint: it does not begin as files of tensors (.pt, .pth.tar) do"
+        raise UnreadableFile(
+            source, "is no readable checkpoint: it does not begin as files of tensors (.pt, .pth.tar) do"
+        )
     if start == _ZIP_START and _is_damaged(file):
-        return "is no readable checkpoint: it is damaged, or was cut short; copy it again"
-    damaged = "" if start == _ZIP_START else "it is damaged, or "
-    return (
-        f"is no readable checkpoint: {damaged}it holds other things than tensors, numbers, text and containers, which "
-        "are refused because loading them could run code"
-    )
+        raise UnreadableFile(source, "is no readable checkpoint: it is damaged, or was cut short; copy it again")
+    file.seek(0)
+    return start == _ZIP_START
 
 
 def _is_damaged(file: IO[bytes]) -> bool:
     """Whether the archive lacks its end, or a member differs from its checksum."""
     try:
         with zipfile.ZipFile(file) as archive:
-            return archive.testzip() is not None
+            members = archive.infolist()
+            if any(member.external_attr & _IS_FOLDER for member in members):
+                return True
+            return any(member.CRC for member in members) and archive.testzip() is not None
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error):
         return True
+
+
+def _other_things(source: str, is_archive: bool, error: str) -> str:
+    """Why a whole file is refused, and what to save instead; `error` names the class or function that it asks for."""
+    found = _REFUSED_NAME.search(error)
+    name = "" if found is None else found[found.lastindex or 0]
+    what = "numpy.ndarray" if name.endswith("multiarray._reconstruct") else name
+    return (
+        f"is no readable checkpoint: {'' if is_archive else 'it is damaged, or '}it holds other things than tensors, "
+        f"numbers, text and containers{f' ({what})' if what else ''}, which are refused because loading them could run "
+        "code. Give the weights alone: torch.save(model.state_dict(), 'weights.pt') where they were trained, or, if "
+        f"you trust the file, checkpoint = torch.load({source!r}, weights_only=False); "
+        "torch.save(checkpoint['state_dict'], 'weights.pt')"
+    )

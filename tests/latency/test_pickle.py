@@ -6,14 +6,17 @@ import collections
 import json
 import os
 import pickle
+import re
 import struct
 import warnings
 
+import numpy as np
 import pytest
 
 import tfnas
 from tfnas.errors import InputError
 from tfnas.latency import LatencyTable, LatencyTableWarning
+from tfnas.numpy_scalars import NUMPY_NAMES
 
 KEY = "MBInvertedResBlock_112_16_0_24_k3_s2_relu"
 OTHER_KEY = "MBInvertedResBlock_56_24_48_40_k5_s2_swish"
@@ -123,6 +126,80 @@ def test_other_names_are_refused(tmp_path, name, called):
             LatencyTable.load(written(tmp_path, data))
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("core", ["numpy.core", "numpy._core"])
+def test_plain_dicts_whole_numbers_and_numpys_say_the_same(tmp_path, protocol, core):
+    plain = load_quietly(written(tmp_path, authors_document(base=2.0, **{KEY: {24: 0.25, 48: 3.0}})))
+    numbers = {np.int64(24): np.float32(0.25), np.uint8(48): np.float64(3)}
+    for changes in (
+        {"base": 2, KEY: {24: 0.25, 48: 3}},
+        {"base": np.float64(2), KEY: numbers},
+        {"base": np.int16(2), KEY: collections.OrderedDict(numbers)},
+        {"base": np.float64(2).astype(">f8"), KEY: numbers},
+    ):
+        document = {**authors_document(), **changes}
+        data = pickle.dumps(document, protocol)
+        if protocol < 4:  # names as another version of numpy writes them; in later protocols they have lengths
+            data = re.sub(rb"numpy\._?core\.multiarray\n", f"{core}.multiarray\n".encode(), data)
+        table = load_quietly(written(tmp_path, data))
+        assert table.contents == plain.contents
+        assert type(table.contents.base["base"].ms) is float
+        assert all(type(ms) is float for ms in table.contents.curves[KEY].ms)
+
+
+class _Calls:
+    """Pickles as a call of `function` with `arguments`, and of the result's `__setstate__` with `state`."""
+
+    def __init__(self, function, arguments, state=None):
+        self.parts = (function, arguments) if state is None else (function, arguments, state)
+
+    def __reduce__(self):
+        return self.parts
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        _Calls(np.dtype, ("O8", False, True)),
+        _Calls(np.dtype, ("V8", False, True), (3, "|", None, ("a",), {"a": 1}, 8, 1, 0)),
+        _Calls(np.dtype, ("f8", False, True), (3, "<", None, None, None, 2**60, 1, 64)),
+        _Calls(np.dtype, ("f8", False, True), (4, "<", None, None, None, -1, -1, 0, {"metadata": 1})),
+        _Calls(np.dtype, ("f8", False, False), ()),
+        _Calls(np.float64(1).__reduce__()[0], (1, b"")),
+        _Calls(np.float64(1).__reduce__()[0], (np.dtype("f8"), b"\0" * 7)),
+        _Calls(np.float64(1).__reduce__()[0], (np.dtype("f8"), "text")),
+        _Calls(collections.OrderedDict, (), {"items": 1, "pop": 2}),
+    ],
+)
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_numpys_names_make_numbers_alone(tmp_path, protocol, call):
+    """Whatever they are called with, they make a number or nothing; and what a pickle does to a class stays undone."""
+    before = {name: dict(vars(kind)) for name, kind in NUMPY_NAMES.items()}
+    for document in (authors_document(base=call), authors_document(**{KEY: {1: call}}), call):
+        with pytest.raises(InputError, match=r"latency\.pkl: a pickle of another kind"):
+            LatencyTable.load(written(tmp_path, document, protocol))
+    assert {name: dict(vars(kind)) for name, kind in NUMPY_NAMES.items()} == before
+    assert np.dtype("f8").byteorder == "="
+
+
+@pytest.mark.parametrize("name", ["numpy dtype", "numpy.core.multiarray scalar", "collections OrderedDict"])
+def test_a_class_itself_is_not_changed(tmp_path, name):
+    """BUILD on what a name stands for, with a state of entries and with one of attributes."""
+    module, attribute = name.split()
+    for state in (b"}X\x01\x00\x00\x00aK\x01s", b"N}X\x01\x00\x00\x00aK\x01s\x86"):
+        data = b"\x80\x02c" + f"{module}\n{attribute}\n".encode() + state + b"b."
+        with pytest.raises(InputError, match=r"latency\.pkl: "):
+            LatencyTable.load(written(tmp_path, data))
+    assert not hasattr(NUMPY_NAMES.get(f"{module}.{attribute}", collections.OrderedDict), "a")
+
+
+def test_what_follows_a_table_is_refused(tmp_path):
+    whole = pickle.dumps(authors_document(), 3)
+    for rest in (b".", whole):
+        with pytest.raises(InputError, match=f"after its end, at byte {len(whole)}, it goes on"):
+            LatencyTable.load(written(tmp_path, whole + rest))
+
+
 class _Persistent(pickle.Pickler):
     def persistent_id(self, obj):
         return "elsewhere" if obj == "outside" else None
@@ -152,12 +229,17 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"base": 1.0}, "EMPTY_DICT, which is refused"),
+        ({"base": 1.0}, "holds no blocks"),
+        ({}, "with a number `base`"),
         ([1.0], "EMPTY_LIST, which is refused"),
         (3.5, "must be an OrderedDict"),
         (collections.OrderedDict(), "with a number `base`"),
         (collections.OrderedDict(base=1.0), "holds no blocks"),
-        (authors_document(base=1), "with a number `base`"),
+        (authors_document(base=True), "base must be above 0 ms, .*got True"),
+        (authors_document(base="1"), "base must be above 0 ms, .*got '1'"),
+        (authors_document(base=10**400), "base must be above 0 ms, .*got a whole number of 1329 bits"),
+        (authors_document(base=np.array(1.0)), r"numpy\._?core\.multiarray\._reconstruct \(an array: each width"),
+        (authors_document(base=np.bool_(True)), "base must be above 0 ms, .*got True"),
         (authors_document(base=float("nan")), "base must be above 0 ms"),
         (authors_document(base=-1.0), "base must be above 0 ms"),
         (authors_document(stem=collections.OrderedDict({1: 1.0})), "'stem' is no block"),
@@ -167,7 +249,14 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
         (authors_document(**{KEY: collections.OrderedDict({0: 1.0})}), "has the width 0"),
         (authors_document(**{KEY: collections.OrderedDict({2_000_000_000: 1.0})}), "has the width 2000000000"),
         (authors_document(**{KEY: collections.OrderedDict({1: float("inf")})}), "at width 1 must be a finite number"),
-        (authors_document(**{KEY: collections.OrderedDict({1: 2})}), "at width 1 must be a finite number"),
+        (authors_document(**{KEY: {1: True}}), "at width 1 must be a finite number"),
+        (authors_document(**{KEY: {1: None}}), "at width 1 must be a finite number of ms, got None"),
+        (authors_document(**{KEY: {1: 10**400}}), "at width 1 must be a finite number"),
+        (authors_document(**{KEY: {1: np.float32("nan")}}), "at width 1 must be a finite number"),
+        (authors_document(**{KEY: {1: np.datetime64("2020-01-01")}}), "numpy.dtype of 'M8'"),
+        (authors_document(**{KEY: {1: [2.0]}}), "it holds a list .*EMPTY_LIST, which is refused"),
+        (authors_document(**{KEY: {1.0: 2.0}}), "has the width 1.0"),
+        (authors_document(**{KEY: {True: 2.0}}), "has the width True"),
     ],
 )
 def test_other_structures_are_refused(tmp_path, document, message):

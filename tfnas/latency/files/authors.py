@@ -1,44 +1,72 @@
 """The TF-NAS authors' latency tables, `latency_gpu.pkl` and `latency_cpu.pkl`, read without trusting them.
 
 Such a file is a pickled OrderedDict: `base` -> milliseconds, and for every block key an OrderedDict of width ->
-milliseconds. Only the pickle instructions that this takes are admitted, and only the one class; nothing in it can run.
+milliseconds. Plain dicts, whole numbers and numpy's numbers stand for the same. Only the pickle instructions that this
+takes are admitted, and only classes that make nothing else; nothing in it can run.
 """
 
 from __future__ import annotations
 
 import io
-import math
 import pickle
 import pickletools
 import warnings
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from tfnas.errors import InputError
+from tfnas.json_text import short
 from tfnas.latency.contents import LARGEST_WIDTH, BasePart, Curve, TableContents
-from tfnas.latency.files.fields import short
+from tfnas.latency.files.fields import MOST_MS
 from tfnas.latency.keys import KEY_PATTERN
+from tfnas.numpy_scalars import NUMPY_NAMES
 
 _OTHER = "a pickle of another kind than the TF-NAS authors' tables"
 _LONGEST_WORDS = 100
 _INSTRUCTIONS = (
     {"PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"}
-    | {"GLOBAL", "STACK_GLOBAL", "EMPTY_TUPLE", "TUPLE", "REDUCE", "SETITEM", "SETITEMS"}
-    | {"BINFLOAT", "BININT", "BININT1", "BININT2", "BINUNICODE", "SHORT_BINUNICODE"}
+    | {"GLOBAL", "STACK_GLOBAL", "EMPTY_TUPLE", "TUPLE", "REDUCE", "EMPTY_DICT", "SETITEM", "SETITEMS"}
+    | {"BINFLOAT", "BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"}
+    | {"TUPLE1", "TUPLE2", "TUPLE3", "NEWTRUE", "NEWFALSE", "NONE", "SHORT_BINBYTES", "BUILD"}  # numpy's numbers
 )
+_KINDS = {
+    "EMPTY_LIST": "a list",
+    "LIST": "a list",
+    "EMPTY_SET": "a set",
+    "FROZENSET": "a set",
+    "BINPERSID": "a reference",
+}
+_ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 
 
 class LatencyTableWarning(UserWarning):
     """Something in a latency table is known to be wrong, at widths that may never be asked for."""
 
 
+class _StoredBytes:
+    """Makes the bytes that a pickle of protocol 2 holds as text; there are no objects of this class."""
+
+    def __new__(cls, text: object, encoding: object) -> Any:
+        if not isinstance(text, str) or encoding != "latin1":
+            raise pickle.UnpicklingError("bytes must be text in latin1")
+        return text.encode("latin1")
+
+    def __setstate__(self, state: object) -> None:
+        """Never called: its presence keeps a pickle from changing this class."""
+
+
 class _TableUnpickler(pickle.Unpickler):
-    """Knows `collections.OrderedDict` and nothing else."""
+    """Knows OrderedDict and what numpy's numbers are made of, and nothing else."""
+
+    _KNOWN: Mapping[str, Any] = {"collections.OrderedDict": OrderedDict, "_codecs.encode": _StoredBytes, **NUMPY_NAMES}
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        raise InputError(f"{_OTHER}: it names {_plain(module)}.{_plain(name)}, which is refused")
+        full_name = f"{module}.{name}"
+        if full_name in self._KNOWN:
+            return self._KNOWN[full_name]
+        what = " (an array: each width and its ms must be a number)" if full_name in _ARRAYS else ""
+        raise InputError(f"{_OTHER}: it names {_plain(module)}.{_plain(name)}{what}, which is refused")
 
     def persistent_load(self, pid: Any) -> NoReturn:
         raise InputError(f"{_OTHER}: it refers to the outside object {short(pid)}, which is refused")
@@ -56,16 +84,16 @@ def read_authors_table(data: bytes) -> TableContents:
         raise
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise InputError(f"{_OTHER}: {_plain(error)}") from error
-    if type(document) is not OrderedDict or type(document.get("base")) is not float:
-        raise InputError(f"{_OTHER}: it must be an OrderedDict with a number `base` and one entry for every block")
-    base = document.pop("base")
-    if not (math.isfinite(base) and base > 0):
-        raise InputError(f"{_OTHER}: base must be above 0 ms, got {base}")
+    if not _is_dict(document) or "base" not in document:
+        raise InputError(f"{_OTHER}: it must be an OrderedDict (or dict) with a number `base` and every block")
+    base_ms = document.pop("base")
+    if type(base_ms) not in (int, float) or not 0 < base_ms <= MOST_MS:
+        raise InputError(f"{_OTHER}: base must be above 0 ms, and {MOST_MS:g} at most, got {short(base_ms)}")
     if not document:
         raise InputError(f"{_OTHER}: it holds no blocks")
     curves = {_checked_key(key): _read_curve(key, entries) for key, entries in document.items()}
     _warn_of_negative_entries(curves)
-    return TableContents(base={"base": BasePart("base", base, 0.0)}, curves=curves, measurement=None)
+    return TableContents(base={"base": BasePart("base", float(base_ms), 0.0)}, curves=curves, measurement=None)
 
 
 def _check_instructions(data: bytes) -> None:
@@ -73,16 +101,26 @@ def _check_instructions(data: bytes) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of backslashes in names, which are refused later
-            for opcode, argument, _ in pickletools.genops(data):
+            end = -1
+            for opcode, argument, place in pickletools.genops(data):
+                end = place or 0
                 if opcode.name not in _INSTRUCTIONS:
-                    raise InputError(f"{_OTHER}: it contains the instruction {opcode.name}, which is refused")
-                place = int(argument or 0) if opcode.name == "LONG_BINPUT" else 0
-                if place > len(data):  # the unpickler would reserve memory for that many objects
-                    raise InputError(f"{_OTHER}: it stores an object at place {place}, which is refused")
+                    what = _KINDS.get(opcode.name, "something else than dicts and numbers")
+                    raise InputError(f"{_OTHER}: it holds {what} (the instruction {opcode.name}, which is refused)")
+                stored_at = int(argument or 0) if opcode.name == "LONG_BINPUT" else 0
+                if stored_at > len(data):  # the unpickler would reserve memory for that many objects
+                    raise InputError(f"{_OTHER}: it stores an object at place {stored_at}, which is refused")
+        if end + 1 < len(data):
+            raise InputError(f"{_OTHER}: after its end, at byte {end + 1}, it goes on")
     except InputError:
         raise
     except (ValueError, IndexError) as error:
         raise InputError(f"{_OTHER}: {_plain(error)}") from error
+
+
+def _is_dict(value: object) -> bool:
+    """Whether it is a dict, plain or ordered, and nothing besides: a pickle may give an OrderedDict attributes."""
+    return type(value) is dict or (type(value) is OrderedDict and not vars(value))
 
 
 def _plain(words: object) -> str:
@@ -100,15 +138,15 @@ def _checked_key(key: object) -> str:
 
 
 def _read_curve(key: str, entries: object) -> Curve:
-    if type(entries) is not OrderedDict or not entries:
-        raise InputError(f"{_OTHER}: {key} must hold an OrderedDict of width -> ms")
+    if not isinstance(entries, dict) or not _is_dict(entries) or not entries:
+        raise InputError(f"{_OTHER}: {key} must hold an OrderedDict of width -> ms, or a dict")
     for width, ms in entries.items():
         if type(width) is not int or not 1 <= width <= LARGEST_WIDTH:
             raise InputError(f"{_OTHER}: {key} has the width {short(width)}; expected 1 to {LARGEST_WIDTH}")
-        if type(ms) is not float or not math.isfinite(ms):
+        if type(ms) not in (int, float) or not abs(ms) <= MOST_MS:
             raise InputError(f"{_OTHER}: {key} at width {width} must be a finite number of ms, got {short(ms)}")
     widths = tuple(sorted(entries))
-    return Curve(widths, tuple(entries[width] for width in widths), (0.0,) * len(widths))
+    return Curve(widths, tuple(float(entries[width]) for width in widths), (0.0,) * len(widths))
 
 
 def _warn_of_negative_entries(curves: dict[str, Curve]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tfnas.errors import InputError
+from tfnas.json_text import short
 from tfnas.latency.contents import ANY_DEVICE, TableContents
-from tfnas.latency.files.fields import MOST_MS, short
+from tfnas.latency.files.fields import MOST_MS
 
 
 def check_consistency(contents: TableContents) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from tfnas.errors import InputError
+from tfnas.json_text import load_json, short
 from tfnas.latency.contents import (
     ANY_DEVICE,
     COSTS,
@@ -36,9 +37,7 @@ from tfnas.latency.files.fields import (
     as_truth,
     as_whole,
     check_names,
-    load_json,
     names_of,
-    short,
 )
 from tfnas.latency.files.writing import FORMAT, VERSION
 from tfnas.latency.keys import KEY_PATTERN, STEM_PARTS

@@ -1,0 +1,46 @@
+"""JSON that is not to be trusted, and its values in messages: read whole, in one way only, and shown on one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from tfnas.errors import InputError
+
+_LONGEST_SHOWN = 60
+_LARGEST_SHOWN = 10**30
+
+
+def load_json(data: bytes) -> object:
+    """The document in the bytes of a JSON file.
+
+    Raises InputError where it is not JSON in UTF-8, nested too deeply, or says something twice.
+    """
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_without_duplicates)
+    except InputError:
+        raise
+    except UnicodeDecodeError as error:
+        raise InputError(f"not JSON: not UTF-8 at byte {error.start}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not JSON: {error}") from error
+
+
+def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. Of two entries of one name, readers take different ones, so neither is to be believed."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names: set[str] = set()
+        twice = next(name for name, _ in pairs if name in names or names.add(name))  # type: ignore[func-returns-value]
+        raise InputError(f"{short(twice)} stands twice in one object")
+    return found
+
+
+def short(value: object) -> str:
+    """A value for a message: its beginning, on one line. A container by its kind: it may be large, and deep."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else f"a list of {len(value)}"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _LARGEST_SHOWN:
+        return f"a whole number of {value.bit_length()} bits"
+    return ascii(value[:_LONGEST_SHOWN] if isinstance(value, str) else value)[:_LONGEST_SHOWN]
