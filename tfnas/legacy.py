@@ -17,17 +17,17 @@ from torch import Tensor
 
 from tfnas.errors import InputError
 from tfnas.latency.fitting.choice import Choice
+from tfnas.nn.state_dicts import plain_names
 from tfnas.space import SearchSpace
 from tfnas.supernet import Supernet
 from tfnas.tensor_file import load_plain
 
 _MASKS = "mc_mask_dddict"
-_PREFIX = "module."
 
 
 @dataclass(frozen=True, eq=False)
 class AuthorsSearch:
-    """A search checkpoint of the authors' program: `state` without the prefix `module.`, and the masks of widths."""
+    """A search checkpoint of the authors' program: `state` under its own names, and the masks of widths."""
 
     source: str
     state: Mapping[str, Tensor]
@@ -43,7 +43,7 @@ class AuthorsSearch:
                 f"{source} is not a search checkpoint: it holds no {_MASKS}. "
                 "A trained network's architecture is in the model.config that it was trained with: give that"
             )
-        state = {str(name).removeprefix(_PREFIX): value for name, value in document["state_dict"].items()}
+        state = plain_names(document["state_dict"], source)
         for name, value in state.items():
             if not isinstance(value, Tensor):
                 raise InputError(f"{source}: state_dict entry {name} is a {type(value).__name__}, not a tensor")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from tfnas.errors import InputError
 from tfnas.evaluation.config import EvaluationConfig
 from tfnas.model_file import FORMAT, TrainedModel
 from tfnas.nn import Network
+from tfnas.nn.state_dicts import WeightsWarning, find_state
 from tfnas.nn.weights import load_weights
 from tfnas.run import CONFIG_FILE
 from tfnas.tensor_file import load_plain
 
-_BIAS_NAMES = ("classifier.linear.bias", "module.classifier.linear.bias")
+_CLASSIFIER_BIAS = "classifier.linear.bias"
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,12 +116,13 @@ def _of_weights(config: EvaluationConfig) -> Subject:
 
 def _bias_size(document: object) -> int | None:
     """The number of classes that weights are for; None where they have no usable classifier, which loading will say."""
-    state = document.get("state_dict", document) if isinstance(document, dict) else None
-    for name in _BIAS_NAMES:
-        bias = state.get(name) if isinstance(state, dict) else None
-        if isinstance(bias, Tensor) and bias.dim() == 1 and len(bias) > 0:
-            return len(bias)
-    return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", WeightsWarning)  # loading gives it
+            bias = find_state(document, "the file").get(_CLASSIFIER_BIAS)
+    except InputError:
+        return None
+    return len(bias) if isinstance(bias, Tensor) and bias.dim() == 1 and len(bias) > 0 else None
 
 
 def _are_names(model: TrainedModel) -> bool:

@@ -13,12 +13,12 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from tfnas.errors import InputError
+from tfnas.nn.state_dicts import find_state, why_missing
 from tfnas.nn.weights import load_state
 from tfnas.structures.layers import ResidualUnit
 from tfnas.structures.network import StructureNetwork
 from tfnas.tensor_file import load_plain
 
-_PREFIX = "module."
 _ZENNAS_SQUEEZE = {"conv1": "1", "norm1": "2", "conv2": "4", "norm2": "5"}
 _QUANTIZER = ("weightq", "alpha", "scalar", "s")  # what TinyNAS's quantised convolutions save beside their weights
 
@@ -39,7 +39,7 @@ def published_names(network: StructureNetwork) -> dict[str, str]:
 
 
 def load_published(network: StructureNetwork, source: str | os.PathLike[str] | Mapping[str, Tensor]) -> None:
-    """Give a network published weights: a file, also one with them under `state_dict`, or a state dict.
+    """Give a network published weights: a file as `load_weights` takes it, or what such a file holds.
 
     A classifier is left out where the network has none, and so are the numbers that quantise, because the network
     computes in floats.
@@ -48,15 +48,12 @@ def load_published(network: StructureNetwork, source: str | os.PathLike[str] | M
     """
     document = source if isinstance(source, Mapping) else load_plain(Path(source))
     where = "the state dict" if isinstance(source, Mapping) else str(source)
-    if isinstance(document, Mapping) and isinstance(document.get("state_dict"), Mapping):
-        document = document["state_dict"]
-    if not isinstance(document, Mapping):
-        raise InputError(f"{where} holds no weights: it is a {type(document).__name__}, not a dict of tensors by name")
-    found = {str(name).removeprefix(_PREFIX): value for name, value in document.items()}
+    found = find_state(document, where)
     names = published_names(network)
     for own, name in names.items():
         if name not in found:
-            raise InputError(f"{where} holds the weights of another structure: it has no {name} (here {own})")
+            refusal = f"{where} holds the weights of another structure: it has no {name} (here {own})"
+            raise InputError(refusal + why_missing(found, names.values()))
     ours = {name: own for own, name in names.items()}
     state = {ours.get(name, name): value for name, value in found.items() if not _left_out(name, network)}
     load_state(network, state, where)
