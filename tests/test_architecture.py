@@ -7,11 +7,12 @@ import json
 import oracle
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_choices import architectures
 
 import tfnas
 from tfnas import Architecture, InputError
-from tfnas.architecture import Block, Conv
+from tfnas.architecture import MOST_CHANNELS, MOST_KERNEL_SIZE, MOST_STRIDE, Block, Conv
 
 TEXT = (
     "i3x15_n10:conv_k3_s1_c16_relu:mb_k3_s1_m16_se4_c16_relu"
@@ -50,8 +51,109 @@ def test_a_model_config_survives_reading_and_writing(made):
     document = made.to_model_config()
     read = Architecture.from_model_config(json.loads(json.dumps(document)), image_size=made.image_size)
     assert read.to_model_config() == document
-    fixed = [dataclasses.replace(place.block, mid_range=(0, 10**9)) for place in made.blocks]
-    assert [dataclasses.replace(place.block, mid_range=(0, 10**9)) for place in read.blocks] == fixed
+    fixed = [dataclasses.replace(place.block, mid_range=(1, MOST_CHANNELS)) for place in made.blocks]
+    assert [dataclasses.replace(place.block, mid_range=(1, MOST_CHANNELS)) for place in read.blocks] == fixed
+
+
+ANY_NUMBER = st.one_of(
+    st.integers(-3, 70),
+    st.sampled_from([MOST_STRIDE, MOST_KERNEL_SIZE, MOST_CHANNELS, 2**24, 2**31, 2**63, -(2**63), 10**400]),
+    st.integers(),
+)
+
+
+def is_refused_or_the_same_in_every_form(make):
+    """An architecture cannot be made, or comes back from its text and both JSON forms, and can be counted with."""
+    try:
+        made = make()
+    except InputError:
+        return
+    assert Architecture.parse(made.to_text()) == made
+    assert Architecture.from_json(json.loads(json.dumps(made.to_json()))) == made
+    document = made.to_model_config()
+    assert Architecture.from_model_config(json.loads(json.dumps(document)), image_size=made.image_size) is not None
+    assert made.feature_mix_size >= 1
+    assert all(1 <= width <= MOST_CHANNELS for place in made.blocks for width in place.block.widths[::4096])
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.data())
+def test_whatever_its_numbers_are_an_architecture_is_refused_or_survives_every_form(data):
+    part = data.draw(st.sampled_from(["network", "first_stem", "second_stem", "block", "feature_mix"]))
+    names = {
+        "network": ["image_size", "num_classes"],
+        "first_stem": ["in_channels", "kernel_size", "stride"],
+        "second_stem": ["kernel_size", "stride", "se_channels", "mid_channels", "mid_step"],
+        "block": ["kernel_size", "stride", "se_channels", "mid_channels", "mid_step", "low", "high"],
+        "feature_mix": ["out_channels", "kernel_size", "stride"],
+    }[part]
+    changes = {name: data.draw(ANY_NUMBER) for name in data.draw(st.sets(st.sampled_from(names), min_size=1))}
+
+    def make():
+        if part == "network":
+            return dataclasses.replace(MADE, **changes)
+        old = MADE.stages[0][0] if part == "block" else getattr(MADE, part)
+        if part == "block":
+            changes["mid_range"] = (changes.pop("low", 32), changes.pop("high", 64))
+        new = dataclasses.replace(old, **changes)
+        return dataclasses.replace(
+            MADE, **({"stages": ((new, MADE.stages[0][1]), ())} if part == "block" else {part: new})
+        )
+
+    is_refused_or_the_same_in_every_form(make)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.data())
+def test_whatever_numbers_a_file_holds_it_is_refused_or_survives_every_form(data):
+    """Both JSON forms, with any numbers in them."""
+    authors = data.draw(st.booleans())
+    document = json.loads(json.dumps(MADE.to_model_config() if authors else MADE.to_json()))
+    where = data.draw(st.sampled_from(["first_stem", "second_stem", "stage1" if authors else "stages"]))
+    fields = document[where] if "stem" in where else document[where][0] if authors else document[where][0][0]
+    for name in data.draw(st.sets(st.sampled_from([n for n, v in fields.items() if type(v) is int]), min_size=1)):
+        fields[name] = data.draw(ANY_NUMBER)
+    if "mid_range" in fields:
+        fields["mid_range"] = [data.draw(ANY_NUMBER), data.draw(ANY_NUMBER)]
+    read = Architecture.from_model_config if authors else Architecture.from_json
+    is_refused_or_the_same_in_every_form(lambda: read(document))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"stride": 2**63}, "stride must be 255 at most, got 9223372036854775808"),
+    ({"stride": 10**400}, "stride must be 255 at most, got a whole number of 1329 bits"),
+    ({"kernel_size": 257}, "kernel_size must be 255 at most, got 257"),
+    ({"mid_range": (-32, 64)}, "mid_range must be 1 or more, got -32"),
+    ({"mid_range": (32, 65_537)}, "mid_range must be 65536 at most, got 65537"),
+    ({"out_channels": 65_537}, "out_channels must be 65536 at most"),
+    ({"se_channels": 65_537}, "se_channels must be 65536 at most"),
+])  # fmt: skip
+def test_numbers_that_no_network_has_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(MADE.blocks[0].block, **change)
+
+
+@pytest.mark.parametrize("field", ["k5", "s2", "m60", "w32", "c24", "n10", "i3"])
+@pytest.mark.parametrize("digits", ["9" * 5000, "1" + "0" * 9, "-32", "٣", "1.0", ""])
+def test_a_text_with_such_numbers_is_refused(field, digits):
+    with pytest.raises(InputError):
+        Architecture.parse(TEXT.replace(field, field[0] + digits, 1))
+
+
+def test_what_stands_twice_or_is_unknown_in_a_file_is_refused(tmp_path):
+    whole = json.dumps(MADE.to_json())
+    for text, message in (
+        (whole.replace('"stride": 2', '"stride": 2, "stride": 1'), "'stride' stands twice"),
+        (whole.replace('"stride": 2', '"stride": 2, "dilation": 2'), "unknown field 'dilation'"),
+        (whole[:-1] + ', "extra": []}', "unknown field 'extra'"),
+        (json.dumps({**MADE.to_model_config(), "stage²": []}), "unknown keys .*stage²"),
+        (json.dumps({**MADE.to_model_config(), "stage01": []}), "unknown keys .*stage01"),
+    ):
+        (tmp_path / "architecture.json").write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=message):
+            Architecture.load(tmp_path)
+    (tmp_path / "architecture.json").write_bytes(b"\xef\xbb\xbf" + whole.encode())
+    assert Architecture.load(tmp_path) == MADE
 
 
 def test_the_authors_documents_are_read_and_written_unchanged(shared_data):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from tfnas.architecture import Architecture, Block, Conv
 from tfnas.errors import InputError
+from tfnas.json_text import short
 
 # What every layer of theirs says and our networks have too; a document that says otherwise is refused, not ignored.
 _COMMON = {"groups": 1, "has_shuffle": False, "bias": False, "use_bn": True, "affine": True}
 _CONV_CONSTANTS = {"name": "ConvLayer", **_COMMON, "ops_order": "weight_bn_act"}
 _BLOCK_CONSTANTS = {"name": "MBInvertedResBlock", **_COMMON}
+_STAGE_NAME = re.compile(r"stage[1-9]\d{0,3}", re.ASCII)
 _CLASSIFIER_CONSTANTS = {
     "name": "LinearLayer",
     "bias": True,
@@ -41,9 +44,7 @@ def write_model_config(architecture: Architecture) -> dict[str, Any]:
 
 def read_model_config(document: Mapping[str, Any], image_size: int) -> Architecture:
     """The architecture of a document. Raises InputError naming the key that is missing, unknown or not supported."""
-    stage_names = sorted(
-        (key for key in document if key.startswith("stage") and key[5:].isdigit()), key=lambda k: int(k[5:])
-    )
+    stage_names = sorted((key for key in document if _STAGE_NAME.fullmatch(key)), key=lambda key: int(key[5:]))
     expected = {"first_stem", "second_stem", "feature_mix_layer", "classifier", *stage_names}
     if stage_names != [f"stage{n}" for n in range(1, len(stage_names) + 1)] or not stage_names:
         raise InputError(f"expected keys stage1, stage2, ... without a gap, got {stage_names}")
@@ -111,10 +112,10 @@ def _read(fields: object, where: str, constants: Mapping[str, Any], numbers: tup
         raise InputError(f"{where}: missing fields {missing}, unknown fields {unknown}")
     for name, value in constants.items():
         if fields[name] != value:
-            raise InputError(f"{where}.{name} is {fields[name]!r}; only {value!r} is supported")
+            raise InputError(f"{where}.{name} is {short(fields[name])}; only {value!r} is supported")
     for name in numbers:
         if not isinstance(fields[name], int) or isinstance(fields[name], bool):
-            raise InputError(f"{where}.{name} must be a whole number, got {fields[name]!r}")
+            raise InputError(f"{where}.{name} must be a whole number, got {short(fields[name])}")
     return {name: fields[name] for name in numbers}
 
 

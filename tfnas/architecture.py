@@ -12,17 +12,32 @@ The authors' JSON form (`model.config`) is described in the paper's released pro
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tfnas.errors import InputError
+from tfnas.json_text import load_json, short
 
 ACTIVATIONS = ("relu", "swish")
+MOST_CHANNELS = 65_536
+MOST_KERNEL_SIZE = 255
+MOST_STRIDE = 255
+MOST_IMAGE_SIZE = 65_536
+MOST_CLASSES = 2**24
+"""What is above is a damaged file: no network of that size is meant, and none fits into a memory."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_HEAD_TEXT, _CONV_TEXT, _BLOCK_TEXT = (
+    re.compile(pattern.replace("#", r"(\d{1,9})"), re.ASCII)
+    for pattern in (
+        r"i#x#_n#",
+        r"conv_k#_s#_c#_([a-z]+)",
+        r"mb_k#_s#_m#(?:_w#-#(?:x#)?)?(?:_se#)?_c#_([a-z]+)",
+    )
+)
 JSON_FORMAT = "tfnas-architecture"
 JSON_VERSION = 1
 RUN_FILE = "architecture.json"
@@ -39,7 +54,7 @@ class Conv:
     activation: str
 
     def __post_init__(self) -> None:
-        _check_common(self, ("in_channels", "out_channels", "kernel_size", "stride"))
+        _check_layer(self)
 
     def to_text(self) -> str:
         """Its part of the text form; the input channels follow from what stands before it."""
@@ -65,9 +80,12 @@ class Block:
     mid_step: int = 1
 
     def __post_init__(self) -> None:
-        _check_common(self, ("in_channels", "mid_channels", "out_channels", "kernel_size", "stride", "mid_step"))
-        if self.se_channels < 0:
-            raise InputError(f"se_channels must be 0 (none) or more, got {self.se_channels}")
+        _check_layer(self)
+        check_number("mid_channels", self.mid_channels, MOST_CHANNELS)
+        check_number("mid_step", self.mid_step, MOST_CHANNELS)
+        for bound in self.mid_range:
+            check_number("mid_range", bound, MOST_CHANNELS)
+        check_number("se_channels", self.se_channels, MOST_CHANNELS, least=0)
         if self.mid_channels < self.in_channels:
             raise InputError(f"mid_channels must be at least in_channels ({self.in_channels}), got {self.mid_channels}")
         if not self.mid_range[0] <= self.mid_channels <= self.mid_range[1]:
@@ -138,9 +156,8 @@ class Architecture:
     feature_mix: Conv
 
     def __post_init__(self) -> None:
-        for field in ("image_size", "num_classes"):
-            if getattr(self, field) < 1:
-                raise InputError(f"{field} must be 1 or more, got {getattr(self, field)}")
+        check_number("image_size", self.image_size, MOST_IMAGE_SIZE)
+        check_number("num_classes", self.num_classes, MOST_CLASSES)
         channels = self.first_stem.out_channels
         for name, part in self._chain():
             if part.in_channels != channels:
@@ -202,7 +219,7 @@ class Architecture:
     def parse(cls, text: str) -> Architecture:
         """Read the text form. Raises InputError naming the part that does not fit."""
         head, *parts = text.strip().split(":")
-        found = re.fullmatch(r"i(\d+)x(\d+)_n(\d+)", head)
+        found = _HEAD_TEXT.fullmatch(head)
         if found is None or len(parts) < 3:
             raise InputError(
                 f"not the text form of an architecture: {text[:80]!r} (expected i3x224_n1000:conv_...:mb_...)"
@@ -238,6 +255,7 @@ class Architecture:
                 f"got {document.get('format')!r} version {document.get('version')!r}"
             )
         try:
+            _check_fields(document, cls, {"format", "version"})
             return cls(
                 image_size=_whole(document["image_size"], "image_size"),
                 num_classes=_whole(document["num_classes"], "num_classes"),
@@ -276,13 +294,13 @@ class Architecture:
         """
         file = Path(path) / RUN_FILE if Path(path).is_dir() else Path(path)
         try:
-            document = json.loads(file.read_text(encoding="utf-8"))
+            document = load_json(file.read_bytes().removeprefix(_BYTE_ORDER_MARK))
         except FileNotFoundError as error:
             raise InputError(
                 f"no architecture at {file}: give architecture.json, model.config or a run directory"
             ) from error
         except (OSError, ValueError) as error:
-            raise InputError(f"{file} cannot be read as JSON: {error}") from error
+            raise InputError(f"{file} cannot be read as JSON: {str(error).removeprefix('not JSON: ')}") from error
         if not isinstance(document, dict):
             raise InputError(f"{file}: an architecture is a JSON object, this is a {type(document).__name__}")
         try:
@@ -298,11 +316,19 @@ def output_size(size: int, stride: int) -> int:
     return -(-size // stride)
 
 
-def _check_common(part: Conv | Block, positive: tuple[str, ...]) -> None:
-    for field in positive:
-        value = getattr(part, field)
-        if value < 1:
-            raise InputError(f"{field} must be 1 or more, got {value}")
+def check_number(field: str, value: int, most: int, least: int = 1) -> None:
+    """Raise InputError unless a number of a network lies within what can be meant."""
+    if value < least:
+        raise InputError(f"{field} must be {least} or more, got {short(value)}")
+    if value > most:
+        raise InputError(f"{field} must be {most} at most, got {short(value)}")
+
+
+def _check_layer(part: Conv | Block) -> None:
+    for field in ("in_channels", "out_channels"):
+        check_number(field, getattr(part, field), MOST_CHANNELS)
+    check_number("kernel_size", part.kernel_size, MOST_KERNEL_SIZE)
+    check_number("stride", part.stride, MOST_STRIDE)
     if part.kernel_size % 2 == 0:
         raise InputError(f"kernel_size must be odd, got {part.kernel_size}")
     if part.activation not in ACTIVATIONS:
@@ -310,7 +336,7 @@ def _check_common(part: Conv | Block, positive: tuple[str, ...]) -> None:
 
 
 def _parse_conv(text: str, in_channels: int) -> Conv:
-    found = re.fullmatch(r"conv_k(\d+)_s(\d+)_c(\d+)_(\w+)", text)
+    found = _CONV_TEXT.fullmatch(text)
     if found is None:
         raise InputError(f"expected conv_k3_s2_c32_relu, got {text!r}")
     kernel_size, stride, channels = (int(number) for number in found.groups()[:3])
@@ -318,7 +344,7 @@ def _parse_conv(text: str, in_channels: int) -> Conv:
 
 
 def _parse_block(text: str, in_channels: int) -> Block:
-    found = re.fullmatch(r"mb_k(\d+)_s(\d+)_m(\d+)(?:_w(\d+)-(\d+)(?:x(\d+))?)?(?:_se(\d+))?_c(\d+)_([a-z]+)", text)
+    found = _BLOCK_TEXT.fullmatch(text)
     if found is None:
         raise InputError(f"expected mb_k5_s2_m90_w64-128_se32_c24_relu, got {text!r}")
     numbers = (None if number is None else int(number) for number in found.groups()[:8])
@@ -328,18 +354,27 @@ def _parse_block(text: str, in_channels: int) -> Block:
     return Block(in_channels, mid, se or 0, channels, kernel_size, stride, found[9], mid_range, step or 1)
 
 
+def _check_fields(document: Mapping[str, Any], kind: type[Any], besides: Set[str] = frozenset()) -> None:
+    """Refuse fields of an object that its dataclass has not: what they say would be lost."""
+    unknown = sorted(set(document) - {field.name for field in dataclasses.fields(kind)} - besides)
+    if unknown:
+        raise InputError(f"unknown field {short(unknown[0])}")
+
+
 def _whole(value: object, field: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InputError(f"{field} must be a whole number, got {value!r}")
+        raise InputError(f"{field} must be a whole number, got {short(value)}")
     return value
 
 
 def _conv_from_json(fields: Mapping[str, Any]) -> Conv:
+    _check_fields(fields, Conv)
     numbers = {name: _whole(fields[name], name) for name in ("in_channels", "out_channels", "kernel_size", "stride")}
     return Conv(**numbers, activation=fields["activation"])
 
 
 def _block_from_json(fields: Mapping[str, Any]) -> Block:
+    _check_fields(fields, Block)
     names = ("in_channels", "mid_channels", "se_channels", "out_channels", "kernel_size", "stride")
     numbers = {name: _whole(fields[name], name) for name in names}
     bounds = [_whole(bound, "mid_range") for bound in fields["mid_range"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from importlib import resources
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from tfnas.architecture import MOST_CHANNELS, MOST_IMAGE_SIZE, MOST_KERNEL_SIZE, MOST_STRIDE, check_number
 from tfnas.errors import InputError
 from tfnas.space import Operation, Schedule, SearchSpace, Stage
 
@@ -19,6 +21,19 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 _SPACES = resources.files("tfnas") / "spaces"
+_MOST = {
+    "image_size": MOST_IMAGE_SIZE,
+    "stem_channels": MOST_CHANNELS,
+    "stem_stride": MOST_STRIDE,
+    "second_stem_channels": MOST_CHANNELS,
+    "second_stem_se_channels": MOST_CHANNELS,
+    "feature_mix_channels": MOST_CHANNELS,
+    "width_multiple": MOST_CHANNELS,
+}
+_MOST_OF_A_STAGE = {"channels": MOST_CHANNELS, "blocks": 1000, "min_blocks": 1000}
+_LONGEST_OPERATION = 30
+_BOUND = re.compile(r"\d{1,9}(?:\.\d{1,20})?(?:/\d{1,9})?", re.ASCII)
+"""A bound of widths: of numbers with exponents the exact value could take all memory."""
 
 
 def space_names() -> list[str]:
@@ -43,6 +58,20 @@ def space_from_json(document: Mapping[str, Any]) -> SearchSpace:
     return _read_space(document)
 
 
+class _OnceLoader(yaml.SafeLoader):
+    """The safe loader, but for mappings that name a field twice, of which that takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping. Raises ConstructorError with the line of the second."""
+        names: set[str] = set()
+        for key, _ in node.value:
+            if key.value in names:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                names.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _document(name_or_path: str, seen: tuple[str, ...] = ()) -> tuple[dict[str, Any], str]:
     """The fields of a space with those of the space it extends filled in, and a name for messages."""
     if name_or_path in space_names():
@@ -57,7 +86,7 @@ def _document(name_or_path: str, seen: tuple[str, ...] = ()) -> tuple[dict[str, 
         hint = _suggest(name_or_path, space_names())
         raise InputError(f"no space {name_or_path!r}: give one of {', '.join(space_names())} or a YAML file{hint}")
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, _OnceLoader)
     except yaml.YAMLError as error:
         raise InputError(f"{where} is not YAML: {error}") from error
     if not isinstance(document, dict):
@@ -79,27 +108,36 @@ def _read_space(document: Mapping[str, Any]) -> SearchSpace:
     fields = _fields(document, SearchSpace, "")
     for name in ("name", "stem_activation", "feature_mix_activation"):
         _expect(fields[name], str, name)
-    for name in ("image_size", "stem_channels", "stem_stride", "second_stem_channels", "second_stem_se_channels"):
-        _expect(fields[name], int, name)
-    _expect(fields["feature_mix_channels"], int, "feature_mix_channels")
+    for name, most in _MOST.items():
+        check_number(name, _expect(fields.get(name, 1), int, name), most, least=0)
     channels, stages = fields["second_stem_channels"], []
     for index, entry in enumerate(_expect(fields["stages"], list, "stages")):
         stages.append(_read_stage(entry, f"stages[{index}]", channels))
         channels = stages[-1].channels
     fields["stages"] = tuple(stages)
     names = [_expect(name, str, "operations") for name in _expect(fields["operations"], list, "operations")]
+    for name in names:
+        if len(name) > _LONGEST_OPERATION:
+            raise InputError(f"operations: {name[:_LONGEST_OPERATION]!r}... is no operation")
     fields["operations"] = tuple(_located("operations", Operation.parse, name) for name in names)
     if "width_bounds" in fields:
         fields["width_bounds"] = _read_bounds(fields["width_bounds"])
-    _expect(fields.get("width_multiple", 1), int, "width_multiple")
     fields["schedule"] = _read_schedule(fields.get("schedule", {}))
-    return SearchSpace(**fields)
+    space = SearchSpace(**fields)
+    for operation in space.operations:
+        check_number(f"operations: the kernel of {operation.name}", operation.kernel_size, MOST_KERNEL_SIZE)
+        for place in space.blocks:
+            widest = space.width_range(place, operation)[1]
+            check_number(f"operations: the width of {operation.name} in {place.name}", widest, MOST_CHANNELS)
+    return space
 
 
 def _read_stage(entry: object, where: str, in_channels: int) -> Stage:
     fields = _fields(_expect(entry, dict, where), Stage, f"{where}.")
     for name in fields:
-        _expect(fields[name], str if name == "activation" else int, f"{where}.{name}")
+        value = _expect(fields[name], str if name == "activation" else int, f"{where}.{name}")
+        if name in _MOST_OF_A_STAGE:
+            check_number(f"{where}.{name}", value, _MOST_OF_A_STAGE[name], least=0)
     keeps_shape = fields["stride"] == 1 and fields["channels"] == in_channels
     return Stage(**{"min_blocks": 0 if keeps_shape else 1, **fields})
 
@@ -109,6 +147,8 @@ def _read_bounds(value: object) -> tuple[Fraction, Fraction]:
     if len(bounds) != 2:
         raise InputError(f"width_bounds must be two numbers like [2/3, 4/3], got {bounds}")
     try:
+        if not all(_BOUND.fullmatch(str(bound)) for bound in bounds):
+            raise ValueError
         low, high = (Fraction(str(bound)) for bound in bounds)
     except (ValueError, ZeroDivisionError) as error:
         raise InputError(f"width_bounds must be two numbers like [2/3, 4/3], got {bounds}") from error
