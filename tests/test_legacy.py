@@ -74,6 +74,14 @@ def without(document, part, name):
         (lambda d: without(d, "state_dict", "module.stage2.betas"), "state_dict has no stage2.betas"),
         (lambda d: without(d, "state_dict", "module.stage2.block1.log_alphas"), "no stage2.block1.log_alphas"),
         (lambda d: without(d, "state_dict", "module.classifier.linear.bias"), "no classifier.linear.bias"),
+        (
+            lambda d: d["state_dict"].update({"module.stage3.betas": torch.zeros(1)}),
+            "has stage3.betas, which the space",
+        ),
+        (
+            lambda d: d["state_dict"].update({"module.stage1.block2.log_alphas": torch.zeros(2)}),
+            "state_dict has stage1.block2.log_alphas, which the space has not",
+        ),
         (lambda d: without(d, "mc_mask_dddict", "stage2"), "mc_mask_dddict has no entry stage2, block1, 0"),
         (lambda d: d["mc_mask_dddict"]["stage2"].update(block1=[]), "has no entry stage2, block1, 0"),
         (lambda d: d["mc_mask_dddict"]["stage2"]["block1"].pop(1), "has no entry stage2, block1, 1"),

@@ -55,8 +55,9 @@ class AuthorsSearch:
         return len(self._tensor("classifier.linear.bias"))
 
     def choice(self, space: SearchSpace) -> Choice:
-        """What the search had learned. Raises InputError where the file is not for this space."""
+        """What the search had learned. Raises InputError where the file is not for this space, or for a larger one."""
         try:
+            self._check_all_of(space)
             return Choice(
                 space=space,
                 num_classes=self.num_classes,
@@ -92,6 +93,14 @@ class AuthorsSearch:
                 )
         supernet.load_state_dict({name: self.state[name] for name in supernet.state_dict()})
         supernet.set_active_channels(self.active_channels(supernet.space))
+
+    def _check_all_of(self, space: SearchSpace) -> None:
+        """Refuse blocks and stages that the space has not: what was learned of them would be left unread."""
+        known = {f"{place.name}.log_alphas" for place in space.blocks}
+        known |= {f"stage{number}.betas" for number in range(1, len(space.stages) + 1)}
+        for name in self.state:
+            if name.endswith((".log_alphas", ".betas")) and name not in known and known <= set(self.state):
+                raise InputError(f"state_dict has {name}, which the space has not")
 
     def _tensor(self, name: str) -> Tensor:
         if name not in self.state:

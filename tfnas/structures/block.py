@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tfnas.architecture import MOST_CHANNELS, MOST_KERNEL_SIZE, MOST_STRIDE
 from tfnas.errors import InputError
+from tfnas.json_text import short
 
 MOST_LAYERS = 1000
+_MOST = {
+    "kernel": MOST_KERNEL_SIZE,
+    "in_channels": MOST_CHANNELS,
+    "out_channels": MOST_CHANNELS,
+    "stride": MOST_STRIDE,
+    "layers": MOST_LAYERS,
+    "bottleneck": MOST_CHANNELS,
+    "expansion": MOST_CHANNELS,
+    "temporal_kernel": MOST_KERNEL_SIZE,
+    "groups": MOST_CHANNELS,
+}
+_MOST_BITS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,20 +48,19 @@ class SuperBlock:
     activation: str | None = None
     """Of a `conv`: `relu` or `silu` where it is written down. The others' follows from the family."""
     weight_bits: tuple[int, ...] = ()
-    """Bits of every convolution's weights, where the network is meant to be quantised. The layers compute in floats."""
+    """Bits of every convolution's weights, where they are written down. The layers compute in floats.
+
+    Files also hold more or fewer numbers than there are convolutions: those are kept as they stand and mean nothing.
+    """
     activation_bits: tuple[int, ...] = ()
-    """Bits of every convolution's input."""
+    """Bits of every convolution's input, likewise."""
     label: str | None = field(default=None, compare=False)
     """A name that a ZenNAS string may give; it means nothing."""
 
     def __post_init__(self) -> None:
-        for name in ("kernel", "in_channels", "out_channels", "stride", "layers", "groups"):
-            _check_positive(name, getattr(self, name))
-        if self.layers > MOST_LAYERS:
-            raise InputError(f"layers must be {MOST_LAYERS} at most, got {self.layers}")
-        for name in ("bottleneck", "expansion", "temporal_kernel"):
-            if getattr(self, name) is not None:
-                _check_positive(name, getattr(self, name))
+        for name, most in _MOST.items():
+            if name not in ("bottleneck", "expansion", "temporal_kernel") or getattr(self, name) is not None:
+                _check_number(name, getattr(self, name), most)
         for name in ("kernel", "temporal_kernel"):
             if (getattr(self, name) or 1) % 2 == 0:
                 raise InputError(f"{name} must be odd, got {getattr(self, name)}")
@@ -63,14 +76,20 @@ class SuperBlock:
             if channels % self.groups:
                 raise InputError(f"{channels} channels cannot be split into {self.groups} groups")
         for bits in (*self.weight_bits, *self.activation_bits):
-            _check_positive("bits", bits)
+            _check_number("bits", bits, _MOST_BITS)
 
     @property
     def quantized(self) -> bool:
         """Whether bits are written down."""
-        return bool(self.weight_bits)
+        return bool(self.weight_bits or self.activation_bits)
+
+    def has_bits_of(self, convs: int) -> bool:
+        """Whether bits of weights and inputs are written down for each of so many convolutions."""
+        return len(self.weight_bits) == len(self.activation_bits) == convs
 
 
-def _check_positive(name: str, value: object) -> None:
+def _check_number(name: str, value: object, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} must be a whole number from 1 on, got {value!r}")
+        raise InputError(f"{name} must be a whole number from 1 on, got {short(value)}")
+    if value > most:
+        raise InputError(f"{name} must be {most} at most, got {short(value)}")

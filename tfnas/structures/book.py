@@ -81,12 +81,12 @@ def _zennas(
 
 
 def _tinynas_params(unit: Unit, residuals: bool) -> float:
-    params = sum(conv.num_weights * (conv.weight_bits or 8) / 8 + 2 * conv.out_channels for conv in unit.convs)
+    params = sum(_bit_weighted_params(conv) for conv in unit.convs)
     if unit.squeeze_excite is not None:
         channels, squeezed = unit.squeeze_excite.channels, unit.squeeze_excite.squeezed
         params += 2 * channels * squeezed + 2 * squeezed + 2 * channels
     if unit.projection is not None and residuals:
-        params += unit.projection.num_weights + 2 * unit.out_channels
+        params += _bit_weighted_params(unit.projection)
     return params
 
 
@@ -100,8 +100,13 @@ def _tinynas_macs(unit: Unit, residuals: bool) -> float:
     if unit.bypass is not None and residuals:
         macs += unit.in_channels * unit.bypass.pools
         if unit.projection is not None:
-            macs += (unit.projection.num_weights + 3 * unit.out_channels) * area
+            macs += (_bit_weighted(unit.projection) + 3 * unit.out_channels) * area
     return macs
+
+
+def _bit_weighted_params(conv: Conv) -> float:
+    """With its batch norm's, which have 8 bits."""
+    return conv.num_weights * (conv.weight_bits or 8) / 8 + 2 * conv.out_channels
 
 
 def _bit_weighted(conv: Conv) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ def expand(structure: Structure, resolution: int, frames: int, *, use_se: bool, 
     for number, block in enumerate(structure.blocks):
         stage += number > 0 and block.stride > 1
         family = structure.family(block)
+        if block.quantized and not block.has_bits_of(family.num_convs(block.layers)):
+            block = dataclasses.replace(block, weight_bits=(), activation_bits=())
         squeezes = family.squeeze_excite == "always" or (use_se and family.squeeze_excite == "if asked")
         made: dict[tuple[object, ...], tuple[tuple[Conv, ...], SqueezeExcite | None, Bypass | None]] = {}
         for position, channels in enumerate(_channels(block, family)):
@@ -128,5 +131,7 @@ def _bypass(family: Family, position: int, convs: tuple[Conv, ...]) -> Bypass | 
         last.resolution_out,
         frames=first.frames,
         bias=strided,
+        weight_bits=first.weight_bits,  # a quantised unit's shortcut has those of its first convolution
+        activation_bits=first.activation_bits,
     )
     return Bypass(not strided and stride > 1, projection if projects else None)

@@ -40,6 +40,10 @@ class Family:
     expands_output: bool = False
     """Whether widths inside are multiples (`expansion`) of a unit's output instead of the bottleneck."""
 
+    def num_convs(self, layers: int) -> int:
+        """Convolutions of a super-block of so many layers, without those of shortcuts."""
+        return len(self.layers) * self.units_per_layer * (layers if self.repeats else 1)
+
 
 FAMILIES: dict[tuple[Notation, str], Family] = {
     ("zennas", "conv"): Family(("full",)),

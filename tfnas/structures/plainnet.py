@@ -1,6 +1,6 @@
 """Reading and writing ZenNAS structure strings.
 
-net    := block+                                              no separators
+net    := block+                                              white space between blocks means nothing
 block  := NAME ( [label |] int , int ... )                    the label means nothing
 NAME      SuperConvK{1,3,5,7}BNRELU                           (in, out, stride, layers)
           SuperResK{3,5,7}K{the same}                         (in, out, stride, bottleneck, layers)
@@ -23,24 +23,38 @@ _NAMES: tuple[tuple[str, re.Pattern[str]], ...] = (
 )
 _KNOWN = "SuperConvK3BNRELU, SuperResK3K3, SuperResK1K3K1, SuperResIDWE6K3 and the like"
 _BLOCK = re.compile(r"(?P<name>[A-Za-z_]\w*)\((?P<inside>[^()]*)\)", re.ASCII)
+_SPACE = re.compile(r"\s*")
 _LONGEST_NUMBER = 9
 
 
 def read_text(text: str) -> tuple[SuperBlock, ...]:
-    """The blocks of a structure string. Raises InputError with the position, counted from 1, and the reason."""
+    """The blocks of a structure string, all of it. Raises InputError with the place and the reason."""
     blocks: list[SuperBlock] = []
-    start = 0
+    start = _after_space(text, 0)
     while start < len(text):
         found = _BLOCK.match(text, start)
         if found is None:
             rest = text[start : start + 40]
-            raise InputError(f"character {start + 1}: expected a block such as SuperResK3K3(8,16,1,8,1), got {rest!r}")
+            where = _place(text, start)
+            raise InputError(f"{where}: expected a block such as SuperResK3K3(8,16,1,8,1), got {rest!r}")
         try:
             blocks.append(_block(found["name"], found["inside"]))
         except InputError as error:
-            raise InputError(f"character {start + 1}, block {len(blocks) + 1}: {found[0]!r}: {error}") from error
-        start = found.end()
+            raise InputError(f"{_place(text, start)}, block {len(blocks) + 1}: {found[0]!r}: {error}") from error
+        start = _after_space(text, found.end())
     return tuple(blocks)
+
+
+def _after_space(text: str, start: int) -> int:
+    found = _SPACE.match(text, start)
+    assert found is not None
+    return found.end()
+
+
+def _place(text: str, start: int) -> str:
+    """Where in a text, counted from 1: the character, and of several lines the line too."""
+    line, character = text.count("\n", 0, start) + 1, start - text.rfind("\n", 0, start)
+    return f"line {line}, character {character}" if "\n" in text.strip() else f"character {character}"
 
 
 def write_text(blocks: tuple[SuperBlock, ...]) -> str:
@@ -51,6 +65,8 @@ def write_text(blocks: tuple[SuperBlock, ...]) -> str:
 def _block(name: str, inside: str) -> SuperBlock:
     family, named = _family(name)
     label, bar, numbers_text = inside.rpartition("|")
+    if not label.isprintable():
+        raise InputError(f"a label must be text on one line, got {label!r}")
     words = [word.strip() for word in numbers_text.split(",")]
     wanted = ("in", "out", "stride", "layers") if family == "conv" else ("in", "out", "stride", "bottleneck", "layers")
     for word in words:

@@ -24,6 +24,7 @@ from tfnas.structures.families import FAMILIES, Family, Notation
 from tfnas.structures.units import Stage, Unit, stages_of
 
 LARGEST_TEXT = 1_000_000
+_BYTE_ORDER_MARK = "\ufeff"
 _NAME_OF: dict[Notation, Callable[[SuperBlock], str]] = {"zennas": plainnet.name_of, "tinynas": tinynas.name_of}
 _WRITE: dict[Notation, Callable[[tuple[SuperBlock, ...]], str]] = {
     "zennas": plainnet.write_text,
@@ -89,34 +90,46 @@ class Structure:
     # ---- text -------------------------------------------------------------------------------------------------
 
     @classmethod
-    def parse(cls, text: str) -> Structure:
-        """Read a ZenNAS string (its first line) or a TinyNAS literal (the first of its `best_structures`).
+    def parse(cls, text: str, index: int | None = None) -> Structure:
+        """Read a ZenNAS string or a TinyNAS literal, all of it: a byte-order mark, white space between blocks and lines
+        that begin with # mean nothing.
 
-        Raises InputError with the position and the reason. Nothing in the text is run.
+        A TinyNAS literal may hold several `best_structures`, best first: `index`, from 0 on, says which is meant.
+        Raises InputError with the place and the reason, also where there are several and none is named. Nothing in the
+        text is run.
         """
-        text = text.strip()
-        if not text:
-            raise InputError("an empty text is no structure")
         if len(text) > LARGEST_TEXT:
             raise InputError(f"a text of {len(text)} characters is no structure")
-        if text[0] in "{[":
-            return cls(tinynas.read_text(text), "tinynas")
-        return cls(plainnet.read_text(text.splitlines()[0].strip()), "zennas")
+        lines = text.removeprefix(_BYTE_ORDER_MARK).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        text = "\n".join("" if line.lstrip().startswith("#") else line for line in lines)
+        if not text.strip():
+            raise InputError("an empty text is no structure")
+        if text.lstrip()[0] in "{[":
+            return cls(tinynas.read_text(text, index), "tinynas")
+        if index not in (None, 0):
+            raise InputError(f"index is {index}, but a text of notation zennas holds one structure")
+        return cls(plainnet.read_text(text), "zennas")
 
     @classmethod
-    def from_tinynas(cls, document: Any) -> Structure:
-        """From what a TinyNAS file holds, as Python or JSON objects. Raises InputError with the position and reason."""
-        return cls(tinynas.read_document(document), "tinynas")
+    def from_tinynas(cls, document: Any, index: int | None = None) -> Structure:
+        """From what a TinyNAS file holds, as Python or JSON objects; `index` as in `parse`.
+
+        Raises InputError with the place and the reason.
+        """
+        return cls(tinynas.read_document(document, index), "tinynas")
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Structure:
-        """Read a text file of either notation. Raises InputError naming the file, the position and the reason."""
+    def load(cls, path: str | os.PathLike[str], index: int | None = None) -> Structure:
+        """Read a text file of either notation; `index` as in `parse`.
+
+        Raises InputError naming the file, the place and the reason.
+        """
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path} cannot be read: {error}") from error
         try:
-            return cls.parse(text)
+            return cls.parse(text, index)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 

@@ -5,13 +5,16 @@
 A block is a dict with `class`, `in`, `out`, `k`, and, where they apply, `s` (stride, 1 by default), `L` (layers), `btn`
 (bottleneck), `g` (groups), `p` (padding, half the kernel), `act`, `kt` (frames that a kernel spans), `nbitsA` and
 `nbitsW` (bits of every convolution's input and weight) and `inner_class`, which repeats the class.
+
+Its first version, whose files DAMO-YOLO ships, calls the classes SuperResConv..., and its files name bits everywhere,
+not always for each convolution. What is written has the names of the present one.
 """
 
 from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfnas.errors import InputError
@@ -28,43 +31,95 @@ _FAMILIES = {
     "SuperQuantResK1DWK1": "k1dwk1",
     "SuperRes3DK1DWK1": "k1dwk1",
     "SuperResK1DWSEK1": "k1dwsek1",
+    "SuperResConvK1KXK1": "k1kxk1",
+    "SuperResConvK1KX": "k1kx",
+    "SuperResConvKXKX": "kxkx",
 }
 _KEYS = {"class", "in", "out", "k", "s", "L", "btn", "g", "p", "act", "kt", "nbitsA", "nbitsW", "inner_class"}
 _ACTIVATIONS = {"relu": "relu", "silu": "silu", "swish": "silu"}
 
 
-def read_text(text: str) -> tuple[SuperBlock, ...]:
-    """The blocks of a file's text. Raises InputError with the position and the reason."""
+def read_text(text: str, index: int | None = None) -> tuple[SuperBlock, ...]:
+    """The blocks of a file's text; `index` says of which of several structures.
+
+    Raises InputError with the place and the reason.
+    """
+    space = text[: len(text) - len(text.lstrip())]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on odd spellings of numbers and strings: the reader decides
-            document = ast.literal_eval(text)
+            tree = ast.parse("\n" * space.count("\n") + text.strip(), mode="eval")
+            _check_named_once(tree, space)
+            document = ast.literal_eval(tree)
     except SyntaxError as error:
-        raise InputError(f"line {error.lineno}, character {error.offset}: {error.msg}") from error
+        raise InputError(f"{_place(space, error.lineno or 0, error.offset or 0)}: {error.msg}") from error
+    except InputError:
+        raise
     except (ValueError, TypeError) as error:
         raise InputError(f"it must hold lists, dicts, text and numbers only: {error}") from error
     except (MemoryError, RecursionError) as error:
         raise InputError("it is nested too deeply to be a structure") from error
-    return read_document(document)
+    return read_document(document, index)
 
 
-def read_document(document: Any) -> tuple[SuperBlock, ...]:
-    """The blocks of what a file holds. Raises InputError with the position and the reason."""
-    if isinstance(document, Mapping):
-        if "best_structures" not in document:
-            raise InputError(f"it has no 'best_structures', only {', '.join(map(repr, document)) or 'nothing'}")
-        document = document["best_structures"]
-    if isinstance(document, list | tuple) and document and isinstance(document[0], list | tuple):
-        document = document[0]
-    if not isinstance(document, list | tuple):
-        raise InputError(f"expected a list of blocks, got a {type(document).__name__}")
+def _place(space: str, line: int, character: int) -> str:
+    """Where in a text of which the parser has not seen the `space` at its beginning, but for its lines."""
+    indent = len(space) - space.rfind("\n") - 1 if line == space.count("\n") + 1 else 0
+    return f"line {line}, character {character + indent}"
+
+
+def _check_named_once(tree: ast.AST, space: str) -> None:
+    """Refuse dicts that say something twice, of which Python takes the last."""
+    for node in ast.walk(tree):
+        names: set[Any] = set()
+        for key in node.keys if isinstance(node, ast.Dict) else []:
+            if isinstance(key, ast.Constant):
+                if key.value in names:
+                    place = _place(space, key.lineno, key.col_offset + 1)
+                    raise InputError(f"{place}: {key.value!r:.60} stands twice in one dict")
+                names.add(key.value)
+
+
+def read_document(document: Any, index: int | None = None) -> tuple[SuperBlock, ...]:
+    """The blocks of what a file holds; `index` says of which of several structures.
+
+    Raises InputError with the place and the reason.
+    """
+    document = _one_structure(document, index)
     blocks = []
     for number, fields in enumerate(document, 1):
         try:
             blocks.append(_block(fields))
         except InputError as error:
-            raise InputError(f"block {number} of {len(document)}: {error}") from error
+            name = fields.get("class") if isinstance(fields, Mapping) else None
+            known = f" ({name})" if isinstance(name, str) and name in _FAMILIES else ""
+            raise InputError(f"block {number} of {len(document)}{known}: {error}") from error
     return tuple(blocks)
+
+
+def _one_structure(document: Any, index: int | None) -> Sequence[Any]:
+    """The list of blocks that is meant. Empty lists are no structures."""
+    if isinstance(document, Mapping):
+        if "best_structures" not in document:
+            raise InputError(f"it has no 'best_structures', only {', '.join(map(repr, document)) or 'nothing'}")
+        document = document["best_structures"]
+    if not isinstance(document, list | tuple):
+        raise InputError(f"expected a list of blocks, got a {type(document).__name__}")
+    if not any(isinstance(entry, list | tuple) for entry in document):
+        document = [document]
+    for number, entry in enumerate(document):
+        if not isinstance(entry, list | tuple):
+            raise InputError(f"structure {number} (from 0): expected a list of blocks, got {entry!r:.60}")
+    several = [number for number, entry in enumerate(document) if entry]
+    if index is None and len(several) > 1:
+        raise InputError(
+            f"it holds {len(several)} structures, best first: say which is meant, index={several[0]} to {several[-1]}"
+        )
+    if index is None:
+        index = several[0] if several else 0
+    if not 0 <= index < len(document):
+        raise InputError(f"index is {index}, but it holds {len(document)} structures, which count from 0")
+    return list(document[index])
 
 
 def write_text(blocks: tuple[SuperBlock, ...]) -> str:
@@ -99,9 +154,23 @@ def _block(fields: Any) -> SuperBlock:
         weight_bits=_bits(fields, "nbitsW"),
         activation_bits=_bits(fields, "nbitsA"),
     )
-    if family != "conv" and block.quantized != ("Quant" in name):
-        raise InputError(f"{name} {'cannot have' if block.quantized else 'needs'} nbitsA and nbitsW")
+    if "Quant" in name:
+        _check_bits_of_all(block, name)
     return block
+
+
+def _check_bits_of_all(block: SuperBlock, name: str) -> None:
+    convs, numbers = _num_convs(block), (len(block.activation_bits), len(block.weight_bits))
+    if not block.quantized:
+        raise InputError(f"{name} needs nbitsA and nbitsW")
+    if not block.has_bits_of(convs):
+        raise InputError(
+            f"nbitsA and nbitsW need {convs} numbers each, one per convolution, got {numbers[0]} and {numbers[1]}"
+        )
+
+
+def _num_convs(block: SuperBlock) -> int:
+    return FAMILIES["tinynas", block.family].num_convs(block.layers)
 
 
 def _check_redundant(fields: Mapping[str, Any], kernel: int) -> None:
@@ -153,27 +222,19 @@ def _fields(block: SuperBlock) -> dict[str, Any]:
         fields["g"] = block.groups
     if block.activation is not None:
         fields["act"] = block.activation
-    if block.quantized:
-        single = block.family == "conv"
-        fields["nbitsA"] = block.activation_bits[0] if single else list(block.activation_bits)
-        fields["nbitsW"] = block.weight_bits[0] if single else list(block.weight_bits)
+    for key, bits in (("nbitsA", block.activation_bits), ("nbitsW", block.weight_bits)):
+        if bits:
+            fields[key] = bits[0] if block.family == "conv" and len(bits) == 1 else list(bits)
     return fields
 
 
 def name_of(block: SuperBlock) -> str:
-    """The class of a block. Raises InputError where no class is like it, or its bits do not fit its convolutions."""
-    family = FAMILIES["tinynas", block.family]
+    """The class of a block, in the present version. Raises InputError where no class is like it."""
     if block.stride > 2:
         raise InputError(f"stride must be 1 or 2, got {block.stride}")
-    convs = len(family.layers) * (block.layers if family.repeats else 1)
-    numbers = len(block.activation_bits), len(block.weight_bits)
-    if numbers not in ((0, 0), (convs, convs)):
-        raise InputError(
-            f"nbitsA and nbitsW need {convs} numbers each, one per convolution, got {numbers[0]} and {numbers[1]}"
-        )
-    for name, named in _FAMILIES.items():
-        is_video, is_quantized = "3D" in name, "Quant" in name
-        fits = is_quantized == block.quantized or named == "conv"
-        if named == block.family and is_video == (block.temporal_kernel is not None) and fits:
-            return name
-    raise InputError(f"no class of TinyNAS is a {block.family} of this kind")
+    is_video = block.temporal_kernel is not None
+    names = [name for name, family in _FAMILIES.items() if family == block.family and ("3D" in name) == is_video]
+    quantized = [name for name in names if "Quant" in name and block.has_bits_of(_num_convs(block))]
+    if not names:
+        raise InputError(f"no class of TinyNAS is a {block.family} of this kind")
+    return (quantized or names)[0]
