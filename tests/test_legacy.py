@@ -26,7 +26,7 @@ def saved(folder, document, zipped=True):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("prefix", ["module.", ""])
+@pytest.mark.parametrize("prefix", ["module.", "", "module._orig_mod."])
 def test_what_was_learned(tmp_path, zipped, prefix):
     found = read_search_checkpoint(saved(tmp_path, authors_document(prefix), zipped))
     choice = found.choice(SPACE)

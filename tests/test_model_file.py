@@ -119,6 +119,18 @@ def test_a_missing_field_is_named(tmp_path, name):
     refused(tmp_path / "model.pt", f"is incomplete: it has no {name}$")
 
 
+@pytest.mark.parametrize(("change", "match"), [
+    ({"image_size": 16.5}, "the preprocessing is incomplete or wrong: .*float"),
+    ({"image_size": 2**63}, "the preprocessing is wrong: image_size must be 65536 at most, got 9223372036854775808"),
+    ({"short_side": 0}, "the preprocessing is wrong: short_side must be 1 or more, got 0"),
+    ({"std": [0.3, float("nan"), 0.3]}, "the preprocessing is wrong: mean"),
+    ({"mean": [10**400, 0, 0]}, "the preprocessing is incomplete or wrong: int too large"),
+])  # fmt: skip
+def test_numbers_that_no_preprocessing_has_are_refused(change, match):
+    with pytest.raises(InputError, match=match):
+        Preprocessing.from_json({**PREPROCESSING.to_json(), **change})
+
+
 def test_weights_of_another_architecture_are_refused(tmp_path):
     fields = document(tmp_path)
     fields["state_dict"]["classifier.linear.bias"] = torch.zeros(3)

@@ -137,13 +137,14 @@ def published_state(network):
 
 
 @pytest.mark.parametrize("make", [small, small_literal])
-@pytest.mark.parametrize("wrapped", [True, False])
-def test_every_entry_arrives_from_a_file(tmp_path, make, wrapped):
+@pytest.mark.parametrize("key", ["state_dict", "model", "network", "state_dict_ema", None])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+def test_every_entry_arrives_from_a_file(tmp_path, make, key, prefix):
     source, network = randomise(make(num_classes=3)), randomise(make(num_classes=3), seed=1)
     state = published_state(source)
     assert len(state) == len(source.state_dict())
-    document = {"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 3}
-    torch.save(document if wrapped else state, tmp_path / "weights.pth")
+    named = {prefix + name: value for name, value in state.items()}
+    torch.save(named if key is None else {key: named, "epoch": 3}, tmp_path / "weights.pth")
     load_published(network, tmp_path / "weights.pth")
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in source.state_dict().items())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from tfnas.architecture import MOST_IMAGE_SIZE, check_number
 from tfnas.data.config import DataName
 from tfnas.data.transforms import NORMALISATIONS, Normalisation, short_side_of
 from tfnas.errors import InputError
@@ -37,11 +40,13 @@ class Preprocessing:
         """Read what `to_json` gave. Raises InputError where a field is missing or wrong."""
         try:
             mean, std = (tuple(float(value) for value in fields[name]) for name in ("mean", "std"))
-            sizes = int(fields["image_size"]), int(fields["short_side"])
-        except (KeyError, TypeError, ValueError) as error:
+            sizes = operator.index(fields["image_size"]), operator.index(fields["short_side"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"the preprocessing is incomplete or wrong: {error}") from error
-        if len(mean) != 3 or len(std) != 3 or min(sizes) < 1 or min(std) <= 0:
-            raise InputError(f"the preprocessing is wrong: {dict(fields)}")
+        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+            raise InputError(f"the preprocessing is wrong: mean {mean!s:.80}, std {std!s:.80}")
+        for name, size in zip(("image_size", "short_side"), sizes, strict=True):
+            check_number(f"the preprocessing is wrong: {name}", size, MOST_IMAGE_SIZE)
         return cls(*sizes, mean, std)
 
     def to_json(self) -> dict[str, Any]:
