@@ -109,6 +109,16 @@ def test_the_directory_of_an_archive_may_be_damaged_too():
     assert refused and loaded
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_part_that_is_there_twice_is_refused():
+    whole = saved({"weight": torch.arange(3.0)})
+    made = io.BytesIO(whole)
+    with zipfile.ZipFile(made, "a") as archive:
+        archive.writestr(next(name for name in archive.namelist() if name.endswith("data/0")), b"\0" * 12)
+    with pytest.raises(InputError, match="is damaged"):
+        load_plain_bytes(io.BytesIO(made.getvalue()), "the file")
+
+
 @pytest.mark.slow
 def test_no_flipped_bit_of_a_whole_file_gives_another_document():
     whole = saved({"state_dict": {"a": torch.arange(7.0), "b": torch.ones(2, 2)}, "names": ["x"], "n": 3})

@@ -81,11 +81,12 @@ def _check_whole(file: IO[bytes], source: str) -> bool:
 
 
 def _is_damaged(file: IO[bytes]) -> bool:
-    """Whether the archive lacks its end, or a member differs from its checksum."""
+    """Whether the archive lacks its end, has a member twice or as a folder, or one that differs from its checksum."""
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-            if any(member.external_attr & _IS_FOLDER for member in members):
+            twice = len({member.filename for member in members}) < len(members)
+            if twice or any(member.external_attr & _IS_FOLDER for member in members):
                 return True
             return any(member.CRC for member in members) and archive.testzip() is not None
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error):
