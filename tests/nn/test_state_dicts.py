@@ -87,6 +87,16 @@ def test_of_several_state_dicts_the_first_is_read_and_the_others_are_told(tmp_pa
     assert arrived(network, trained)
 
 
+def test_settings_under_such_a_key_are_no_weights(tmp_path):
+    """And are not told as others."""
+    trained = random_network()
+    for key in ("network", "state_dict_ema"):
+        torch.save({"model": {"name": "mine", "depth": 3}, key: trained.state_dict()}, tmp_path / "w.pt")
+        network = random_network(seed=1)
+        tfnas.load_weights(network, tmp_path / "w.pt")
+        assert arrived(network, trained)
+
+
 def refused(document, folder, match):
     torch.save(document, folder / "w.pt")
     network = random_network()

@@ -31,7 +31,8 @@ def find_state(document: object, source: str) -> dict[str, Any]:
     """
     for _ in range(_DEEPEST):
         entries = document if isinstance(document, Mapping) else {}
-        filed = [key for key in KEYS if isinstance(entries.get(key), Mapping)]
+        named = [key for key in KEYS if isinstance(entries.get(key), Mapping)]
+        filed = [key for key in named if _holds_tensors(entries[key])] or named[:1]
         if not filed:
             break
         if len(filed) > 1:
@@ -44,6 +45,14 @@ def find_state(document: object, source: str) -> dict[str, Any]:
     if not isinstance(document, Mapping):
         raise InputError(f"{source} holds no weights: it is a {type(document).__name__}, not a dict of tensors by name")
     return plain_names(document, source)
+
+
+def _holds_tensors(entries: Mapping[Any, Any], depth: int = 0) -> bool:
+    """Whether there are tensors in a dict, or under a key of `KEYS` in it: settings are filed under such names, too."""
+    if any(isinstance(value, Tensor) for value in entries.values()):
+        return True
+    deeper = (entries.get(key) for key in KEYS if depth < _DEEPEST)
+    return any(isinstance(value, Mapping) and _holds_tensors(value, depth + 1) for value in deeper)
 
 
 def plain_names(state: Mapping[Any, Any], source: str) -> dict[str, Any]:
