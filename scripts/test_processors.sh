@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# The default tests as other processors would run them: PyTorch without AVX-512 and without AVX2, oneDNN with AVX2 alone,
+# one thread, and without the compiled loops. Takes about six times as long as `make test`.
+#
+#   scripts/test_processors.sh                   all settings
+#   scripts/test_processors.sh avx2 no-loops     these only (avx2, default, onednn, one-thread, no-loops)
+#
+# PYTEST_ARGS adds arguments. These settings steer PyTorch, not onnxruntime, which chooses its own instructions.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=${PYTHON:-.venv/bin/python}
+settings=("$@")
+[ ${#settings[@]} -gt 0 ] || settings=(avx2 default onednn one-thread no-loops)
+
+# Compiled loops are put aside for as long as they are to be absent, so that started programs do without them too.
+aside=$(mktemp -d)
+bring_back() {
+    find "$aside" -name '_loops*.so' -exec mv -t tfnas/supernet {} +
+}
+trap 'bring_back; rm -rf "$aside"' EXIT
+
+tests() {
+    env "$@" "$python" -m pytest --numprocesses 2 --dist loadscope -q ${PYTEST_ARGS:-}
+}
+
+failed=()
+for setting in "${settings[@]}"; do
+    echo "== $setting"
+    case $setting in
+        avx2) tests ATEN_CPU_CAPABILITY=avx2 ;;
+        default) tests ATEN_CPU_CAPABILITY=default ;;
+        onednn) tests ONEDNN_MAX_CPU_ISA=AVX2 ;;
+        one-thread) tests OMP_NUM_THREADS=1 ;;
+        no-loops)
+            find tfnas/supernet -name '_loops*.so' -exec mv -t "$aside" {} +
+            tests _=
+            status=$?
+            bring_back
+            (exit $status)
+            ;;
+        *)
+            echo "there is no setting $setting: avx2, default, onednn, one-thread, no-loops" >&2
+            exit 2
+            ;;
+    esac || failed+=("$setting")
+done
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "failed under: ${failed[*]}" >&2
+    exit 1
+fi
+echo "All tests passed under: ${settings[*]}"
