@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,9 +14,114 @@ from tfnas.checkpoint import Checkpoints, State
 from tfnas.errors import InputError, RunFailed
 from tfnas.kinds import kinds_of
 from tfnas.processes import Processes
+from tfnas.run import CONFIG_FILE, UnreadableConfig, read_config
 from tfnas.tensor_file import load_plain_bytes
+from tfnas.wording import typed
 
 C = TypeVar("C")
+
+SETTINGS = "settings"
+"""What a checkpoint calls the run's whole configuration; those of earlier versions have none."""
+
+
+@dataclass(frozen=True)
+class SavedSettings:
+    """The settings of an interrupted run by name.
+
+    `current` are those to go on with: of config.yaml, and what it lacks of the newest checkpoint. `begun_with` are
+    those of the checkpoint: only what may change differs.
+    """
+
+    current: dict[str, Any]
+    begun_with: dict[str, Any]
+
+
+def recorded_settings(config: Any) -> dict[str, Any]:
+    """The part of a configuration (a dataclass) that a checkpoint keeps: all but the place of the run directory."""
+    return {**dataclasses.asdict(config), "run_dir": None}
+
+
+def saved_settings(
+    run_dir: Path, checkpoints: Checkpoints, config_class: type[Any], *, may_change: Collection[str]
+) -> SavedSettings:
+    """The settings in config.yaml, compared with those in the newest readable checkpoint, which has them all.
+
+    Where config.yaml is gone or cannot be read, all are those of the checkpoint. Before the first checkpoint,
+    config.yaml must have all. With a checkpoint of an earlier version nothing is compared, and what config.yaml lacks
+    is left out here.
+
+    Raises InputError for a setting that is unknown, of a wrong type, missing, or not what the run was saved with and
+    not among those that may change; RunFailed where the checkpoints cannot be read.
+    """
+    unreadable, written = None, {}
+    try:
+        written = _checked(read_config(run_dir), config_class, f"the run's {CONFIG_FILE}")
+    except UnreadableConfig as error:
+        unreadable = error
+    recorded = _recorded(checkpoints, config_class)
+    if unreadable is not None and not recorded:
+        raise unreadable
+    if recorded is None:
+        _refuse_missing([name for name in kinds_of(config_class) if name not in written], run_dir)
+        recorded = {}
+    current = merged_settings(written, recorded, run_dir, may_change=may_change)
+    return SavedSettings(current, {**current, **recorded})
+
+
+def merged_settings(
+    written: Mapping[str, Any], recorded: Mapping[str, Any], run_dir: Path, *, may_change: Collection[str]
+) -> dict[str, Any]:
+    """The settings in config.yaml, those it lacks from a checkpoint's. Raises InputError where both differ."""
+    differing = [
+        f"{name} {value!r} ({recorded[name]!r} when it was saved)"
+        for name, value in written.items()
+        if name not in may_change and value != recorded.get(name, value)
+    ]
+    if differing:
+        path = run_dir / CONFIG_FILE
+        raise InputError(
+            f"{path} says {', '.join(differing)}, but a run keeps its settings: correct it, or remove it "
+            f"(rm {typed(path)}), and all settings are those of the checkpoint"
+        )
+    return {**recorded, **written}
+
+
+def _recorded(checkpoints: Checkpoints, config_class: type[Any]) -> dict[str, Any] | None:
+    """The settings in the newest readable checkpoint; empty if it is of an earlier version, None if there is none."""
+    try:
+        if not checkpoints.saved():
+            return None
+        state, path, _ = checkpoints.load_latest()
+    except OSError as error:
+        raise _cannot_read(checkpoints, error) from error
+    settings = state.get(SETTINGS, {})
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: its settings are a {type(settings).__name__}, not a dictionary")
+    return _checked(settings, config_class, str(path))
+
+
+def _checked(settings: Mapping[str, Any], config_class: type[Any], source: str) -> dict[str, Any]:
+    """The settings, numbers as numbers. Raises InputError for an unknown one and one of a wrong type."""
+    kinds = kinds_of(config_class)
+    for name, value in settings.items():
+        if name not in kinds:
+            raise InputError(
+                f"{source} has the unknown setting {name}: it is a run of another command, or of another version"
+            )
+        if not kinds[name].accepts(value):
+            raise InputError(f"{source}: {name} must be {kinds[name].words}, got {value!r}")
+    return {
+        name: float(value) if kinds[name].type is float and isinstance(value, str) else value
+        for name, value in settings.items()
+    }
+
+
+def _refuse_missing(names: Sequence[str], run_dir: Path) -> None:
+    if names:
+        raise InputError(
+            f"{run_dir / CONFIG_FILE} lacks {', '.join(names)}, and there is no checkpoint that would say it: nothing "
+            "was trained yet, so start a new run"
+        )
 
 
 def resumed_config(
@@ -23,18 +130,10 @@ def resumed_config(
     """The configuration (a dataclass) to go on with: the saved one, with those given settings that may change.
 
     `given` names the settings that were said (default: those that differ from their defaults). Raises InputError for
-    one that differs from the saved one and may not, and for a saved one that is unknown or of a wrong type.
+    one that differs from the saved one and may not.
     """
     config_class: Any = type(said)
     fields, kinds = dataclasses.fields(config_class), kinds_of(config_class)
-    for name, value in saved.items():
-        if name not in kinds:
-            raise InputError(
-                f"the run's config.yaml has the unknown setting {name}: "
-                "it is a run of another command, or of another version"
-            )
-        if not kinds[name].accepts(value):
-            raise InputError(f"the run's config.yaml: {name} must be {kinds[name].words}, got {value!r}")
     if given is None:
         given = {item.name for item in fields if getattr(said, item.name) != item.default}
     changed = {}
@@ -71,7 +170,7 @@ def newest_state(
             checkpoints.set_aside(path)
             return state, path, b"" if processes.number == 1 else path.read_bytes()
         except OSError as error:
-            raise RunFailed(f"cannot read the checkpoints in {checkpoints.folder}: {error}") from error
+            raise _cannot_read(checkpoints, error) from error
 
     found = processes.agreed(read)
     data = None if found is None else found[2]
@@ -80,6 +179,15 @@ def newest_state(
     if found is not None:
         return found[:2]
     return None if data is None else (dict(load_plain_bytes(io.BytesIO(data), "the checkpoint")), None)
+
+
+def _cannot_read(checkpoints: Checkpoints, error: OSError) -> RunFailed:
+    return RunFailed(f"cannot read the checkpoints in {checkpoints.folder}: {error}")
+
+
+def short_names(names: Sequence[str]) -> str:
+    """The first names of classes, and a digest of all: what a checkpoint compares them by."""
+    return f"{', '.join(names[:3])}, ... ({sha256(chr(10).join(names).encode()).hexdigest()[:16]})"
 
 
 def with_absolute_paths(config: C, names: Collection[str]) -> C:

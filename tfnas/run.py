@@ -34,6 +34,10 @@ PATIENCE_SECONDS = 2.0
 SAVING = "stopping after this step, and saving; once more ends it at once, without saving"
 
 
+class UnreadableConfig(InputError):
+    """There is no config.yaml in a directory, or it is damaged."""
+
+
 class RunDirectory:
     """A run's files. Lines said to the console stand in `log.txt` too, with the time."""
 
@@ -164,15 +168,15 @@ def run_path(kind: str, config: Placed) -> tuple[Path, bool]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The effective configuration in a run directory. Raises InputError when it is none."""
+    """The effective configuration in a run directory. Raises UnreadableConfig, an InputError, when it is none."""
     try:
         config = yaml.safe_load((path / CONFIG_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"{path} is not a run directory: there is no {CONFIG_FILE} in it") from error
+        raise UnreadableConfig(f"{path} is not a run directory: there is no {CONFIG_FILE} in it") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{path} is not a run directory: {CONFIG_FILE} cannot be read ({error})") from error
+        raise UnreadableConfig(f"{path} is not a run directory: {CONFIG_FILE} cannot be read ({error})") from error
     if not isinstance(config, dict):
-        raise InputError(f"{path / CONFIG_FILE} holds no configuration")
+        raise UnreadableConfig(f"{path / CONFIG_FILE} holds no configuration")
     return config
 
 

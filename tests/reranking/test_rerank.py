@@ -213,8 +213,23 @@ def test_refusals_say_what_is_in_the_way(searched, tmp_path):
         assert words in refusal(searched)
     (searched / "summary.json").write_text(json.dumps(summary))
     config = searched / "config.yaml"
+    config.write_text(config.read_text().replace("seed: 4\n", "seed: 5\n"))
+    assert "config.yaml says seed 5 (4 when it was saved)" in refusal(searched)
     config.write_text(config.read_text() + "searched_in: elsewhere\n")
     assert "closed loop" in refusal(searched)
+
+
+def test_settings_that_config_yaml_lacks_are_those_of_the_checkpoint(searched):
+    def settings():
+        subject = open_subject(str(searched), None)
+        return subject.seed, subject.batch_size, subject.data
+
+    expected, config = settings(), searched / "config.yaml"
+    assert expected[:2] == (4, 96)
+    config.write_text(config.read_text().replace("seed: 4\n", "").replace("batch_size: 96\n", ""))
+    assert settings() == expected
+    config.unlink()
+    assert settings() == expected
 
 
 def test_a_run_without_checkpoints_is_refused(searched):

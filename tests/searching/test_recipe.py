@@ -13,9 +13,8 @@ from tfnas.cli import train_search
 from tfnas.errors import InputError
 from tfnas.resumption import resumed_config
 from tfnas.searching import SearchConfig
-from tfnas.searching.loop import _effective
-from tfnas.searching.session import MAY_CHANGE
-from tfnas.searching.setup import prepare
+from tfnas.searching.config import MAY_CHANGE
+from tfnas.searching.setup import effective, prepare
 from tfnas.space import Schedule
 
 PAPER = {
@@ -58,7 +57,7 @@ def test_single_flags_win():
 
 def test_a_resumed_run_keeps_it(tmp_path):
     setup = prepare(small_config(tmp_path, "run", recipe="paper", w_mom=0.8))
-    saved = yaml.safe_load(yaml.safe_dump(dataclasses.asdict(_effective(setup))))
+    saved = yaml.safe_load(yaml.safe_dump(dataclasses.asdict(effective(setup))))
     assert saved["recipe"] == "paper" and saved["w_lr"] == 0.025 and saved["w_mom"] == 0.8 and saved["epochs"] == 3
     again = resumed_config(SearchConfig(resume="run"), saved, None, may_change=MAY_CHANGE)
     assert prepare(again).schedule == setup.schedule

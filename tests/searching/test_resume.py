@@ -29,7 +29,7 @@ from tfnas.searching import loop as search_loop
 from tfnas.searching import steps as search_steps
 from tfnas.searching.checkpoint import KIND, search_checkpoints
 from tfnas.searching.optim import ElasticSGD
-from tfnas.searching.setup import prepare
+from tfnas.searching.setup import effective, prepare
 
 QUIET = Console(quiet=True)
 
@@ -258,12 +258,63 @@ def test_wrong_types_in_a_saved_configuration(run, name, value):
         search(SearchConfig(resume=str(run)), QUIET)
 
 
+def as_an_earlier_version_saved_it(run_dir):
+    """Take from the checkpoints what earlier versions did not save."""
+    checkpoints = search_checkpoints(run_dir)
+    for path in checkpoints.saved():
+        state = load_checkpoint(path, KIND)
+        del state["settings"], state["class_names"]
+        checkpoints.save(state, state["epoch"], state["step"])
+
+
 def test_an_edited_configuration_is_noticed(run):
     document = yaml.safe_load((run / "config.yaml").read_text())
-    for name, value in (("target_lat", document["target_lat"] * 1.01), ("w_mom", 0.5)):
+    edited = {"seed": 9, "target_lat": document["target_lat"] * 1.01, "w_mom": 0.5}
+    for name, value in edited.items():
         (run / "config.yaml").write_text(yaml.safe_dump({**document, name: value}))
+        with pytest.raises(InputError, match=rf"config\.yaml says {name} {value}.*when it was saved"):
+            search(SearchConfig(resume=str(run)), QUIET)
+    as_an_earlier_version_saved_it(run)
+    for name in ("target_lat", "w_mom"):
+        (run / "config.yaml").write_text(yaml.safe_dump({**document, name: edited[name]}))
         with pytest.raises(InputError, match=r"cannot go on: its (target|schedule) was"):
             search(SearchConfig(resume=str(run)), QUIET)
+
+
+def cut_and_resumed(run_dir, lines):
+    """Resume a run of whose configuration only the first lines are left (None: not even the file)."""
+    config = run_dir / "config.yaml"
+    if lines is None:
+        config.unlink()
+    else:
+        config.write_text("".join(config.read_text().splitlines(keepends=True)[:lines]))
+    search(SearchConfig(resume=str(run_dir)), QUIET)
+
+
+@pytest.mark.parametrize("lines", [None, 0, 1, 12])
+def test_what_a_cut_configuration_lacks_comes_from_the_checkpoint(tmp_path, uninterrupted, monkeypatch, lines):
+    with monkeypatch.context() as patched:
+        patched.setattr(search_loop, "watch_interruption", lambda _: nullcontext(_InterruptAt(17)))
+        with pytest.raises(Interrupted):
+            search(small_config(tmp_path, "run"), QUIET)
+    whole = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    cut_and_resumed(tmp_path / "run", lines)
+    assert_same(final_state(tmp_path / "run"), uninterrupted)
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text()) == {**whole, "run_dir": None}
+
+
+def test_a_configuration_that_is_no_yaml_is_restored(run, uninterrupted):
+    (run / "config.yaml").write_bytes(b"seed: [4\x00")
+    cut_and_resumed(run, 1)
+    assert_same(final_state(run), uninterrupted)
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(run, uninterrupted):
+    as_an_earlier_version_saved_it(run)
+    search(SearchConfig(resume=str(run)), QUIET)
+    assert_same(final_state(run), uninterrupted)
+    with pytest.raises(InputError, match="holds no configuration"):
+        cut_and_resumed(run, 0)
 
 
 def test_resuming_from_another_folder(run, tmp_path, monkeypatch):
@@ -387,5 +438,5 @@ def test_other_table_is_refused(run):
 def test_a_folder_called_like_a_built_in_space_does_not_replace_it(tmp_path, monkeypatch):
     (tmp_path / "digits").mkdir()
     monkeypatch.chdir(tmp_path)
-    effective = search_loop._effective(prepare(SearchConfig(target_lat=15, device="cpu")))
-    assert effective.space == "digits"
+    config = effective(prepare(SearchConfig(target_lat=15, device="cpu")))
+    assert config.space == "digits"

@@ -13,6 +13,7 @@ from tiny import tiny_space
 
 from tfnas.checkpoint import load_checkpoint
 from tfnas.training import TrainConfig, retrain
+from tfnas.training.config import MAY_CHANGE
 from tfnas.training.session import KIND, train_checkpoints
 
 
@@ -46,9 +47,10 @@ def summary_of(run_dir):
 
 
 def final_state(run_dir):
-    """What a resumed run must reproduce: the last checkpoint but its times, and the files of the result."""
+    """What a resumed run must reproduce: the last checkpoint but times and what may change; the result's files."""
     state = load_checkpoint(train_checkpoints(Path(run_dir)).saved()[0], KIND)
     del state["seconds"]
+    state["settings"] = {name: value for name, value in state["settings"].items() if name not in MAY_CHANGE}
     return state, torch.load(Path(run_dir) / "model.pt", weights_only=True)
 
 

@@ -17,7 +17,7 @@ from tfnas.processes import Processes
 from tfnas.training import TrainConfig
 from tfnas.training.loop import _run_directory
 from tfnas.training.resuming import resumed_run
-from tfnas.training.session import start_session
+from tfnas.training.session import start_session, train_checkpoints
 from tfnas.training.setup import prepare
 
 ONE = Processes(0, 1, torch.device("cpu"))
@@ -28,6 +28,51 @@ AMP = "train_eval_amp.py"
 def begun(tmp_path):
     """The directory of a run that was stopped before its first step."""
     return _run_directory(prepare(small_config(tmp_path, "run"), ONE), None, Console(quiet=True)).path
+
+
+def settings_of(run_dir):
+    return yaml.safe_load((run_dir / "config.yaml").read_text())
+
+
+def write_settings(run_dir, settings):
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(settings))
+
+
+@pytest.fixture
+def saved(begun, tmp_path):
+    """The directory of a run with a checkpoint."""
+    train_checkpoints(begun).save(start_session(prepare(small_config(tmp_path, "run"), ONE)).state(), 0, 0)
+    return begun
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("mixup", 0.2), ("ema_decay", 0.9), ("random_erasing", 0.5), ("seed", 5), ("epochs", 3)]
+)
+def test_an_edited_setting_is_refused_and_a_cut_one_is_the_checkpoints(saved, name, value):
+    whole, snapshot = settings_of(saved), TrainConfig(snapshot=str(saved))
+    write_settings(saved, {**whole, name: value})
+    with pytest.raises(InputError, match=rf"says {name} {value} \({whole[name]} when it was saved\)"):
+        resumed_run(snapshot, None, AMP)
+    write_settings(saved, {key: own for key, own in whole.items() if key != name})
+    config, _ = resumed_run(snapshot, None, AMP)
+    assert vars(config) == {**whole, "run_dir": None, "snapshot": str(saved)}
+
+
+def test_an_edited_origin_of_the_weights_is_refused(saved, tmp_path):
+    whole, snapshot = settings_of(saved), TrainConfig(snapshot=str(saved))
+    write_settings(saved, {**whole, "inherit": str(tmp_path)})
+    with pytest.raises(InputError, match=f"--inherit {tmp_path}: the run began with fresh weights"):
+        resumed_run(snapshot, None, AMP)
+
+
+@pytest.mark.parametrize("content", [None, "", "epochs: [2", "- 1"])
+def test_a_lost_configuration_is_the_checkpoints(saved, content):
+    whole = settings_of(saved)
+    (saved / "config.yaml").unlink()
+    if content is not None:
+        (saved / "config.yaml").write_text(content)
+    config, run_dir = resumed_run(TrainConfig(snapshot=str(saved)), None, AMP)
+    assert run_dir == saved and vars(config) == {**whole, "run_dir": None, "snapshot": str(saved)}
 
 
 def model_file(path, seed):

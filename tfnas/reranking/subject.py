@@ -20,8 +20,10 @@ from tfnas.latency.building.counted import counted_table
 from tfnas.latency.fitting.band import Band
 from tfnas.latency.fitting.choice import Choice
 from tfnas.parse.source import DERIVED, read_summary
-from tfnas.run import CONFIG_FILE, SUMMARY_FILE, read_config
+from tfnas.resumption import SETTINGS, merged_settings
+from tfnas.run import CONFIG_FILE, SUMMARY_FILE, UnreadableConfig, read_config
 from tfnas.searching.checkpoint import choice_of, search_checkpoints
+from tfnas.searching.config import MAY_CHANGE
 from tfnas.space import SearchSpace
 from tfnas.wording import typed
 
@@ -58,8 +60,8 @@ class Subject:
 def open_subject(model_path: str, lookup_path: str | None) -> Subject:
     """Open a finished search and check that it can be re-ranked. Raises InputError saying what is in the way."""
     run_dir = _run_of(Path(model_path))
-    saved = read_config(run_dir)
-    _check_search(run_dir, saved)
+    written = _written(run_dir)
+    _check_search(run_dir, written)
     summary = read_summary(run_dir)
     if not summary:
         raise InputError(
@@ -67,6 +69,7 @@ def open_subject(model_path: str, lookup_path: str | None) -> Subject:
             f"(python train_search.py --resume {typed(run_dir)})"
         )
     state, checkpoint, problems = search_checkpoints(run_dir).load_latest()
+    saved = merged_settings(written, state.get(SETTINGS, {}), run_dir, may_change=MAY_CHANGE)
     choice = choice_of(state)
     table = _table(summary, saved, lookup_path, choice.space)
     if table.fingerprint != summary.get("table_fingerprint"):
@@ -99,6 +102,16 @@ def _run_of(path: Path) -> Path:
     if path.is_dir():
         return path
     return path.parent.parent if path.parent.name == FOLDER else path.parent
+
+
+def _written(run_dir: Path) -> dict[str, Any]:
+    """What config.yaml says: nothing where it is lost and a checkpoint is there to say it."""
+    try:
+        return read_config(run_dir)
+    except UnreadableConfig:
+        if not search_checkpoints(run_dir).saved():
+            raise
+        return {}
 
 
 def _check_search(run_dir: Path, saved: Mapping[str, Any]) -> None:

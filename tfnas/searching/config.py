@@ -16,6 +16,17 @@ DEFAULT_TARGET_MS = 15.0
 LONGEST_TIMEOUT_SECONDS = 1e9  # what the library can count in nanoseconds
 _TARGETS = {"macs": "300e6", "params": "5e6"}
 
+# What may differ between a run and its resumption: what changes no result, paths (what they name is compared), and
+# ways out of a failure. Every other setting is compared.
+PATHS = ("space", "lookup_path", "img_root", "train_list", "val_list", "class_names")
+RESCUES = frozenset({"w_lr", "a_lr", "grad_clip", "threads", "device"})
+MAY_CHANGE = {
+    *("resume", "workers", "print_freq", "save_minutes", "run_dir", "save", "note", "local_rank", "rank_timeout"),
+    "low_memory",
+    *PATHS,
+    *RESCUES,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(DataConfig):

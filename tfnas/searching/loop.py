@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
@@ -20,23 +19,22 @@ from torch import Tensor
 
 from tfnas.architecture import Architecture
 from tfnas.computing import computing
-from tfnas.data import data_name, kept_workers
+from tfnas.data import kept_workers
 from tfnas.endings import LAST_KEPT, end_together, noticing_lost_processes, told_endings, told_once
 from tfnas.errors import InputError
 from tfnas.processes import joined_processes
-from tfnas.resumption import newest_state, resumed_config, with_absolute_paths
-from tfnas.run import Interruption, RunDirectory, read_config, run_path, watch_interruption
+from tfnas.resumption import newest_state, resumed_config, saved_settings
+from tfnas.run import Interruption, RunDirectory, run_path, watch_interruption
 from tfnas.searching.agreement import check_agreement
 from tfnas.searching.batches import held_out_batches, judged_batches, shared_batches
 from tfnas.searching.checkpoint import search_checkpoints
 from tfnas.searching.conclude import conclude
-from tfnas.searching.config import SearchConfig
+from tfnas.searching.config import MAY_CHANGE, SearchConfig
 from tfnas.searching.probing import Probes, draw_probes
 from tfnas.searching.report import Reporter
 from tfnas.searching.schedules import trains_architecture
-from tfnas.searching.session import MAY_CHANGE, PATHS, Session, start_session
-from tfnas.searching.setup import Setup, prepare
-from tfnas.space_file import space_names
+from tfnas.searching.session import Session, start_session
+from tfnas.searching.setup import Setup, effective, prepare
 from tfnas.wording import typed
 
 
@@ -60,7 +58,8 @@ def search(config: SearchConfig, console: Console | None = None, given: Collecti
     run_dir = None
     if config.resume is not None:
         run_dir = Path(config.resume)
-        config = resumed_config(config, read_config(run_dir), given, may_change=MAY_CHANGE)
+        saved = saved_settings(run_dir, search_checkpoints(run_dir), SearchConfig, may_change=MAY_CHANGE)
+        config = resumed_config(config, saved.current, given, may_change=MAY_CHANGE)
     with joined_processes(config.device, config.local_rank, config.rank_timeout) as processes:
         console = (console or Console()) if processes.is_first else Console(quiet=True)
         setup = processes.agreed(lambda: prepare(config, processes))
@@ -119,7 +118,7 @@ class _Search:
         self.processes.agreed(lambda: self.session.restore(state))
         if not self.processes.is_first:
             return
-        self.run_dir.write_config(_effective(self.setup))  # with what may have changed, now that all of it fits
+        self.run_dir.write_config(effective(self.setup))  # with what may have changed, now that all of it fits
         epochs = self.setup.schedule.epochs
         if self.session.epoch == epochs:
             self.run_dir.say(f"all {epochs} epochs of this run are done: writing its results again from {path}")
@@ -196,26 +195,4 @@ def _run_directory(setup: Setup, run_dir: Path | None, console: Console) -> RunD
     """The run's directory, that which goes on or a new one."""
     if run_dir is not None:
         return RunDirectory(run_dir, console)
-    return RunDirectory.create(*run_path("search", setup.config), _effective(setup), console)
-
-
-def _effective(setup: Setup) -> SearchConfig:
-    """The configuration with every default of the space written out."""
-    values: dict[str, Any] = {
-        field.name: getattr(setup.schedule, field.name)
-        for field in dataclasses.fields(setup.schedule)
-        if field.name in {item.name for item in dataclasses.fields(SearchConfig)}
-    }
-    values["cost"] = setup.table.cost.name
-    config = dataclasses.replace(
-        setup.config,
-        **values,
-        data=data_name(setup.config),
-        space=setup.config.space or setup.space.name,
-        lookup_path=setup.lookup_path,
-        width_multiple=setup.space.width_multiple,
-        device=str(setup.device) if setup.processes.number == 1 else setup.config.device,
-        resume=None,
-    )
-    named = {"space"} if config.space in space_names() else set()  # a folder may be called like a built-in space
-    return with_absolute_paths(config, set(PATHS) - named)
+    return RunDirectory.create(*run_path("search", setup.config), effective(setup), console)

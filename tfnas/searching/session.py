@@ -13,29 +13,20 @@ from torch import Tensor
 from tfnas.checkpoint import State
 from tfnas.errors import InputError, RunFailed
 from tfnas.latency.fitting.choice import Choice
+from tfnas.resumption import SETTINGS, recorded_settings, short_names
 from tfnas.searching.batches import probe_batches
 from tfnas.searching.checkpoint import space_of
+from tfnas.searching.config import RESCUES
 from tfnas.searching.derive import accuracy, choice_of, look_up, scale_widths
 from tfnas.searching.health import depth_entropy, operation_entropy
 from tfnas.searching.parameters import ArchitectureParameters
 from tfnas.searching.probing import Probes, judge, probe_entry
 from tfnas.searching.sampling import sample_path, sample_paths
 from tfnas.searching.schedules import temperature, trains_architecture, weight_learning_rate
-from tfnas.searching.setup import Setup
+from tfnas.searching.setup import Setup, effective
 from tfnas.searching.steps import ArchitectureStep, Learner, WeightStep, architecture_step, make_learner, weight_step
 from tfnas.space import Schedule
 from tfnas.supernet import Path, Supernet, share_weights
-
-# What may differ between a run and its resumption: what changes no result, paths (what they name is compared), and
-# ways out of a failure.
-PATHS = ("space", "lookup_path", "img_root", "train_list", "val_list", "class_names")
-RESCUES = frozenset({"w_lr", "a_lr", "grad_clip", "threads", "device"})
-MAY_CHANGE = {
-    *("resume", "workers", "print_freq", "save_minutes", "run_dir", "save", "note", "local_rank", "rank_timeout"),
-    "low_memory",
-    *PATHS,
-    *RESCUES,
-}
 
 JUDGED_EPOCHS = 4  # the last epochs, in which a sampled path is judged on the held-out part
 
@@ -187,9 +178,11 @@ class Session:
         """Everything that decides how the search goes on, as plain tensors, numbers and text."""
         learner, setup = self.learner, self.setup
         return {
+            SETTINGS: recorded_settings(effective(setup)),
             "space": setup.space.to_json(),
             "num_classes": setup.data.num_classes,
             "data": setup.data.describe(),
+            "class_names": short_names(setup.data.class_names),
             "data_fingerprint": setup.data.fingerprint,
             "schedule": _lasting(setup.schedule),
             "table_fingerprint": setup.table.fingerprint,
@@ -211,11 +204,12 @@ class Session:
     def restore(self, state: State) -> None:
         """Stand where `state` was taken. Raises InputError when data, table or space are not the same as then."""
         setup, learner = self.setup, self.learner
-        cost = setup.table.cost
+        cost, class_names = setup.table.cost, short_names(setup.data.class_names)
         same = (
             ("cost", state.get("cost", "ms"), cost.name),
             ("data", state["data"], setup.data.describe()),
             ("set of images", state["data_fingerprint"], setup.data.fingerprint),
+            ("class names", state.get("class_names", class_names), class_names),  # earlier versions kept none
             ("table", state["table_fingerprint"], setup.table.fingerprint),
             ("space", space_of(state).fingerprint, setup.space.fingerprint),
             ("target", state.get(cost.target_key), setup.target_ms),

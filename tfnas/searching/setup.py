@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sized
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from tfnas.costs import COUNTED
-from tfnas.data import ImageData, default_space, open_data
+from tfnas.data import ImageData, data_name, default_space, open_data
 from tfnas.device import named_device
 from tfnas.errors import InputError
 from tfnas.latency import LatencyTable
@@ -18,9 +19,11 @@ from tfnas.latency.default import is_default, open_table
 from tfnas.latency.elsewhere import search_remarks
 from tfnas.latency.fitting.meet import check_target
 from tfnas.processes import Processes
-from tfnas.searching.config import SearchConfig
+from tfnas.resumption import with_absolute_paths
+from tfnas.searching.config import PATHS, SearchConfig
 from tfnas.space import Schedule, SearchSpace
 from tfnas.space_file import space as load_space
+from tfnas.space_file import space_names
 from tfnas.wording import typed
 
 
@@ -87,6 +90,28 @@ def prepare(config: SearchConfig, processes: Processes | None = None) -> Setup:
     _check_shares(schedule.batch_size, data, processes.number)
     remarks = search_remarks(table, shipped=is_default(lookup_path, space), space=typed(config.space or space.name))
     return Setup(config, space, schedule, table, lookup_path, data, processes, remarks)
+
+
+def effective(setup: Setup) -> SearchConfig:
+    """The configuration with every default of the space written out."""
+    values: dict[str, Any] = {
+        field.name: getattr(setup.schedule, field.name)
+        for field in dataclasses.fields(setup.schedule)
+        if field.name in {item.name for item in dataclasses.fields(SearchConfig)}
+    }
+    values["cost"] = setup.table.cost.name
+    config = dataclasses.replace(
+        setup.config,
+        **values,
+        data=data_name(setup.config),
+        space=setup.config.space or setup.space.name,
+        lookup_path=setup.lookup_path,
+        width_multiple=setup.space.width_multiple,
+        device=str(setup.device) if setup.processes.number == 1 else setup.config.device,
+        resume=None,
+    )
+    named = {"space"} if config.space in space_names() else set()  # a folder may be called like a built-in space
+    return with_absolute_paths(config, set(PATHS) - named)
 
 
 def _open_table(config: SearchConfig, space: SearchSpace) -> tuple[LatencyTable, str | None]:

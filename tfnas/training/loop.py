@@ -24,10 +24,10 @@ from tfnas.data.loading import ImageLoader
 from tfnas.endings import LAST_KEPT, end_together, noticing_lost_processes, told_endings, told_once
 from tfnas.evaluation.metrics import Scores
 from tfnas.processes import joined_processes
-from tfnas.resumption import newest_state, with_absolute_paths
+from tfnas.resumption import newest_state
 from tfnas.run import Interruption, RunDirectory, run_path, watch_interruption
 from tfnas.training.conclude import conclude
-from tfnas.training.config import PATHS, TrainConfig
+from tfnas.training.config import TrainConfig
 from tfnas.training.inherit import ESTIMATION_IMAGES, inherit_weights, settle_batch_norm
 from tfnas.training.report import Reporter
 from tfnas.training.resuming import resumed_run
@@ -118,7 +118,7 @@ class _Training:
         self.processes.agreed(lambda: self.session.restore(saved[0]))
         if not self.processes.is_first:
             return
-        self.run_dir.write_config(_written(self.setup))  # with what may have changed, now that all of it fits
+        self.run_dir.write_config(effective(self.setup))  # with what may have changed, now that all of it fits
         epochs = self.setup.recipe.epochs
         if self.session.epoch == epochs:
             self.run_dir.say(f"all {epochs} epochs of this run are done: writing its results again")
@@ -209,18 +209,9 @@ def _run_directory(setup: Setup, run_dir: Path | None, console: Console) -> RunD
     """The run's directory; a new one is made, with the architecture in it."""
     if run_dir is not None:
         return RunDirectory(run_dir, console)
-    run = RunDirectory.create(*run_path("train", setup.config), _written(setup), console, resume_flag="--snapshot")
+    run = RunDirectory.create(*run_path("train", setup.config), effective(setup), console, resume_flag="--snapshot")
     run.write_architecture(setup.architecture)
     return run
-
-
-def _written(setup: Setup) -> TrainConfig:
-    """The configuration as config.yaml holds it."""
-    config = with_absolute_paths(effective(setup), set(PATHS) - {"train_list"})
-    if config.train_list is None:
-        return config
-    lists = ",".join(str(Path(listing).resolve()) for listing in config.train_list.split(","))
-    return TrainConfig(**{**vars(config), "train_list": lists})
 
 
 @contextmanager

@@ -11,8 +11,7 @@ from typing import Any
 from tfnas.architecture import RUN_FILE, Architecture
 from tfnas.checkpoint import FOLDER
 from tfnas.errors import InputError
-from tfnas.resumption import resumed_config
-from tfnas.run import read_config
+from tfnas.resumption import resumed_config, saved_settings
 from tfnas.training.closed import at_its_search
 from tfnas.training.config import MAY_CHANGE, TrainConfig
 from tfnas.training.session import train_checkpoints
@@ -28,14 +27,14 @@ def resumed_run(config: TrainConfig, given: Collection[str] | None, program: str
     """
     assert config.snapshot is not None
     run_dir = run_of_snapshot(config.snapshot)
-    saved = read_config(run_dir)
-    config = resumed_config(config, saved, given, may_change=MAY_CHANGE)
+    saved = saved_settings(run_dir, train_checkpoints(run_dir), TrainConfig, may_change=MAY_CHANGE)
+    config = resumed_config(config, saved.current, given, may_change=MAY_CHANGE)
     if program == FLOAT32_PROGRAM and config.opt_level != "O0":
         raise InputError(
             f"the run computes in {config.opt_level}, {program} in float32 only: go on with train_eval_amp.py, or say "
             "--opt_level O0 to change it"
         )
-    return _with_own_sources(config, saved, run_dir), run_dir
+    return _with_own_sources(config, saved.begun_with, run_dir), run_dir
 
 
 def run_of_snapshot(snapshot: str) -> Path:
@@ -67,7 +66,9 @@ def _with_own_sources(config: TrainConfig, saved: Mapping[str, Any], run_dir: Pa
     if said is not None and not _same_place(said, own) and (own is None or os.path.exists(own)):  # noqa: PTH110
         began = "fresh weights" if own is None else f"those of {own}"
         raise InputError(f"--inherit {said}: the run began with {began}; leave the flag out, or start a new run")
-    return dataclasses.replace(config, model_path=saved.get("model_path"), config_path=saved.get("config_path"))
+    return dataclasses.replace(
+        config, inherit=said or own, model_path=saved.get("model_path"), config_path=saved.get("config_path")
+    )
 
 
 def _same_place(said: str, own: str | None) -> bool:

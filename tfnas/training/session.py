@@ -6,9 +6,8 @@ No random state is saved: every step draws from a generator seeded by (seed, epo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ from tfnas.data.images import derived_seed
 from tfnas.errors import InputError, RunFailed
 from tfnas.evaluation.metrics import Scores, judge
 from tfnas.nn import Network
+from tfnas.resumption import SETTINGS, recorded_settings, short_names
 from tfnas.training.config import RESCUES
 from tfnas.training.recipes import Recipe, learning_rate
-from tfnas.training.setup import Setup
+from tfnas.training.setup import Setup, effective
 from tfnas.training.steps import Learner, make_learner, train_step
 
 KIND = "train"
@@ -112,6 +112,7 @@ class Session:
     def state(self) -> State:
         """Everything that decides how training goes on, as plain tensors, numbers and text."""
         return {
+            SETTINGS: recorded_settings(effective(self.setup)),
             **self._identity(),
             **self.learner.state(),
             "totals": dataclasses.asdict(self.totals),
@@ -141,7 +142,7 @@ class Session:
             "architecture": setup.architecture.to_text(),
             "data": setup.data.describe(),
             "images": setup.data.fingerprint,
-            "class names": _short(setup.data.class_names),
+            "class names": short_names(setup.data.class_names),
             "teacher": "none" if setup.teacher is None else setup.teacher.digest,
             "recipe": _lasting(setup.recipe),
         }
@@ -153,11 +154,6 @@ def start_session(setup: Setup) -> Session:
     torch.manual_seed(setup.config.seed)
     network = Network(setup.architecture, dropout_rate=recipe.dropout_rate, drop_connect_rate=recipe.drop_connect_rate)
     return Session(setup, make_learner(network, setup.teacher, recipe, setup.config, setup.processes))
-
-
-def _short(names: Sequence[str]) -> str:
-    """The first names, and a digest of all."""
-    return f"{', '.join(names[:3])}, ... ({sha256(chr(10).join(names).encode()).hexdigest()[:16]})"
 
 
 def _lasting(recipe: Recipe) -> dict[str, float]:

@@ -19,9 +19,10 @@ from tfnas.data.transforms import NORMALISATIONS
 from tfnas.errors import InputError
 from tfnas.parse.source import Source, read_source
 from tfnas.processes import Processes
+from tfnas.resumption import with_absolute_paths
 from tfnas.searching.checkpoint import search_checkpoints
 from tfnas.training.closed import at_its_search
-from tfnas.training.config import TrainConfig
+from tfnas.training.config import PATHS, TrainConfig
 from tfnas.training.named_data import with_named_data
 from tfnas.training.recipes import Recipe
 from tfnas.training.teacher import Teacher, open_teacher
@@ -91,9 +92,9 @@ def prepare(
 
 
 def effective(setup: Setup) -> TrainConfig:
-    """The configuration with every default written out."""
+    """The configuration with every default written out, and with absolute paths."""
     recipe = dataclasses.asdict(setup.recipe)
-    return dataclasses.replace(
+    config = dataclasses.replace(
         setup.config,
         **recipe,
         data=retrain_data_name(setup.config),
@@ -102,6 +103,11 @@ def effective(setup: Setup) -> TrainConfig:
         device=setup.config.device if setup.processes.number > 1 else str(setup.processes.device),
         snapshot=None,
     )
+    config = with_absolute_paths(config, set(PATHS) - {"train_list"})
+    if config.train_list is None:
+        return config
+    lists = ",".join(str(Path(listing).resolve()) for listing in config.train_list.split(","))
+    return dataclasses.replace(config, train_list=lists)
 
 
 def _check_search(run_dir: str) -> None:
