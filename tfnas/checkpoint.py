@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tfnas.errors import InputError
+from tfnas.errors import InputError, NotResumable
 from tfnas.files import write_whole
 from tfnas.tensor_file import UnreadableFile, load_plain
 
@@ -82,7 +82,7 @@ class Checkpoints:
             except InputError as error:
                 problems.append(str(error))
         detail = "; ".join(problems) or "the run was stopped before its first one"
-        raise InputError(f"{self.run_dir} holds no readable checkpoint ({detail}): start a new run")
+        raise NotResumable(f"{self.run_dir} holds no readable checkpoint ({detail}): start a new run")
 
 
 def format_of(kind: str) -> str:

@@ -2,32 +2,60 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NoReturn
 
 import torch
 
-from tfnas.errors import InputError, Interrupted, RunFailed, TfnasError
+from tfnas.checkpoint import Checkpoints
+from tfnas.errors import InputError, Interrupted, NotResumable, RunFailed, TfnasError
 from tfnas.processes import Processes, ToldElsewhere, lost_process
-from tfnas.run import Interruption
+from tfnas.run import CONFIG_FILE, Interruption
 
-LAST_KEPT = "what was saved last is kept"
+SAVED = "what was saved last is kept"
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What a run that ends early leaves behind, by what is in its directory then, and the command to resume it."""
+
+    checkpoints: Checkpoints
+    how_to_resume: str
+
+    def __call__(self) -> str:
+        """For the end of a message, beginning in lower case."""
+        run_dir = self.checkpoints.run_dir
+        try:
+            if self.checkpoints.saved():
+                return f"{SAVED}. {self.how_to_resume}"
+            if (run_dir / CONFIG_FILE).is_file():
+                return f"nothing was saved yet: it begins again. {self.how_to_resume}"
+        except OSError as error:
+            return f"what was saved last cannot be read now ({error.strerror}). {self.how_to_resume}"
+        return f"what was saved is lost, as {run_dir} was removed or emptied: start a new run"
 
 
 @contextmanager
-def told_endings(interruption: Interruption, how_to_resume: str, out_of_memory: str) -> Iterator[None]:
-    """Run the body; what ends it early is raised as InputError, RunFailed or Interrupted with these words."""
+def told_endings(interruption: Interruption, remains: Callable[[], str], out_of_memory: str) -> Iterator[None]:
+    """Run the body; what ends it early is raised as InputError, RunFailed or Interrupted with these words.
+
+    `remains` says what is left and how to go on, beginning in lower case.
+    """
     try:
         yield
     except KeyboardInterrupt as error:
         status = 128 + (interruption.signal or signal.SIGINT)
-        raise Interrupted(f"ended at once; {LAST_KEPT}. {how_to_resume}", status) from error
+        raise Interrupted(f"ended at once; {remains()}", status) from error
+    except NotResumable:
+        raise
     except InputError as error:
-        raise InputError(f"{str(error).rstrip('.')}. The state is kept. {how_to_resume}") from error
+        raise InputError(f"{str(error).rstrip('.')}. Put that right first; {remains()}") from error
     except RunFailed as error:
-        raise RunFailed(f"{str(error).rstrip('.')}. What was saved before is kept. {how_to_resume}") from error
+        raise RunFailed(_with_remains(str(error).rstrip("."), remains)) from error
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise RunFailed(out_of_memory) from error
     except RuntimeError as error:
@@ -35,14 +63,17 @@ def told_endings(interruption: Interruption, how_to_resume: str, out_of_memory: 
         if "can't allocate memory" in str(error):
             raise RunFailed(out_of_memory) from error
         if "DataLoader worker" in str(error):
-            interruption.raise_if_asked(f"{LAST_KEPT}. {how_to_resume}")
-            raise RunFailed(f"a loader process died ({error}). {how_to_resume}") from error
+            interruption.raise_if_asked(remains())
+            raise RunFailed(_with_remains(f"a loader process died ({error})", remains)) from error
         raise
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise RunFailed(
-            f"the system refused: {error.strerror or error}{where}. What was saved before is kept. {how_to_resume}"
-        ) from error
+        where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+        raise RunFailed(_with_remains(f"the system refused: {error.strerror or error}{where}", remains)) from error
+
+
+def _with_remains(message: str, remains: Callable[[], str]) -> str:
+    left = remains()
+    return f"{message}. {left[:1].upper()}{left[1:]}"
 
 
 @contextmanager
@@ -60,7 +91,9 @@ def told_once(processes: Processes) -> Iterator[None]:
 
 
 @contextmanager
-def noticing_lost_processes(processes: Processes, interruption: Interruption, how_to_resume: str) -> Iterator[None]:
+def noticing_lost_processes(
+    processes: Processes, interruption: Interruption, remains: Callable[[], str]
+) -> Iterator[None]:
     """An exchange that fails because another process has ended is told as that, unless that one has told why."""
     try:
         yield
@@ -69,7 +102,7 @@ def noticing_lost_processes(processes: Processes, interruption: Interruption, ho
         if ending is None:
             raise
         if interruption.signal == signal.SIGINT:  # SIGTERM may be the launcher's, which ends all when one has died
-            ending = Interrupted(f"interrupted; {LAST_KEPT}. {how_to_resume}")
+            ending = Interrupted(f"interrupted; {remains()}")
         if not processes.may_tell():
             raise ToldElsewhere(ending.exit_status) from error
         ending.process = processes.rank or None

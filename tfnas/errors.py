@@ -26,6 +26,10 @@ class InputError(TfnasError, ValueError):
     exit_status = 2
 
 
+class NotResumable(InputError):
+    """A run of which nothing is left to go on with; the message says to start another."""
+
+
 class Infeasible(TfnasError):
     """No architecture of the space measures the target in the table; the message says what is reachable."""
 

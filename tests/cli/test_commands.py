@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from commands import outcome
 from rich.console import Console
+from small_search import middle_ms, write_inputs
 
 import tfnas
 from tfnas.cli import edge, export, latency, main, parsing_model, predict, testing, train_eval, train_search
@@ -376,6 +379,56 @@ def test_a_closed_pipe_is_quiet_where_rich_writes_and_where_a_command_leaves(cap
     assert capfd.readouterr().err == ""
     with pytest.raises(SystemExit, match="0"):
         edge.run_command("made_up", leave, [])
+
+
+@pytest.fixture
+def own_output(monkeypatch):
+    """Puts a file in the place of standard output; what a command does to descriptor 1 is undone."""
+    before = os.dup(1)
+    yield lambda file: monkeypatch.setattr(sys, "stdout", file)
+    os.dup2(before, 1)
+    os.close(before)
+
+
+def test_a_full_output_is_not_told_as_a_full_disk(own_output, capfd, tmp_path):
+    inputs = write_inputs(tmp_path)
+    flags = [f"--{name}={value}" for name, value in inputs.items()]
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device, not a path to write to
+        own_output(full)
+        status = train_search.main([*flags, f"--target_lat={middle_ms(inputs)}", "--device=cpu", "--run_dir=run"])
+        own_output(sys.__stdout__)
+        with contextlib.suppress(OSError):
+            full.close()
+    said = capfd.readouterr().err
+    assert status == 1
+    assert "the output cannot be written: No space left on device. What was saved last is kept. Resume with: " in said
+    assert "the system refused" not in said
+
+
+def test_a_reader_that_closes_the_output_of_a_run_is_no_failed_run(own_output, capfd, tmp_path):
+    inputs = write_inputs(tmp_path)
+    flags = [f"--{name}={value}" for name, value in inputs.items()]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        own_output(pipe)
+        status = train_search.main([*flags, f"--target_lat={middle_ms(inputs)}", "--device=cpu", "--run_dir=run"])
+        own_output(sys.__stdout__)
+        with contextlib.suppress(BrokenPipeError):
+            pipe.close()
+    assert (status, capfd.readouterr().err) == (141, "")
+
+
+def test_a_thread_that_cannot_write_is_one_line(capsys):
+    def body(_):
+        thread = threading.Thread(target=lambda: open("/nowhere/events", "w"))  # noqa: PTH123, SIM115
+        thread.start()
+        thread.join()
+
+    assert outcome(capsys, lambda arguments: edge.run_command("made_up", body, arguments)) == (
+        0,
+        "made_up: warning: [Errno 2] No such file or directory: '/nowhere/events'\n",
+    )
 
 
 @pytest.mark.parametrize("name", ["train_search.py", "parsing_model.py"])

@@ -232,6 +232,29 @@ def test_full_disk_keeps_what_was_saved(tmp_path, monkeypatch):
     assert not [path for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.startswith(".")]
 
 
+def test_a_removed_directory_is_not_told_as_kept(tmp_path, monkeypatch):
+    real, calls = Checkpoints.save, []
+
+    def removing(*arguments):
+        calls.append(None)
+        if len(calls) == 5:
+            shutil.rmtree(tmp_path / "run")
+            raise RunFailed("cannot write it: No such file or directory")
+        return real(*arguments)
+
+    monkeypatch.setattr(Checkpoints, "save", removing)
+    with pytest.raises(RunFailed, match=r"What was saved is lost, as .*run was removed.*start a new run$") as failed:
+        search(small_config(tmp_path, "run"), QUIET)
+    assert "--resume" not in str(failed.value) and "kept" not in str(failed.value)
+
+
+def test_two_damaged_checkpoints_are_not_told_to_be_resumed(run):
+    for path in search_checkpoints(run).saved():
+        path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"no readable checkpoint.*start a new run$"):
+        search(SearchConfig(resume=str(run)), QUIET)
+
+
 def _no_space(_handle):
     raise OSError(28, "No space left on device")
 

@@ -6,17 +6,61 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
 
 import tfnas
 from tfnas.errors import RunFailed, TfnasError
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
+
+
+class _OutputClosed(TfnasError):
+    """Whoever reads the output has closed it: nobody is there to be told."""
+
+    exit_status = _BROKEN_PIPE
+
+
+class _Output:
+    """Standard output, whose failures are told apart from those of files: a full disk is another thing.
+
+    `failed` is whether it has refused anything.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.failed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """As the stream's. Raises RunFailed where it takes no more."""
+        with self._failures_named():
+            written: int = self._stream.write(text)
+        return written
+
+    def flush(self) -> None:
+        """As the stream's. Raises RunFailed where it takes no more."""
+        with self._failures_named():
+            self._stream.flush()
+
+    @contextmanager
+    def _failures_named(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError as error:
+            self.failed = True
+            raise _OutputClosed from error
+        except OSError as error:
+            self.failed = True
+            raise RunFailed(f"the output cannot be written: {error.strerror or error}") from error
 
 
 def run_command(prog: str, body: Callable[[Sequence[str]], None], argv: Sequence[str] | None) -> int:
@@ -34,7 +78,8 @@ def run_command(prog: str, body: Callable[[Sequence[str]], None], argv: Sequence
         warnings.filterwarnings("ignore", message=r"\s*Only use the public API as described in .*jsonargparse")
         warnings.showwarning = lambda message, *_: print(f"{prog}: warning: {message}", file=sys.stderr)
         try:
-            _run_and_flush(body, arguments)
+            with _named_output(), _threads_named(prog):
+                _run_and_flush(body, arguments)
         except TfnasError as error:
             if error.process is not None:
                 print(f"{prog}: process {error.process}: {error}", file=sys.stderr)
@@ -47,13 +92,40 @@ def run_command(prog: str, body: Callable[[Sequence[str]], None], argv: Sequence
         except BrokenPipeError:
             _forget_output()
             return _BROKEN_PIPE
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            _forget_output()
-            print(f"{prog}: the output cannot be written: {error.strerror}", file=sys.stderr)
-            return RunFailed.exit_status
     return 0
+
+
+@contextmanager
+def _named_output() -> Iterator[None]:
+    """Standard output as one whose failures are named."""
+    if sys.stdout is None:  # it was closed before the program began
+        yield
+        return
+    output = _Output(sys.stdout)
+    try:
+        with redirect_stdout(output):
+            yield
+    finally:
+        if output.failed:
+            _forget_output()
+
+
+@contextmanager
+def _threads_named(prog: str) -> Iterator[None]:
+    """What ends a thread that writes files is one line; whoever waits for the thread meets it too."""
+    before = threading.excepthook
+
+    def tell(failure: threading.ExceptHookArgs) -> None:
+        if isinstance(failure.exc_value, OSError):
+            print(f"{prog}: warning: {failure.exc_value}", file=sys.stderr)
+        else:
+            before(failure)
+
+    threading.excepthook = tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _run_and_flush(body: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ from tfnas.latency.fitting.drawing import Candidate, draw_candidates
 from tfnas.processor import usable_cores
 from tfnas.reranking.calibration import MACS, Calibration, calibrate, chosen_for_training
 from tfnas.reranking.config import FEWEST_CALIBRATED, INHERITED, RerankConfig
-from tfnas.reranking.journal import Journal
+from tfnas.reranking.journal import JOURNAL_FILE, Journal
 from tfnas.reranking.measuring import GO_ON, STOPPING, numbers_of, shown_progress
 from tfnas.reranking.parallel import Crew
 from tfnas.reranking.picking import put_in_place
@@ -64,10 +64,17 @@ def rerank(config: RerankConfig, console: Console | None = None) -> Reranking:
         run.locked(),
         computing(1, deterministic=False),
         watch_interruption(run.console, STOPPING) as interruption,
-        told_endings(interruption, GO_ON, _OUT_OF_MEMORY),
         Journal.open(run.path) as journal,
+        told_endings(interruption, lambda: _remains(subject), _OUT_OF_MEMORY),
     ):
         return _Reranker(config, subject, device, run, interruption, journal).run()
+
+
+def _remains(subject: Subject) -> str:
+    """What is left of a re-ranking that ends early, and how to go on."""
+    if (subject.run_dir / JOURNAL_FILE).is_file() and subject.checkpoint.is_file():
+        return f"what was saved before is kept. {GO_ON}"
+    return f"what was saved is lost, as {subject.run_dir} was removed or emptied"
 
 
 def _known_score(name: str, flag: str) -> Score:

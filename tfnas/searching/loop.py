@@ -20,7 +20,7 @@ from torch import Tensor
 from tfnas.architecture import Architecture
 from tfnas.computing import computing
 from tfnas.data import kept_workers
-from tfnas.endings import LAST_KEPT, end_together, noticing_lost_processes, told_endings, told_once
+from tfnas.endings import Remains, end_together, noticing_lost_processes, told_endings, told_once
 from tfnas.errors import InputError
 from tfnas.processes import joined_processes
 from tfnas.resumption import newest_state, resumed_config, saved_settings
@@ -83,13 +83,14 @@ class _Search:
         self.session: Session
         self.saved_at = time.monotonic()
         self.how_to_resume = f"Resume with: {self.processes.launcher} train_search.py --resume {typed(run.path)}"
+        self.remains = Remains(self.checkpoints, self.how_to_resume)
 
     def run(self) -> SearchResult:
         """All epochs that are left, then the conclusion."""
         with (
             told_once(self.processes),
-            told_endings(self.interruption, self.how_to_resume, self._out_of_memory()),
-            noticing_lost_processes(self.processes, self.interruption, self.how_to_resume),
+            told_endings(self.interruption, self.remains, self._out_of_memory()),
+            noticing_lost_processes(self.processes, self.interruption, self.remains),
         ):
             self._begin()
             self.session.spend("judging", self.probes.seconds)
@@ -172,7 +173,7 @@ class _Search:
         """The architecture part in its own order, for judging; an interruption need not wait for the end."""
         for images, labels in judged_batches(self.setup):
             if self.processes.number == 1:  # several judge to the end together
-                self.interruption.raise_if_asked(f"{LAST_KEPT}. {self.how_to_resume}")
+                self.interruption.raise_if_asked(self.remains())
             yield images, labels
 
     def _first_batch(self) -> tuple[Tensor, Tensor]:

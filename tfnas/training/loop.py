@@ -21,7 +21,7 @@ from torch import Tensor
 from tfnas.computing import computing
 from tfnas.data import EpochBatches, ImageSet, kept_workers, loader
 from tfnas.data.loading import ImageLoader
-from tfnas.endings import LAST_KEPT, end_together, noticing_lost_processes, told_endings, told_once
+from tfnas.endings import Remains, end_together, noticing_lost_processes, told_endings, told_once
 from tfnas.evaluation.metrics import Scores
 from tfnas.processes import joined_processes
 from tfnas.resumption import newest_state
@@ -85,13 +85,14 @@ class _Training:
         self.session: Session
         self.saved_at = time.monotonic()
         self.how_to_resume = f"Resume with: {self.processes.launcher} {program} --snapshot {typed(run.path)}"
+        self.remains = Remains(self.checkpoints, self.how_to_resume)
 
     def run(self) -> TrainResult:
         """All epochs that are left, then the conclusion."""
         with (
             told_once(self.processes),
-            told_endings(self.interruption, self.how_to_resume, self._out_of_memory()),
-            noticing_lost_processes(self.processes, self.interruption, self.how_to_resume),
+            told_endings(self.interruption, self.remains, self._out_of_memory()),
+            noticing_lost_processes(self.processes, self.interruption, self.remains),
         ):
             self._begin()
             with Reporter(self.session, self.run_dir, self.processes.is_first) as reporter:
@@ -187,7 +188,7 @@ class _Training:
         """Judging need not end first when one process is all there is; several judge to the end together."""
         for images, labels in batches:
             if self.processes.number == 1:
-                self.interruption.raise_if_asked(f"{LAST_KEPT}. {self.how_to_resume}")
+                self.interruption.raise_if_asked(self.remains())
             yield images, labels
 
     def _estimation_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
