@@ -38,7 +38,12 @@ def test_older_launchers_flag_is_understood(flag, capsys):
         (["--model_path", "a", "--config_path", "b"], "not both"),
         (["--snapshot", "/nowhere"], "no such run directory"),
         (["--config_path", "x", "--epochs", "many"], "--epochs must be a whole number"),
-        (["--config_path", "x", "--opt_level", "O3"], "--opt_level must be one of O0, O1, O2"),
+        (["--config_path", "x", "--opt_level", "O4"], "--opt_level must be one of O0, O1, O2, O3"),
+        (["--config_path", "x", "--loss_scale", "0"], "--loss_scale must be a number above 0, or dynamic, got 0"),
+        (["--config_path", "x", "--loss_scale", "fast"], "--loss_scale must be a number above 0, or dynamic, got fast"),
+        (["--config_path", "x", "--opt_level", "O3", "--loss_scale", "dynamic"], "needs weights in float32"),
+        (["--config_path", "x", "--opt_level", "O3", "--ema_decay", "0.9"], "--ema_decay needs weights in float32"),
+        (["--config_path", "x", "--keep_batchnorm_fp32", "False"], "batch norm's weights stay in float32"),
         (["--modelpath", "x"], "did you mean --model_path?"),
     ],
 )

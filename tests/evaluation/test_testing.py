@@ -80,7 +80,8 @@ def check_by_hand(found, logits, labels):
     return confusion
 
 
-def test_the_authors_command(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("flag", ["--model_path", "--config_path"])  # in their README, in their example script
+def test_the_authors_command(tmp_path, monkeypatch, capsys, flag):
     """Their checkpoint of seven classes with a model.config that says 1000, on a list, at 16 pixels."""
     monkeypatch.setattr(testing, "confusion_picture", confusion_picture)
     network = varied_network(seven_classes(), 5)
@@ -88,7 +89,7 @@ def test_the_authors_command(tmp_path, monkeypatch, capsys):
     pictures = write_pictures(tmp_path / "val")
     labels = [number % 7 for number in range(len(pictures))]
     listing = write_list(tmp_path / "val.txt", tmp_path / "val", pictures, labels)
-    given = ["--val_root", "val", "--val_list", listing, "--config_path", config, "--weights", weights]
+    given = ["--val_root", "val", "--val_list", listing, flag, config, "--weights", weights]
     found = results_of(*given, "--image_size", 16, "--batch_size", 8)
     logits = logits_by_hand(network, pictures, Preprocessing.of("list", 16))
     confusion = check_by_hand(found, logits, labels)
@@ -244,7 +245,11 @@ def test_the_worst_of_many_classes_are_shown(tmp_path, capsys):
         ([], "say which network: --model_path RUN, or both --config_path and --weights$"),
         (["--val_root", "."], "say which network"),
         (["--model_path", "x", "--config_path", "y", "--weights", "z"], "--model_path already says"),
-        (["--model_path", "x", "--weights", "z"], "--model_path already says"),
+        (["--model_path", "model.config", "--weights", "w"], "--weights says nothing of images: give --val_root"),
+        (["--model_path", "model.pt", "--weights", "w", "--val_root", "few"], "--model_path model.pt already says"),
+        (["--model_path", "x", "--weights", "w", "--val_root", "few"], "x cannot be read"),
+        (["--model_path", "w", "--weights", "w", "--val_root", "few"], "w is not a search checkpoint"),
+        (["--model_path", "x" * 300, "--weights", "w", "--val_root", "few"], "cannot be read"),
         (["--config_path", "y", "--val_root", "."], r"\(--weights is missing\)"),
         (["--weights", "y", "--val_root", "."], r"\(--config_path is missing\)"),
         (["--config_path", "y", "--weights", "z"], "give --val_root"),

@@ -121,6 +121,8 @@ def test_the_callers_random_numbers_are_left_alone(tmp_path):
     [
         {"opt_level": "O1"},
         {"opt_level": "O2", "channels_last": True},
+        {"opt_level": "O3", "loss_scale": "128"},
+        {"opt_level": "O3", "keep_batchnorm_fp32": True, "mixup": 0.2},
         {"mixup": 0.2, "cutmix": 1.0},
         {"auto_augment": "rand", "random_erasing": 0.5},
         {"auto_augment": "trivial"},

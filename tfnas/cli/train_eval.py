@@ -40,8 +40,9 @@ _GROUPS = (
     FlagGroup(
         "the machine",
         (
-            *("device", "threads", "workers", "deterministic", "opt_level", "amp_backend", "sync_bn"),
-            *("channels_last", "compile", "accumulate", "local_rank", "rank_timeout"),
+            *("device", "threads", "workers", "deterministic", "opt_level", "amp_backend"),
+            *("loss_scale", "keep_batchnorm_fp32", "sync_bn", "channels_last", "compile", "accumulate"),
+            *("local_rank", "rank_timeout"),
         ),
     ),
     FlagGroup(

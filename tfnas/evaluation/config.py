@@ -21,7 +21,8 @@ class EvaluationConfig:
     """
 
     model_path: str | None = None
-    """Run directory of a finished training run, or a model.pt."""
+    """Run directory of a finished training run, or a model.pt. With --weights, what says the network alone:
+    model.config, architecture.json, or a search's run directory or checkpoint, ours or the TF-NAS authors'."""
     config_path: str | None = None
     """The network as model.config or architecture.json; goes with --weights."""
     weights: str | None = None
@@ -63,13 +64,13 @@ class EvaluationConfig:
         self._check_network()
         if self.val_list is not None and self.val_root is None:
             raise InputError(f"--val_list {self.val_list} needs --val_root, the folder that its paths are relative to")
-        if self.model_path is None and self.val_root is None:
-            raise InputError("--config_path and --weights say nothing of images: give --val_root (and --val_list)")
+        if self.weights is not None and self.val_root is None:
+            raise InputError("--weights says nothing of images: give --val_root (and --val_list)")
 
     def _check_network(self) -> None:
         lone = self.config_path is not None or self.weights is not None
-        if self.model_path is not None and lone:
-            raise InputError("--model_path already says network and weights: leave out --config_path and --weights")
+        if self.model_path is not None and self.config_path is not None:
+            raise InputError("--model_path already says which network: leave out --config_path")
         if self.model_path is None and (self.config_path is None or self.weights is None):
             absent = "--weights" if self.weights is None else "--config_path"
             hint = f" ({absent} is missing)" if lone else ""

@@ -15,10 +15,11 @@ from tfnas.data.opening import named_classes
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.errors import InputError
 from tfnas.evaluation.config import EvaluationConfig
-from tfnas.model_file import FORMAT, TrainedModel
+from tfnas.model_file import FORMAT, MODEL_FILE, TrainedModel
 from tfnas.nn import Network
 from tfnas.nn.state_dicts import WeightsWarning, find_state
 from tfnas.nn.weights import load_weights
+from tfnas.parse.source import read_source
 from tfnas.run import CONFIG_FILE
 from tfnas.tensor_file import load_plain
 
@@ -54,7 +55,7 @@ def open_subject(config: EvaluationConfig) -> Subject:
     Raises InputError when a file is missing or damaged, when weights are of another architecture (naming the layer and
     both shapes), or when the number of classes is not the one that was asked for.
     """
-    subject = _of_model(Path(config.model_path)) if config.model_path is not None else _of_weights(config)
+    subject = _of_weights(config) if config.weights is not None else _of_model(Path(config.model_path or ""))
     own = subject.class_names
     if config.num_classes not in (None, len(own)):
         raise InputError(
@@ -93,13 +94,13 @@ def _of_model(path: Path) -> Subject:
 
 
 def _of_weights(config: EvaluationConfig) -> Subject:
-    assert config.config_path is not None
     assert config.weights is not None
     weights = Path(config.weights)
+    named = config.config_path or config.model_path or ""
     try:
-        architecture = Architecture.load(config.config_path)
+        architecture = Architecture.load(named) if config.config_path else _searched(Path(named))
     except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise InputError(f"{config.config_path} cannot be read: {error.strerror}") from error
+        raise InputError(f"{named} cannot be read: {error.strerror}") from error
     document = load_plain(weights)
     if isinstance(document, dict) and document.get("format") == FORMAT:
         model = TrainedModel.load(weights)
@@ -110,8 +111,18 @@ def _of_weights(config: EvaluationConfig) -> Subject:
         preprocessing = Preprocessing.of("list", architecture.image_size)
     network = Network(architecture, num_classes=len(names))
     load_weights(network, weights)
-    words = f"{config.weights} in {config.config_path}"
+    words = f"{config.weights} in {named}"
     return Subject(words, network.eval(), names, are_names, preprocessing, data=None, run_dir=None)
+
+
+def _searched(path: Path) -> Architecture:
+    """The architecture that a path names, whose weights lie elsewhere. Raises InputError where it has its own."""
+    if (path / MODEL_FILE).exists() or path.name == MODEL_FILE:
+        raise InputError(
+            f"--model_path {path} already says network and weights: leave out --weights, or name the network alone by "
+            "--config_path (its model.config or architecture.json)"
+        )
+    return read_source(path, None).architecture
 
 
 def _bias_size(document: object) -> int | None:

@@ -8,6 +8,7 @@ from tfnas.model_file import MODEL_FILE, TrainedModel
 from tfnas.nn.counting import architecture_counts
 from tfnas.parse.intended import intended_for
 from tfnas.run import SUMMARY_FILE, RunDirectory
+from tfnas.training.precision import in_single
 from tfnas.training.session import Session
 from tfnas.wording import clock, short, typed
 
@@ -23,7 +24,7 @@ def conclude(session: Session, run: RunDirectory) -> dict[str, Any]:
     setup = session.setup
     TrainedModel(
         architecture=setup.architecture,
-        state=session.learner.judged.state_dict(),
+        state={name: in_single(value) for name, value in session.learner.judged.state_dict().items()},
         class_names=setup.data.class_names,
         preprocessing=setup.data.preprocessing,
         data=setup.data.name,

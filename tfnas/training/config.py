@@ -15,7 +15,7 @@ from tfnas.training.recipes import Recipe, recipe_for
 # same), and ways out of a failure.
 RUN_PATHS = ("model_path", "config_path", "inherit", "teacher", "teacher_weights")
 PATHS = (*DATA_PATHS, *RUN_PATHS)
-RESCUES = frozenset({"lr", "grad_clip", "threads", "device", "opt_level"})
+RESCUES = frozenset({"lr", "grad_clip", "threads", "device", "opt_level", "loss_scale", "keep_batchnorm_fp32"})
 MAY_CHANGE = {
     *("snapshot", "workers", "print_freq", "save_minutes", "run_dir", "save", "note", "local_rank", "rank_timeout"),
     *PATHS,
@@ -23,6 +23,7 @@ MAY_CHANGE = {
 }
 
 
+DYNAMIC = "dynamic"  # of --loss_scale
 LONGEST_TIMEOUT_SECONDS = 1e9  # what the library can count in nanoseconds
 
 
@@ -76,8 +77,14 @@ class TrainConfig(RetrainDataConfig):
     """Dropout before the classifier."""
     drop_connect_rate: float | None = None
     """Drop-connect of the last block; it grows linearly with the block's place."""
-    opt_level: Literal["O0", "O1", "O2"] = "O0"
-    """O0 float32; O1 autocast to float16 with loss scaling (on a CPU bfloat16); O2 autocast to bfloat16."""
+    opt_level: Literal["O0", "O1", "O2", "O3"] = "O0"
+    """O0 float32; O1 autocast to float16 with loss scaling (on a CPU bfloat16); O2 autocast to bfloat16; O3 weights and
+    updates in float16 too (on a CPU bfloat16)."""
+    loss_scale: str | None = None
+    """What the loss is multiplied by before the backward pass: a number, or dynamic, which follows the gradients.
+    Default: dynamic where float16 is autocast to, else 1."""
+    keep_batchnorm_fp32: bool | None = None
+    """At --opt_level O3: weights of batch norm in float32, as the other levels have them. Default: not."""
     amp_backend: Literal["torch", "apex"] = "torch"
     """Who computes in mixed precision: PyTorch, or NVIDIA apex where it is installed."""
     sync_bn: bool = False
@@ -152,7 +159,33 @@ class TrainConfig(RetrainDataConfig):
         if self.teacher_weights is not None and self.teacher is None:
             raise InputError("--teacher_weights is given without --teacher")
         if self.amp_backend == "apex" and self.opt_level == "O0":
-            raise InputError("--amp_backend apex needs --opt_level O1 or O2: O0 is float32")
+            raise InputError("--amp_backend apex needs --opt_level O1, O2 or O3: O0 is float32")
+        self._check_precision()
+
+    def _check_precision(self) -> None:
+        scale = self.static_loss_scale
+        if scale is not None and not 0 < scale < math.inf:
+            raise InputError(f"--loss_scale must be a number above 0, or dynamic, got {self.loss_scale}")
+        if self.amp_backend == "apex":  # which has its own rules
+            return
+        if self.opt_level == "O3" and self.loss_scale == DYNAMIC:
+            raise InputError("--loss_scale dynamic needs weights in float32, which O3 has not: give it a number, or O1")
+        if self.opt_level == "O3" and self.ema_decay:
+            raise InputError("--ema_decay needs weights in float32, which --opt_level O3 has not: use O1 or O2")
+        if self.opt_level != "O3" and self.keep_batchnorm_fp32 is False:
+            raise InputError(
+                f"at --opt_level {self.opt_level} batch norm's weights stay in float32: only O3 has others"
+            )
+
+    @property
+    def static_loss_scale(self) -> float | None:
+        """The number that --loss_scale gives, if it gives one. Raises InputError where it is no number."""
+        if self.loss_scale in (None, DYNAMIC):
+            return None
+        try:
+            return float(self.loss_scale)
+        except ValueError as error:
+            raise InputError(f"--loss_scale must be a number above 0, or dynamic, got {self.loss_scale}") from error
 
     def recipe(self) -> Recipe:
         """The recipe for this kind of data with the values given here. Raises InputError for values that do not fit."""

@@ -1,7 +1,8 @@
 """Mixed precision: what `--opt_level` and `--amp_backend` mean.
 
-O0 is float32. O1 computes in float16 with loss scaling on a GPU, in bfloat16 on a CPU; O2 in bfloat16. Weights stay
-float32. NVIDIA apex, where it is installed, gives the levels its own meaning.
+O0 is float32. O1 computes in float16 with loss scaling on a GPU, in bfloat16 on a CPU; O2 in bfloat16; their weights
+stay float32. At O3 weights, gradients and updates are float16 on a GPU, bfloat16 on a CPU, and the loss is not scaled.
+NVIDIA apex, where it is installed, gives the levels its own meaning.
 """
 
 from __future__ import annotations
@@ -37,29 +38,60 @@ class Precision(Protocol):
         """Stand where `state` was taken."""
 
 
-class TorchPrecision:
-    """PyTorch's autocast and, for float16, its loss scaling."""
+def half_dtype(device: torch.device) -> torch.dtype:
+    """The half precision of O1 and O3."""
+    return torch.float16 if device.type == "cuda" else torch.bfloat16
 
-    def __init__(self, opt_level: str, device: torch.device, optimizer: torch.optim.Optimizer) -> None:
-        half = opt_level == "O1" and device.type == "cuda"
-        self.dtype = {"O0": None, "O1": torch.float16 if half else torch.bfloat16, "O2": torch.bfloat16}[opt_level]
+
+def with_half_weights(network: nn.Module, device: torch.device, keep_batch_norm: bool) -> nn.Module:
+    """The network with the weights of O3, in place; those of batch norm may stay in float32."""
+    network.to(half_dtype(device))
+    if keep_batch_norm:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.float()
+    return network
+
+
+def in_single(value: Tensor) -> Tensor:
+    """A tensor of half precision in float32, which holds all its values; any other as it is."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+
+class TorchPrecision:
+    """PyTorch's autocast and, for float16, its loss scaling; or a scale of the loss that stays.
+
+    Dynamic scaling does nothing where gradients have the range of float32, as those of bfloat16 have.
+    """
+
+    def __init__(
+        self, opt_level: str, device: torch.device, optimizer: torch.optim.Optimizer, loss_scale: float | None = None
+    ) -> None:
+        autocast_to = {"O1": half_dtype(device), "O2": torch.bfloat16}
+        self.dtype = autocast_to.get(opt_level)
         self.device, self.optimizer = device, optimizer
-        self.scaler = torch.amp.GradScaler(device.type, enabled=half)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16 and loss_scale is None)
+        self.scale = 1.0 if loss_scale is None else loss_scale
 
     def forward(self) -> AbstractContextManager[Any]:
-        """Autocast, or nothing for O0."""
+        """Autocast, or nothing for O0 and O3."""
         return nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)
 
     def backward(self, loss: Tensor) -> None:
         """Backward on the scaled loss."""
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss * self.scale).backward()  # type: ignore[no-untyped-call]
 
     def update(self, parameters: list[nn.Parameter], largest_norm: float) -> None:
         """A step; with loss scaling, one whose gradients overflow is left out and the scale is halved."""
         self.scaler.unscale_(self.optimizer)
+        if self.scale != 1:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad.div_(self.scale)
         norm = nn.utils.clip_grad_norm_(parameters, largest_norm)
         if not self.scaler.is_enabled() and not torch.isfinite(norm):
-            raise RunFailed("a gradient is not finite, and no weight was changed by it: lower --lr")
+            lower = "--lr" if self.scale == 1 else "--loss_scale or --lr"
+            raise RunFailed(f"a gradient is not finite, and no weight was changed by it: lower {lower}")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE:

@@ -19,7 +19,7 @@ from tfnas.errors import RunFailed
 from tfnas.processes import Processes
 from tfnas.training.batch_norm import with_joint_statistics
 from tfnas.training.config import TrainConfig
-from tfnas.training.precision import ApexPrecision, Precision, TorchPrecision, find_apex
+from tfnas.training.precision import ApexPrecision, Precision, TorchPrecision, find_apex, with_half_weights
 from tfnas.training.recipes import Recipe
 from tfnas.training.teacher import Teacher, distillation_loss
 
@@ -90,13 +90,22 @@ def make_learner(
     network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
     if config.sync_bn and processes.number > 1:
         network = with_joint_statistics(network, device)
+    if config.opt_level == "O3" and config.amp_backend == "torch":
+        network = with_half_weights(network, device, keep_batch_norm=bool(config.keep_batchnorm_fp32))
     optimizer = torch.optim.SGD(
         network.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
     runner, precision = network, None
     if config.amp_backend == "apex":
         amp = find_apex(device)
-        runner, optimizer = amp.initialize(network, optimizer, opt_level=config.opt_level)
+        scale = config.static_loss_scale or config.loss_scale
+        runner, optimizer = amp.initialize(
+            network,
+            optimizer,
+            opt_level=config.opt_level,
+            keep_batchnorm_fp32=config.keep_batchnorm_fp32,
+            loss_scale=scale,
+        )
         precision = ApexPrecision(amp, optimizer)
     if config.compile:
         runner = torch.compile(runner)  # type: ignore[assignment]
@@ -110,7 +119,7 @@ def make_learner(
         network=network,
         runner=runner,
         optimizer=optimizer,
-        precision=precision or TorchPrecision(config.opt_level, device, optimizer),
+        precision=precision or TorchPrecision(config.opt_level, device, optimizer, config.static_loss_scale),
         average=average,
         mix=_mix(config, _num_classes(network)),
         teacher=None if teacher is None else teacher.to(device),
