@@ -74,3 +74,26 @@ def authors_document(prefix="module.", seed=0):
     state["stage1.betas"] = torch.zeros(1)
     state["stage2.betas"] = torch.tensor([0.4, 0.6]).log()
     return {"state_dict": {prefix + name: value for name, value in state.items()}, "mc_mask_dddict": masks}
+
+
+IMAGENET_IN_CHANNELS = ((16, 24), (24, 40, 40), (40, 80, 80, 80), (80, 112, 112, 112), (112, 192, 192, 192), (192,))
+
+
+def imagenet_document(operation=1):
+    """Of their own space, what says the architecture: one operation leads everywhere, stages are at their deepest.
+
+    Operations 0, 2, 4 and 6 have 4 times as many channels as come in at most, the others 8 times; half are active.
+    """
+    state, masks = {"classifier.linear.bias": torch.zeros(100)}, {}
+    for stage, blocks in enumerate(IMAGENET_IN_CHANNELS, 1):
+        masks[f"stage{stage}"] = {}
+        for block, in_channels in enumerate(blocks, 1):
+            log_alphas = torch.full((8,), 0.1)
+            log_alphas[operation] = 0.3
+            state[f"stage{stage}.block{block}.log_alphas"] = log_alphas.log()
+            tops = [in_channels * (4, 8)[index % 2] for index in range(8)]
+            masks[f"stage{stage}"][f"block{block}"] = {
+                index: (torch.arange(top) < top // 2).float() for index, top in enumerate(tops)
+            }
+        state[f"stage{stage}.betas"] = torch.arange(float(len(blocks)))
+    return {"state_dict": {f"module.{name}": value for name, value in state.items()}, "mc_mask_dddict": masks}

@@ -15,6 +15,7 @@ from authors_checkpoint import authors_document
 from rich.console import Console
 
 import tfnas
+from tfnas.cli import parsing_model
 from tfnas.errors import InputError, RunFailed
 from tfnas.latency import LatencyTable, latency_key
 from tfnas.latency.contents import BasePart, ClassifierPart, Curve, Measurement, TableContents
@@ -347,6 +348,43 @@ def test_where_files_go(tmp_path, run_dir, architecture, monkeypatch):
         (tmp_path / "nets").relative_to(tmp_path) / n for n in ("model.config", "architecture.json")
     )
     assert [str(path) for path in write_files(changed, "nets/a.config")] == ["nets/a.config", "nets/a.json"]
+
+
+def test_what_an_unfinished_search_would_derive_is_written_only_where_asked_for(tmp_path, monkeypatch, capsys):
+    checkpoint_in(tmp_path / "run", tfnas.space("digits"), best=1)
+    monkeypatch.chdir(tmp_path)
+    for name in ("architecture.json", "model.config"):
+        (tmp_path / name).write_text("mine")
+    assert parsing_model.main(["--model_path", "run"]) == 0
+    assert "written    nothing, as this is no result yet; --save_path FILE" in capsys.readouterr().out
+    assert {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()} == {
+        "architecture.json": "mine",
+        "model.config": "mine",
+    }
+    assert not (tmp_path / "run" / "architecture.json").exists()
+    assert parsing_model.main(["--model_path", "run", "--save_path", "model.config"]) == 0
+    parsed = parse_model(tmp_path / "run")
+    assert tfnas.Architecture.load(tmp_path / "architecture.json") == parsed.architecture
+    assert json.loads((tmp_path / "model.config").read_text()) == parsed.architecture.to_model_config()
+
+
+@pytest.mark.parametrize("name", ["model.config", "architecture.json"])
+@pytest.mark.parametrize("content", ["mine", None])
+def test_another_network_is_not_replaced_unasked(tmp_path, run_dir, monkeypatch, capsys, name, content):
+    """Neither any file of that name, nor the result of the run that the command stands in."""
+    folder = run_dir if content is None else tmp_path
+    if content is not None:
+        (folder / name).write_text(content)
+    monkeypatch.chdir(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    given = ["--model_path", str(run_dir / name), "--num_classes", "3"]
+    assert parsing_model.main(given) == 2
+    message = capsys.readouterr().err
+    assert f"{folder}/" in message and "is there already" in message and "--save_path model.config replaces" in message
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert parsing_model.main([*given, "--save_path", "model.config"]) == 0
+    assert parsing_model.main(given) == 0  # the same network is no other
+    assert tfnas.Architecture.load(folder / "architecture.json").num_classes == 3
 
 
 def test_where_files_cannot_go(tmp_path, run_dir):

@@ -104,6 +104,19 @@ def test_the_authors_command(tmp_path, monkeypatch, capsys, flag):
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
 
 
+def test_the_network_of_a_search_with_weights_from_elsewhere(tmp_path):
+    """A run directory or its architecture.json, which say the image size too."""
+    network = varied_network(seven_classes(), 5)
+    _, weights = authors_files(tmp_path, network.state_dict())
+    (tmp_path / "searched").mkdir()
+    (tmp_path / "searched" / "architecture.json").write_text(json.dumps(seven_classes().to_json()))
+    pictures = write_pictures(tmp_path / "val")
+    labels = [NAMES.index(path.parent.name) for path in pictures]
+    logits = logits_by_hand(network, pictures, Preprocessing.of("list", 16))
+    for place in ("searched", "searched/architecture.json"):
+        check_by_hand(results_of("--model_path", place, "--weights", weights, "--val_root", "val"), logits, labels)
+
+
 def test_a_model_on_folders_takes_classes_by_name(tmp_path):
     """Folders of some of the classes, in another order than the network's."""
     model = named_model(class_names=tuple(reversed(NAMES)))

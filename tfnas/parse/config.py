@@ -15,7 +15,8 @@ class ParseConfig:
     """A run directory, a checkpoint of a search (ours or the TF-NAS authors'), model.config or architecture.json."""
     save_path: str | None = None
     """Where the authors' JSON form goes; ours goes beside it, as architecture.json, or under the same name ending in
-    .json. Default: the run directory of a finished run, else ./model.config."""
+    .json. Default: the run directory of a finished run; of an unfinished search nothing is written; else
+    ./model.config, where no other network is replaced."""
     lookup_path: str | None = None
     """Latency table. Default: the run's own, else the one shipped for the space if it fits."""
     print_lat: bool = False

@@ -11,6 +11,7 @@ from rich.table import Table
 from tfnas.architecture import Block, Conv
 from tfnas.latency.elsewhere import other_conditions
 from tfnas.parse.parsed import Parsed, Part
+from tfnas.parse.source import UNFINISHED
 from tfnas.parse.timing import THREADS, NetworkTiming
 from tfnas.wording import print_whole, say, short
 
@@ -100,5 +101,8 @@ def _totals(parsed: Parsed, written: Iterable[Path]) -> Iterator[tuple[str, str]
         yield "target", f"{parsed.cost.quantity(parsed.source.target, 6)}{error}"
     for note in parsed.notes:
         yield "note", note
-    for path in written:
+    paths = list(written)
+    if not paths and parsed.source.kind == UNFINISHED:
+        yield "written", "nothing, as this is no result yet; --save_path FILE writes it all the same"
+    for path in paths:
         yield "written", str(path)

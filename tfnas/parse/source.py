@@ -22,6 +22,9 @@ from tfnas.tensor_file import load_plain
 _AUTHORS_IMAGE_SIZE = 224
 _AUTHORS_SPACE = "imagenet"
 
+UNFINISHED = "checkpoint of a search"
+"""The kind of a source that is no result: what a search would derive now."""
+
 DERIVED = "derived"
 """In a summary whose result was picked by rank: the numbers of the derived architecture."""
 
@@ -134,7 +137,7 @@ def _from_state(state: State, path: Path, problems: Sequence[str]) -> Source:
     )
     return Source(
         architecture=choice_of(state).derived(),
-        kind="checkpoint of a search",
+        kind=UNFINISHED,
         **_recorded(state),
         notes=(*problems, note),
     )

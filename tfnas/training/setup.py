@@ -17,7 +17,7 @@ from tfnas.data.retrain_config import retrain_data_name
 from tfnas.data.retraining import RetrainData, open_retrain_data
 from tfnas.data.transforms import NORMALISATIONS
 from tfnas.errors import InputError
-from tfnas.parse.source import Source, read_source
+from tfnas.parse.source import UNFINISHED, Source, read_source
 from tfnas.processes import Processes
 from tfnas.resumption import with_absolute_paths
 from tfnas.searching.checkpoint import search_checkpoints
@@ -28,7 +28,6 @@ from tfnas.training.recipes import Recipe
 from tfnas.training.teacher import Teacher, open_teacher
 
 AUTHORS_CLASSES = 1000  # the authors' parser writes this number whatever the data
-UNFINISHED = "checkpoint of a search"
 
 
 @dataclass(frozen=True)
