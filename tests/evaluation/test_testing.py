@@ -27,6 +27,7 @@ from tests.evaluation.made_models import (
     write_list,
     write_pictures,
 )
+from tfnas import ExportConfig, export_model
 from tfnas.cli.testing import main
 from tfnas.data import DataConfig, open_data
 from tfnas.data.preprocessing import Preprocessing
@@ -128,6 +129,22 @@ def test_a_model_on_folders_takes_classes_by_name(tmp_path):
     assert [entry["accuracy"] is None for entry in found["classes"]] == [name not in "bee dog gnu" for name in NAMES][
         ::-1
     ]
+
+
+def test_an_exported_file(tmp_path, capsys):
+    """It normalises by itself, and finds the images of the run of its model; results of another file stay."""
+    model = named_model()
+    model.save(tmp_path / "model.pt")
+    pictures = write_pictures(tmp_path / "val", each=3)
+    labels = [NAMES.index(path.parent.name) for path in pictures]
+    export = {"img_root": "val", "check_images": 8, "measure_batch": 1}
+    export_model(ExportConfig(model_path="model.pt", out="six.onnx", batch="6", **export))
+    found = results_of("--model_path", "six.onnx", "--val_root", "val")
+    check_by_hand(found, logits_by_hand(model.network(), pictures, PREPROCESSING), labels)
+    assert found["parameters"] == sum(parameter.numel() for parameter in model.network().parameters())
+    assert "takes images of 16 pixels, no others" in refused(
+        capsys, "--model_path", "six.onnx", "--val_root", "val", "--image_size", "20"
+    )
 
 
 def test_weights_in_every_form(tmp_path):

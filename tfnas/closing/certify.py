@@ -21,7 +21,7 @@ from tfnas.closing.loop import LEAST_SECONDS, PRECISION
 from tfnas.closing.sampled import Budget, Length, calls_per_visit, measure_fixed
 from tfnas.device import named_device
 from tfnas.errors import InputError
-from tfnas.export.config import REPORT_SUFFIX
+from tfnas.export.report import model_behind
 from tfnas.files import write_whole
 from tfnas.latency.measuring.bench import Visit
 from tfnas.latency.measuring.conditions import Conditions
@@ -158,7 +158,7 @@ def certify_file(
         target_ms=config.target_lat,
         verdict=verdict,
         written=str(target),
-        intended=intended_for(_model_behind(path), subject.architecture),
+        intended=intended_for(model_behind(path), subject.architecture),
     )
     write_whole(target, json.dumps(report.to_json(), indent=2) + "\n")
     return report
@@ -173,15 +173,6 @@ def _file(path: Path) -> Path:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; give an exported .onnx, a model.pt or its run directory")
     return path
-
-
-def _model_behind(path: Path) -> Path:
-    """The model that a file was exported from, as the report beside it says; else a file that lies where it does."""
-    try:
-        model = json.loads(Path(f"{path}{REPORT_SUFFIX}").read_bytes())["export"]["model"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return path
-    return Path(model) if isinstance(model, str) and "\0" not in model else path
 
 
 def _read(path: Path) -> bytes:

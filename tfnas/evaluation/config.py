@@ -21,8 +21,8 @@ class EvaluationConfig:
     """
 
     model_path: str | None = None
-    """Run directory of a finished training run, or a model.pt. With --weights, what says the network alone:
-    model.config, architecture.json, or a search's run directory or checkpoint, ours or the TF-NAS authors'."""
+    """Run directory of a finished training run, a model.pt, or an exported .onnx. With --weights, what says the network
+    alone: model.config, architecture.json, or a search's run directory or checkpoint, ours or the TF-NAS authors'."""
     config_path: str | None = None
     """The network as model.config or architecture.json; goes with --weights."""
     weights: str | None = None
@@ -76,12 +76,15 @@ class EvaluationConfig:
             hint = f" ({absent} is missing)" if lone else ""
             raise InputError(f"say which network: --model_path RUN, or both --config_path and --weights{hint}")
 
-    def folder(self, run_dir: Path | None) -> Path:
-        """The folder to write to. Raises InputError, before any work is done, when it cannot be written to."""
+    def folder(self, run_dir: Path | None, name: str = RUN_FOLDER) -> Path:
+        """The folder to write to: `name` in the run directory where none is given.
+
+        Raises InputError, before any work is done, when it cannot be written to.
+        """
         if self.out is not None:
             folder = Path(self.out)
         else:
-            folder = Path(DEFAULT_FOLDER) if run_dir is None else run_dir / RUN_FOLDER
+            folder = Path(DEFAULT_FOLDER) if run_dir is None else run_dir / name
         try:
             there = next(path for path in (folder, *folder.absolute().parents) if _is_there(path))
         except OSError as error:

@@ -70,11 +70,21 @@ def open_predictor(config: PredictConfig) -> Predictor:
     Raises InputError when there is none, when it is damaged, or when its kind cannot compute on the device.
     """
     path = Path(config.model_path)
-    if path.suffix.lower() != _ONNX_SUFFIX:
+    if not is_onnx(path):
         return TorchPredictor(TrainedModel.load(path), named_device(config.device))
-    if config.device not in ("auto", "cpu"):
-        raise InputError(f"device is {config.device}, but ONNX files run on the processor here: leave --device out")
+    check_on_cpu(config.device)
     return OnnxPredictor(path, config.threads)
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether a path names an ONNX file, by its ending."""
+    return path.suffix.lower() == _ONNX_SUFFIX
+
+
+def check_on_cpu(device: str) -> None:
+    """Raise InputError where an ONNX file is to compute elsewhere than on the CPU."""
+    if device not in ("auto", "cpu"):
+        raise InputError(f"device is {device}, but ONNX files run on the processor here: leave --device out")
 
 
 def probabilities(predictor: Predictor, pictures: Tensor) -> Tensor:

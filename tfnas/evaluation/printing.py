@@ -75,7 +75,7 @@ def _table(classes: Sequence[ClassResult]) -> Iterator[str]:
 
 def _speed(report: EvaluationReport) -> Iterator[tuple[str, str]]:
     speed = report.throughput
-    conditions = f"float32, batch {speed.batch_size}, {speed.device}, threads={speed.threads}"
+    conditions = f"{speed.kind}, batch {speed.batch_size}, {speed.device}, threads={speed.threads}"
     yield "speed", f"{speed.network:,.1f} images/s alone ({conditions})"
     yield "", f"{speed.with_loading:,.1f} images/s with loading (workers={speed.workers})"
 

@@ -45,6 +45,8 @@ class Throughput:
     device: str
     threads: int
     workers: int
+    kind: str = "float32"
+    """The numbers that the network computes in, such as int8."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from tfnas.architecture import Architecture
 from tfnas.data.opening import named_classes
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.errors import InputError
-from tfnas.evaluation.config import EvaluationConfig
+from tfnas.evaluation.config import RUN_FOLDER, EvaluationConfig
+from tfnas.evaluation.predictors import check_on_cpu, is_onnx
+from tfnas.export.report import model_behind
 from tfnas.model_file import FORMAT, MODEL_FILE, TrainedModel
 from tfnas.nn import Network
 from tfnas.nn.state_dicts import WeightsWarning, find_state
@@ -35,18 +39,33 @@ class Subject:
     """
 
     words: str
-    network: Network
+    architecture: Architecture
+    """With the classes of its weights, at the size of its pictures."""
+    network: nn.Module
+    """Takes pictures that `preprocessing` has cut and normalised."""
     class_names: tuple[str, ...]
     are_names: bool
     preprocessing: Preprocessing
     data: str | None
     run_dir: Path | None
+    on_cpu: bool = False
+    """Whether it computes on the CPU only."""
+    kind: str = "float32"
+    """The numbers that it computes in."""
+    results: str = RUN_FOLDER
+    """Folder for its results in the run directory."""
 
-    @property
-    def architecture(self) -> Architecture:
-        """The architecture as it is tested: with the classes of its weights, at the size of its pictures."""
-        size, classes = self.preprocessing.image_size, len(self.class_names)
-        return dataclasses.replace(self.network.architecture, image_size=size, num_classes=classes)
+
+class _ExportedNetwork(nn.Module):
+    """An ONNX file, run by ONNX Runtime on the CPU, for images with values between 0 and 1."""
+
+    def __init__(self, logits: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._logits = logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits N x classes."""
+        return self._logits(images)
 
 
 def open_subject(config: EvaluationConfig) -> Subject:
@@ -55,7 +74,7 @@ def open_subject(config: EvaluationConfig) -> Subject:
     Raises InputError when a file is missing or damaged, when weights are of another architecture (naming the layer and
     both shapes), or when the number of classes is not the one that was asked for.
     """
-    subject = _of_weights(config) if config.weights is not None else _of_model(Path(config.model_path or ""))
+    subject = _named(config)
     own = subject.class_names
     if config.num_classes not in (None, len(own)):
         raise InputError(
@@ -63,11 +82,15 @@ def open_subject(config: EvaluationConfig) -> Subject:
             "images are judged with the network's own classes"
         )
     names = named_classes(config.class_names, own)
+    preprocessing = at_size(subject.preprocessing, config.image_size)
     return dataclasses.replace(
         subject,
+        architecture=dataclasses.replace(
+            subject.architecture, image_size=preprocessing.image_size, num_classes=len(names)
+        ),
         class_names=names,
         are_names=subject.are_names or config.class_names is not None,
-        preprocessing=at_size(subject.preprocessing, config.image_size),
+        preprocessing=preprocessing,
     )
 
 
@@ -79,18 +102,56 @@ def at_size(preprocessing: Preprocessing, image_size: int | None) -> Preprocessi
     return dataclasses.replace(preprocessing, image_size=image_size, short_side=short_side)
 
 
+def _named(config: EvaluationConfig) -> Subject:
+    if config.weights is not None:
+        return _of_weights(config)
+    path = Path(config.model_path or "")
+    return _of_onnx(path, config) if is_onnx(path) else _of_model(path)
+
+
 def _of_model(path: Path) -> Subject:
     model = TrainedModel.load(path)
     run_dir = path if os.path.isdir(path) else path.parent  # noqa: PTH112 - answers "no" where Path.is_dir raises
     return Subject(
         words=str(path),
+        architecture=model.architecture,
         network=model.network(),
         class_names=model.class_names,
-        are_names=_are_names(model),
+        are_names=_are_names(model.data, model.class_names),
         preprocessing=model.preprocessing,
         data=model.data,
-        run_dir=run_dir if os.path.isfile(run_dir / CONFIG_FILE) else None,  # noqa: PTH113
+        run_dir=_run(run_dir),
     )
+
+
+def _of_onnx(path: Path, config: EvaluationConfig) -> Subject:
+    """An exported file, which normalises by itself, and whose own images are those of the model that it comes from."""
+    check_on_cpu(config.device)
+    from tfnas.export.reading import OnnxModel  # onnxruntime takes its time, and a model.pt needs none
+
+    model = OnnxModel.load(path, threads=config.threads or torch.get_num_threads())
+    size = model.preprocessing.image_size
+    if config.image_size not in (None, size):
+        raise InputError(f"--image_size is {config.image_size}, but {path} takes images of {size} pixels, no others")
+    behind = model_behind(path)
+    return Subject(
+        words=str(path),
+        architecture=Architecture.parse(model.architecture),
+        network=_ExportedNetwork(model.logits),
+        class_names=model.class_names,
+        are_names=_are_names(model.data, model.class_names),
+        preprocessing=dataclasses.replace(model.preprocessing, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+        data=model.data,
+        run_dir=_run(behind if os.path.isdir(behind) else behind.parent),  # noqa: PTH112
+        on_cpu=True,
+        kind=model.kind,
+        results=f"{RUN_FOLDER}-{path.stem}",
+    )
+
+
+def _run(folder: Path) -> Path | None:
+    """The folder, if it is a run's."""
+    return folder if os.path.isfile(folder / CONFIG_FILE) else None  # noqa: PTH113
 
 
 def _of_weights(config: EvaluationConfig) -> Subject:
@@ -104,7 +165,8 @@ def _of_weights(config: EvaluationConfig) -> Subject:
     document = load_plain(weights)
     if isinstance(document, dict) and document.get("format") == FORMAT:
         model = TrainedModel.load(weights)
-        names, are_names, preprocessing = model.class_names, _are_names(model), model.preprocessing
+        names, preprocessing = model.class_names, model.preprocessing
+        are_names = _are_names(model.data, names)
     else:
         count = _bias_size(document) or architecture.num_classes
         names, are_names = tuple(str(label) for label in range(count)), False
@@ -112,7 +174,7 @@ def _of_weights(config: EvaluationConfig) -> Subject:
     network = Network(architecture, num_classes=len(names))
     load_weights(network, weights)
     words = f"{config.weights} in {named}"
-    return Subject(words, network.eval(), names, are_names, preprocessing, data=None, run_dir=None)
+    return Subject(words, architecture, network.eval(), names, are_names, preprocessing, data=None, run_dir=None)
 
 
 def _searched(path: Path) -> Architecture:
@@ -136,6 +198,6 @@ def _bias_size(document: object) -> int | None:
     return len(bias) if isinstance(bias, Tensor) and bias.dim() == 1 and len(bias) > 0 else None
 
 
-def _are_names(model: TrainedModel) -> bool:
+def _are_names(data: str | None, class_names: tuple[str, ...]) -> bool:
     """Image lists have labels without names, which a model then calls by their numbers."""
-    return model.data != "list" or model.class_names != tuple(str(n) for n in range(len(model.class_names)))
+    return data != "list" or class_names != tuple(str(number) for number in range(len(class_names)))

@@ -71,7 +71,7 @@ def evaluate(config: EvaluationConfig, *, on_progress: OnProgress | None = None)
         RunFailed: The network's outputs are not finite, memory is short, or a file cannot be written.
     """
     subject = open_subject(config)
-    device = named_device(config.device)
+    device = torch.device("cpu") if subject.on_cpu else named_device(config.device)
     images = open_images(config, subject)
     with computing(config.threads or torch.get_num_threads(), deterministic=False, float32=True):
         report = _judged(config, subject, images, device, on_progress)
@@ -89,7 +89,7 @@ def _judged(
     device: torch.device,
     on_progress: OnProgress | None,
 ) -> EvaluationReport:
-    folder = config.folder(subject.run_dir)  # refused before the work, not after it
+    folder = config.folder(subject.run_dir, subject.results)  # refused before the work, not after it
     num_classes = len(subject.class_names)
     judgement = Judgement(num_classes, device)
     confusion = MulticlassConfusionMatrix(num_classes, validate_args=False).to(device)
@@ -127,6 +127,7 @@ def _judged(
             device=processor_name() if device.type == "cpu" else torch.cuda.get_device_name(device),
             threads=torch.get_num_threads(),
             workers=images.workers,
+            kind=subject.kind,
         ),
         folder=folder,
     )

@@ -40,6 +40,10 @@ class OnnxModel:
     preprocessing: Preprocessing
     architecture: str
     """The architecture's text form."""
+    kind: str
+    """The numbers that it computes in, such as int8."""
+    data: str | None
+    """The kind of data that it was trained on; None where the file does not say."""
     batch_size: int | None
     """Images per call, None for any number; `logits` takes any number all the same."""
 
@@ -88,7 +92,9 @@ class OnnxModel:
             found = f"{inputs[0].type} of {' x '.join(map(str, inputs[0].shape))}"
             raise InputError(f"{file} takes {found}, but its metadata says images of {size} x {size}: {_NOT_OURS}")
         batch = inputs[0].shape[0]
-        return cls(session, tuple(names), preprocessing, architecture, batch if isinstance(batch, int) else None)
+        batch_size = batch if isinstance(batch, int) else None
+        kind, data_name = properties.get("kind", "float32"), properties.get("data")
+        return cls(session, tuple(names), preprocessing, architecture, kind, data_name, batch_size)
 
     def logits(self, images: Tensor) -> Tensor:
         """Float32 logits N x classes of RGB images N x 3 x S x S with values in 0..1, not normalised.

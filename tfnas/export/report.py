@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from tfnas.export.config import REPORT_SUFFIX
 
 FORMAT = "tfnas-export"
 VERSION = 1
@@ -101,3 +105,12 @@ class ExportReport:
     def to_json(self) -> dict[str, Any]:
         """The report as the JSON file beside the exported one holds it."""
         return {"format": FORMAT, "version": VERSION, "export": dataclasses.asdict(self)}
+
+
+def model_behind(path: Path) -> Path:
+    """The model that a file was exported from, as the report beside it says; else a file that lies where it does."""
+    try:
+        model = json.loads(Path(f"{path}{REPORT_SUFFIX}").read_bytes())["export"]["model"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return path
+    return Path(model) if isinstance(model, str) and "\0" not in model else path
