@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 import yaml
 from rich.console import Console
 from small_search import small_config
+from test_resume import as_an_earlier_version_saved_it
 
 import tfnas
 from tfnas.cli import train_search
@@ -89,7 +91,7 @@ def test_parsing_holds_it_against_its_budget(counted, tmp_path):
     assert unfinished.source.cost == config.cost and unfinished.source.target == config.target_lat
 
 
-def test_a_resumed_run_needs_the_same_cost(counted):
+def test_a_resumed_run_needs_the_same_cost(counted, tmp_path):
     config, result = counted
     again = search(SearchConfig(resume=str(result.run_dir)), QUIET)
     assert again.summary["architecture"] == result.summary["architecture"]
@@ -98,9 +100,13 @@ def test_a_resumed_run_needs_the_same_cost(counted):
         search(SearchConfig(resume=str(result.run_dir), cost=other, target_lat=config.target_lat), QUIET)
     before = (result.run_dir / "config.yaml").read_text()
     (result.run_dir / "config.yaml").write_text(before.replace(f"cost: {config.cost}", f"cost: {other}"))
-    with pytest.raises((InputError, Infeasible), match=r"its cost was|the target of"):
+    with pytest.raises(InputError, match=rf"says cost '{other}' \('{config.cost}' when it was saved\)"):
         search(SearchConfig(resume=str(result.run_dir)), QUIET)
+    shutil.copytree(result.run_dir, tmp_path / "older")
     (result.run_dir / "config.yaml").write_text(before)
+    as_an_earlier_version_saved_it(tmp_path / "older")
+    with pytest.raises((InputError, Infeasible), match=r"its cost was|the target of"):
+        search(SearchConfig(resume=str(tmp_path / "older")), QUIET)
 
 
 def test_a_table_file_says_its_own_cost(tmp_path):
