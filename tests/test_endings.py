@@ -63,11 +63,3 @@ def test_a_run_that_cannot_be_resumed_is_not_told_how(remains):
         remains.checkpoints.load_latest()
     ended, message = ended_by(unreadable.value, remains)
     assert isinstance(ended, InputError) and message.endswith("start a new run") and "Resume" not in message
-
-
-def test_a_reader_that_has_gone_is_no_failed_run(remains):
-    with (
-        pytest.raises(SystemExit),
-        told_endings(Interruption(Console(quiet=True)), remains, "out of memory"),
-    ):
-        raise SystemExit(1)

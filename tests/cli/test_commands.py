@@ -405,6 +405,17 @@ def test_a_full_output_is_not_told_as_a_full_disk(own_output, capfd, tmp_path):
     assert "the system refused" not in said
 
 
+@pytest.mark.parametrize("flag", ["--version", "--help"])
+def test_a_full_output_is_one_message_of_short_answers_too(own_output, capfd, flag):
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device, not a path to write to
+        own_output(full)
+        status = main.main([flag])
+        own_output(sys.__stdout__)
+        with contextlib.suppress(OSError):
+            full.close()
+    assert (status, capfd.readouterr().err) == (1, "tfnas: the output cannot be written: No space left on device\n")
+
+
 def test_a_reader_that_closes_the_output_of_a_run_is_no_failed_run(own_output, capfd, tmp_path):
     inputs = write_inputs(tmp_path)
     flags = [f"--{name}={value}" for name, value in inputs.items()]
@@ -417,6 +428,13 @@ def test_a_reader_that_closes_the_output_of_a_run_is_no_failed_run(own_output, c
         with contextlib.suppress(BrokenPipeError):
             pipe.close()
     assert (status, capfd.readouterr().err) == (141, "")
+
+
+def test_an_output_that_was_closed_from_the_start_is_nobodys(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    said = []
+    assert edge.run_command("made_up", lambda _: said.append(Console().print("for nobody")), []) == 0
+    assert said and capsys.readouterr().err == ""
 
 
 def test_a_thread_that_cannot_write_is_one_line(capsys):

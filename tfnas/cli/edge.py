@@ -70,8 +70,7 @@ def run_command(prog: str, body: Callable[[Sequence[str]], None], argv: Sequence
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     if "--version" in arguments:
-        print(version_text())
-        return 0
+        body = _show_version
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         # torch.compile walks through all loaded modules, which jsonargparse takes for a use of its old names
@@ -95,11 +94,16 @@ def run_command(prog: str, body: Callable[[Sequence[str]], None], argv: Sequence
     return 0
 
 
+def _show_version(_: Sequence[str]) -> None:
+    print(version_text())
+
+
 @contextmanager
 def _named_output() -> Iterator[None]:
     """Standard output as one whose failures are named."""
-    if sys.stdout is None:  # it was closed before the program began
-        yield
+    if sys.stdout is None:  # it was closed before the program began: nobody wants to read anything
+        with open(os.devnull, "w") as nobody, redirect_stdout(nobody):  # noqa: PTH123 - a device
+            yield
         return
     output = _Output(sys.stdout)
     try:
