@@ -29,7 +29,12 @@ def instruction_sets() -> tuple[str, ...]:
 
     On x86 such as `avx2`, `avx512_vnni`, `amx_int8`; on Arm `asimd`, `asimddp` (8-bit dot products), `i8mm`.
     """
-    found = (_cpuinfo("flags") or _cpuinfo("Features")).split()
+    return instruction_sets_among(_cpuinfo("flags") or _cpuinfo("Features"))
+
+
+def instruction_sets_among(flags: str) -> tuple[str, ...]:
+    """Those for arithmetic on vectors among a processor's flags, which stand in one line as Linux writes them."""
+    found = flags.split()
     return tuple(name for name in _ARITHMETIC if name in found)
 
 

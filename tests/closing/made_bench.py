@@ -17,6 +17,7 @@ class MadeBench:
     def __init__(self, truth, *, noise=0.0, memory=20, jitter=0.0, wave=0.0, seed=0):
         self.conditions = Conditions(runtime="made", batch_size=4)
         self.device_name, self.versions = "Made-up Processor", {"made": "1.0"}
+        self.instruction_sets = ("avx2",)
         self.truth, self.noise, self.jitter, self.wave = truth, noise, jitter, wave
         self.keep = math.exp(-1 / memory)
         self.random, self.level, self.count = np.random.default_rng(seed), 0.0, 0
@@ -53,6 +54,7 @@ class SlowNoise:
     def __init__(self, memory_s, deviation, seed, louder_from_s=math.inf, truth=lambda _: 10.0):
         self.conditions = Conditions(runtime="made", batch_size=4)
         self.device_name, self.versions = "Made-up Processor", {"made": "1.0"}
+        self.instruction_sets = ("avx2",)
         self.memory_s, self.deviation, self.louder_from_s = memory_s, deviation, louder_from_s
         self.truth, self.random, self.seconds = truth, np.random.default_rng(seed), 0.0
         self.level, self.visit_seconds = self.random.standard_normal(), []

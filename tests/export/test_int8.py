@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import onnx
@@ -13,8 +14,12 @@ from onnx.reference import ReferenceEvaluator
 from PIL import Image
 from rich.console import Console
 
-from tfnas import ExportConfig, InputError, OnnxModel, export_model
+from tfnas import ExportConfig, InputError, OnnxModel, export_model, processor
+from tfnas.cli.main import main
+from tfnas.closing import CertifyConfig, certify_file
 from tfnas.export import print_export
+from tfnas.export.report import Accuracy, Check, Latency
+from tfnas.export.shipping import shipping_warnings
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +162,116 @@ def test_without_real_images_it_is_refused(tmp_path):
     with pytest.raises(InputError, match="int8 is calibrated on real images: give some with --img_root FOLDER"):
         export_model(ExportConfig(model_path=str(tmp_path), quantize="int8"))
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+@pytest.fixture
+def without_vnni(tmp_path, monkeypatch):
+    """This machine as Linux would describe one of AMD's with AVX2 and no VNNI."""
+    (tmp_path / "cpuinfo").write_text("model name\t: AMD EPYC 7763\nflags\t\t: fpu avx f16c fma avx2\n")
+    monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(processor.platform, "machine", lambda: "x86_64")
+
+
+@pytest.fixture(scope="module")
+def eight_bits(tmp_path_factory):
+    """A run directory with a file of each kind."""
+    run = tmp_path_factory.mktemp("eight")
+    write_run(run, seed=3)
+    for kind in ("int8", "int8_vnni"):
+        export_model(ExportConfig(model_path=str(run), quantize=kind, check_images=8, measure_batch=1))
+    return run
+
+
+@pytest.mark.parametrize("command", ["predict", "test", "latency certify"])
+def test_files_that_this_processor_computes_wrongly_are_warned_of(command, eight_bits, tmp_path, capsys, without_vnni):
+    """Told by the weights: a file of an earlier version says nothing of them, and is the dangerous one."""
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    vnni = onnx.load(eight_bits / "model.int8_vnni.onnx")
+    del vnni.metadata_props[[entry.key for entry in vnni.metadata_props].index("sha256")]
+    del vnni.metadata_props[[entry.key for entry in vnni.metadata_props].index("needs")]
+    onnx.save(vnni, tmp_path / "earlier.onnx")
+    arguments = {
+        "predict": ["--model_path", "FILE", str(tmp_path / "a.png")],
+        "test": ["--model_path", "FILE", "--threads", "1", "--out", str(tmp_path / "out")],
+        "latency certify": ["FILE", "--time_budget", "1s", "--out", str(tmp_path / "certificate.json")],
+    }[command]
+    for file, warned in (
+        (eight_bits / "model.int8.onnx", False),
+        (eight_bits / "model.int8_vnni.onnx", True),
+        (tmp_path / "earlier.onnx", True),
+    ):
+        assert main([*command.split(), *(str(file) if word == "FILE" else word for word in arguments)]) == 0
+        shown = capsys.readouterr().err
+        assert shown.count("has 8-bit weights of full range, and this processor (AMD EPYC 7763) has no VNNI") == warned
+        assert not warned or f"warning: {file}" in shown
+
+
+def test_what_is_recorded_of_the_processor(eight_bits, tmp_path, without_vnni):
+    report = export_model(
+        ExportConfig(model_path=str(eight_bits), quantize="int8", check_images=8, out=str(tmp_path / "m.onnx"))
+    )
+    assert report.instruction_sets == ("avx", "f16c", "fma", "avx2") and report.checks[1].instructions == "avx2"
+    saved = json.loads((tmp_path / "m.onnx.json").read_text())["export"]
+    assert saved["instruction_sets"] == ["avx", "f16c", "fma", "avx2"]
+    certify_file(CertifyConfig(file=(str(tmp_path / "m.onnx"),), time_budget="1s", out=str(tmp_path / "c.json")))
+    conditions = json.loads((tmp_path / "c.json").read_text())["certificate"]["conditions"]
+    assert conditions["instruction_sets"] == ["avx", "f16c", "fma", "avx2"]
+
+
+def check_of(kind, same_top1, instructions=None):
+    return Check(
+        kind=kind,
+        instructions=instructions,
+        images="made-up images",
+        count=1000,
+        batch_sizes=(32,),
+        max_abs_difference=0.1,
+        largest_logit=5.0,
+        same_top1=same_top1,
+        tolerance=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "here", "reference", "top1", "size", "words"),
+    [
+        ("int8", 0.99, 0.99, (90.0, 89.5, 89.5), 500, []),
+        ("int8", 0.97, 0.97, (90.0, 89.0, 89.0), 500, []),  # the edges of what is right
+        ("int8", 0.96, 0.96, (90.0, 90.5, 90.5), 500, ["8 bits are too few for this network", "96.00 % of the images"]),
+        ("int8", 0.99, 0.99, (90.0, 88.9, 88.9), 500, ["8 bits are too few", "top-1 falls by 1.10 points"]),
+        (
+            "int8_vnni",
+            0.60,
+            0.99,
+            (90.0, 55.0, 90.0),
+            500,
+            ["this processor (avx2) computes it wrongly", "--quantize int8 "],
+        ),
+        ("int8", 0.60, 0.99, (90.0, 55.0, 90.0), 500, ["computes it wrongly", "a fault of the runtime"]),
+        (
+            "int8",
+            0.99,
+            0.99,
+            (90.0, 89.9, 89.9),
+            1000,
+            ["larger than in float32 (1000 bytes, 1000 in float32)", "0.50 of"],
+        ),
+        ("int8", 0.99, 0.99, (90.0, 90.1, 90.1), 1001, []),  # larger, and no less accurate
+    ],
+)
+def test_what_is_said_before_shipping(kind, here, reference, top1, size, words):
+    checks = (check_of("float32", 1.0), check_of(kind, here, "avx2"), check_of(kind, reference))
+    accuracy = Accuracy(
+        images="made-up images",
+        count=1000,
+        float32_top1=top1[0],
+        float32_runtime="onnxruntime",
+        file_top1=top1[1],
+        drop_points=top1[0] - top1[1],
+        reference_top1=top1[2],
+    )
+    numbers = {"runtime": "onnxruntime", "batch_size": 1, "threads": 1, "device": "", "spread_ms": 0.0, "runs": 10}
+    latency = [Latency(kind="float32", median_ms=2.0, **numbers), Latency(kind=kind, median_ms=1.0, **numbers)]
+    warnings = shipping_warnings(checks, accuracy, latency, size, 1000)
+    assert len(warnings) == bool(words)
+    assert all(word in warnings[0] for word in words)

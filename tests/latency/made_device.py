@@ -23,6 +23,7 @@ class MadeDevice:
         self.truth, self.noise, self.slow, self.stop_after = truth, noise, slow, stop_after
         self.conditions = Conditions(batch_size=4)
         self.device_name, self.versions = "Made-up Processor", {"torch": "2.11.0"}
+        self.instruction_sets = ("avx2", "avx512_vnni")
         self.count, self.visited = 0, {}
 
     def true_ms(self, name):

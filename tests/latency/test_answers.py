@@ -63,12 +63,19 @@ def test_what_is_right_is_taken():
         ({"numpy": None}, "names a device or a version None"),
         ({"cores": 0}, "has 0 cores"),
         ({"cores": 2.0}, "has 2.0 cores"),
+        ({"flags": ["avx2"]}, "processor's flags are"),
         ({"more": 1}, "does not say what it must"),
     ],
 )
 def test_first_answers_that_are_wrong(change, what):
     with pytest.raises(WorkerFault, match=what):
         answers({**HELLO, **change}).hello()
+
+
+def test_instruction_sets_of_the_far_processor():
+    """Those for arithmetic, of whatever it says; a worker need not say any."""
+    assert answers({**HELLO, "flags": "fp asimd crc32 asimddp"}).hello().instruction_sets == ("asimd", "asimddp")
+    assert answers(HELLO).hello().instruction_sets == ()
 
 
 def test_a_missing_library_names_the_command_of_that_python():

@@ -8,6 +8,7 @@ import json
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,6 +190,18 @@ def test_json_round_trip(table, tmp_path):
     assert again.batch_size == 32
     assert again.description == "Made-up Processor, torch 2.11.0, batch 32, 1 thread, float32, 2025-01-31"
     assert [entry.name for entry in path.parent.iterdir()] == ["table.json"]
+
+
+def test_instruction_sets_are_kept_and_tables_without_them_are_what_they_were(space, tmp_path):
+    """A run names its table by the fingerprint, so that of a table that has been there for long must stay."""
+    contents = tiny_contents(space, random.Random(3))
+    made = LatencyTable(dataclasses.replace(contents, measurement=measurement(space, instruction_sets=("avx2", "fma"))))
+    made.save(tmp_path / "t.json")
+    again = LatencyTable.load(tmp_path / "t.json")
+    assert again.contents.measurement.instruction_sets == ("avx2", "fma") and again.fingerprint == made.fingerprint
+    assert made.fingerprint != LatencyTable(contents).fingerprint
+    shipped = Path(__file__).parents[2] / "latency_pkl" / "digits_cpu.json"
+    assert LatencyTable.load(shipped).fingerprint == "b84ee6821602bfb8"  # computed before there were instruction sets
 
 
 def test_fingerprint_follows_the_contents(space):

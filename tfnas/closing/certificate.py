@@ -134,6 +134,7 @@ class MeasuredUnder:
     threads: int
     dtype: str
     versions: Mapping[str, str]
+    instruction_sets: tuple[str, ...]
     load: tuple[float, float] | None
     date: str
 
@@ -144,6 +145,7 @@ class MeasuredUnder:
         device_name: str,
         versions: Mapping[str, str],
         *,
+        instruction_sets: tuple[str, ...] = (),
         worker: bool = False,
         load: tuple[float, float] | None = None,
     ) -> MeasuredUnder:
@@ -157,6 +159,7 @@ class MeasuredUnder:
             threads=conditions.threads,
             dtype=conditions.dtype,
             versions=dict(versions),
+            instruction_sets=instruction_sets,
             load=load,
             date=datetime.date.today().isoformat(),
         )
@@ -172,7 +175,10 @@ class MeasuredUnder:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
-        return {**dataclasses.asdict(self), "load": None if self.load is None else list(self.load)}
+        document = dataclasses.asdict(self)
+        for name in ("instruction_sets", "load"):
+            document[name] = None if document[name] is None else list(document[name])
+        return document
 
 
 def certificate_lines(found: Certificate) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from tfnas.latency.measuring.conditions import Conditions
 from tfnas.latency.measuring.measure import pinned, prime_allocator, torch_threads
 from tfnas.model_file import MODEL_FILE, TrainedModel
 from tfnas.parse.intended import Intended, intended_for
-from tfnas.processor import check_threads, load_average, processor_name
+from tfnas.processor import check_threads, instruction_sets, load_average, processor_name
 from tfnas.quantities import seconds_of, share_of
 from tfnas.space import IMAGE_CHANNELS
 
@@ -144,6 +144,7 @@ def certify_file(
         subject.conditions,
         _device_name(subject.conditions),
         {**subject.versions, "tfnas": tfnas.__version__, "python": platform.python_version()},
+        instruction_sets=instruction_sets() if subject.conditions.device_kind == "cpu" else (),
         load=None if before is None or after is None else (before, after),
     )
     verdict = None if config.target_lat is None else found.verdict(config.target_lat, epsilon)

@@ -91,6 +91,7 @@ def _close(plan: Plan, run: RunDirectory) -> ClosedRun:
         plan.bench.conditions,
         plan.bench.device_name,
         plan.bench.versions,
+        instruction_sets=plan.bench.instruction_sets,
         worker=plan.config.worker is not None,
         load=None if load is None or after is None else (load, after),
     )

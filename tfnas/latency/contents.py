@@ -143,6 +143,8 @@ class Measurement:
     """Day of the measurement, YYYY-MM-DD."""
     procedure: str
     """How it was measured, in words."""
+    instruction_sets: tuple[str, ...] = ()
+    """The processor's, for arithmetic on vectors; none where it does not tell, and in tables of earlier versions."""
 
     @property
     def description(self) -> str:

@@ -143,6 +143,8 @@ class LatencyTable:
         document = dataclasses.asdict(self.contents)
         if not self.cost.is_time:
             del document["measurement"]  # the same on every day
+        elif document["measurement"] and not document["measurement"]["instruction_sets"]:
+            del document["measurement"]["instruction_sets"]  # as before they were recorded
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
     # ---- lookups ----------------------------------------------------------------------------------------------

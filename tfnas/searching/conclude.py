@@ -19,6 +19,7 @@ from tfnas.latency.fitting.drawing import draw_candidates
 from tfnas.latency.fitting.meet import meet_target
 from tfnas.latency.table import LatencyTable
 from tfnas.nn.counting import architecture_counts
+from tfnas.processor import instruction_sets
 from tfnas.run import SUMMARY_FILE, RunDirectory
 from tfnas.searching.batches import probe_images
 from tfnas.searching.derive import accuracy, choice_of, derived_accuracy
@@ -109,6 +110,7 @@ def summarize(
         "architecture": architecture.to_text(),
         "seed": setup.config.seed,
         "processes": setup.processes.number,
+        "instruction_sets": list(instruction_sets()),
         "seconds": {**session.seconds, "total": sum(session.seconds.values())},
         "space": setup.space.name,
         "space_fingerprint": setup.space.fingerprint,

@@ -7,6 +7,7 @@ from typing import Any
 from tfnas.model_file import MODEL_FILE, TrainedModel
 from tfnas.nn.counting import architecture_counts
 from tfnas.parse.intended import intended_for
+from tfnas.processor import instruction_sets
 from tfnas.run import SUMMARY_FILE, RunDirectory
 from tfnas.training.precision import in_single
 from tfnas.training.session import Session
@@ -49,6 +50,7 @@ def summarize(session: Session) -> dict[str, Any]:
         "seed": setup.config.seed,
         "epochs": setup.recipe.epochs,
         "processes": setup.processes.number,
+        "instruction_sets": list(instruction_sets()),
         "opt_level": setup.config.opt_level,
         "averaged_weights": session.learner.average is not None,
         "seconds": {**session.seconds, "total": sum(session.seconds.values())},

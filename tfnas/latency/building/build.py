@@ -301,4 +301,5 @@ def _measurement(config: BuildConfig, space: SearchSpace, bench: Bench) -> Measu
         versions={"python": platform.python_version(), "tfnas": tfnas.__version__, **bench.versions},
         date=datetime.date.today().isoformat(),
         procedure=_PROCEDURE.format(calls=config.calls),
+        instruction_sets=bench.instruction_sets,
     )

@@ -16,6 +16,7 @@ from tfnas.latency.far.parcels import Parcel
 from tfnas.latency.far.process import FarProcess, WorkerFault, printable
 from tfnas.latency.far.worker import PROTOCOL
 from tfnas.latency.measuring.bench import Visit
+from tfnas.processor import instruction_sets_among
 
 _HELLO = b'{"tfnas_worker":'
 _STRAY_BYTES = 2**16
@@ -35,6 +36,7 @@ class Hello:
     device: str
     cores: int
     versions: dict[str, str]
+    instruction_sets: tuple[str, ...] = ()
 
 
 class Answers:
@@ -119,7 +121,7 @@ def _hello(document: dict[str, Any]) -> Hello:
             f"--worker: the Python there cannot {_shown(document['cannot'])} ({_shown(document['why'])}); install them "
             f"there: {_shown(document['executable'])} -m pip install numpy onnxruntime"
         )
-    if set(document) != {"tfnas_worker", "device", "cores", *_VERSIONS}:
+    if set(document) - {"flags"} != {"tfnas_worker", "device", "cores", *_VERSIONS}:
         raise WorkerFault("its first answer does not say what it must")
     device, cores = document["device"], document["cores"]
     versions = {name: document[name] for name in _VERSIONS}
@@ -128,7 +130,10 @@ def _hello(document: dict[str, Any]) -> Hello:
             raise WorkerFault(f"its first answer names a device or a version {_shown(text)}")
     if type(cores) is not int or cores < 1:
         raise WorkerFault(f"it says that it has {_shown(cores)} cores")
-    return Hello(device, cores, versions)
+    flags = document.get("flags", "")
+    if type(flags) is not str or len(flags) > _LINE_BYTES:
+        raise WorkerFault(f"it says that its processor's flags are {_shown(flags)}")
+    return Hello(device, cores, versions, instruction_sets_among(flags))
 
 
 def _object(line: bytes) -> dict[str, Any]:

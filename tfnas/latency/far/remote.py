@@ -83,6 +83,12 @@ class WorkerBench:
         return self._hello.device
 
     @property
+    def instruction_sets(self) -> tuple[str, ...]:
+        """Of the processor there, for arithmetic on vectors."""
+        assert self._hello is not None
+        return self._hello.instruction_sets
+
+    @property
     def versions(self) -> Mapping[str, str]:
         """Of Python, numpy and onnxruntime there."""
         assert self._hello is not None

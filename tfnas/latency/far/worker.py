@@ -79,6 +79,7 @@ def _facts(numpy_version: str, onnxruntime_version: str) -> dict[str, Any]:
         "onnxruntime": onnxruntime_version,
         "device": device_name(),
         "cores": len(_cores()) or os.cpu_count() or 1,
+        "flags": _cpuinfo("flags") or _cpuinfo("Features"),
     }
 
 
@@ -90,9 +91,13 @@ def _cores() -> list[int]:
 def device_name() -> str:
     """The board's name where it has one (`Raspberry Pi 4 Model B Rev 1.4`), else the processor's."""
     board = _text("/proc/device-tree/model").strip("\0\n ")
-    lines = _text("/proc/cpuinfo").splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return board or (names or [""])[0] or platform.processor() or platform.machine() or "unknown"
+    return board or _cpuinfo("model name") or platform.processor() or platform.machine() or "unknown"
+
+
+def _cpuinfo(field: str) -> str:
+    """The first value of a field of Linux's description of the processor; empty where there is none."""
+    values = (line.partition(":") for line in _text("/proc/cpuinfo").splitlines())
+    return next((value.strip() for name, _, value in values if name.strip() == field), "")
 
 
 def _text(path: str) -> str:

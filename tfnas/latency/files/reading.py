@@ -46,6 +46,7 @@ from tfnas.latency.measuring.conditions import DTYPES
 R = TypeVar("R")
 
 _DEVICE_KINDS = ("cpu", "cuda", ANY_DEVICE)
+_SETS = "instruction_sets"
 _MOST = {"batch_size": 2**24, "threads": 2**16, "image_size": 2**16, "width_multiple": LARGEST_WIDTH}
 _LONGEST_KEY = 200
 _MAY_BE_ZERO = ("repeated_visits", "held_out_points", "seed")
@@ -70,7 +71,8 @@ def read_json(data: bytes) -> TableContents:
             "version of tfnas; measure the table again (python -m tfnas latency build --help)"
         )
     own = {"format", "version", "cost", "width_classes", "base", "classifier", "blocks", "held_out"}
-    check_names(fields, own | names_of(Measurement), "", optional={"build", "correction"})
+    measured = names_of(Measurement) - {_SETS}
+    check_names(fields, own | measured, "", optional={"build", "correction", _SETS})
     if fields["cost"] not in COSTS:
         raise InputError(f"cost must be one of {', '.join(COSTS)}, got {short(fields['cost'])}")
     base = as_object(fields["base"], "base")
@@ -80,7 +82,9 @@ def read_json(data: bytes) -> TableContents:
         raise InputError("blocks must hold one block at least")
     contents = TableContents(
         cost=fields["cost"],
-        measurement=_read_measurement({name: fields[name] for name in names_of(Measurement)}),
+        measurement=_read_measurement(
+            {name: fields[name] for name in measured} | {_SETS: fields.get(_SETS, [])},
+        ),
         classes=_read_classes(fields["width_classes"]),
         build=_record(BuildReport, fields["build"], "build") if "build" in fields else None,
         correction=_read_correction(fields["correction"]) if "correction" in fields else None,
@@ -198,6 +202,8 @@ def _value(annotation: Any, value: object, where: str) -> object:
         return _record(SumErrors, value, where)
     if annotation is str:
         return as_text(value, where)
+    if annotation == tuple[str, ...]:
+        return tuple(as_text(entry, f"{where}[{index}]") for index, entry in enumerate(as_list(value, where)))
     return {as_text(name, where): as_text(entry, f"{where}.{name}") for name, entry in as_object(value, where).items()}
 
 

@@ -22,7 +22,7 @@ def table_to_json(contents: TableContents) -> dict[str, Any]:
             "the authors' tables do not say where they were measured and cannot be written in our form; "
             "use the file itself, or measure a table: python -m tfnas latency build --space NAME --out FILE"
         )
-    document = {
+    document: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "cost": contents.cost,
@@ -35,6 +35,7 @@ def table_to_json(contents: TableContents) -> dict[str, Any]:
         "blocks": {key: _curve_to_json(curve) for key, curve in contents.curves.items()},
         "held_out": {key: _curve_to_json(curve) for key, curve in contents.held_out.items()},
     }
+    document["instruction_sets"] = list(measurement.instruction_sets) or None
     return {name: value for name, value in document.items() if value is not None}
 
 

@@ -28,7 +28,7 @@ from tfnas.latency.measuring.conditions import Conditions
 from tfnas.latency.measuring.measure import pinned, prime_allocator, torch_threads
 from tfnas.latency.measuring.workloads import Workload
 from tfnas.latency.runtimes import Runtime, open_runtime
-from tfnas.processor import check_threads, processor_name
+from tfnas.processor import check_threads, instruction_sets, processor_name
 
 _REFERENCE_CALLS_FIRST = 3
 _TRIES = 8
@@ -54,6 +54,11 @@ class Bench(Protocol):
     @property
     def device_name(self) -> str:
         """The processor or GPU."""
+        ...
+
+    @property
+    def instruction_sets(self) -> tuple[str, ...]:
+        """Of the processor, for arithmetic on vectors; none for a GPU, and where they are not known."""
         ...
 
     @property
@@ -98,6 +103,11 @@ class LocalBench:
     def device_name(self) -> str:
         """The processor or GPU."""
         return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else processor_name()
+
+    @property
+    def instruction_sets(self) -> tuple[str, ...]:
+        """Of the processor, for arithmetic on vectors; none for a GPU."""
+        return () if self._device.type == "cuda" else instruction_sets()
 
     @property
     def versions(self) -> Mapping[str, str]:
