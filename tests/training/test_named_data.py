@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from tfnas.data import DataConfig, open_data
 from tfnas.data.retraining import open_retrain_data
 from tfnas.errors import InputError
 from tfnas.processes import Processes
+from tfnas.resumption import SETTINGS
 from tfnas.run import RunDirectory
+from tfnas.searching.checkpoint import search_checkpoints
 from tfnas.training import TrainConfig, retrain
 from tfnas.training.named_data import with_named_data
 from tfnas.training.report import Reporter
@@ -80,6 +83,17 @@ def test_nothing_is_judged_by_that_the_search_has_seen(photos, flag, kept, said,
     )
     assert len(data.validation) == judged
     assert not names(data.validation) & (names(search.weights) | names(search.architecture))
+
+
+def test_settings_of_a_search_are_those_it_was_saved_with(photos):
+    run = Path(searched(photos, data="folder"))  # the share to judge by is cut off
+    assert with_named_data(TrainConfig(inherit=str(run)), FOUND, None).test_ratio == 0.2  # the default: nobody knows
+    written = yaml.safe_load((run / "config.yaml").read_text())
+    search_checkpoints(run).save({SETTINGS: {**written, "test_ratio": 0.1}}, 0, 0)
+    assert with_named_data(TrainConfig(inherit=str(run)), FOUND, None).test_ratio == 0.1
+    (run / "config.yaml").write_text(yaml.safe_dump({**written, "test_ratio": 0.3}))
+    with pytest.raises(InputError, match=r"says test_ratio 0\.3 \(0\.1 when it was saved\)"):
+        with_named_data(TrainConfig(inherit=str(run)), FOUND, None)
 
 
 @pytest.mark.parametrize("said", [{}, {"train_root": "photos"}, {"data": "folder", "train_root": "moved"}])

@@ -9,13 +9,17 @@ import dataclasses
 import os
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from tfnas.architecture import Architecture
 from tfnas.checkpoint import FOLDER
 from tfnas.data.retrain_config import RetrainDataConfig, retrain_data_name
 from tfnas.data.retraining import data_of_search, data_of_training, with_said
 from tfnas.errors import InputError
+from tfnas.resumption import SETTINGS, merged_settings
 from tfnas.run import CONFIG_FILE, read_config
+from tfnas.searching.checkpoint import search_checkpoints
+from tfnas.searching.config import MAY_CHANGE
 from tfnas.training.config import TrainConfig
 
 _WHICH = ("data", "train_root", "val_root", "train_list", "val_list")
@@ -62,11 +66,22 @@ def _data_of(path: str, found: Architecture) -> RetrainDataConfig | None:
     saved = read_config(place)
     if "train_root" in saved:
         return data_of_training(saved, str(place))
+    saved = _as_searched(saved, place)
     if saved.get("data") is None:  # a search always says it; a lone architecture, brought to its target, had none
         return None
-    if saved.get("data") is None:  # a search writes it; what was made from a lone file has none
-        return None
     return data_of_search(saved, found.image_size, found.num_classes)
+
+
+def _as_searched(written: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    """The settings of a search: what its config.yaml lacks, its checkpoint has.
+
+    Raises InputError where they differ: which images were kept apart depends on them.
+    """
+    try:
+        state, _, _ = search_checkpoints(run_dir).load_latest()
+    except (InputError, OSError):  # none is left, or none can be read: what was written is all that there is
+        return written
+    return merged_settings(written, state.get(SETTINGS, {}), run_dir, may_change=MAY_CHANGE)
 
 
 def _check_kept_apart(config: RetrainDataConfig, searched: RetrainDataConfig, source: str) -> None:
