@@ -60,7 +60,7 @@ def test_processes_that_cannot_be_reached(monkeypatch):
 @pytest.mark.parametrize(
     ("number", "here", "launcher"),
     [
-        (1, None, "python"),
+        (1, None, None),
         (2, None, "torchrun --nproc_per_node=2"),
         (2, "2", "torchrun --nproc_per_node=2"),
         (16, "8", "torchrun --nnodes=2 --nproc_per_node=8"),

@@ -19,6 +19,7 @@ from tfnas.architecture import Architecture
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.errors import InputError
 from tfnas.files import write_whole
+from tfnas.invocation import command_line
 from tfnas.nn import FeatureNetwork, Network
 from tfnas.nn.weights import load_state
 from tfnas.run import CONFIG_FILE, read_config
@@ -78,12 +79,12 @@ class TrainedModel:
             if not found and is_run and "snapshot" in read_config(Path(path)):
                 raise InputError(
                     f"{path} holds no {MODEL_FILE} yet: its training was interrupted. Go on with it: "
-                    f"python train_eval_amp.py --snapshot {path}"
+                    f"{command_line('train', '--snapshot', Path(path))}"
                 )
             if not found:
                 raise InputError(
                     f"{path} holds no {MODEL_FILE}: it is no finished training run. Train a network first: "
-                    f"python train_eval_amp.py --model_path {path}"
+                    f"{command_line('train', '--model_path', Path(path))}"
                 )
         return cls._from_document(load_plain(file), str(file))
 

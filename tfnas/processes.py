@@ -61,11 +61,13 @@ class Processes:
         return self.rank == 0
 
     @property
-    def launcher(self) -> str:
-        """What starts such processes."""
+    def launcher(self) -> str | None:
+        """What starts such processes; None where there is one alone."""
+        if self.number == 1:
+            return None
         here = max(1, _from_environment("LOCAL_WORLD_SIZE", self.number))  # those on this machine
         machines = f"--nnodes={self.number // here} " if here < self.number else ""
-        return "python" if self.number == 1 else f"torchrun {machines}--nproc_per_node={here}"
+        return f"torchrun {machines}--nproc_per_node={here}"
 
     @property
     def share(self) -> Share:

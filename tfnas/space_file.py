@@ -53,6 +53,21 @@ def space(name_or_path: str | Path) -> SearchSpace:
         raise InputError(f"{where}: {error}") from error
 
 
+def space_arguments(found: SearchSpace, named: str | None) -> list[str]:
+    """The flags that name a space at its image size and width multiple: `--space digits --image_size 24`.
+
+    `named` is what the user calls it, where that is known. Of a space that is neither named nor built in, the file's
+    name is taken to be the space's.
+    """
+    known = named or (found.name if found.name in space_names() else None)
+    plain = found if known is None else space(known)
+    arguments = ["--space", known or f"{found.name}.yaml"]
+    for name in ("image_size", "width_multiple"):
+        value = getattr(found, name)
+        arguments += [] if value == getattr(plain, name) else [f"--{name}", str(value)]
+    return arguments
+
+
 def space_from_json(document: Mapping[str, Any]) -> SearchSpace:
     """The space that `SearchSpace.to_json` wrote. Raises InputError naming the field that is wrong."""
     return _read_space(document)

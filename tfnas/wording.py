@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import textwrap
 from pathlib import Path
@@ -13,11 +14,16 @@ from rich.table import Table
 
 HANGING = 10
 _ANY_WIDTH = 10_000
+_COMMAND = re.compile(rf"[a-z ]{{{HANGING}}}(\S*/)?(python[0-9.]*|torchrun|tfnas) ")
+"""A command line behind the word that heads it."""
 
 
 def say(console: Console, line: str) -> None:
-    """Print a line: wrapped between words in a terminal, whole where a program reads it."""
-    if console.is_terminal and len(line) > console.width:
+    """Print a line: wrapped between words in a terminal, whole where a program reads it.
+
+    A command is left to the terminal, so that it can be copied from there in one piece.
+    """
+    if console.is_terminal and len(line) > console.width and not _COMMAND.match(line):
         line = textwrap.fill(
             line,
             console.width,

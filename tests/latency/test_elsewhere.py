@@ -35,7 +35,7 @@ def table_with(**changes):
 
 
 def remarks(table, shipped):
-    return search_remarks(table, shipped=shipped, space="tiny")
+    return search_remarks(table, shipped=shipped, space=["--space", "tiny"])
 
 
 @pytest.mark.parametrize("shipped", [True, False])
@@ -50,7 +50,7 @@ def test_nothing_is_said_where_nothing_is_wrong(shipped):
 def test_a_table_that_nobody_chose_is_warned_of():
     (warning,) = remarks(table_with(device="Another Processor"), shipped=True)
     assert warning.startswith("warning: the table was measured on Another Processor, this machine has Made-up Proc")
-    assert "python -m tfnas latency build --space tiny --out FILE" in warning
+    assert "-m tfnas latency build --space tiny --out FILE" in warning
 
 
 def test_of_a_table_that_was_chosen_it_is_said_where_it_holds():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tfnas.cli.edge import run_command
 from tfnas.errors import InputError
+from tfnas.invocation import command_line
 
 _COMMANDS = {
     "build": "measure the table of a space on this machine or another device",
@@ -27,11 +28,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas latency") -> int:
 def _latency(prog: str, arguments: Sequence[str]) -> None:
     if arguments[:1] in (["--help"], ["-h"]):
         lines = [f"  {name:<9}{words}" for name, words in _COMMANDS.items()]
-        usage = f"usage: {prog} COMMAND [--flag value ...]"
-        print("\n".join([usage, "", *lines, "", f"{prog} COMMAND --help says more."]))
+        command = command_line("latency COMMAND")
+        print("\n".join([f"usage: {command} [--flag value ...]", "", *lines, "", f"{command} --help says more."]))
         return
     if not arguments:
-        raise InputError(f"give a command: {', '.join(_COMMANDS)}; {prog} --help says what each does")
+        raise InputError(
+            f"give a command: {', '.join(_COMMANDS)}; {command_line('latency', '--help')} says what each does"
+        )
     name = arguments[0]
     if name not in _COMMANDS:
         close = difflib.get_close_matches(name, _COMMANDS, 1)

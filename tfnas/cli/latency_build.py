@@ -13,9 +13,11 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from tfnas.cli.edge import say_loading
 from tfnas.cli.flags import FlagParser
 from tfnas.cli.groups import FlagGroup
+from tfnas.invocation import command_line
 from tfnas.latency.building.config import BuildConfig
 from tfnas.run import watch_interruption
-from tfnas.wording import say, typed
+from tfnas.space_file import space_arguments, space_names
+from tfnas.wording import say
 
 if TYPE_CHECKING:
     from tfnas.latency.building.build import Step
@@ -43,6 +45,12 @@ _GROUPS = (
     FlagGroup("how long and how closely", ("time_budget", "tolerance", "max_points", "rounds", "calls")),
     FlagGroup("chance", ("held_out", "seed")),
 )
+_IMAGES = {
+    "imagenet": ("--data", "folder", "--img_root", "FOLDER"),
+    "cifar": ("--data", "cifar10", "--img_root", "FOLDER"),
+}
+"""What names the images of a built-in space where none of them come along."""
+
 _DESCRIPTION = "Measure what every block of a search space takes, and say how good that is."
 
 
@@ -108,13 +116,18 @@ def _report(console: Console, config: BuildConfig, table: LatencyTable) -> None:
     for line in build_lines(table, space):
         say(console, line)
     low, high = table.range_ms(space)
-    size = "" if config.image_size is None else f" --image_size {config.image_size}"
-    width = "" if config.width_multiple is None else f" --width_multiple {config.width_multiple}"
-    out = typed(config.out)
     if config.cost == "ms":
-        say(console, f"check     python -m tfnas latency check --lookup_path {out}")
-    say(
-        console,
-        f"search    python train_search.py --space {typed(config.space)}{size}{width} --lookup_path {out} "
-        f"--target_lat {float(f'{(low + high) / 2:.3g}'):.10g}",
-    )
+        say(console, f"check     {command_line('latency check', '--lookup_path', config.out, *_checked_where(config))}")
+    target = f"{float(f'{(low + high) / 2:.3g}'):.10g}"
+    words = *space_arguments(space, config.space), "--lookup_path", config.out, "--target_lat", target
+    say(console, f"search    {command_line('search', *_IMAGES.get(config.space, ()), *words)}")
+
+
+def _checked_where(config: BuildConfig) -> Iterator[str]:
+    """What a check must be told besides the table: a space of one's own, and where the device is."""
+    if config.space not in space_names():
+        yield from ("--space", config.space)
+    if ":" in config.device:
+        yield from ("--device", config.device)
+    if config.worker is not None:
+        yield from ("--worker", config.worker, "--worker_timeout", f"{config.worker_timeout:g}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tfnas.cli import export, latency, parsing_model, predict, rerank, testing, train_eval, train_search
 from tfnas.cli.edge import run_command, version_text
 from tfnas.errors import InputError
+from tfnas.invocation import command_line
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def _no_command(arguments: Sequence[str]) -> None:
         print(_help_text())
         return
     if not arguments:
-        raise InputError(f"give a command: {', '.join(COMMANDS)}; tfnas --help says what each does")
+        raise InputError(f"give a command: {', '.join(COMMANDS)}; {command_line('--help')} says what each does")
     close = difflib.get_close_matches(arguments[0], COMMANDS, 1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     raise InputError(f"unknown command {arguments[0]!r}{hint}; there are {', '.join(COMMANDS)}")
@@ -58,10 +59,10 @@ def _help_text() -> str:
         [
             f"{version_text()}: images and milliseconds in; a network that takes them out",
             "",
-            "usage: tfnas COMMAND [--flag value ...]",
+            f"usage: {command_line('COMMAND')} [--flag value ...]",
             "",
             *lines,
             "",
-            "tfnas COMMAND --help lists a command's flags; tfnas --version prints the version.",
+            f"{command_line('COMMAND', '--help')} lists a command's flags; --version alone prints the version.",
         ]
     )

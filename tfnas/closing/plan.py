@@ -14,6 +14,7 @@ from tfnas.closing.config import CloseConfig, ClosedConfig
 from tfnas.closing.loop import Goal
 from tfnas.data.config import DataConfig
 from tfnas.errors import InputError
+from tfnas.invocation import command_line
 from tfnas.kinds import kinds_of
 from tfnas.latency import LatencyTable
 from tfnas.latency.measuring.bench import Bench
@@ -25,7 +26,6 @@ from tfnas.parse.source import Source, read_source
 from tfnas.quantities import seconds_of, share_of
 from tfnas.run import CONFIG_FILE, read_config
 from tfnas.searching.checkpoint import search_checkpoints
-from tfnas.wording import typed
 
 BenchOpener = Callable[[Workload], Bench]
 
@@ -103,7 +103,7 @@ def _refuse_training(run_dir: Path | None, saved: dict[str, Any]) -> None:
         raise InputError(
             f"{run_dir} is a training run: the widths of trained weights stay as they are. Close the loop on the "
             f"search's run directory and train what comes out; to time this one: "
-            f"python -m tfnas latency certify {typed(run_dir)}"
+            f"{command_line('latency certify', run_dir)}"
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from tfnas.closing.certificate import MeasuredUnder, certificate_lines, verdict_text
 from tfnas.closing.loop import Closed, Goal, Phase, Point
 from tfnas.closing.plan import Plan
+from tfnas.invocation import command_line
 from tfnas.nn.counting import architecture_counts
 from tfnas.wording import clock, percent, short, typed
 
@@ -92,7 +93,7 @@ def conclusion(plan: Plan, closed: Closed, under: MeasuredUnder, path: Path) -> 
     counts = architecture_counts(closed.point.architecture)
     words = verdict_text(closed.point.found, plan.goal.target_ms, plan.goal.epsilon)
     searched_in = plan.config.searched_in
-    inherit = "" if searched_in is None else f" (--inherit {typed(path)} starts from the search's weights)"
+    inherits = searched_in is not None and Path(searched_in).is_dir()  # the weights of its search
     lines = [
         "",
         f"measured  {first}",
@@ -104,7 +105,7 @@ def conclusion(plan: Plan, closed: Closed, under: MeasuredUnder, path: Path) -> 
         f"files     {typed(path)}: architecture.json, model.config, summary.json, config.yaml, log.txt",
     ]
     if closed.verdict == "inside":
-        lines.append(f"next      python train_eval_amp.py --model_path {typed(path)}{inherit}")
+        lines.append(f"next      {command_line('train', '--inherit' if inherits else '--model_path', path)}")
     return lines
 
 

@@ -9,8 +9,9 @@ from rich.console import Console
 
 from tfnas.export.config import DYNAMIC, QUANTIZED, REPORT_SUFFIX
 from tfnas.export.report import Check, ExportReport
+from tfnas.invocation import command_line
 from tfnas.parse.intended import intended_for
-from tfnas.wording import say, short, typed
+from tfnas.wording import say, short
 
 
 def print_export(console: Console, report: ExportReport) -> None:
@@ -27,7 +28,7 @@ def print_export(console: Console, report: ExportReport) -> None:
         say(console, f"{'warning':<10}{warning}")
     say(console, f"{'report':<10}{report.file}{REPORT_SUFFIX}")
     if report.format == "onnx":
-        say(console, f"{'next':<10}python -m tfnas latency certify {typed(report.file)}{_certify_flags(report)}")
+        say(console, f"{'next':<10}{command_line('latency certify', report.file)}{_certify_flags(report)}")
 
 
 def _certify_flags(report: ExportReport) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from tfnas.errors import InputError
+from tfnas.invocation import command_line
 from tfnas.latency.table import LatencyTable
 from tfnas.space import SearchSpace
 from tfnas.space_file import space as load_space
-from tfnas.space_file import space_names
-from tfnas.wording import typed
+from tfnas.space_file import space_arguments, space_names
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -40,8 +40,8 @@ def open_table(lookup_path: str | None, space: SearchSpace, named: str) -> tuple
     path = lookup_path or default_table_path(space.name) or _fitting_table(space)
     if path is None:
         raise InputError(
-            f"no latency table comes with space {space.name}: give one with --lookup_path, "
-            f"or measure one with: python -m tfnas latency build --space {typed(named)} --out {space.name}_latency.json"
+            f"no latency table comes with space {space.name}: give one with --lookup_path, or measure one with: "
+            + command_line("latency build", *space_arguments(space, named), "--out", f"{space.name}_latency.json")
         )
     table = LatencyTable.load(path)
     table.check(space)

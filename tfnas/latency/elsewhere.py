@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from tfnas.invocation import command_line
 from tfnas.latency.contents import Measurement
 from tfnas.latency.table import LatencyTable
 from tfnas.processor import processor_name
@@ -34,17 +37,17 @@ def devices_here(kind: str) -> tuple[str, ...]:
     return tuple(sorted({torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}))
 
 
-def search_remarks(table: LatencyTable, *, shipped: bool, space: str) -> tuple[str, ...]:
+def search_remarks(table: LatencyTable, *, shipped: bool, space: Sequence[str]) -> tuple[str, ...]:
     """What a search should say about where its table's milliseconds hold; nothing where they hold here.
 
-    Where no table was named, so that one came along (`shipped`), the advice is to measure one. `space` is what the user
-    calls the space.
+    Where no table was named, so that one came along (`shipped`), the advice is to measure one. `space` holds the flags
+    that name the space.
     """
     remarks, elsewhere = [], other_machine(table)
     if elsewhere is not None and shipped:
         remarks.append(
             f"warning: {elsewhere}, where the network will take other milliseconds than the target: measure a table "
-            f"here (python -m tfnas latency build --space {space} --out FILE) and give it with --lookup_path FILE"
+            f"here ({command_line('latency build', *space, '--out', 'FILE')}) and give it with --lookup_path FILE"
         )
     elif elsewhere is not None:
         remarks.append(f"warning: {elsewhere}: the target holds there")

@@ -24,6 +24,7 @@ from tfnas.architecture import Architecture, Block
 from tfnas.costs import COSTS, Cost
 from tfnas.errors import InputError
 from tfnas.files import write_whole
+from tfnas.invocation import command_line
 from tfnas.latency.contents import TableContents
 from tfnas.latency.files.authors import read_authors_table
 from tfnas.latency.files.reading import read_json
@@ -39,7 +40,6 @@ from tfnas.latency.keys import (
 from tfnas.space import BlockPlace, SearchSpace
 
 _LARGEST_FILE = 64 * 2**20
-_REMEDY = "give another table with --lookup_path, or measure one (python -m tfnas latency build --help)"
 
 
 class LatencyTable:
@@ -225,7 +225,7 @@ class LatencyTable:
         if measurement is not None and measurement.image_size != space.image_size:
             raise InputError(
                 f"{self.source} was measured for images of {measurement.image_size} px, the space {space.name!r} has "
-                f"{space.image_size} px: {_REMEDY}"
+                f"{space.image_size} px: {_remedy()}"
             )
         self._check_base(shallowest_architecture(space, num_classes=1))
         for place in space.blocks:
@@ -247,7 +247,7 @@ class LatencyTable:
             if measured[name] != key:
                 raise InputError(
                     f"{self.source} is for other networks: its {name} is {measured[name]}, asked for is {key}: "
-                    f"{_REMEDY}"
+                    f"{_remedy()}"
                 )
 
     # ---- inside -----------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ class LatencyTable:
         if not 0 < values[worst] <= values.max() < np.inf:
             raise InputError(
                 f"{self.source} holds {self.quantity(values[worst])} for {key} at width {widths[worst]}, a fault of "
-                f"the file: {_REMEDY}"
+                f"the file: {_remedy()}"
             )
         return values
 
@@ -298,9 +298,10 @@ class LatencyTable:
         counts = classifier.curve.widths
         wanted = measurement.num_classes if num_classes is None else num_classes
         if not counts[0] <= wanted <= counts[-1]:
+            build = command_line("latency build", "--num_classes", str(wanted), "--space", "NAME", "--out", "FILE")
             raise InputError(
                 f"{self.source} was measured for {counts[0]} to {counts[-1]} classes, not for {wanted}: measure one "
-                f"with python -m tfnas latency build --num_classes {wanted}"
+                f"with {build}"
             )
         if classifier.key not in self._dense:
             self._dense[classifier.key] = self._whole(classifier.curve.dense_ms())
@@ -309,6 +310,11 @@ class LatencyTable:
     def _refuse_key(self, key: str) -> NoReturn:
         nearest = difflib.get_close_matches(key, self.contents.curves, n=3, cutoff=0.0)
         raise InputError(f"{self.source} has no {key}; the nearest it has: {', '.join(nearest)}")
+
+
+def _remedy() -> str:
+    """What to do where a table does not fit."""
+    return f"give another table with --lookup_path, or measure one ({command_line('latency build', '--help')})"
 
 
 def _choices(space: SearchSpace, place: BlockPlace) -> list[Block]:

@@ -166,7 +166,7 @@ def _picked(summary: Mapping[str, Any]) -> tuple[str, ...]:
     """What `tfnas rerank --pick rank` has put in the place of the search's own result."""
     if not isinstance(summary.get(DERIVED), dict):
         return ()
-    return ("picked by re-ranking, in place of the derived architecture; tfnas rerank --pick derived puts that back",)
+    return ("picked by re-ranking, in place of the derived architecture; re-ranking with --pick derived undoes it",)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

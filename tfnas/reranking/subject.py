@@ -14,6 +14,7 @@ from tfnas.checkpoint import FOLDER
 from tfnas.costs import COUNTED, Cost
 from tfnas.data.config import DataConfig
 from tfnas.errors import InputError
+from tfnas.invocation import command_line
 from tfnas.kinds import kinds_of
 from tfnas.latency import LatencyTable
 from tfnas.latency.building.counted import counted_table
@@ -25,7 +26,6 @@ from tfnas.run import CONFIG_FILE, SUMMARY_FILE, UnreadableConfig, read_config
 from tfnas.searching.checkpoint import choice_of, search_checkpoints
 from tfnas.searching.config import MAY_CHANGE
 from tfnas.space import SearchSpace
-from tfnas.wording import typed
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def open_subject(model_path: str, lookup_path: str | None) -> Subject:
     if not summary:
         raise InputError(
             f"the search in {run_dir} has not ended, so its result is not brought to the target yet: end it first "
-            f"(python train_search.py --resume {typed(run_dir)})"
+            f"({command_line('search', '--resume', run_dir)})"
         )
     state, checkpoint, problems = search_checkpoints(run_dir).load_latest()
     saved = merged_settings(written, state.get(SETTINGS, {}), run_dir, may_change=MAY_CHANGE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tfnas.architecture import Architecture
 from tfnas.costs import COSTS
+from tfnas.invocation import command_line
 from tfnas.latency.fitting.choice import Choice
 from tfnas.latency.fitting.drawing import draw_candidates
 from tfnas.latency.fitting.meet import meet_target
@@ -145,7 +146,6 @@ def show(
     seconds = summary["seconds"]
     phases = ", ".join(f"{name.replace('_', ' ')} {clock(value)}" for name, value in seconds.items() if name != "total")
     cost = COSTS[summary["cost"]]
-    can_close = cost.is_time and table.contents.measurement is not None
     words = "table latency" if cost.is_time else "the network has"
     for line in (
         "",
@@ -160,11 +160,22 @@ def show(
         f"(1 undecided, 0 decided){_verdict(summary)}",
         f"took      {clock(seconds['total'])}: {phases}",
         f"files     {typed(run.path)}: architecture.json, model.config, summary.json, tensorboard/, log.txt",
-        f"next      python parsing_model.py --model_path {typed(run.path)}",
-        *([f"          python -m tfnas latency close --model_path {typed(run.path)}"] if can_close else []),
-        f"          python train_eval_amp.py --inherit {typed(run.path)}",
+        f"next      {command_line('parse', '--model_path', run.path)}",
+        *(f"          {line}" for line in _close_command(run, table)),
+        f"          {command_line('train', '--inherit', run.path)}",
     ):
         run.say(line)
+
+
+def _close_command(run: RunDirectory, table: LatencyTable) -> Iterator[str]:
+    """The command that fits the network itself, where its table was measured and its kind of device is here."""
+    measured = table.contents.measurement
+    if measured is None or not table.cost.is_time:
+        return
+    if measured.worker:
+        yield command_line("latency close", "--model_path", run.path, "--worker", "COMMAND")
+    elif measured.device_kind == "cpu" or torch.cuda.is_available():
+        yield command_line("latency close", "--model_path", run.path)
 
 
 def _candidate_lines(summary: dict[str, Any]) -> list[str]:

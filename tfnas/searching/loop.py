@@ -22,6 +22,7 @@ from tfnas.computing import computing
 from tfnas.data import kept_workers
 from tfnas.endings import Remains, end_together, noticing_lost_processes, told_endings, told_once
 from tfnas.errors import InputError
+from tfnas.invocation import command_line
 from tfnas.processes import joined_processes
 from tfnas.resumption import newest_state, resumed_config, saved_settings
 from tfnas.run import Interruption, RunDirectory, run_path, watch_interruption
@@ -35,7 +36,6 @@ from tfnas.searching.report import Reporter
 from tfnas.searching.schedules import trains_architecture
 from tfnas.searching.session import Session, start_session
 from tfnas.searching.setup import Setup, effective, prepare
-from tfnas.wording import typed
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ class _Search:
         self.checkpoints = search_checkpoints(run.path)
         self.session: Session
         self.saved_at = time.monotonic()
-        self.how_to_resume = f"Resume with: {self.processes.launcher} train_search.py --resume {typed(run.path)}"
+        resume = command_line("search", "--resume", run.path, launcher=self.processes.launcher)
+        self.how_to_resume = f"Resume with: {resume}"
         self.remains = Remains(self.checkpoints, self.how_to_resume)
 
     def run(self) -> SearchResult:

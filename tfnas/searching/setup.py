@@ -23,8 +23,7 @@ from tfnas.resumption import with_absolute_paths
 from tfnas.searching.config import PATHS, SearchConfig
 from tfnas.space import Schedule, SearchSpace
 from tfnas.space_file import space as load_space
-from tfnas.space_file import space_names
-from tfnas.wording import typed
+from tfnas.space_file import space_arguments, space_names
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,8 @@ def prepare(config: SearchConfig, processes: Processes | None = None) -> Setup:
     data = open_data(config, image_size=space.image_size, seed=config.seed)
     check_target(space, table, config.target_lat, data.num_classes, named=config.space)
     _check_shares(schedule.batch_size, data, processes.number)
-    remarks = search_remarks(table, shipped=is_default(lookup_path, space), space=typed(config.space or space.name))
+    flags = space_arguments(space, config.space)
+    remarks = search_remarks(table, shipped=is_default(lookup_path, space), space=flags)
     return Setup(config, space, schedule, table, lookup_path, data, processes, remarks)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tfnas.invocation import command_line
 from tfnas.model_file import MODEL_FILE, TrainedModel
 from tfnas.nn.counting import architecture_counts
 from tfnas.parse.intended import intended_for
@@ -66,7 +67,7 @@ def summarize(session: Session) -> dict[str, Any]:
 def show(run: RunDirectory, summary: dict[str, Any]) -> None:
     """Print what was trained, and what to do next."""
     seconds, made = summary["seconds"], intended_for(run.path, summary["architecture"])
-    certify = f"python -m tfnas latency certify {typed(run.path / ONNX_FILE)}" + (f" {made.flags}" if made else "")
+    certify = command_line("latency certify", run.path / ONNX_FILE) + (f" {made.flags}" if made else "")
     phases = ", ".join(f"{name} {clock(value)}" for name, value in seconds.items() if name != "total")
     judged = "no images to judge by"
     if summary["top1"] is not None:
@@ -77,8 +78,8 @@ def show(run: RunDirectory, summary: dict[str, Any]) -> None:
         f"network   {short(summary['params'])} parameters, {short(summary['macs'])} MACs",
         f"took      {clock(seconds['total'])}: {phases}",
         f"files     {typed(run.path)}: model.pt, architecture.json, model.config, summary.json, tensorboard/, log.txt",
-        f"next      python test.py --model_path {typed(run.path)}",
-        f"          python -m tfnas export --model_path {typed(run.path)}",
+        f"next      {command_line('test', '--model_path', run.path)}",
+        f"          {command_line('export', '--model_path', run.path)}",
         f"          {certify}",
     ):
         run.say(line)

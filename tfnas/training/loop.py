@@ -23,6 +23,7 @@ from tfnas.data import EpochBatches, ImageSet, kept_workers, loader
 from tfnas.data.loading import ImageLoader
 from tfnas.endings import Remains, end_together, noticing_lost_processes, told_endings, told_once
 from tfnas.evaluation.metrics import Scores
+from tfnas.invocation import command_line
 from tfnas.processes import joined_processes
 from tfnas.resumption import newest_state
 from tfnas.run import Interruption, RunDirectory, run_path, watch_interruption
@@ -33,7 +34,6 @@ from tfnas.training.report import Reporter
 from tfnas.training.resuming import resumed_run
 from tfnas.training.session import Session, start_session, train_checkpoints
 from tfnas.training.setup import Setup, effective, prepare
-from tfnas.wording import typed
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def retrain(
     """Train a network, or go on with the run that `config.snapshot` names.
 
     `given` names the settings that were said, which go before those of the run that is named or resumed; by default
-    those that differ from their defaults. `program` is what messages tell to resume with.
+    those that differ from their defaults. `program` is the name of the one that was started.
 
     Raises InputError (before anything is written), RunFailed and Interrupted (state saved).
     """
@@ -72,19 +72,20 @@ def retrain(
         how = computing(setup.recipe.threads, config.deterministic, float32=config.opt_level == "O0")
         with ExitStack() as lock, how, kept_workers(), watch_interruption(console) as interruption:
             processes.agreed(lambda: lock.enter_context(run.locked(exclusive=processes.is_first)))
-            return _Training(setup, run, interruption, program).run()
+            return _Training(setup, run, interruption).run()
 
 
 class _Training:
     """One process's part of a run: trains a session; the first process reports and saves."""
 
-    def __init__(self, setup: Setup, run: RunDirectory, interruption: Interruption, program: str) -> None:
+    def __init__(self, setup: Setup, run: RunDirectory, interruption: Interruption) -> None:
         self.setup, self.run_dir, self.interruption = setup, run, interruption
         self.processes = setup.processes
         self.checkpoints = train_checkpoints(run.path)
         self.session: Session
         self.saved_at = time.monotonic()
-        self.how_to_resume = f"Resume with: {self.processes.launcher} {program} --snapshot {typed(run.path)}"
+        resume = command_line("train", "--snapshot", run.path, launcher=self.processes.launcher)
+        self.how_to_resume = f"Resume with: {resume}"
         self.remains = Remains(self.checkpoints, self.how_to_resume)
 
     def run(self) -> TrainResult:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from tfnas.errors import InputError
+from tfnas.invocation import command_line
 from tfnas.json_text import load_json, short
 from tfnas.latency.contents import (
     ANY_DEVICE,
@@ -68,7 +69,7 @@ def read_json(data: bytes) -> TableContents:
     if fields.get("version") != VERSION:
         raise InputError(
             f"version must be {VERSION}, got {short(fields.get('version'))}: it was written by another "
-            "version of tfnas; measure the table again (python -m tfnas latency build --help)"
+            f"version of tfnas; measure the table again ({command_line('latency build', '--help')})"
         )
     own = {"format", "version", "cost", "width_classes", "base", "classifier", "blocks", "held_out"}
     measured = names_of(Measurement) - {_SETS}

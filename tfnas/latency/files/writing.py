@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfnas.errors import InputError
+from tfnas.invocation import command_line
 from tfnas.latency.contents import Curve, TableContents
 
 FORMAT = "tfnas-latency-table"
@@ -20,7 +21,8 @@ def table_to_json(contents: TableContents) -> dict[str, Any]:
     if measurement is None or classifier is None:
         raise InputError(
             "the authors' tables do not say where they were measured and cannot be written in our form; "
-            "use the file itself, or measure a table: python -m tfnas latency build --space NAME --out FILE"
+            "use the file itself, or measure a table: "
+            + command_line("latency build", "--space", "NAME", "--out", "FILE")
         )
     document: dict[str, Any] = {
         "format": FORMAT,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tfnas.errors import InputError
+from tfnas.invocation import command_line
 from tfnas.latency.contents import Measurement
 from tfnas.latency.measuring.bench import Bench, LocalBench
 from tfnas.latency.measuring.conditions import Conditions
@@ -33,7 +34,7 @@ def conditions_of(table: LatencyTable, device: str | None = None) -> Conditions:
     if measurement is None:
         raise InputError(
             f"{table.source} does not say how it was measured, so nothing can be measured as it was; "
-            "measure a table: python -m tfnas latency build --space NAME --out FILE"
+            f"measure a table: {command_line('latency build', '--space', 'NAME', '--out', 'FILE')}"
         )
     conditions = _conditions(measurement, device or measurement.device_kind)
     if conditions.device_kind != measurement.device_kind:

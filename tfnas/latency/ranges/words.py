@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tfnas.invocation import command_line
 from tfnas.latency.fitting.band import Band
 from tfnas.latency.ranges.facts import PartRange, SpaceRange, TraitCost, space_range
 from tfnas.latency.table import LatencyTable
 from tfnas.space import SearchSpace
-from tfnas.space_file import space as load_space
-from tfnas.space_file import space_names
-from tfnas.wording import typed
+from tfnas.space_file import space_arguments
 
 
 def bounds_text(space: SearchSpace, table: LatencyTable, num_classes: int | None = None) -> str:
@@ -52,7 +51,7 @@ def outside_text(
             "that range, or change the space",
             shares_text(found, below),
             *(lower_lines(found) if below else higher_lines(found)),
-            *([] if table.path is None else [f"{range_command(space, table, num_classes, named)} shows all of it"]),
+            *([] if table.path is None else [f"all of it: {range_command(space, table, num_classes, named)}"]),
         ]
     )
 
@@ -60,21 +59,11 @@ def outside_text(
 def range_command(
     space: SearchSpace, table: LatencyTable, num_classes: int | None = None, named: str | None = None
 ) -> str:
-    """The command that shows the range of a space with a table that was read from a file.
-
-    Of a space that is neither built in nor named, the file's name is taken to be the space's.
-    """
-    known = named or (space.name if space.name in space_names() else None)
-    plain = space if known is None else load_space(known)
-    words = ["python -m tfnas latency range --space", typed(known or f"{space.name}.yaml")]
-    words += [
-        f"--{name} {getattr(space, name)}"
-        for name in ("image_size", "width_multiple")
-        if getattr(space, name) != getattr(plain, name)
-    ]
+    """The command that shows the range of a space with a table that was read from a file."""
+    words = space_arguments(space, named)
     if num_classes not in (None, table.num_classes):
-        words.append(f"--num_classes {num_classes}")
-    return " ".join([*words, "--lookup_path", typed(str(table.path))])
+        words += ["--num_classes", str(num_classes)]
+    return command_line("latency range", *words, "--lookup_path", str(table.path))
 
 
 def shares_text(found: SpaceRange, lowest: bool) -> str:
