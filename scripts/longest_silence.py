@@ -1,7 +1,7 @@
 """How long a command leaves a person at a terminal without anything new: `longest_silence.py COMMAND [ARGUMENT ...]`.
 
-Runs the command in a terminal of its own (100 columns), passes on what it shows, and tells at the end between which
-lines it was longest silent. A progress bar that is drawn again as it was is silence too.
+Runs the command in a terminal of its own (100 columns), passes on what it shows, and tells at the end, as an error
+output, behind which lines it was longest silent. A progress bar that is drawn again as it was is silence too.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ def main() -> int:
         print(__doc__, file=sys.stderr)
         return 2
     seen, status = watched(sys.argv[1:])
-    print(f"\n{seen.changed_at - seen.began:.1f} s in all; the longest silences:")
+    print(f"\n{seen.changed_at - seen.began:.1f} s in all; the longest silences:", file=sys.stderr)
     for seconds, since, line in sorted(seen.silences, reverse=True)[:_SHOWN]:
         if seconds >= _WORTH_SHOWING_SECONDS:
-            print(f"{seconds:6.1f} s from {since:.1f} s on, behind: {line[-_COLUMNS:]}")
+            print(f"{seconds:6.1f} s from {since:.1f} s on, behind: {line[-_COLUMNS:]}", file=sys.stderr)
     return status
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
+import joblib
 import pytest
 from made_tasks import MadeTask
 
 from tfnas.errors import InputError, RunFailed
-from tfnas.reranking.parallel import Crew, Outcome
+from tfnas.reranking.parallel import Crew, Outcome, own_processes
 
 TEXTS = ["a", "bb", "ccc", "dddd", "eeeee", "ffffff", "ggggggg"]
 
@@ -41,6 +42,21 @@ def test_in_other_processes():
     assert values(outcomes)[:7] == [1, 2, 3, 4, 5, 6, 7]
     assert values(outcomes)[7] != os.getpid()
     assert sorted(outcomes)[8].status == 2
+
+
+def test_processes_end_with_the_work(monkeypatch):
+    """Left alone, they are waited for at the end of the program; those of others stay."""
+    monkeypatch.setattr(joblib.externals.loky.reusable_executor, "_executor", None)
+    with own_processes():
+        assert len(list(Crew(jobs=2).outcomes([MadeTask("process")]))) == 1
+        processes = list(joblib.externals.loky.reusable_executor._executor._processes.values())
+    assert processes and not any(process.is_alive() for process in processes)
+    monkeypatch.setattr(joblib.externals.loky.reusable_executor, "_executor", "of somebody else")
+    with own_processes():
+        pass
+    monkeypatch.setattr(joblib.externals.loky.reusable_executor, "_executor", None)
+    with own_processes():
+        pass
 
 
 @pytest.mark.slow

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
+from small_search import small_config
 
 import tfnas
 from tfnas.processes import Processes
-from tfnas.searching.forecast import Forecast
+from tfnas.searching import conclude, loop
+from tfnas.searching.forecast import Evaluations, Forecast
+from tfnas.searching.report import Reporter
 from tfnas.searching.setup import Setup
+from tfnas.supernet import Supernet
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 WARMUP, WEIGHT, ARCHITECTURE = 1.0, 3.0, 10.0
@@ -47,3 +53,54 @@ def test_the_whole_run_is_the_sum_of_its_steps(images, steps):
     for step in range(steps):
         assert forecast.done(Place(1, step)) == seconds[steps + step]
         assert abs(forecast.done(Place(2, step)) - seconds[2 * steps + step]) < ARCHITECTURE  # spread over the epoch
+
+
+def test_what_is_evaluated_counts_too():
+    """Probe networks after every epoch, a path in the last four of five epochs, and all of the conclusion."""
+    schedule = replace(tfnas.space("digits").schedule, epochs=5, warmup_epochs=4)
+    evaluations = Evaluations(probes=8, path=12, conclusion=60, candidates=47)
+    forecast = Forecast(schedule, 10, 1.0, 1.0, 0.0, evaluation=0.5, draw=0.1, saving=0.25, evaluations=evaluations)
+    ends = [8 * 0.5 + 0.25 + (12 * 0.5 if epoch else 0.0) for epoch in range(5)]
+    for epoch in range(6):
+        step = 3 if epoch < 5 else 0
+        assert forecast.done(Place(epoch, step)) == pytest.approx(10 * epoch + step + sum(ends[:epoch]))
+    assert forecast.trained == pytest.approx(50 + sum(ends))
+    assert forecast.total == pytest.approx(forecast.trained + 60 * 0.5 + 47 * 0.1)
+
+
+@pytest.mark.parametrize("candidates", [1, 4])
+def test_the_forecast_holds_what_a_search_does(tmp_path, monkeypatch, candidates):
+    """Every evaluation of a network on a batch, and every candidate drawn, counted where they are made."""
+    made = Counter()
+
+    def along(supernet, *given, plain=Supernet.along):
+        made[stage[-1]] += not torch.is_grad_enabled()
+        return plain(supernet, *given)
+
+    def drawn(*given, plain=conclude.draw_candidates):
+        found = plain(*given)
+        made["drawn"] += len(found) - 1
+        return found
+
+    stage, reporters = ["rehearsal"], []
+
+    class Watched(Reporter):
+        def announce(self, batch):
+            super().announce(batch)
+            reporters.append(self)
+            stage.append("epochs")
+
+        def show_epoch(self, entry):
+            super().show_epoch(entry)
+            if self.session.epoch == self.session.setup.schedule.epochs:
+                stage.append("conclusion")
+
+    monkeypatch.setattr(Supernet, "along", along)
+    monkeypatch.setattr(conclude, "draw_candidates", drawn)
+    monkeypatch.setattr(loop, "Reporter", Watched)
+    loop.search(small_config(tmp_path, "run", candidates=candidates), Console(quiet=True))
+    (reporter,) = reporters
+    number, schedule = reporter.forecast.evaluations, reporter.session.setup.schedule
+    assert made["epochs"] == schedule.epochs * number.probes + min(schedule.epochs, 4) * number.path
+    assert made["conclusion"] == number.conclusion and made["drawn"] == number.candidates
+    assert reporter.concluded == pytest.approx(reporter.forecast.total - reporter.forecast.trained)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from tfnas.cli.edge import run_command, say_loading
 from tfnas.cli.groups import FlagGroup
@@ -41,10 +41,14 @@ def _export(prog: str, arguments: Sequence[str]) -> None:
     description = "Write a trained network as one file to ship, checked by running it, and timed."
     config = FlagParser(prog, ExportConfig, description, _GROUPS, _EXAMPLES).read(arguments)
     say_loading(prog)
-    from tfnas.export import export_model, print_export
+    from tfnas.export import ExportReport, export_model, print_export
+    from tfnas.progress import waiting
 
-    def on_step(step: str) -> None:
-        if sys.stderr.isatty():
-            print(f"{prog}: {step}", file=sys.stderr)
+    with ExitStack() as shown:
+        on_step = shown.enter_context(waiting(Console(stderr=True), "opening the model and the images"))
 
-    export_model(config, on_step=on_step, on_report=lambda report: print_export(Console(), report))
+        def on_report(found: ExportReport) -> None:
+            shown.close()
+            print_export(Console(), found)
+
+        export_model(config, on_step=on_step, on_report=on_report)

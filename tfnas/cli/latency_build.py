@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from tfnas.cli.edge import say_loading
 from tfnas.cli.flags import FlagParser
@@ -89,7 +97,13 @@ def _beforehand(out: Path) -> Iterator[str]:
 def _shown(console: Console, config: BuildConfig) -> Iterator[tuple[Callable[[Step], None], Callable[[], None]]]:
     """What to call at every step and every visit: progress with time left, and stopping where a signal asks for it."""
     kept = f"what is measured stays in {config.out}.partial; the same command goes on there"
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     progress = Progress(*columns, console=console, disable=not console.is_terminal)
     with progress, watch_interruption(console) as watch:
         tasks: list[TaskID] = []

@@ -44,18 +44,23 @@ def _predict(prog: str, arguments: Sequence[str]) -> None:
     description = "Tell the most probable classes of pictures."
     config = FlagParser(prog, PredictConfig, description, _GROUPS, _EXAMPLES, words="images").read(arguments)
     say_loading(prog)
+    from rich.console import Console
+
     from tfnas.evaluation import predict
+    from tfnas.progress import waiting
 
     count, failed = 0, []
-    for answer in predict(config):
-        count += 1
-        if answer.problem is not None:
-            failed.append(answer.image)
-            print(f"{prog}: {_printable(answer.problem)}", file=sys.stderr)
-        if config.json:
-            print(json.dumps(answer.to_json()))
-        elif answer.problem is None:
-            print(_text(answer))
+    with waiting(Console(stderr=True), "reading images") as now:
+        for answer in predict(config):
+            count += 1
+            now(f"{count:,} images")
+            if answer.problem is not None:
+                failed.append(answer.image)
+                print(f"{prog}: {_printable(answer.problem)}", file=sys.stderr)
+            if config.json:
+                print(json.dumps(answer.to_json()))
+            elif answer.problem is None:
+                print(_text(answer))
     if failed:
         names = ", ".join(_printable(name) for name in failed[:_MOST_NAMED])
         more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""

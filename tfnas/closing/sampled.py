@@ -65,7 +65,13 @@ class Length:
         return min(max(needed, _LEAST_PILOTS * spent), left)
 
 
-def measure_fixed(visits: Iterator[Visit], length: Length, budget: Budget) -> Certificate:
+OnSpent = Callable[[float, float | None], None]
+"""Is told after every visit how many seconds are spent, and how many it will be in all (None: not known yet)."""
+
+
+def measure_fixed(
+    visits: Iterator[Visit], length: Length, budget: Budget, on_spent: OnSpent = lambda *_: None
+) -> Certificate:
     """A certificate of calls whose number of seconds was chosen before the first of them was made.
 
     The first visit prepares, and is neither counted nor taken off the budget. `FEWEST_CALLS` are made in any case, even
@@ -73,14 +79,21 @@ def measure_fixed(visits: Iterator[Visit], length: Length, budget: Budget) -> Ce
     """
     next(visits)
     started = budget.clock()
-    pilot_ms, spent = _taken(visits, length.pilot_seconds, 1, budget.clock)
-    own_ms, seconds = _taken(visits, length.seconds_after(pilot_ms, spent), FEWEST_CALLS, budget.clock)
+    pilot_ms, spent = _taken(visits, length.pilot_seconds, 1, budget.clock, lambda so_far: on_spent(so_far, None))
+    chosen = length.seconds_after(pilot_ms, spent)
+    own_ms, seconds = _taken(
+        visits, chosen, FEWEST_CALLS, budget.clock, lambda so_far: on_spent(spent + so_far, spent + chosen)
+    )
     budget.seconds = max(0.0, budget.seconds - (budget.clock() - started))
     return Certificate.of(own_ms, seconds)
 
 
 def _taken(
-    visits: Iterator[Visit], seconds: float, fewest: int, clock: Callable[[], float]
+    visits: Iterator[Visit],
+    seconds: float,
+    fewest: int,
+    clock: Callable[[], float],
+    on_spent: Callable[[float], None],
 ) -> tuple[list[float], float]:
     """Milliseconds of the calls that are made in so many seconds, `fewest` at least; and the seconds that it took.
 
@@ -92,6 +105,7 @@ def _taken(
         own_ms += visit.own_ms
         spent = clock() - started
         longest, before = max(longest, spent - before), spent
+        on_spent(spent)
         if spent + longest > seconds and len(own_ms) >= fewest:
             break
     return own_ms, before

@@ -13,6 +13,7 @@ from tfnas.latency.elsewhere import other_conditions
 from tfnas.parse.parsed import Parsed, Part
 from tfnas.parse.source import UNFINISHED
 from tfnas.parse.timing import THREADS, NetworkTiming
+from tfnas.progress import waiting
 from tfnas.wording import print_whole, say, short
 
 _COLUMNS = ("part", "operation", "in", "out", "width", "SE", "stride", "size", "ms", "MACs", "params")
@@ -39,10 +40,11 @@ def print_timings(console: Console, parsed: Parsed, timings: Iterable[NetworkTim
     """A line for every timing, as soon as it is there; at the table's own batch, what the table says."""
     console.print()
     say(console, "measured here, float32, random weights: median and interquartile spread")
-    for found in timings:
-        timing = found.timing
-        numbers = f"{timing.median_ms:10.3f} ms +- {timing.spread_ms:.3f} ms of {timing.runs:>2} runs"
-        say(console, f"batch {found.batch_size:<4}{numbers}   {found.device}{_against_table(parsed, found)}")
+    with waiting(console, "timing the network"):
+        for found in timings:
+            timing = found.timing
+            numbers = f"{timing.median_ms:10.3f} ms +- {timing.spread_ms:.3f} ms of {timing.runs:>2} runs"
+            say(console, f"batch {found.batch_size:<4}{numbers}   {found.device}{_against_table(parsed, found)}")
 
 
 def _against_table(parsed: Parsed, found: NetworkTiming) -> str:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from tfnas.errors import InputError, RunFailed
+from tfnas.progress import counting
 from tfnas.reranking.journal import Journal
 from tfnas.reranking.parallel import Crew, Outcome
 from tfnas.reranking.tasks import Task
 from tfnas.run import Interruption
-from tfnas.wording import clock, say
 
-_SECONDS_BETWEEN_LINES = 10.0
 KEPT = "every number found so far is kept"
 GO_ON = "The same command goes on with them"
 STOPPING = f"stopping after the numbers at work, since {KEPT}; once more ends it at once"
@@ -33,7 +28,7 @@ def numbers_of(
     """
     known = [journal.value(task) for task in tasks]
     missing = [index for index, value in enumerate(known) if value is None]
-    with shown_progress(interruption.console, words, len(tasks)) as on_done:
+    with counting(interruption.console, words, len(tasks)) as on_done:
         on_done(len(tasks) - len(missing))
         outcomes = crew.outcomes([tasks[index] for index in missing])
         with closing(outcomes), _ended_together(interruption):
@@ -63,25 +58,3 @@ def _check(task: Task, outcome: Outcome) -> None:
     problem = outcome.problem or f"it is {outcome.value}"
     kind = InputError if outcome.status == InputError.exit_status else RunFailed
     raise kind(f"{task.measure} of {task.architecture}: {problem}")
-
-
-@contextmanager
-def shown_progress(console: Console, words: str, total: int) -> Iterator[Callable[[int], None]]:
-    """What to tell how many are done: a bar with the time left; where nobody watches, some lines."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        bar = progress.add_task(words, total=total)
-        started = last_said = time.monotonic()
-        first: int | None = None
-
-        def on_done(done: int) -> None:
-            nonlocal last_said, first
-            progress.update(bar, completed=done)
-            first = done if first is None else first
-            now = time.monotonic()
-            if not console.is_terminal and now - last_said >= _SECONDS_BETWEEN_LINES and first < done < total:
-                left_s = (now - started) * (total - done) / (done - first)
-                last_said = now
-                say(console, f"{words}: {done} of {total}, about {clock(left_s)} left")
-
-        yield on_done

@@ -112,6 +112,26 @@ def _one_thread() -> AbstractContextManager[None]:
 
 
 @contextmanager
+def own_processes() -> Iterator[None]:
+    """The processes that compute on this machine are kept from task to task during the body, and end with it.
+
+    Left to themselves they stay for minutes, and the end of the program waits for them.
+    """
+    before = _local_executor()
+    try:
+        yield
+    finally:
+        executor = _local_executor()
+        if executor is not None and executor is not before:
+            executor.shutdown(wait=True, kill_workers=True)  # they hold nothing that is not written
+
+
+def _local_executor() -> Any:
+    """Joblib's processes on this machine, None where there are none now."""
+    return joblib.externals.loky.reusable_executor._executor
+
+
+@contextmanager
 def _told(crew: Crew) -> Iterator[None]:
     """What a backend raises, as one message."""
     try:

@@ -30,7 +30,7 @@ def announcement(config: RerankConfig, subject: Subject) -> Iterator[str]:
 
 
 def show_result(result: Reranking, run: RunDirectory) -> None:
-    """Print it all, and log it."""
+    """Print all that was found, and log it."""
     count, wanted = len(result.candidates), result.config.num_candidates
     if count < wanted:
         run.say(
@@ -42,7 +42,7 @@ def show_result(result: Reranking, run: RunDirectory) -> None:
         run.show(_verdicts_table(result.calibration, result))
         for line in _calibration_lines(result.calibration, result):
             run.say(line)
-    for line in _conclusion(result, run):
+    for line in _conclusion(result):
         run.say(line)
 
 
@@ -146,7 +146,7 @@ def _calibration_lines(calibration: Calibration, result: Reranking) -> Iterator[
 # ---- the end --------------------------------------------------------------------------------------------------------
 
 
-def _conclusion(result: Reranking, run: RunDirectory) -> Iterator[str]:
+def _conclusion(result: Reranking) -> Iterator[str]:
     count = len(result.candidates)
     if result.used:
         each = ", ".join(f"{item.name} {item.ranks[0]:g}" for item in result.measures)
@@ -158,13 +158,17 @@ def _conclusion(result: Reranking, run: RunDirectory) -> Iterator[str]:
     controls = [item.name for item in result.measures if not item.ranked and item.name in result.config.score_names]
     if controls:
         yield f"control   {', '.join(controls)} says nothing of a network, and is never combined"
+    total = sum(result.seconds.values())
+    phases = ", ".join(f"{name} {clock(seconds)}" for name, seconds in result.seconds.items())
+    yield f"took      {clock(total)}: {phases}"
+
+
+def written(result: Reranking, run: RunDirectory) -> Iterator[str]:
+    """What the run directory holds now."""
     held = "the derived architecture"
     if result.picked:
         held = f"candidate {result.picked}, the first of the ranking (--pick derived puts the derived one back)"
     elif result.config.pick == "rank":
         held += ", which is the first of the ranking" if result.used else ", since nothing was left to rank by"
     yield f"picked    model.config and architecture.json hold {held}"
-    total = sum(result.seconds.values())
-    phases = ", ".join(f"{name} {clock(seconds)}" for name, seconds in result.seconds.items())
-    yield f"took      {clock(total)}: {phases}"
     yield f"files     {typed(run.path)}: {CSV_FILE}, {JSON_FILE}, {PLOT_FILE}"

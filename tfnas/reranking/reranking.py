@@ -19,17 +19,18 @@ from tfnas.counts import architecture_counts
 from tfnas.device import named_device
 from tfnas.endings import told_endings
 from tfnas.errors import InputError
-from tfnas.files import write_whole
+from tfnas.files import check_writable, write_whole
 from tfnas.latency.fitting.drawing import Candidate, draw_candidates
 from tfnas.processor import usable_cores
+from tfnas.progress import counting, waiting
 from tfnas.reranking.calibration import MACS, Calibration, calibrate, chosen_for_training
 from tfnas.reranking.config import FEWEST_CALIBRATED, INHERITED, RerankConfig
 from tfnas.reranking.journal import JOURNAL_FILE, Journal
-from tfnas.reranking.measuring import GO_ON, STOPPING, numbers_of, shown_progress
-from tfnas.reranking.parallel import Crew
+from tfnas.reranking.measuring import GO_ON, STOPPING, numbers_of
+from tfnas.reranking.parallel import Crew, own_processes
 from tfnas.reranking.picking import put_in_place
 from tfnas.reranking.plot import rerank_picture
-from tfnas.reranking.printing import announcement, show_result
+from tfnas.reranking.printing import announcement, show_result, written
 from tfnas.reranking.result import CSV_FILE, JSON_FILE, PLOT_FILE, Measured, Reranking
 from tfnas.reranking.subject import Subject, open_subject
 from tfnas.reranking.tasks import InheritedTask, ScoreTask, Task
@@ -63,6 +64,7 @@ def rerank(config: RerankConfig, console: Console | None = None) -> Reranking:
     with (
         run.locked(),
         computing(1, deterministic=False),
+        own_processes(),
         watch_interruption(run.console, STOPPING) as interruption,
         Journal.open(run.path) as journal,
         told_endings(interruption, lambda: _remains(subject), _OUT_OF_MEMORY),
@@ -112,6 +114,8 @@ class _Reranker:
         self.seconds: dict[str, float] = {}
 
     def run(self) -> Reranking:
+        for name in (CSV_FILE, PLOT_FILE, JSON_FILE):
+            check_writable(self.run_dir.path / name)
         for line in announcement(self.config, self.subject):
             self.run_dir.say(line)
         with self._timed("candidates"):
@@ -132,18 +136,21 @@ class _Reranker:
             used=tuple(name for name in ranked if name not in left_out),
             seconds=self.seconds,
         )
-        write_whole(self.run_dir.path / CSV_FILE, result.to_csv())
-        write_whole(self.run_dir.path / PLOT_FILE, rerank_picture(result))
-        self.run_dir.write_json(JSON_FILE, result.to_json())
-        put_in_place(result, self.run_dir)
         show_result(result, self.run_dir)
+        with waiting(self.run_dir.console, "writing"):
+            write_whole(self.run_dir.path / CSV_FILE, result.to_csv())
+            write_whole(self.run_dir.path / PLOT_FILE, rerank_picture(result))
+            self.run_dir.write_json(JSON_FILE, result.to_json())
+            put_in_place(result, self.run_dir)
+        for line in written(result, self.run_dir):
+            self.run_dir.say(line)
         return result
 
     # ---- what is measured -------------------------------------------------------------------------------------
 
     def _candidates(self) -> tuple[Candidate, ...]:
         subject, count = self.subject, self.config.num_candidates
-        with shown_progress(self.run_dir.console, "drawing candidates", count) as on_done:
+        with counting(self.run_dir.console, "drawing candidates", count) as on_done:
 
             def on_draw(done: int) -> None:
                 on_done(done)

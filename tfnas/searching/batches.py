@@ -62,7 +62,7 @@ def probe_batches(setup: Setup) -> Iterator[tuple[Tensor, Tensor]]:
 
     They are drawn once for the whole run, because the part may stand in the order of its classes.
     """
-    images, seed, number = setup.data.architecture, setup.config.seed, _probe_batches(setup)
+    images, seed, number = setup.data.architecture, setup.config.seed, probe_batch_count(setup)
     batches = WholeBatches(len(images), setup.schedule.batch_size, setup.processes.share, seed=seed, most=number)
     for batch in loader(images, batches, workers=setup.data.workers, device=setup.device):
         yield batch[0], batch[1]
@@ -70,10 +70,11 @@ def probe_batches(setup: Setup) -> Iterator[tuple[Tensor, Tensor]]:
 
 def probe_images(setup: Setup) -> int:
     """How many images those batches hold."""
-    return min(len(setup.data.architecture), _probe_batches(setup) * setup.schedule.batch_size)
+    return min(len(setup.data.architecture), probe_batch_count(setup) * setup.schedule.batch_size)
 
 
-def _probe_batches(setup: Setup) -> int:
+def probe_batch_count(setup: Setup) -> int:
+    """How many batches of the architecture part are judged after every epoch."""
     return 2 if setup.steps_per_epoch >= _LONG_EPOCH else 1
 
 

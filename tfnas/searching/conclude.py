@@ -24,18 +24,20 @@ from tfnas.processor import instruction_sets
 from tfnas.run import SUMMARY_FILE, RunDirectory
 from tfnas.searching.batches import probe_images
 from tfnas.searching.derive import accuracy, choice_of, derived_accuracy
+from tfnas.searching.forecast import JUDGED_PATHS
 from tfnas.searching.health import UNIFORM_ENTROPY, depth_entropy, near_chance, operation_entropy
 from tfnas.searching.probing import judge
+from tfnas.searching.report import Reporter
 from tfnas.searching.sampling import sample_path
 from tfnas.searching.session import Session
 from tfnas.wording import clock, percent, short, typed
 
-JUDGED_PATHS = 4
-
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
 
-def conclude(session: Session, run: RunDirectory, held_out: Batches) -> tuple[Architecture, dict[str, Any]]:
+def conclude(
+    session: Session, run: RunDirectory, held_out: Batches, reporter: Reporter
+) -> tuple[Architecture, dict[str, Any]]:
     """Choose the architecture, judge it with inherited weights, write and show everything. It trains nothing.
 
     Of several processes the first one chooses, writes and shows; all judge.
@@ -44,13 +46,17 @@ def conclude(session: Session, run: RunDirectory, held_out: Batches) -> tuple[Ar
     """
     start = time.perf_counter()
     choice = choice_of(session.learner)
-    architecture, judged = _chosen(session, choice, held_out)
+    architecture, judged = _chosen(session, choice, held_out, reporter)
     supernet, device, processes = session.learner.supernet, session.setup.device, session.setup.processes
-    top1 = derived_accuracy(supernet, architecture, held_out(), device, processes)
+
+    def shown() -> Iterable[tuple[Tensor, Tensor]]:
+        return reporter.evaluating("evaluating the result", 1, held_out())
+
+    top1 = derived_accuracy(supernet, architecture, shown(), device, processes)
     noise = torch.Generator().manual_seed(session.setup.config.seed)
     depth_weights = session.learner.parameters.depth_weights()
     paths = [sample_path(session.learner.parameters.log_alphas, noise) for _ in range(JUDGED_PATHS)]
-    paths_top1 = [accuracy(supernet, path, depth_weights, held_out(), device, processes) for path in paths]
+    paths_top1 = [accuracy(supernet, path, depth_weights, shown(), device, processes) for path in paths]
     session.spend("conclusion", time.perf_counter() - start)
     summary = summarize(session, choice, architecture, top1, float(np.mean(paths_top1))) | judged
     if not processes.is_first:
@@ -61,7 +67,9 @@ def conclude(session: Session, run: RunDirectory, held_out: Batches) -> tuple[Ar
     return architecture, summary
 
 
-def _chosen(session: Session, choice: Choice, held_out: Batches) -> tuple[Architecture, dict[str, Any]]:
+def _chosen(
+    session: Session, choice: Choice, held_out: Batches, reporter: Reporter
+) -> tuple[Architecture, dict[str, Any]]:
     """The architecture that meets the target, and what the judging of candidates said.
 
     Of one candidate, it is the derived one. Of several, drawn by the first process, it is that one whose inherited
@@ -76,14 +84,15 @@ def _chosen(session: Session, choice: Choice, held_out: Batches) -> tuple[Archit
         derived = meet_target(choice, setup.table, setup.target_ms)
         if count == 1:
             return derived.to_text().encode()
-        found = draw_candidates(choice, setup.table, setup.target_ms, derived, count, setup.config.seed)
+        found = draw_candidates(choice, setup.table, setup.target_ms, derived, count, setup.config.seed, reporter.drawn)
         return "\n".join(candidate.architecture.to_text() for candidate in found).encode()
 
     texts = (processes.spread_bytes(processes.agreed(draw)) or b"").decode().splitlines()
     candidates = [Architecture.parse(text) for text in texts]
     if len(candidates) == 1:
         return candidates[0], {}
-    losses = judge(session.learner.supernet, candidates, held_out(), processes).losses
+    batches = reporter.evaluating(f"evaluating {len(candidates)} candidates", len(candidates), held_out())
+    losses = judge(session.learner.supernet, candidates, batches, processes).losses
     best = min(range(len(candidates)), key=losses.__getitem__)
     numbers = {"candidates": len(candidates), "derived_loss": losses[0], "chosen_loss": losses[best]}
     return candidates[best], numbers | {"derived_architecture": texts[0]}

@@ -13,13 +13,18 @@ import torch
 from tfnas.latency.keys import shallowest_architecture
 from tfnas.nn import Counts
 from tfnas.nn.counting import block_counts, part_counts
+from tfnas.processes import Processes
+from tfnas.searching.batches import judged_batches, probe_batch_count
+from tfnas.searching.probing import judge
 from tfnas.searching.schedules import trains_architecture
-from tfnas.searching.session import Session
+from tfnas.searching.session import JUDGED_EPOCHS, Session
 from tfnas.searching.steps import architecture_loss, weight_loss
 from tfnas.space import Schedule, SearchSpace
 
-REHEARSALS = 5
+REHEARSALS = 20
 REHEARSAL_SECONDS = 1.0
+JUDGED_PATHS = 4
+"""Sampled paths that are evaluated beside the result."""
 
 
 def count_range(space: SearchSpace, num_classes: int) -> tuple[Counts, Counts]:
@@ -51,18 +56,56 @@ def _best_total(space: SearchSpace, values: list[list[int]], best: Callable[[Ite
 
 
 @dataclass(frozen=True)
+class Evaluations:
+    """What a run evaluates with inherited weights, in batches of one network: after an epoch, and at the end.
+
+    The last epochs evaluate a sampled path, too. `candidates` are drawn at the end, and the first ones then cost most.
+    """
+
+    probes: int = 0
+    path: int = 0
+    conclusion: int = 0
+    candidates: int = 0
+
+    @classmethod
+    def of(cls, session: Session) -> Evaluations:
+        """Those of a session's run in one process."""
+        setup, held_out = session.setup, len(judged_batches(session.setup))
+        candidates = setup.schedule.candidates
+        return cls(
+            probes=0 if session.probes is None else len(session.probes.networks) * probe_batch_count(setup),
+            path=held_out,
+            conclusion=held_out * (1 + JUDGED_PATHS + (candidates if candidates > 1 else 0)),
+            candidates=candidates - 1,
+        )
+
+
+@dataclass(frozen=True)
 class Forecast:
-    """Seconds of one warm-up step, one weight step after it and one architecture step, for a run of this schedule."""
+    """Seconds of one warm-up step, one weight step after it and one architecture step, for a run of this schedule.
+
+    Between epochs and at the end: `evaluation` of one network on one batch, `draw` of a candidate, and `saving`.
+    """
 
     schedule: Schedule
     steps_per_epoch: int
     warmup_step: float
     weight_step: float
     architecture_step: float
+    evaluation: float = 0.0
+    draw: float = 0.0
+    saving: float = 0.0
+    evaluations: Evaluations = Evaluations()
 
     @property
     def total(self) -> float:
         """Seconds of the whole run."""
+        number = self.evaluations
+        return self.trained + number.conclusion * self.evaluation + number.candidates * self.draw
+
+    @property
+    def trained(self) -> float:
+        """Seconds until all epochs are done, and the conclusion begins."""
         return self._until(self.schedule.epochs, 0)
 
     def done(self, session: Session) -> float:
@@ -75,7 +118,10 @@ class Forecast:
         warmup, later = steps * self.warmup_step, steps * self.weight_step + -(-steps // 2) * self.architecture_step
         current = later if trains_architecture(schedule, epoch) else warmup
         warmup_epochs = min(epoch, schedule.warmup_epochs)
-        return warmup_epochs * warmup + (epoch - warmup_epochs) * later + current * step / steps
+        with_path = max(0, epoch - max(0, schedule.epochs - JUDGED_EPOCHS))
+        ends = (epoch * self.evaluations.probes + with_path * self.evaluations.path) * self.evaluation
+        steps_done = warmup_epochs * warmup + (epoch - warmup_epochs) * later + current * step / steps
+        return steps_done + ends + epoch * self.saving
 
 
 def forecast(session: Session, images: torch.Tensor, labels: torch.Tensor) -> Forecast:
@@ -91,14 +137,30 @@ def forecast(session: Session, images: torch.Tensor, labels: torch.Tensor) -> Fo
         loss, _ = architecture_loss(learner, images, labels, schedule.T, noise)
         torch.autograd.grad(loss, list(learner.parameters.parameters()))
 
-    warmup = _typical_seconds(lambda: weight_rehearsal(1))
-    weight = _typical_seconds(lambda: weight_rehearsal(2))
-    architecture = _typical_seconds(architecture_rehearsal)
-    return Forecast(schedule, session.setup.steps_per_epoch, warmup, weight, architecture)
+    probes, alone = session.probes, Processes(0, 1, session.setup.device)
+    networks = () if probes is None else probes.networks
+
+    def evaluation_rehearsal() -> None:
+        judge(learner.supernet, networks, [(images, labels)], alone)
+
+    return Forecast(
+        schedule,
+        session.setup.steps_per_epoch,
+        warmup_step=_typical_seconds(lambda: weight_rehearsal(1)),
+        weight_step=_typical_seconds(lambda: weight_rehearsal(2)),
+        architecture_step=_typical_seconds(architecture_rehearsal),
+        evaluation=_typical_seconds(evaluation_rehearsal) / len(networks) if networks else 0.0,
+        draw=0.0 if probes is None else probes.seconds / max(1, len(networks)),
+        saving=session.seconds.get("saving", 0.0) / (session.epoch + 1),
+        evaluations=Evaluations.of(session),
+    )
 
 
 def _typical_seconds(work: Callable[[], None]) -> float:
-    """Median of up to five calls in about a second, at least one, after one that is not counted."""
+    """Mean of up to twenty calls in about a second, at least one, after one that is not counted.
+
+    The mean, because steps along different paths take different times, and because a busy machine stays busy.
+    """
     work()
     seconds: list[float] = []
     while not seconds or (len(seconds) < REHEARSALS and sum(seconds) < REHEARSAL_SECONDS):
@@ -109,4 +171,4 @@ def _typical_seconds(work: Callable[[], None]) -> float:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    return statistics.fmean(seconds)

@@ -24,6 +24,7 @@ from tfnas.endings import Remains, end_together, noticing_lost_processes, told_e
 from tfnas.errors import InputError
 from tfnas.invocation import command_line
 from tfnas.processes import joined_processes
+from tfnas.progress import waiting
 from tfnas.resumption import newest_state, resumed_config, saved_settings
 from tfnas.run import Interruption, RunDirectory, run_path, watch_interruption
 from tfnas.searching.agreement import check_agreement
@@ -62,8 +63,9 @@ def search(config: SearchConfig, console: Console | None = None, given: Collecti
         config = resumed_config(config, saved.current, given, may_change=MAY_CHANGE)
     with joined_processes(config.device, config.local_rank, config.rank_timeout) as processes:
         console = (console or Console()) if processes.is_first else Console(quiet=True)
-        setup = processes.agreed(lambda: prepare(config, processes))
-        probes = draw_probes(setup)
+        with waiting(console, "opening the table and the images"):
+            setup = processes.agreed(lambda: prepare(config, processes))
+            probes = draw_probes(setup)
         made = processes.agreed(lambda: _run_directory(setup, run_dir, console) if processes.is_first else None)
         path = processes.spread_bytes(None if made is None else str(made.path).encode())
         run = made or RunDirectory(Path((path or b"").decode()), console)
@@ -93,7 +95,8 @@ class _Search:
             told_endings(self.interruption, self.remains, self._out_of_memory()),
             noticing_lost_processes(self.processes, self.interruption, self.remains),
         ):
-            self._begin()
+            with waiting(self.run_dir.console, "preparing the supernet"):
+                self._begin()
             self.session.spend("judging", self.probes.seconds)
             with Reporter(self.session, self.run_dir) as reporter:
                 reporter.announce(self._first_batch)
@@ -105,7 +108,7 @@ class _Search:
                     self._save()
                     if any(self.processes.sums([self.interruption.signal is not None])):
                         end_together(self.interruption, self.how_to_resume)
-                architecture, summary = conclude(self.session, self.run_dir, self._held_out_once)
+                architecture, summary = conclude(self.session, self.run_dir, self._held_out_once, reporter)
         return SearchResult(architecture, self.run_dir.path, summary)
 
     def _begin(self) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -36,14 +36,19 @@ class Reporter:
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
+            TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            TimeRemainingColumn(),
             console=run.console,
             disable=not (self.speaks and run.console.is_terminal),
             transient=True,
         )
         self.task: TaskID | None = None
-        self.forecast: Forecast
+        self.forecast: Forecast | None = None
+        self.concluded = 0.0
+        """Seconds, by the forecast, of what has been concluded."""
+        self.candidates = 1
+
         self.said: set[str] = set()
 
     def __enter__(self) -> Reporter:
@@ -74,7 +79,9 @@ class Reporter:
             for line in _what(self.session.setup, self.run):
                 self.run.say(line)
         if self.session.epoch == self.session.setup.schedule.epochs:
+            self.task = self.progress.add_task("concluding", total=None)
             return
+        self.task = self.progress.add_task("timing the first steps", total=None)
         self.forecast = forecast(self.session, *batch())  # by all processes at once, as they will compute
         if not self.speaks:
             return
@@ -85,7 +92,7 @@ class Reporter:
             f"{1000 * self.forecast.architecture_step:.0f} ms, measured just now (without {without})"
         )
         done = round(1000 * self.forecast.done(self.session))
-        self.task = self.progress.add_task("search", total=1000 * self.forecast.total, completed=done)
+        self.progress.reset(self.task, description="search", total=1000 * self.forecast.total, completed=done)
 
     def show_step(self) -> None:
         """Progress; every `print_freq` steps a line in the log; every ten, scalars for TensorBoard."""
@@ -94,7 +101,7 @@ class Reporter:
         session, cost = self.session, self.session.setup.table.cost
         averages = session.totals.averages(cost.name)
         epoch = f"epoch {session.epoch + 1}/{session.setup.schedule.epochs} step {session.step}/{self.steps_per_epoch}"
-        if self.task is not None:
+        if self.task is not None and self.forecast is not None:
             text = f"{epoch}  loss {averages['weight_loss']:.3f}  paths {averages['path_accuracy']:.1f} %"
             self.progress.update(self.task, completed=1000 * self.forecast.done(session), description=text)
         if session.step % session.setup.config.print_freq == 0:
@@ -102,6 +109,30 @@ class Reporter:
         if session.step % SCALAR_STEPS == 0:
             for name, value in averages.items():
                 self.writer.add_scalar(f"step/{name}", value, self._total_steps())
+
+    def drawn(self, candidates: int) -> None:
+        """So many candidates are there, the derived one among them; not every draw gives a new one."""
+        new, self.candidates = candidates - self.candidates, candidates
+        self._conclude("drawing candidates", 0.0 if self.forecast is None else new * self.forecast.draw)
+
+    def evaluating(
+        self, words: str, networks: int, batches: Iterable[tuple[Tensor, Tensor]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches, each of which so many networks are evaluated on before the next is asked for."""
+        seconds = 0.0 if self.forecast is None else networks * self.forecast.evaluation
+        for batch in batches:
+            yield batch
+            self._conclude(words, seconds)
+
+    def _conclude(self, words: str, seconds: float) -> None:
+        self.concluded += seconds
+        if self.task is None or not self.speaks:
+            return
+        self.progress.update(self.task, description=words)
+        if self.forecast is not None:
+            self.progress.update(
+                self.task, completed=1000 * min(self.forecast.trained + self.concluded, self.forecast.total)
+            )
 
     def show_epoch(self, entry: dict[str, float]) -> None:
         """A line, scalars and histograms of the epoch that has just ended, and what is unhealthy about it, once."""

@@ -25,6 +25,7 @@ from tfnas.endings import Remains, end_together, noticing_lost_processes, told_e
 from tfnas.evaluation.metrics import Scores
 from tfnas.invocation import command_line
 from tfnas.processes import joined_processes
+from tfnas.progress import waiting
 from tfnas.resumption import newest_state
 from tfnas.run import Interruption, RunDirectory, run_path, watch_interruption
 from tfnas.training.conclude import conclude
@@ -65,7 +66,8 @@ def retrain(
         _own_randomness(processes.device),
     ):
         console = (console or Console()) if processes.is_first else Console(quiet=True)
-        setup = processes.agreed(lambda: prepare(config, processes, run_dir, given))
+        with waiting(console, "opening the network and the images"):
+            setup = processes.agreed(lambda: prepare(config, processes, run_dir, given))
         made = processes.agreed(lambda: _run_directory(setup, run_dir, console) if processes.is_first else None)
         path = processes.spread_bytes(None if made is None else str(made.path).encode())
         run = made or RunDirectory(Path((path or b"").decode()), console)
@@ -95,7 +97,8 @@ class _Training:
             told_endings(self.interruption, self.remains, self._out_of_memory()),
             noticing_lost_processes(self.processes, self.interruption, self.remains),
         ):
-            self._begin()
+            with waiting(self.run_dir.console, "preparing the weights"):
+                self._begin()
             with Reporter(self.session, self.run_dir, self.processes.is_first) as reporter:
                 reporter.announce()
                 self._judge_inherited(reporter)
