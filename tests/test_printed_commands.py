@@ -20,15 +20,14 @@ from tiny import tiny_contents, tiny_space
 import tfnas
 from tfnas.cli import flags, latency, main, train_eval, train_search
 from tfnas.closing import plan
-from tfnas.closing.certificate import Certificate, MeasuredUnder
-from tfnas.closing.loop import Closed, Goal, Point
-from tfnas.closing.report import conclusion
+from tfnas.closing.certificate import Certificate
+from tfnas.closing.loop import Closed, Point
+from tfnas.closing.report import next_steps
 from tfnas.errors import InputError
 from tfnas.invocation import SCRIPTS, command_line
 from tfnas.latency import LatencyTable
 from tfnas.latency.default import open_table
 from tfnas.latency.elsewhere import search_remarks
-from tfnas.latency.measuring.conditions import Conditions
 from tfnas.latency.measuring.opening import conditions_of
 from tfnas.model_file import TrainedModel
 from tfnas.reranking.subject import open_subject
@@ -38,7 +37,7 @@ from tfnas.space_file import space_arguments
 from tfnas.wording import say
 
 PROJECT = Path(tfnas.__file__).resolve().parents[1]
-PROGRAM = r"(?:[\w./-]*/)?(?:python[0-9.]* (?:-m tfnas|[\w./-]+\.py)|tfnas(?= [a-z]))"
+PROGRAM = r"(?:[\w./-]*/)?(?:python[0-9.]* (?:-m tfnas|[\w./-]+\.py)|tfnas(?= [a-z]+ ))"
 WORD = r"""(?:'[^']*'|"[^"]*"|[^\s()'";])+"""
 PRINTED = re.compile(rf"(?:^|(?<=[ (]))({PROGRAM}(?: {WORD})+)", re.MULTILINE)
 PLACEHOLDERS = {"FILE": "new.json", "NAME": "digits", "FOLDER": "photos", "COMMAND": "ssh pi@raspberrypi python3 -"}
@@ -263,13 +262,11 @@ def test_a_closed_loop_names_its_training(searched, folder, meaning):
     found = Certificate.of([10.0] * 64, 1.0)
     point = Point(architecture, 10.0, found, "certify")
     closed = Closed(point, "inside", (point,), (5.0, 15.0), "certified")
-    under = MeasuredUnder.of(Conditions(runtime="torch"), "a processor", {})
-    goal = Goal(target_ms=10.0, epsilon=0.01, iterations=8, seconds=60.0)
     for searched_in, inherit in ((None, False), (str(folder / "a run"), True), (str(folder / "gone"), False)):
         config = type("Config", (), {"searched_in": searched_in})()
-        made = type("Plan", (), {"config": config, "goal": goal})()
+        made = type("Plan", (), {"config": config})()
         (folder / "closed").mkdir(exist_ok=True)
-        (line,) = printed_commands("\n".join(conclusion(made, closed, under, folder / "closed")))
+        (line,) = printed_commands("\n".join(next_steps(made, closed, folder / "closed")))
         named = meaning(line)
         assert (named.inherit or named.model_path) == str(folder / "closed") and (named.inherit is None) == (
             not inherit

@@ -11,7 +11,7 @@ import io
 import json
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -107,6 +107,14 @@ class RunDirectory:
         """Print a line and append it to the log."""
         say(self.console, message)
         self._log(message)
+
+    def say_all(self, lines: Iterable[str]) -> None:
+        """Print lines, and then append them to the log, which a full disk refuses."""
+        said = list(lines)
+        for line in said:
+            say(self.console, line)
+        for line in said:
+            self._log(line)
 
     def show(self, renderable: RenderableType) -> None:
         """Print a table or the like and append it to the log as plain text."""

@@ -20,7 +20,7 @@ from tfnas.cli import latency as command
 from tfnas.closing import CertifyConfig, certify_file
 from tfnas.closing.number_type import number_type
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.errors import InputError
+from tfnas.errors import InputError, RunFailed, TfnasError
 from tfnas.export import ExportConfig, export_model
 from tfnas.latency import LatencyTable
 from tfnas.latency.measuring.bench import Visit
@@ -288,6 +288,45 @@ def test_the_command_times_for_real(files, capsys, name):
     assert str(written) in told.out and told.err == ""
     assert all((folder / path).read_bytes() == data for path, data in before.items() if path != written.name)
     written.unlink()
+
+
+def test_how_long_it_takes_is_told_between_the_visits(files, tmp_path):
+    """Seconds rise from visit to visit; those in all are known once the pilot has said so, and are then kept to."""
+    folder, _ = files
+    visits, told = MadeVisits(0.02), []
+    config = CertifyConfig(file=(str(folder / "any.onnx"),), out=str(tmp_path / "c.json"))
+    report = certify_file(config, visits=visits, clock=visits.clock, on_spent=lambda *spent: told.append(spent))
+    seconds, planned = zip(*told, strict=True)
+    assert list(seconds) == sorted(seconds) and len(told) >= visits.calls - 1
+    pilot = planned.index(next(known for known in planned if known is not None))
+    assert set(planned[:pilot]) == {None} and len(set(planned[pilot:])) == 1
+    assert seconds[pilot - 1] + report.found.seconds == pytest.approx(planned[-1], rel=0.02)
+
+
+@pytest.mark.parametrize("place", ["folder", "missing/c.json", "file/c.json", "x" * 300, "/dev/full", "/proc/c.json"])
+def test_where_no_certificate_can_be_written_nothing_is_timed(files, tmp_path, place):
+    folder, _ = files
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    visits = MadeVisits(0.02)
+    with pytest.raises(TfnasError, match=r"--out is .*|cannot write "):
+        certified(folder / "any.onnx", tmp_path, visits, out=str(tmp_path / place))
+    assert visits.calls == 0
+
+
+def test_a_figure_is_told_where_its_certificate_cannot_be_written(files, tmp_path, capsys, monkeypatch):
+    """A disk that fills up while the file is timed."""
+    folder, _ = files
+
+    def full(path, _):
+        raise RunFailed(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr("tfnas.closing.certify.write_whole", full)
+    line = f"--time_budget 1s --epsilon 99% --out {tmp_path / 'c.json'} {folder / 'any.onnx'}"
+    assert command.main(["certify", *line.split()]) == 1
+    told = capsys.readouterr()
+    assert "measured  " in told.out and "written" not in told.out
+    assert told.err.endswith("c.json: No space left on device\n") and list(tmp_path.iterdir()) == []
 
 
 def test_a_target_that_is_missed_is_exit_status_3(files, tmp_path, capsys):

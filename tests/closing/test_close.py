@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import random
@@ -24,7 +25,7 @@ from tfnas.cli import latency as command
 from tfnas.closing import CloseConfig, close_run, plan
 from tfnas.closing.loop import Goal, close_loop, fitted_at, widths_range_ms
 from tfnas.closing.report import phase_text
-from tfnas.errors import Infeasible, InputError, Interrupted
+from tfnas.errors import Infeasible, InputError, Interrupted, RunFailed
 from tfnas.latency import LatencyTable
 from tfnas.latency.measuring import bench as benches
 from tfnas.latency.measuring.bench import LocalBench
@@ -381,6 +382,27 @@ def test_a_lone_architecture_needs_target_and_table_and_has_no_data(tmp_path):
     assert closed.summary["verdict"] == "inside"
     with pytest.raises(InputError, match="name them with --data"):
         prepare(TrainConfig(model_path=str(closed.run_dir), device="cpu"), Processes(0, 1, "cpu"))
+
+
+def test_figures_are_told_where_the_result_cannot_be_written(tmp_path, monkeypatch):
+    """A disk that fills up: the log too takes no more."""
+    run_dir, table, _ = write_search(tmp_path)
+    said = Console(file=io.StringIO())
+
+    def full(*_):
+        raise RunFailed("the disk is full")
+
+    def certified(run, lines, say_all=RunDirectory.say_all):
+        monkeypatch.setattr(RunDirectory, "_log", full)
+        say_all(run, lines)
+
+    monkeypatch.setattr(RunDirectory, "say_all", certified)
+    bench = MadeBench(slow_truth(table), noise=0.005)
+    settings = {"model_path": str(run_dir), "run_dir": str(tmp_path / "closed"), "epsilon": "3%"}
+    with pytest.raises(RunFailed, match="the disk is full"):
+        close_run(CloseConfig(**settings), said, **opener(bench))
+    assert "\nmeasured  " in said.file.getvalue() and "\ntarget    within 3 % of" in said.file.getvalue()
+    assert "files" not in said.file.getvalue()
 
 
 def test_what_was_not_reached_is_written_and_raised(tmp_path):

@@ -161,6 +161,28 @@ def test_weights_in_every_form(tmp_path):
         check_by_hand(found, logits_by_hand(model.network(), pictures, expected), labels)
 
 
+def test_where_results_cannot_be_written_nothing_is_tested(tmp_path, capsys, monkeypatch):
+    """A folder in the place of a file is found before the work; after it, the figures are told all the same."""
+    named_model().save(tmp_path / "model.pt")
+    write_pictures(tmp_path / "val")
+    given = ["--model_path", "model.pt", "--val_root", "val", *QUIET, "--out", "out"]
+    (tmp_path / "out" / "confusion.png").mkdir(parents=True)
+    with monkeypatch.context() as patched:
+        patched.setattr("tfnas.evaluation.testing.loader", None)
+        assert main(given) == 1
+    assert capsys.readouterr().err == "test.py: cannot write out/confusion.png: it is not a file but a folder\n"
+    (tmp_path / "out" / "confusion.png").rmdir()
+
+    def full(path, _):
+        raise RunFailed(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr("tfnas.evaluation.testing.write_whole", full)
+    assert main(given) == 1
+    told = capsys.readouterr()
+    assert told.err == "test.py: cannot write out/test.json: No space left on device\n"
+    assert "top-1  " in told.out and "test.json" not in told.out
+
+
 def test_progress_and_loader_processes(tmp_path, capsys):
     named_model().save(tmp_path / "model.pt")
     write_pictures(tmp_path / "val")

@@ -306,6 +306,16 @@ def test_two_builds_into_one_file_are_refused(build_on, monkeypatch):
     assert calls
 
 
+def test_a_table_that_cannot_be_written_in_the_end(build_on, monkeypatch):
+    """What was measured is there, the message says where, and the same command ends at once."""
+    with monkeypatch.context() as patched, pytest.raises(RunFailed, match=r"full; what .* stays in .*t\.json\.partial"):
+        patched.setattr("tfnas.latency.table.write_whole", lambda *_: (_ for _ in ()).throw(RunFailed("full")))
+        build_on(MadeDevice(smooth))
+    device = MadeDevice(smooth)
+    build_on(device)
+    assert device.count == 0
+
+
 def test_a_full_disk_is_told_and_nothing_is_lost(build_on, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (6000, before[1]))

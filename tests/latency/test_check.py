@@ -531,6 +531,21 @@ def test_the_table_is_written_before_anything_says_so(plain, monkeypatch, folder
     assert sorted(path.name for path in folder.iterdir()) == ["little.yaml", "t.json"]
 
 
+def test_what_was_found_is_told_where_it_cannot_be_written(plain, monkeypatch, capsys):
+    """And nothing of a correction that is not in the table then."""
+    put(monkeypatch, MadeBench(plain, truth))
+
+    def full(*_):
+        raise RunFailed("the disk is full")
+
+    for place in ("tfnas.latency.table.write_whole", "tfnas.latency.checking.check.write_whole"):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, full)
+            status, captured = outcome(capsys, "--lookup_path", "t.json", "--space", "little.yaml")
+        assert status == 1 and captured.err == "tfnas latency: the disk is full\n"
+        assert "\nerror     median" in captured.out and "result" not in captured.out and "stored" not in captured.out
+
+
 def test_the_patience_with_a_worker_is_passed_on(plain, monkeypatch):
     asked = []
     bench = MadeBench(plain, truth)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from tfnas.cli.edge import say_loading
 from tfnas.cli.groups import FlagGroup
@@ -39,14 +39,20 @@ def run(prog: str, arguments: Sequence[str]) -> None:
     config = FlagParser(prog, CertifyConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, words="file").read(arguments)
     say_loading(prog)
     from tfnas.closing.certificate import verdict_text
-    from tfnas.closing.certify import certify_file
+    from tfnas.closing.certify import FileCertificate, certify_file
+    from tfnas.progress import spending
     from tfnas.quantities import seconds_of
 
-    if sys.stderr.isatty():
-        most = clock(seconds_of("time_budget", config.time_budget))
-        print(f"{prog}: timing {config.file[0]} for {most} at most", file=sys.stderr)
-    report = certify_file(config)
-    for line in report.lines():
-        say(Console(), line)
+    most = clock(seconds_of("time_budget", config.time_budget))
+    with ExitStack() as shown:
+        on_spent = shown.enter_context(spending(Console(stderr=True), f"timing {config.file[0]}, {most} at most"))
+
+        def on_found(found: FileCertificate) -> None:
+            shown.close()
+            for line in found.lines():
+                say(Console(), line)
+
+        report = certify_file(config, on_spent=on_spent, on_found=on_found)
+    say(Console(), f"written   {report.written}")
     if report.target_ms is not None and report.verdict != "inside":
         raise Infeasible(verdict_text(report.found, report.target_ms, report.epsilon))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from tfnas.cli.edge import say_loading
 from tfnas.cli.flags import FlagParser
 from tfnas.cli.groups import FlagGroup
 from tfnas.latency.checking.config import CheckConfig
-from tfnas.wording import clock, say
+from tfnas.progress import counting
 
 _EXAMPLES = """\
   {command} --lookup_path my_table.json
@@ -32,7 +30,6 @@ _GROUPS = (
     FlagGroup("how long and how closely", ("rounds", "calls", "time_budget", "seed")),
 )
 _DESCRIPTION = "Time whole networks against a latency table, and correct what its sums miss."
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 def run(prog: str, arguments: Sequence[str]) -> None:
@@ -41,27 +38,15 @@ def run(prog: str, arguments: Sequence[str]) -> None:
     config = parser.read(arguments)
     say_loading(prog)
     from tfnas.latency.checking.check import check_table
-    from tfnas.latency.checking.printing import print_check
+    from tfnas.latency.checking.printing import print_found, print_written
+    from tfnas.latency.checking.report import CheckReport
 
-    with _shown(Console(stderr=True)) as on_visit:
-        report = check_table(config, on_visit=on_visit)
-    print_check(Console(), report)
+    with ExitStack() as shown:
+        on_visit = shown.enter_context(counting(Console(stderr=True), "timing whole networks"))
 
+        def on_found(found: CheckReport) -> None:
+            shown.close()
+            print_found(Console(), found)
 
-@contextmanager
-def _shown(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """What to call after every visit: a bar with the time left; where nobody watches, some lines."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("timing whole networks", total=None)
-        started = last_said = time.monotonic()
-
-        def on_visit(done: int, planned: int) -> None:
-            nonlocal last_said
-            progress.update(task, completed=done, total=planned)
-            now = time.monotonic()
-            if not console.is_terminal and now - last_said >= _SECONDS_BETWEEN_LINES:
-                last_said, left_s = now, (now - started) * (planned - done) / done
-                say(console, f"timing whole networks: {done} of {planned} visits, {clock(left_s)} left")
-
-        yield on_visit
+        report = check_table(config, on_visit=on_visit, on_found=on_found)
+    print_written(Console(), report)

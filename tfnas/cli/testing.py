@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from tfnas.cli.edge import run_command, say_loading
 from tfnas.cli.groups import FlagGroup
@@ -40,9 +41,18 @@ def _test(prog: str, arguments: Sequence[str]) -> None:
     description = "Test a trained network on images: accuracy, loss, every class, speed."
     config = FlagParser(prog, EvaluationConfig, description, _GROUPS, _EXAMPLES).read(arguments)
     say_loading(prog)
-    from tfnas.evaluation import evaluate, print_evaluation, progress_line
+    from tfnas.evaluation import EvaluationReport, evaluate, print_evaluation, print_files, progress_line
+    from tfnas.progress import waiting
 
-    def on_progress(done: int, count: int, seconds: float) -> None:
-        print(f"{prog}: {progress_line(done, count, seconds)}", file=sys.stderr)
+    with ExitStack() as shown:
+        shown.enter_context(waiting(Console(stderr=True), "testing"))
 
-    print_evaluation(Console(), evaluate(config, on_progress=on_progress))
+        def on_progress(done: int, count: int, seconds: float) -> None:
+            print(f"{prog}: {progress_line(done, count, seconds)}", file=sys.stderr)
+
+        def on_found(found: EvaluationReport) -> None:
+            shown.close()
+            print_evaluation(Console(), found)
+
+        report = evaluate(config, on_progress=on_progress, on_found=on_found)
+    print_files(Console(), report)

@@ -18,11 +18,11 @@ import tfnas
 from tfnas.closing.certificate import Certificate, MeasuredUnder, Verdict, certificate_lines, verdict_text
 from tfnas.closing.config import CertifyConfig
 from tfnas.closing.loop import LEAST_SECONDS, PRECISION
-from tfnas.closing.sampled import Budget, Length, calls_per_visit, measure_fixed
+from tfnas.closing.sampled import Budget, Length, OnSpent, calls_per_visit, measure_fixed
 from tfnas.device import named_device
 from tfnas.errors import InputError
 from tfnas.export.report import model_behind
-from tfnas.files import write_whole
+from tfnas.files import check_writable, write_whole
 from tfnas.latency.measuring.bench import Visit
 from tfnas.latency.measuring.conditions import Conditions
 from tfnas.latency.measuring.measure import pinned, prime_allocator, torch_threads
@@ -79,7 +79,7 @@ class FileCertificate:
         }
 
     def lines(self) -> list[str]:
-        """For people."""
+        """For people: all but where it is written."""
         first, *more = certificate_lines(self.found)
         lines = [
             f"file      {self.file}",
@@ -100,7 +100,7 @@ class FileCertificate:
             lines.append(f"note      its search was for {made.words}: {made.flags} holds it against that")
         elif made is not None and self.target_ms is None:
             lines.append(f"note      its search was for {made.words}: --target_lat {made.target_ms:g}")
-        return [*lines, f"written   {self.written}"]
+        return lines
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,11 +114,17 @@ class _Subject:
 
 
 def certify_file(
-    config: CertifyConfig, *, visits: VisitsOf | None = None, clock: Callable[[], float] = time.monotonic
+    config: CertifyConfig,
+    *,
+    visits: VisitsOf | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    on_spent: OnSpent = lambda *_: None,
+    on_found: Callable[[FileCertificate], None] = lambda _: None,
 ) -> FileCertificate:
     """Time a file for as long as a pilot says that a third of epsilon takes, and write the certificate.
 
     `visits` makes timed calls of a function, by default here and now; `clock` tells the seconds of the time budget.
+    `on_spent` is told how long it takes, `on_found` what was found, before that is written.
 
     Raises InputError when there is no such file, or when it is damaged or none that is safe to run, or for
     more threads than there are cores; RunFailed when the
@@ -126,6 +132,7 @@ def certify_file(
     """
     path = _file(Path(config.file[0]))
     target = config.target(path)
+    check_writable(target)
     epsilon, most = share_of("epsilon", config.epsilon), seconds_of("time_budget", config.time_budget)
     check_threads(config.threads)
     length = Length(
@@ -138,7 +145,7 @@ def certify_file(
     with pinned(config.threads), torch_threads(config.threads), torch.inference_mode():
         subject = _opened(path, data, config)
         before = load_average()
-        found = measure_fixed((visits or _timed_visits)(subject.call), length, Budget(most, clock))
+        found = measure_fixed((visits or _timed_visits)(subject.call), length, Budget(most, clock), on_spent)
         after = load_average()
     under = MeasuredUnder.of(
         subject.conditions,
@@ -161,6 +168,7 @@ def certify_file(
         written=str(target),
         intended=intended_for(model_behind(path), subject.architecture),
     )
+    on_found(report)
     write_whole(target, json.dumps(report.to_json(), indent=2) + "\n")
     return report
 

@@ -14,7 +14,7 @@ from tfnas.closing.certificate import MeasuredUnder
 from tfnas.closing.config import CloseConfig
 from tfnas.closing.loop import Phase, Point, close_loop
 from tfnas.closing.plan import BenchOpener, Plan, prepare
-from tfnas.closing.report import announcement, conclusion, phase_text, point_line, refusal, summary
+from tfnas.closing.report import announcement, conclusion, next_steps, phase_text, point_line, refusal, summary
 from tfnas.errors import Infeasible, InputError, Interrupted
 from tfnas.processor import load_average
 from tfnas.run import (
@@ -96,10 +96,10 @@ def _close(plan: Plan, run: RunDirectory) -> ClosedRun:
         load=None if load is None or after is None else (load, after),
     )
     numbers = summary(plan, closed, under, time.monotonic() - started)
+    run.say_all(conclusion(plan, closed, under))
     run.write_architecture(closed.point.architecture)
     run.write_json(SUMMARY_FILE, numbers)
-    for line in conclusion(plan, closed, under, run.path):
-        run.say(line)
+    run.say_all(next_steps(plan, closed, run.path))
     if closed.verdict != "inside":
         raise Infeasible(refusal(plan, closed, run.path))
     return ClosedRun(run.path, numbers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,11 +102,11 @@ class CertifyConfig:
     def target(self, timed: Path) -> Path:
         """Where the certificate of a file goes. Raises InputError when that is a folder, the file, or in no folder."""
         path = Path(f"{timed}{CERTIFICATE_SUFFIX}") if self.out is None else Path(self.out)
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 - answers "no" where Path.is_dir raises
             raise InputError(f"--out is {path}, a folder; name a file in it")
-        if not path.parent.is_dir():
+        if not os.path.isdir(path.parent):  # noqa: PTH112
             raise InputError(f"--out is {path}, but there is no folder {path.parent}; make it first")
-        if path.exists() and path.samefile(timed):
+        if os.path.realpath(path) == os.path.realpath(timed):
             raise InputError(f"--out is {path}, the file that is to be certified; choose another name")
         return path
 

@@ -87,14 +87,12 @@ def summary(plan: Plan, closed: Closed, under: MeasuredUnder, seconds: float) ->
     }
 
 
-def conclusion(plan: Plan, closed: Closed, under: MeasuredUnder, path: Path) -> list[str]:
-    """The certificate, what it says about the target, and what to do next."""
+def conclusion(plan: Plan, closed: Closed, under: MeasuredUnder) -> list[str]:
+    """The certificate, and what it says about the target."""
     first, *more = certificate_lines(closed.point.found)
     counts = architecture_counts(closed.point.architecture)
     words = verdict_text(closed.point.found, plan.goal.target_ms, plan.goal.epsilon)
-    searched_in = plan.config.searched_in
-    inherits = searched_in is not None and Path(searched_in).is_dir()  # the weights of its search
-    lines = [
+    return [
         "",
         f"measured  {first}",
         *(f"          {line}" for line in more),
@@ -102,8 +100,14 @@ def conclusion(plan: Plan, closed: Closed, under: MeasuredUnder, path: Path) -> 
         f"          {_certificates(closed)}",
         f"target    {words}",
         f"network   {short(counts.params)} parameters, {short(counts.macs)} MACs",
-        f"files     {typed(path)}: architecture.json, model.config, summary.json, config.yaml, log.txt",
     ]
+
+
+def next_steps(plan: Plan, closed: Closed, path: Path) -> list[str]:
+    """Where the result is, and what to do with it: train it, from the weights of its search where these are there."""
+    searched_in = plan.config.searched_in
+    inherits = searched_in is not None and Path(searched_in).is_dir()
+    lines = [f"files     {typed(path)}: architecture.json, model.config, summary.json, config.yaml, log.txt"]
     if closed.verdict == "inside":
         lines.append(f"next      {command_line('train', '--inherit' if inherits else '--model_path', path)}")
     return lines

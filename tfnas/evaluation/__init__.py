@@ -15,7 +15,7 @@ from tfnas.evaluation.predict_config import PredictConfig
 if TYPE_CHECKING:
     from tfnas.evaluation.metrics import Scores
     from tfnas.evaluation.predicting import Answer, predict
-    from tfnas.evaluation.printing import print_evaluation, progress_line
+    from tfnas.evaluation.printing import print_evaluation, print_files, progress_line
     from tfnas.evaluation.results import EvaluationReport
     from tfnas.evaluation.testing import evaluate
 
@@ -28,6 +28,7 @@ __all__ = [
     "evaluate",
     "predict",
     "print_evaluation",
+    "print_files",
     "progress_line",
 ]
 
@@ -40,6 +41,7 @@ __getattr__ = lazy_names(
         "evaluate": "tfnas.evaluation.testing",
         "predict": "tfnas.evaluation.predicting",
         "print_evaluation": "tfnas.evaluation.printing",
+        "print_files": "tfnas.evaluation.printing",
         "progress_line": "tfnas.evaluation.printing",
     },
 )

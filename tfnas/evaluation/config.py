@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfnas.errors import InputError
+from tfnas.files import check_writable
 
 DEFAULT_FOLDER = "test-results"
 RUN_FOLDER = "test"
+RESULT_FILES = REPORT_FILE, PICTURE_FILE, TABLE_FILE = "test.json", "confusion.png", "per_class.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,8 @@ class EvaluationConfig:
             raise InputError(f"out is {folder}, but {there} is a file; name a folder")
         if not os.access(there, os.W_OK | os.X_OK):
             raise InputError(f"out is {folder}, but {there} may not be written to; name another folder with --out")
+        for name in RESULT_FILES:
+            check_writable(folder / name)
         return folder
 
 

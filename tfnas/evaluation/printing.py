@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.cells import cell_len
 from rich.console import Console
 
+from tfnas.evaluation.config import PICTURE_FILE, REPORT_FILE, TABLE_FILE
 from tfnas.evaluation.results import ClassResult, EvaluationReport
-from tfnas.evaluation.testing import PICTURE_FILE, REPORT_FILE, TABLE_FILE
 from tfnas.wording import clock, say, short
 
 _MOST_ROWS = 30
@@ -18,7 +18,7 @@ _LONGEST_NAME = 28
 
 
 def print_evaluation(console: Console, report: EvaluationReport) -> None:
-    """Scores, the classes in a table (the worst of many), speed, and where the files are."""
+    """Scores, the classes in a table (the worst of many), and speed."""
     for name, text in _scores(report):
         say(console, f"{name:<12}{text}")
     console.print()
@@ -27,7 +27,13 @@ def print_evaluation(console: Console, report: EvaluationReport) -> None:
     for line in _table(rows):
         say(console, line)
     console.print()
-    for name, text in [*remark, *_speed(report), *_files(report.folder)]:
+    for name, text in [*remark, *_speed(report)]:
+        say(console, f"{name:<12}{text}")
+
+
+def print_files(console: Console, report: EvaluationReport) -> None:
+    """Where the files are, once they are written."""
+    for name, text in _files(report.folder):
         say(console, f"{name:<12}{text}")
 
 

@@ -16,7 +16,7 @@ from tfnas.computing import computing
 from tfnas.data.loading import EpochBatches, loader
 from tfnas.device import named_device
 from tfnas.errors import RunFailed
-from tfnas.evaluation.config import EvaluationConfig
+from tfnas.evaluation.config import PICTURE_FILE, REPORT_FILE, TABLE_FILE, EvaluationConfig
 from tfnas.evaluation.images import JudgedImages, open_images
 from tfnas.evaluation.metrics import Judgement, evaluating
 from tfnas.evaluation.picture import confusion_picture
@@ -28,8 +28,6 @@ from tfnas.processor import processor_name
 
 OnProgress = Callable[[int, int, float], None]
 """Is told, from time to time: images done, images in all, seconds so far."""
-
-REPORT_FILE, PICTURE_FILE, TABLE_FILE = "test.json", "confusion.png", "per_class.csv"
 
 
 class _Stopwatch:
@@ -63,8 +61,15 @@ class _Stopwatch:
         return logits
 
 
-def evaluate(config: EvaluationConfig, *, on_progress: OnProgress | None = None) -> EvaluationReport:
+def evaluate(
+    config: EvaluationConfig,
+    *,
+    on_progress: OnProgress | None = None,
+    on_found: Callable[[EvaluationReport], None] = lambda _: None,
+) -> EvaluationReport:
     """Test the network that the configuration names, and write test.json, confusion.png and per_class.csv.
+
+    `on_found` is told what was found before that is written.
 
     Raises:
         InputError: The network, its weights or the images are missing or do not go together.
@@ -75,6 +80,7 @@ def evaluate(config: EvaluationConfig, *, on_progress: OnProgress | None = None)
     images = open_images(config, subject)
     with computing(config.threads or torch.get_num_threads(), deterministic=False, float32=True):
         report = _judged(config, subject, images, device, on_progress)
+    on_found(report)
     folder = report.folder
     write_whole(folder / REPORT_FILE, json.dumps(report.to_json(), indent=1) + "\n")
     write_whole(folder / TABLE_FILE, per_class_csv(report.classes()))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import tfnas
+from tfnas.errors import RunFailed
 from tfnas.files import check_writable
 from tfnas.latency.building.config import BuildConfig
 from tfnas.latency.building.points import Point, Widths, drawn_points, probed_keys, widths_by_key
@@ -91,9 +92,18 @@ def build_table(
         contents = build.contents(_measurement(config, space, bench))
         table = LatencyTable(contents, f"latency table {config.out}", config.out)
         table.check(space)
-        table.save(out)
+        _save(table, out)
         journal.remove()
     return table
+
+
+def _save(table: LatencyTable, out: Path) -> None:
+    try:
+        table.save(out)
+    except RunFailed as error:
+        raise RunFailed(
+            f"{error}; what is measured stays in {out}.partial, and the same command goes on there"
+        ) from error
 
 
 class _Build:

@@ -21,11 +21,17 @@ from tfnas.latency.measuring.workloads import network_workload
 from tfnas.quantities import seconds_of
 
 
-def check_table(config: CheckConfig, *, on_visit: Callable[[int, int], None] = lambda *_: None) -> CheckReport:
+def check_table(
+    config: CheckConfig,
+    *,
+    on_visit: Callable[[int, int], None] = lambda *_: None,
+    on_found: Callable[[CheckReport], None] = lambda _: None,
+) -> CheckReport:
     """Time random whole networks where the table was measured; compare, plot, and correct the table.
 
     `on_visit` is told how many visits are made, and how many there will be. What it raises ends the check, and nothing
-    is written. A correction is fitted to the plain sums, never on top of one that the table has.
+    is written. `on_found` is told what was found before that is written. A correction is fitted to the plain sums,
+    never on top of one that the table has.
 
     Raises:
         InputError: The table, its space or its device does not allow it; the message says why.
@@ -45,6 +51,7 @@ def check_table(config: CheckConfig, *, on_visit: Callable[[int, int], None] = l
     samples = samples_of(subject, np.array([timing.median_ms / share for timing in timed.networks]))
     outcome = decide(config, subject, samples, level.ratio, timed.disturbance)
     report = _Found(config, subject, timed, level, samples, outcome).report()
+    on_found(report)
     if outcome.table is not None:
         outcome.table.save(config.table_path)  # first: nothing else may say that it is written when it is not
     numbers, plot = (config.result_path(suffix) for suffix in SUFFIXES)

@@ -16,13 +16,19 @@ _WITHIN = (1, 2, 5, 10)
 _SAME_LEVEL = 0.03
 
 
-def print_check(console: Console, report: CheckReport) -> None:
-    """Conditions, errors and how they are distributed, the correction and what became of it, and the files."""
-    for name, text in _lines(report):
+def print_found(console: Console, report: CheckReport) -> None:
+    """Conditions, errors and how they are distributed, and the correction."""
+    for name, text in _found(report):
         say(console, f"{name:<10}{text}")
 
 
-def _lines(report: CheckReport) -> Iterator[tuple[str, str]]:
+def print_written(console: Console, report: CheckReport) -> None:
+    """What became of the correction, and the files."""
+    for name, text in _written(report):
+        say(console, f"{name:<10}{text}")
+
+
+def _found(report: CheckReport) -> Iterator[tuple[str, str]]:
     measured = [network.measured_ms for network in report.networks]
     runs = report.networks[0].runs
     yield "table", f"{report.lookup_path}: {report.table}"
@@ -53,6 +59,9 @@ def _lines(report: CheckReport) -> Iterator[tuple[str, str]]:
         if report.present is not None:
             yield "", f"as is   {errors_text(report.errors('predicted_ms', HELD_OUT))}"
         yield "", f"after   {errors_text(report.errors('corrected_ms', HELD_OUT))}"
+
+
+def _written(report: CheckReport) -> Iterator[tuple[str, str]]:
     yield "result", report.verdict
     if report.table_written is not None:
         yield "", f"written to {report.table_written}; searches with it use the new figures"
