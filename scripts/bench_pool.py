@@ -75,7 +75,7 @@ def exported_graphs(space_name: str, seed: int) -> dict[str, tuple[bytes, bytes]
         reduce_mean = onnx_bytes(trace(model, preprocessing, "float32", None), {})
     assert operators(reduce_mean)["ReduceMean"] == operators(average_pool)["GlobalAveragePool"] > 0
     pair = (reduce_mean, average_pool)
-    first, second = (quantized_bytes(graph, pictures, CALIBRATION_IMAGES, {}) for graph in pair)
+    first, second = (quantized_bytes(graph, "int8", pictures, CALIBRATION_IMAGES, {}) for graph in pair)
     return {"float32": pair, "int8": (first, second)}
 
 
