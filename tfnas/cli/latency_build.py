@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ from tfnas.wording import say
 if TYPE_CHECKING:
     from tfnas.latency.building.build import Step
     from tfnas.latency.table import LatencyTable
+    from tfnas.space import SearchSpace
 
 _EXAMPLES = """\
   {command} --space digits --out digits_here.json
@@ -58,6 +60,9 @@ _IMAGES = {
     "cifar": ("--data", "cifar10", "--img_root", "FOLDER"),
 }
 """What names the images of a built-in space where none of them come along."""
+
+_DIGITS = 10
+"""Classes of the embedded digits, which a search takes where no other images are named."""
 
 _DESCRIPTION = "Measure what every block of a search space takes, and say how good that is."
 
@@ -129,12 +134,23 @@ def _report(console: Console, config: BuildConfig, table: LatencyTable) -> None:
     space = config.opened_space()
     for line in build_lines(table, space):
         say(console, line)
-    low, high = table.range_ms(space)
     if config.cost == "ms":
         say(console, f"check     {command_line('latency check', '--lookup_path', config.out, *_checked_where(config))}")
-    target = f"{float(f'{(low + high) / 2:.3g}'):.10g}"
+    target = _some_target(space, table, table.num_classes if config.space in _IMAGES else None)
     words = *space_arguments(space, config.space), "--lookup_path", config.out, "--target_lat", target
     say(console, f"search    {command_line('search', *_IMAGES.get(config.space, ()), *words)}")
+
+
+def _some_target(space: SearchSpace, table: LatencyTable, num_classes: int | None) -> str:
+    """What the space's network of usual widths takes, rounded up: the middle of a coarse space's range may be a gap.
+
+    The band below it, half a percent wide, holds that network.
+    """
+    widths = [space.initial_width(place, space.operations[0]) for place in space.blocks]
+    depths = [stage.blocks for stage in space.stages]
+    usual = table.architecture_ms(space.architecture([0] * len(widths), depths, widths, num_classes or _DIGITS))
+    unit = 10.0 ** (math.floor(math.log10(usual)) - 3)
+    return f"{math.ceil(usual / unit) * unit:.10g}"
 
 
 def _checked_where(config: BuildConfig) -> Iterator[str]:

@@ -57,9 +57,10 @@ def _best_total(space: SearchSpace, values: list[list[int]], best: Callable[[Ite
 
 @dataclass(frozen=True)
 class Evaluations:
-    """What a run evaluates with inherited weights, in batches of one network: after an epoch, and at the end.
+    """What a run evaluates with inherited weights, as numbers of batches, each by one network.
 
-    The last epochs evaluate a sampled path, too. `candidates` are drawn at the end, and the first ones then cost most.
+    `probes` after every epoch, `path` after the last ones too, `conclusion` at the end, for which so many `candidates`
+    are drawn.
     """
 
     probes: int = 0
