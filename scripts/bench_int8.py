@@ -5,8 +5,8 @@
 
 `run` needs Python >= 3.8, numpy and onnxruntime only, so that FOLDER and this file can be taken to a board, or run in
 an emulator of another processor (`qemu-x86_64 -cpu Haswell python ...`, where times mean nothing). Printed per file:
-top-1, the share of images with PyTorch's float32 class, the same without 8-bit arithmetic, and for batches of 1 and 32 on
-one thread the median of calls in turn, with the median and quartiles of its ratio to float32 within a round.
+top-1, the share of images with PyTorch's float32 class, the same without 8-bit arithmetic, and for batches of 1 and 32
+on one thread the median of calls in turn, with the median and quartiles of its ratio to float32 within a round.
 """
 
 import argparse

@@ -52,9 +52,17 @@ def judged_batches(setup: Setup) -> ImageLoader:
 
     Its order is drawn once for the whole run: where it stands class by class, so would batch statistics.
     """
-    images = setup.data.architecture
-    batches = WholeBatches(len(images), setup.schedule.batch_size, setup.processes.share, seed=setup.config.seed)
-    return loader(images, batches, workers=setup.data.workers, device=setup.device)
+    return loader(setup.data.architecture, _judged(setup), workers=setup.data.workers, device=setup.device)
+
+
+def judged_batch_count(setup: Setup) -> int:
+    """How many batches these are."""
+    return len(_judged(setup))
+
+
+def _judged(setup: Setup) -> WholeBatches:
+    count, batch_size = len(setup.data.architecture), setup.schedule.batch_size
+    return WholeBatches(count, batch_size, setup.processes.share, seed=setup.config.seed)
 
 
 def probe_batches(setup: Setup) -> Iterator[tuple[Tensor, Tensor]]:

@@ -14,7 +14,7 @@ from tfnas.latency.keys import shallowest_architecture
 from tfnas.nn import Counts
 from tfnas.nn.counting import block_counts, part_counts
 from tfnas.processes import Processes
-from tfnas.searching.batches import judged_batches, probe_batch_count
+from tfnas.searching.batches import judged_batch_count, probe_batch_count
 from tfnas.searching.probing import judge
 from tfnas.searching.schedules import trains_architecture
 from tfnas.searching.session import JUDGED_EPOCHS, Session
@@ -71,7 +71,7 @@ class Evaluations:
     @classmethod
     def of(cls, session: Session) -> Evaluations:
         """Those of a session's run in one process."""
-        setup, held_out = session.setup, len(judged_batches(session.setup))
+        setup, held_out = session.setup, judged_batch_count(session.setup)
         candidates = setup.schedule.candidates
         return cls(
             probes=0 if session.probes is None else len(session.probes.networks) * probe_batch_count(setup),
