@@ -5,12 +5,20 @@
 #   scripts/test_processors.sh                   all settings
 #   scripts/test_processors.sh avx2 no-loops     these only (avx2, default, onednn, one-thread, no-loops)
 #
-# PYTEST_ARGS adds arguments. These settings steer PyTorch, not onnxruntime, which chooses its own instructions.
+# PYTEST_ARGS adds arguments. These settings steer PyTorch, not onnxruntime, which chooses its own instructions. Killed
+# without notice during no-loops, it leaves the loops in a temporary folder: `pip install -e .` makes them anew.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-.venv/bin/python}
 settings=("$@")
-[ ${#settings[@]} -gt 0 ] || settings=(avx2 default onednn one-thread no-loops)
+all=(avx2 default onednn one-thread no-loops)
+[ ${#settings[@]} -gt 0 ] || settings=("${all[@]}")
+for setting in "${settings[@]}"; do
+    if [[ " ${all[*]} " != *" $setting "* ]]; then
+        echo "there is no setting $setting: ${all[*]}" >&2
+        exit 2
+    fi
+done
 
 # Compiled loops are put aside for as long as they are to be absent, so that started programs do without them too.
 aside=$(mktemp -d)
@@ -37,10 +45,6 @@ for setting in "${settings[@]}"; do
             status=$?
             bring_back
             (exit $status)
-            ;;
-        *)
-            echo "there is no setting $setting: avx2, default, onednn, one-thread, no-loops" >&2
-            exit 2
             ;;
     esac || failed+=("$setting")
 done
