@@ -8,7 +8,7 @@ import yaml
 from tfnas.checkpoint import Checkpoints
 from tfnas.errors import InputError
 from tfnas.kinds import kinds_of
-from tfnas.resumption import SETTINGS, recorded_settings, saved_settings
+from tfnas.resumption import SETTINGS, changed_settings, recorded_settings, saved_settings
 from tfnas.searching import config as searching
 from tfnas.training import config as training
 
@@ -65,6 +65,15 @@ def test_what_may_change_is_config_yamls(saved, tmp_path):
     found = read()
     assert found.current == {**settings, "w_lr": 0.001, "workers": 3}
     assert found.begun_with == settings
+
+
+def test_ways_out_of_a_failure_that_were_taken_are_said():
+    config = dataclasses.replace(COMMANDS["train"][0], lr=0.2, workers=3)
+    begun = {**recorded_settings(config), "lr": 0.25, "workers": 1, "grad_clip": 5.0}
+    text = changed_settings(config, {SETTINGS: begun}, training.RESCUES)
+    assert text == f"grad_clip {config.grad_clip} (5.0 when it was saved), lr 0.2 (0.25 when it was saved)"
+    assert changed_settings(config, {SETTINGS: recorded_settings(config)}, training.RESCUES) is None
+    assert changed_settings(config, {}, training.RESCUES) is None  # a checkpoint of an earlier version
 
 
 def test_all_that_differs_is_named_with_the_way_out(saved, tmp_path):

@@ -45,10 +45,8 @@ def converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 
     Raises RunFailed where the installed onnx does not know the version, or cannot take an operator to it.
     """
-    if opset == OPSET:
-        return model
     try:
-        found: onnx.ModelProto = version_converter.convert_version(model, opset)
+        found: onnx.ModelProto = model if opset == OPSET else version_converter.convert_version(model, opset)
         found.ir_version = helper.find_min_ir_version_for(found.opset_import)
     except (RuntimeError, ValueError) as error:
         raise RunFailed(

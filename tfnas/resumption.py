@@ -86,6 +86,13 @@ def merged_settings(
     return {**recorded, **written}
 
 
+def changed_settings(config: Any, state: State, names: Collection[str]) -> str | None:
+    """Those of the named settings that differ from a checkpoint's, in words; None where none does, or it has none."""
+    saved, now = state.get(SETTINGS, {}), dataclasses.asdict(config)
+    changed = [name for name in sorted(names) if name in saved and saved[name] != now[name]]
+    return ", ".join(f"{name} {now[name]} ({saved[name]} when it was saved)" for name in changed) or None
+
+
 def _recorded(checkpoints: Checkpoints, config_class: type[Any]) -> dict[str, Any] | None:
     """The settings in the newest readable checkpoint; empty if it is of an earlier version, None if there is none."""
     try:

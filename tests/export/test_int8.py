@@ -204,6 +204,10 @@ def test_files_that_this_processor_computes_wrongly_are_warned_of(command, eight
         shown = capsys.readouterr().err
         assert shown.count("has 8-bit weights of full range, and this processor (AMD EPYC 7763) has no VNNI") == warned
         assert not warned or f"warning: {file}" in shown
+        written = {"test": tmp_path / "out" / "test.json", "latency certify": tmp_path / "certificate.json"}.get(
+            command
+        )
+        assert written is None or (json.loads(written.read_text())["warning"] is not None) == warned
 
 
 def test_what_is_recorded_of_the_processor(eight_bits, tmp_path, without_vnni):

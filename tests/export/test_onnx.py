@@ -16,6 +16,8 @@ import tfnas
 from tfnas import ExportConfig, InputError, OnnxModel, RunFailed, export_model
 from tfnas.export.checking import Answers, checked
 
+OLDEST_FORMS = {14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13, 26: 13}
+"""The first version of the file's form that has these operators, by ONNX's list of releases."""
 SLOW_OPSETS = [pytest.param(opset, marks=pytest.mark.slow) for opset in (15, 16, 18, 19, 20, 21, 23, 24, 25, 26)]
 
 
@@ -48,7 +50,7 @@ def test_the_graph(exported):
     operations = [node.op_type for node in model.graph.node]
     assert operations[:2] == ["Sub", "Div"] and "Conv" in operations  # normalisation first
     assert "BatchNormalization" not in operations
-    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [18]
+    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [18] and model.ir_version == 8
     (images,) = model.graph.input
     assert images.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     dimensions = images.type.tensor_type.shape.dim
@@ -68,6 +70,7 @@ def test_other_versions_of_the_operators(tmp_path, opset, kind):
     written = onnx.load(report.file)
     onnx.checker.check_model(written, full_check=True)
     assert [entry.version for entry in written.opset_import if entry.domain == ""] == [opset] and report.opset == opset
+    assert written.ir_version == OLDEST_FORMS[opset]
     assert written.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     pixels = random_pixels(3)
     found, tolerance = session_logits(Path(report.file), pixels.float() / 255), 1e-5 if kind == "float32" else 1.0

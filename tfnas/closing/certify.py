@@ -46,7 +46,8 @@ VisitsOf = Callable[[Call], Iterator[Visit]]
 class FileCertificate:
     """What a file takes: its certificate, the conditions, and with a target the verdict.
 
-    `sha256` and `size_bytes` are of the file, so that it is known again. `intended` is what its run says of it.
+    `sha256` and `size_bytes` are of the file, so that it is known again. `warning` says why its answers on this
+    processor may be wrong, `intended` is what its run says of it.
     """
 
     file: str
@@ -59,6 +60,7 @@ class FileCertificate:
     target_ms: float | None
     verdict: Verdict | None
     written: str
+    warning: str | None = None
     intended: Intended | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -75,6 +77,7 @@ class FileCertificate:
             "epsilon": self.epsilon,
             "verdict": self.verdict,
             "supported_epsilon": supported,
+            "warning": self.warning,
             "certificate": {**self.found.to_json(), "conditions": self.under.to_json()},
         }
 
@@ -111,6 +114,7 @@ class _Subject:
     call: Call
     conditions: Conditions
     versions: dict[str, str]
+    warning: str | None = None
 
 
 def certify_file(
@@ -166,6 +170,7 @@ def certify_file(
         target_ms=config.target_lat,
         verdict=verdict,
         written=str(target),
+        warning=subject.warning,
         intended=intended_for(model_behind(path), subject.architecture),
     )
     on_found(report)
@@ -226,7 +231,7 @@ def _onnx(path: Path, data: bytes, config: CertifyConfig) -> _Subject:
     except Exception as error:  # onnxruntime's errors have no common base
         raise InputError(f"{path} cannot be run by onnxruntime: {' '.join(str(error).split())[:300]}") from error
     conditions = _conditions("onnxruntime", config, number_type(onnx.load_model_from_string(data)))
-    return _Subject(model.architecture, call, conditions, {"onnxruntime": onnxruntime.__version__})
+    return _Subject(model.architecture, call, conditions, {"onnxruntime": onnxruntime.__version__}, model.warning)
 
 
 def _trained(path: Path, config: CertifyConfig) -> _Subject:

@@ -64,6 +64,8 @@ class EvaluationReport:
     throughput: Throughput
     folder: Path
     """Where test.json, confusion.png and per_class.csv are."""
+    warning: str | None = None
+    """Why the network's answers on this processor may be wrong."""
 
     @property
     def top1_interval(self) -> tuple[float, float]:
@@ -100,6 +102,7 @@ class EvaluationReport:
             "top1_interval_95": list(self.top1_interval),
             "top5": self.scores.top5,
             "loss": self.scores.loss,
+            "warning": self.warning,
             "throughput": asdict(self.throughput),
             "classes": [{**asdict(found), "accuracy": found.accuracy} for found in self.classes()],
             "confusion": self.confusion.tolist(),

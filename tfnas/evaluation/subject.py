@@ -52,6 +52,8 @@ class Subject:
     """Whether it computes on the CPU only."""
     kind: str = "float32"
     """The numbers that it computes in."""
+    warning: str | None = None
+    """Why its answers here may be wrong."""
     results: str = RUN_FOLDER
     """Folder for its results in the run directory."""
 
@@ -145,6 +147,7 @@ def _of_onnx(path: Path, config: EvaluationConfig) -> Subject:
         run_dir=_run(behind if os.path.isdir(behind) else behind.parent),  # noqa: PTH112
         on_cpu=True,
         kind=model.kind,
+        warning=model.warning,
         results=f"{RUN_FOLDER}-{path.stem}",
     )
 

@@ -136,6 +136,7 @@ def _judged(
             kind=subject.kind,
         ),
         folder=folder,
+        warning=subject.warning,
     )
 
 

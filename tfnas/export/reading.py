@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from tfnas.data.preprocessing import Preprocessing
 from tfnas.errors import InputError
 from tfnas.export.onnx_file import verify_checksum
 from tfnas.export.saturation import SaturationWarning, may_saturate, saturation_text, tensors_of
+from tfnas.json_text import load_json
 from tfnas.processor import has_exact_byte_products
 from tfnas.space import IMAGE_CHANNELS
 
@@ -46,6 +46,8 @@ class OnnxModel:
     """The kind of data that it was trained on; None where the file does not say."""
     batch_size: int | None
     """Images per call, None for any number; `logits` takes any number all the same."""
+    warning: str | None
+    """That this processor may compute it wrongly; None where it does not."""
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, threads: int | None = None) -> OnnxModel:
@@ -71,11 +73,13 @@ class OnnxModel:
         """
         model = _checked(data, file)
         properties = _properties(model)
-        if optimized and may_saturate(model) and not has_exact_byte_products():
-            warnings.warn(saturation_text(file), SaturationWarning, stacklevel=3)
+        warning = saturation_text(file) if may_saturate(model) and not has_exact_byte_products() else None
+        if optimized and warning is not None:
+            warnings.warn(warning, SaturationWarning, stacklevel=3)
         try:
-            names = json.loads(properties["class_names"])
-            preprocessing = Preprocessing.from_json(json.loads(properties["preprocessing"]))
+            names = load_json(properties["class_names"].encode())
+            fields = load_json(properties["preprocessing"].encode())
+            preprocessing = Preprocessing.from_json(fields if isinstance(fields, dict) else {})
             architecture = properties["architecture"]
         except KeyError as error:
             raise InputError(f"{file} has no {error.args[0]} in its metadata: {_NOT_OURS}") from error
@@ -94,7 +98,7 @@ class OnnxModel:
         batch = inputs[0].shape[0]
         batch_size = batch if isinstance(batch, int) else None
         kind, data_name = properties.get("kind", "float32"), properties.get("data")
-        return cls(session, tuple(names), preprocessing, architecture, kind, data_name, batch_size)
+        return cls(session, tuple(names), preprocessing, architecture, kind, data_name, batch_size, warning)
 
     def logits(self, images: Tensor) -> Tensor:
         """Float32 logits N x classes of RGB images N x 3 x S x S with values in 0..1, not normalised.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfnas.errors import InputError
 from tfnas.export.config import REPORT_SUFFIX
+from tfnas.json_text import load_json
 
 FORMAT = "tfnas-export"
 VERSION = 1
@@ -110,7 +111,8 @@ class ExportReport:
 def model_behind(path: Path) -> Path:
     """The model that a file was exported from, as the report beside it says; else a file that lies where it does."""
     try:
-        model = json.loads(Path(f"{path}{REPORT_SUFFIX}").read_bytes())["export"]["model"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        document: Any = load_json(Path(f"{path}{REPORT_SUFFIX}").read_bytes())
+        model = document["export"]["model"]
+    except (OSError, InputError, LookupError, TypeError):
         return path
     return Path(model) if isinstance(model, str) and "\0" not in model else path

@@ -25,13 +25,13 @@ from tfnas.errors import InputError
 from tfnas.invocation import command_line
 from tfnas.processes import joined_processes
 from tfnas.progress import waiting
-from tfnas.resumption import newest_state, resumed_config, saved_settings
+from tfnas.resumption import changed_settings, newest_state, resumed_config, saved_settings
 from tfnas.run import Interruption, RunDirectory, run_path, watch_interruption
 from tfnas.searching.agreement import check_agreement
 from tfnas.searching.batches import held_out_batches, judged_batches, shared_batches
 from tfnas.searching.checkpoint import search_checkpoints
 from tfnas.searching.conclude import conclude
-from tfnas.searching.config import MAY_CHANGE, SearchConfig
+from tfnas.searching.config import MAY_CHANGE, RESCUES, SearchConfig
 from tfnas.searching.probing import Probes, draw_probes
 from tfnas.searching.report import Reporter
 from tfnas.searching.schedules import trains_architecture
@@ -124,6 +124,9 @@ class _Search:
         if not self.processes.is_first:
             return
         self.run_dir.write_config(effective(self.setup))  # with what may have changed, now that all of it fits
+        changed = changed_settings(self.setup.config, state, RESCUES)
+        if changed is not None:
+            self.run_dir.say(f"going on with {changed}")
         epochs = self.setup.schedule.epochs
         if self.session.epoch == epochs:
             self.run_dir.say(f"all {epochs} epochs of this run are done: writing its results again from {path}")

@@ -26,10 +26,10 @@ from tfnas.evaluation.metrics import Scores
 from tfnas.invocation import command_line
 from tfnas.processes import joined_processes
 from tfnas.progress import waiting
-from tfnas.resumption import newest_state
+from tfnas.resumption import changed_settings, newest_state
 from tfnas.run import Interruption, RunDirectory, run_path, watch_interruption
 from tfnas.training.conclude import conclude
-from tfnas.training.config import TrainConfig
+from tfnas.training.config import RESCUES, TrainConfig
 from tfnas.training.inherit import ESTIMATION_IMAGES, inherit_weights, settle_batch_norm
 from tfnas.training.report import Reporter
 from tfnas.training.resuming import resumed_run
@@ -124,6 +124,9 @@ class _Training:
         if not self.processes.is_first:
             return
         self.run_dir.write_config(effective(self.setup))  # with what may have changed, now that all of it fits
+        changed = changed_settings(self.setup.config, saved[0], RESCUES)
+        if changed is not None:
+            self.run_dir.say(f"going on with {changed}")
         epochs = self.setup.recipe.epochs
         if self.session.epoch == epochs:
             self.run_dir.say(f"all {epochs} epochs of this run are done: writing its results again")
