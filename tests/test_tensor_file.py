@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import datetime
 import io
 import pickle
 import random
 import re
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -19,7 +21,8 @@ import tfnas
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.errors import InputError
 from tfnas.model_file import TrainedModel
-from tfnas.numpy_scalars import NUMPY_NAMES
+from tfnas.numpy_scalars import NUMPY_NAMES, StoredNumber, StoredType
+from tfnas.pickle_text import MOST_NESTED
 from tfnas.tensor_file import load_plain, load_plain_bytes
 
 NUMBERS = {
@@ -161,6 +164,16 @@ def test_numpys_numbers_are_read(zipped, core):
     assert found["dtype"].dtype == np.dtype("float32")
 
 
+@pytest.mark.parametrize("value", ["", "a", "résumé", "\0a\0", "\U0001f40d", "\ud800"])
+@pytest.mark.parametrize("order", "<>=")
+def test_text_is_what_numpy_makes_of_it(value, order):
+    array = np.array(value, f"{order}U7")
+    kind = StoredType("U7")
+    kind.__setstate__((3, order, None, None, None, 28, 4, 8))
+    assert StoredNumber(kind, array.tobytes()) == array.item()
+    assert StoredNumber(StoredType("S4"), b"a\0b\0") == np.array(b"a\0b\0", "S4").item() == b"a\0b"
+
+
 class Call:
     """Pickles as a call, with what `__setstate__` of the result is called with."""
 
@@ -185,6 +198,7 @@ SCALAR = np.float64(1).__reduce__()[0]
         (Call(np.dtype, ("f8", False, False), (3, "<", None, None, None, -1)), "numpy.dtype"),
         (Call(SCALAR, (np.dtype("f8"), b"\1" * 7)), "numpy.generic"),
         (Call(SCALAR, (1.5, b"\1" * 8)), "numpy.generic"),
+        (Call(SCALAR, (np.dtype("<U2"), b"a\0\0\0\0\0\x11\0")), "numpy.str_"),
         (argparse.Namespace(lr=0.1), "argparse.Namespace"),
         (datetime.timedelta(1), "datetime.timedelta"),
         (random.Random(1), "random.Random"),
@@ -222,3 +236,81 @@ def test_nothing_is_allowed_but_while_a_file_is_read():
     assert set(torch.serialization.get_safe_globals()) == before
     with pytest.raises(pickle.UnpicklingError):
         torch.load(io.BytesIO(saved({"best": np.float64(1)})), weights_only=True)
+
+
+class Allowed:
+    """What a program around may have told torch to allow."""
+
+    def __init__(self):
+        self.number = 3
+
+
+def test_what_the_program_around_allows_is_not_allowed_here():
+    data = saved({"state_dict": {}, "other": Allowed()})
+    with torch.serialization.safe_globals([Allowed]):
+        before = set(torch.serialization.get_safe_globals())
+        with pytest.raises(InputError, match=r"it holds other things than .* \(test_tensor_file\.Allowed\), which"):
+            load_plain_bytes(io.BytesIO(data), "the file")
+        assert set(torch.serialization.get_safe_globals()) == before
+        assert torch.load(io.BytesIO(data), weights_only=True)["other"].number == 3
+
+
+def test_threads_may_read_at_once():
+    data = saved({"best": np.float64(1), "weight": torch.arange(3.0)})
+    before = set(torch.serialization.get_safe_globals())
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: load_plain_bytes(io.BytesIO(data), "the file")["best"], range(200)))
+    assert found == [1.0] * 200
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+# ---- how deep, and in which protocol ------------------------------------------------------------------------------
+
+
+def nested(make, depth):
+    value = make(0)
+    for _ in range(depth - 1):
+        value = make(value)
+    return value
+
+
+MAKERS = {
+    "tuples": lambda value: (value,),
+    "pairs": lambda value: (value, 1),
+    "long tuples": lambda value: (1, 2, value, 4),
+    "lists": lambda value: [value],
+    "dicts": lambda value: {"a": value},
+    "ordered dicts": lambda value: collections.OrderedDict(a=value),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_deep_nesting_is_refused_before_it_is_built(monkeypatch, make, zipped):
+    whole = saved({"a": nested(make, 30), "weight": torch.arange(3.0)}, zipped)
+    assert load_plain_bytes(io.BytesIO(whole), "the file")["a"] == nested(make, 30)
+    deep = saved({"a": nested(make, MOST_NESTED)}, zipped)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch reads it"))
+    with pytest.raises(InputError, match=r"^the file is no readable checkpoint: .* nested more than 100 deep$"):
+        load_plain_bytes(io.BytesIO(deep), "the file")
+
+
+def test_nesting_through_the_memory_of_a_pickle_counts(monkeypatch):
+    """`tuple(stored)`, stored, fetched and put into a tuple again."""
+    data = b"\x80\x02)q\0" + b"0h\0\x85q\0" * (MOST_NESTED + 1) + b"."
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch reads it"))
+    with pytest.raises(InputError, match="nested more than 100 deep"):
+        load_plain_bytes(io.BytesIO(data), "the file")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_a_later_protocol_is_read_or_named(zipped, protocol):
+    file = io.BytesIO()
+    document = {"weight": torch.arange(3.0), "n": 1}
+    torch.save(document, file, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    if protocol == 3:
+        assert equal(load_plain_bytes(io.BytesIO(file.getvalue()), "the file"), document)
+        return
+    with pytest.raises(InputError, match=f"saved with pickle protocol {protocol}, .*again without pickle_protocol"):
+        load_plain_bytes(io.BytesIO(file.getvalue()), "the file")

@@ -9,6 +9,7 @@ with exactly the bytes that they have, and give Python's own.
 from __future__ import annotations
 
 import re
+import sys
 from pickle import UnpicklingError
 from typing import Any
 
@@ -55,10 +56,24 @@ class StoredNumber:
             raise UnpicklingError("refused: numpy.generic without its type and bytes")
         if len(data) != kind.dtype.itemsize:
             raise UnpicklingError(f"refused: numpy.generic of {kind.dtype.itemsize} bytes in {len(data)}")
-        return (np.frombuffer(data, kind.dtype)[0] if data else kind.dtype.type()).item()
+        if kind.dtype.kind == "S":
+            return data.rstrip(b"\0")
+        if kind.dtype.kind == "U":
+            return _text(data, kind.dtype.byteorder)
+        return np.frombuffer(data, kind.dtype)[0].item()
 
     def __setstate__(self, state: object) -> None:
         """Never called: its presence keeps a pickle from changing this class."""
+
+
+def _text(data: bytes, byte_order: str) -> str:
+    """The text of a `U`, without numpy, which raises SystemError for what is no character."""
+    is_little = byte_order == "<" or (byte_order == "=" and sys.byteorder == "little")
+    try:
+        text = data.decode("utf-32-le" if is_little else "utf-32-be", "surrogatepass")
+    except UnicodeDecodeError as error:
+        raise UnpicklingError(f"refused: numpy.str_ of what is no character, at byte {error.start}") from error
+    return text.rstrip("\0")
 
 
 NUMPY_NAMES: dict[str, type[Any]] = {

@@ -2,16 +2,22 @@
 
 Files are zip archives with a checksum of every member, which are compared here because torch.load does not. What torch
 wrote before version 1.6, and on request since (`set_crc32_options(False)`), has none: damaged numbers do not show.
+
+torch keeps what its reader may call in one list for the whole process. While a file is read here that list holds
+nothing but numpy's stand-ins, whatever the program around has put there, and one thread reads at a time. Threads that
+call torch.load themselves in that moment find the list so.
 """
 
 from __future__ import annotations
 
-import pickle
+import io
 import re
-import struct
+import threading
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,10 +25,13 @@ import torch
 
 from tfnas.errors import InputError
 from tfnas.numpy_scalars import NUMPY_NAMES
+from tfnas.pickle_text import PICKLE_ERRORS, NestedTooDeeply, check_nesting
 
 _ZIP_START = b"PK\x03\x04"
 _PICKLE_START = b"\x80"  # as torch wrote them before version 1.6
 _IS_FOLDER = 0x10  # where a member is marked so, torch reads none of its bytes and leaves memory as it found it
+_OLD_PICKLES = 5  # magic number, version, system, document, names of the storages, and then the tensors' bytes
+_TORCHS_PROTOCOL = 2  # of later ones its reader knows a part
 _REFUSED_NAME = re.compile(r"GLOBAL ([\w.]+) was not an allowed|refused: ([\w.]+)")
 
 
@@ -50,16 +59,17 @@ def load_plain(path: Path) -> Any:
 def load_plain_bytes(file: IO[bytes], source: str) -> Any:
     """The same from an open file; `source` is what messages call it."""
     is_archive = _check_whole(file, source)
+    protocol = 0
     try:
-        numpy_names: list[Any] = [(stand_in, name) for name, stand_in in NUMPY_NAMES.items()]
-        with warnings.catch_warnings(), torch.serialization.safe_globals(numpy_names):
+        with warnings.catch_warnings(), _numpys_names_alone():
             warnings.simplefilter("ignore", UserWarning)  # on pickle protocols: what follows from them is an error
+            warnings.simplefilter("ignore", DeprecationWarning)  # of backslashes in names
+            protocol = _check_pickles(file, is_archive)
             document = torch.load(file, map_location="cpu", weights_only=True)
-    except (
-        *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError),
-        *(LookupError, AttributeError, AssertionError, OverflowError, MemoryError, struct.error),
-    ) as error:
-        raise UnreadableFile(source, _other_things(source, is_archive, str(error))) from error
+    except NestedTooDeeply as error:
+        raise UnreadableFile(source, f"is no readable checkpoint: what it holds is {error}") from error
+    except PICKLE_ERRORS as error:
+        raise UnreadableFile(source, _other_things(source, is_archive, protocol, str(error))) from error
     if not is_archive and file.read(1):
         raise UnreadableFile(source, "is no readable checkpoint: it goes on after its end; write or copy it again")
     return document
@@ -93,10 +103,50 @@ def _is_damaged(file: IO[bytes]) -> bool:
         return True
 
 
-def _other_things(source: str, is_archive: bool, error: str) -> str:
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@contextmanager
+def _numpys_names_alone() -> Iterator[None]:
+    """Let torch's reader call numpy's stand-ins, and nothing that the program around allows, in one thread at a time.
+
+    Afterwards all is allowed that was before, and what another thread has allowed meanwhile.
+    """
+    ours: list[Any] = [(stand_in, name) for name, stand_in in NUMPY_NAMES.items()]
+    with _ONE_AT_A_TIME:
+        before = torch.serialization.get_safe_globals()
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(ours)
+        try:
+            yield
+        finally:
+            others = [allowed for allowed in torch.serialization.get_safe_globals() if allowed not in ours]
+            torch.serialization.clear_safe_globals()
+            torch.serialization.add_safe_globals([*before, *others])
+
+
+def _check_pickles(file: IO[bytes], is_archive: bool) -> int:
+    """The highest protocol of the pickles that torch will read, the file rewound.
+
+    Raises NestedTooDeeply, or one of `PICKLE_ERRORS`.
+    """
+    if is_archive:  # through torch's own reader of archives, so that what is checked is what it reads
+        protocol = check_nesting(io.BytesIO(torch._C.PyTorchFileReader(file).get_record("data.pkl")))
+    else:
+        protocol = max(check_nesting(file) for _ in range(_OLD_PICKLES))
+    file.seek(0)
+    return protocol
+
+
+def _other_things(source: str, is_archive: bool, protocol: int, error: str) -> str:
     """Why a whole file is refused, and what to save instead; `error` names the class or function that it asks for."""
     found = _REFUSED_NAME.search(error)
     name = "" if found is None else found[found.lastindex or 0]
+    if not name and protocol > _TORCHS_PROTOCOL:
+        return (
+            f"is no readable checkpoint: it was saved with pickle protocol {protocol}, and files of tensors are read "
+            f"in protocol {_TORCHS_PROTOCOL}: save it again without pickle_protocol, torch.save(checkpoint, path)"
+        )
     what = "numpy.ndarray" if name.endswith("multiarray._reconstruct") else name
     return (
         f"is no readable checkpoint: {'' if is_archive else 'it is damaged, or '}it holds other things than tensors, "
