@@ -26,7 +26,7 @@ from tfnas.errors import InputError
 from tfnas.files import write_whole
 from tfnas.invocation import command_line
 from tfnas.latency.contents import TableContents
-from tfnas.latency.files.authors import read_authors_table
+from tfnas.latency.files.authors import PICKLE_STARTS, read_authors_table
 from tfnas.latency.files.reading import read_json
 from tfnas.latency.files.writing import table_to_json, to_text
 from tfnas.latency.keys import (
@@ -79,7 +79,7 @@ class LatencyTable:
         if len(data) > _LARGEST_FILE:
             raise InputError(f"latency table {file} is larger than {_LARGEST_FILE >> 20} MiB: this is another file")
         try:
-            if data.startswith(b"\x80"):
+            if data.startswith(PICKLE_STARTS):
                 contents = read_authors_table(data)
             elif data.lstrip().startswith(b"{"):
                 contents = read_json(data)

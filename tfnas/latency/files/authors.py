@@ -1,8 +1,8 @@
 """The TF-NAS authors' latency tables, `latency_gpu.pkl` and `latency_cpu.pkl`, read without trusting them.
 
 Such a file is a pickled OrderedDict: `base` -> milliseconds, and for every block key an OrderedDict of width ->
-milliseconds. Plain dicts, whole numbers and numpy's numbers stand for the same. Only the pickle instructions that this
-takes are admitted, and only classes that make nothing else; nothing in it can run.
+milliseconds. Plain dicts, whole numbers and numpy's numbers stand for the same, in any pickle protocol. Only the pickle
+instructions that this takes are admitted, and only classes that make nothing else; nothing in it can run.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -21,6 +22,10 @@ from tfnas.latency.contents import LARGEST_WIDTH, BasePart, Curve, TableContents
 from tfnas.latency.files.fields import MOST_MS
 from tfnas.latency.keys import KEY_PATTERN
 from tfnas.numpy_scalars import NUMPY_NAMES
+from tfnas.pickle_text import PICKLE_ERRORS, Nesting
+
+PICKLE_STARTS = (b"\x80", b"}", b"(d", b"ccollections\nOrderedDict\n")
+"""How such files begin: with a protocol from 2 on, and before that with what makes a dict."""
 
 _OTHER = "a pickle of another kind than the TF-NAS authors' tables"
 _LONGEST_WORDS = 100
@@ -29,13 +34,15 @@ _INSTRUCTIONS = (
     | {"GLOBAL", "STACK_GLOBAL", "EMPTY_TUPLE", "TUPLE", "REDUCE", "EMPTY_DICT", "SETITEM", "SETITEMS"}
     | {"BINFLOAT", "BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"}
     | {"TUPLE1", "TUPLE2", "TUPLE3", "NEWTRUE", "NEWFALSE", "NONE", "SHORT_BINBYTES", "BUILD"}  # numpy's numbers
+    | {"PUT", "GET", "DICT", "INT", "LONG", "FLOAT", "UNICODE"}  # the oldest protocols'
+    | {"STRING", "BINSTRING", "SHORT_BINSTRING"}  # Python 2's
 )
+_STORES = ("PUT", "LONG_BINPUT")  # at any place
+_WANTED = "a table is a dict of numbers, {'base': ms, block: {width: ms}}"
+_ONE_NUMBER = "save one number, float(ms), for every width"
 _KINDS = {
-    "EMPTY_LIST": "a list",
-    "LIST": "a list",
-    "EMPTY_SET": "a set",
-    "FROZENSET": "a set",
-    "BINPERSID": "a reference",
+    **dict.fromkeys(("EMPTY_LIST", "LIST", "EMPTY_SET", "FROZENSET"), f"a list or a set: {_ONE_NUMBER}"),
+    **dict.fromkeys(("PERSID", "BINPERSID"), f"a reference to something outside of the file: {_WANTED}"),
 }
 _ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 
@@ -65,11 +72,15 @@ class _TableUnpickler(pickle.Unpickler):
         full_name = f"{module}.{name}"
         if full_name in self._KNOWN:
             return self._KNOWN[full_name]
-        what = " (an array: each width and its ms must be a number)" if full_name in _ARRAYS else ""
-        raise InputError(f"{_OTHER}: it names {_plain(module)}.{_plain(name)}{what}, which is refused")
+        if full_name in _ARRAYS:
+            raise InputError(f"{_OTHER}: it holds an array: {_ONE_NUMBER}")
+        raise InputError(
+            f"{_OTHER}: it holds {_plain(module)}.{_plain(name)}, which is refused: save dict(...) of other kinds of "
+            "dict, and float(ms) of other numbers"
+        )
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        raise InputError(f"{_OTHER}: it refers to the outside object {short(pid)}, which is refused")
+        raise InputError(f"{_OTHER}: it refers to {short(pid)}, outside of the file")
 
 
 def read_authors_table(data: bytes) -> TableContents:
@@ -77,15 +88,18 @@ def read_authors_table(data: bytes) -> TableContents:
 
     Raises InputError for any other pickle, before anything in it takes effect.
     """
-    _check_instructions(data)
+    pairs = _check_instructions(data)
     try:
         document = _TableUnpickler(io.BytesIO(data)).load()
     except InputError:
         raise
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise InputError(f"{_OTHER}: {_plain(error)}") from error
+    except PICKLE_ERRORS as error:
+        raise InputError(f"{_OTHER}: {_damage(error)}") from error
     if not _is_dict(document) or "base" not in document:
         raise InputError(f"{_OTHER}: it must be an OrderedDict (or dict) with a number `base` and every block")
+    rows = {id(entries): len(entries) for entries in document.values() if isinstance(entries, dict)}
+    if len(document) + sum(rows.values()) < pairs:
+        raise InputError(f"{_OTHER}: a block, or a width of a block, stands twice in it")
     base_ms = document.pop("base")
     if type(base_ms) not in (int, float) or not 0 < base_ms <= MOST_MS:
         raise InputError(f"{_OTHER}: base must be above 0 ms, and {MOST_MS:g} at most, got {short(base_ms)}")
@@ -96,26 +110,38 @@ def read_authors_table(data: bytes) -> TableContents:
     return TableContents(base={"base": BasePart("base", float(base_ms), 0.0)}, curves=curves, measurement=None)
 
 
-def _check_instructions(data: bytes) -> None:
-    """Refuse every pickle instruction that a dictionary of numbers does not need, and huge places to store at."""
+def _check_instructions(data: bytes) -> int:
+    """How many entries the pickle's dicts are given.
+
+    Refuses every pickle instruction that a dictionary of numbers does not need, deep nesting, and huge places to store
+    at.
+    """
+    nesting, end = Nesting(), -1
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of backslashes in names, which are refused later
-            end = -1
             for opcode, argument, place in pickletools.genops(data):
                 end = place or 0
                 if opcode.name not in _INSTRUCTIONS:
-                    what = _KINDS.get(opcode.name, "something else than dicts and numbers")
-                    raise InputError(f"{_OTHER}: it holds {what} (the instruction {opcode.name}, which is refused)")
-                stored_at = int(argument or 0) if opcode.name == "LONG_BINPUT" else 0
-                if stored_at > len(data):  # the unpickler would reserve memory for that many objects
-                    raise InputError(f"{_OTHER}: it stores an object at place {stored_at}, which is refused")
-        if end + 1 < len(data):
-            raise InputError(f"{_OTHER}: after its end, at byte {end + 1}, it goes on")
+                    raise InputError(f"{_OTHER}: it holds {_KINDS.get(opcode.name, f'other things: {_WANTED}')}")
+                if opcode.name in _STORES and int(argument or 0) > len(data):  # memory for so many would be reserved
+                    raise InputError(f"{_OTHER}: it is damaged, or was not written by pickle.dump")
+                nesting.take(opcode, argument)
     except InputError:
         raise
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{_OTHER}: {_plain(error)}") from error
+    except PICKLE_ERRORS as error:
+        raise InputError(f"{_OTHER}: {_damage(error)}") from error
+    if end + 1 < len(data):
+        raise InputError(f"{_OTHER}: after its end, at byte {end + 1}, it goes on")
+    return nesting.pairs
+
+
+def _damage(error: Exception) -> str:
+    """What is wrong with the whole file: of numpy's numbers those of another kind, of the rest damage."""
+    kind = re.fullmatch(r"refused: (numpy\..*)", str(error))
+    if kind is not None:
+        return f"it holds a number of a kind that is not read ({_plain(kind[1])}): save float(ms), and int(width)"
+    return f"it is damaged, or was not written by pickle.dump ({_plain(error)})"
 
 
 def _is_dict(value: object) -> bool:
