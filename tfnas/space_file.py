@@ -11,11 +11,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from tfnas.architecture import MOST_CHANNELS, MOST_IMAGE_SIZE, MOST_KERNEL_SIZE, MOST_STRIDE, check_number
 from tfnas.errors import InputError
 from tfnas.space import Operation, Schedule, SearchSpace, Stage
+from tfnas.yaml_text import load_yaml
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -73,20 +72,6 @@ def space_from_json(document: Mapping[str, Any]) -> SearchSpace:
     return _read_space(document)
 
 
-class _OnceLoader(yaml.SafeLoader):
-    """The safe loader, but for mappings that name a field twice, of which that takes the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping. Raises ConstructorError with the line of the second."""
-        names: set[str] = set()
-        for key, _ in node.value:
-            if key.value in names:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
-            if isinstance(key, yaml.ScalarNode):
-                names.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def _document(name_or_path: str, seen: tuple[str, ...] = ()) -> tuple[dict[str, Any], str]:
     """The fields of a space with those of the space it extends filled in, and a name for messages."""
     if name_or_path in space_names():
@@ -101,9 +86,9 @@ def _document(name_or_path: str, seen: tuple[str, ...] = ()) -> tuple[dict[str, 
         hint = _suggest(name_or_path, space_names())
         raise InputError(f"no space {name_or_path!r}: give one of {', '.join(space_names())} or a YAML file{hint}")
     try:
-        document = yaml.load(text, _OnceLoader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not YAML: {error}") from error
+        document = load_yaml(text)
+    except InputError as error:
+        raise InputError(f"{where} is {error}") from error
     if not isinstance(document, dict):
         raise InputError(f"{where} must be a mapping of fields, got {type(document).__name__}")
     parent = document.pop("extends", None)

@@ -18,13 +18,13 @@ from types import MappingProxyType
 from typing import Any, Generic, NoReturn, TypeVar
 
 import jsonargparse
-import yaml
 
 from tfnas.cli.edge import version_text
 from tfnas.cli.groups import FlagGroup
 from tfnas.cli.help import PlainHelp
 from tfnas.errors import InputError
 from tfnas.kinds import kinds_of
+from tfnas.yaml_text import load_yaml
 
 C = TypeVar("C")
 
@@ -234,11 +234,11 @@ def _values_of(flag: str, arguments: Sequence[str]) -> list[str]:
 
 def _read_yaml(path: str) -> dict[Any, Any]:
     try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        document = load_yaml(Path(path).read_text(encoding="utf-8"))
+    except InputError as error:
+        raise InputError(f"the --config file {path} is {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the --config file {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"the --config file {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise InputError(f"the --config file {path} must hold lines like `target_lat: 15`, got {document!r:.60}")
     return document
