@@ -113,7 +113,8 @@ def _one_structure(document: Any, index: int | None) -> Sequence[Any]:
     several = [number for number, entry in enumerate(document) if entry]
     if index is None and len(several) > 1:
         raise InputError(
-            f"it holds {len(several)} structures, best first: say which is meant, index={several[0]} to {several[-1]}"
+            f"it holds {len(several)} structures, best first: say which is meant, index={several[0]} to {several[-1]}, "
+            f"as in Structure.parse(text, index={several[0]})"
         )
     if index is None:
         index = several[0] if several else 0
