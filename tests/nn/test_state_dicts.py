@@ -15,7 +15,7 @@ import tfnas
 from tfnas.errors import InputError
 from tfnas.evaluation.config import EvaluationConfig
 from tfnas.evaluation.subject import open_subject
-from tfnas.nn.state_dicts import KEYS, WeightsWarning
+from tfnas.nn.state_dicts import KEYS, WeightsWarning, find_state
 
 
 def arrived(network, trained):
@@ -85,6 +85,20 @@ def test_of_several_state_dicts_the_first_is_read_and_the_others_are_told(tmp_pa
     with pytest.warns(WeightsWarning, match=r"w\.pt holds weights under state_dict and under state_dict_ema: those"):
         tfnas.load_weights(network, tmp_path / "w.pt")
     assert arrived(network, trained)
+
+
+@pytest.mark.parametrize("outer", [lambda held: held, lambda held: {"state_dict": held}])
+def test_tensors_beside_such_a_key_are_told(tmp_path, outer):
+    trained, network = random_network(), random_network(seed=1)
+    torch.save(outer({"model": trained.state_dict(), "b": torch.ones(2), "rng": torch.get_rng_state()}), tmp_path / "w")
+    with pytest.warns(WeightsWarning, match=r"w holds tensors \(b\) beside the weights under model: those under model"):
+        tfnas.load_weights(network, tmp_path / "w")
+    assert arrived(network, trained)
+
+
+def test_settings_beside_weights_do_not_hide_them():
+    state = {"model": {"name": "mine"}, "a.weight": torch.ones(2)}
+    assert find_state(state, "the file") == state
 
 
 def test_settings_under_such_a_key_are_no_weights(tmp_path):

@@ -15,6 +15,7 @@ KEYS = ("state_dict", "model", "network", "state_dict_ema", "model_ema")
 """What training programs file weights under. Where there are several, the first of this list is read."""
 
 _DEEPEST = 4  # a damaged or forged document may hold itself
+_MOST_NAMED = 8
 _WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)+|(?<=\.)(?:_orig_mod\.)+")
 _AVERAGED_STATES = "n_averaged"  # what AveragedModel has beside its network's entries
 
@@ -27,14 +28,22 @@ def find_state(document: object, source: str) -> dict[str, Any]:
     """The state dict in what a file holds: itself, or under one of `KEYS`, with names as `plain_names` gives them.
 
     `source` is what messages call the file. Raises InputError where it holds no dict; warns (WeightsWarning) of other
-    weights that it holds beside those.
+    weights that it holds beside those, under a key of `KEYS` or under none.
     """
     for _ in range(_DEEPEST):
         entries = document if isinstance(document, Mapping) else {}
         named = [key for key in KEYS if isinstance(entries.get(key), Mapping)]
-        filed = [key for key in named if _holds_tensors(entries[key])] or named[:1]
+        beside = [name for name, value in entries.items() if _is_weight(value)]
+        filed = [key for key in named if _holds_tensors(entries[key])] or ([] if beside else named[:1])
         if not filed:
             break
+        if beside:
+            warnings.warn(
+                f"{source} holds tensors ({', '.join(ascii(name)[1:-1] for name in beside[:_MOST_NAMED])}) beside the "
+                f"weights under {filed[0]}: those under {filed[0]} are read",
+                WeightsWarning,
+                stacklevel=3,
+            )
         if len(filed) > 1:
             warnings.warn(
                 f"{source} holds weights under {' and under '.join(filed)}: those under {filed[0]} are read",
@@ -45,6 +54,11 @@ def find_state(document: object, source: str) -> dict[str, Any]:
     if not isinstance(document, Mapping):
         raise InputError(f"{source} holds no weights: it is a {type(document).__name__}, not a dict of tensors by name")
     return plain_names(document, source)
+
+
+def _is_weight(value: object) -> bool:
+    """Whether it may be one: best accuracies are tensors without dimensions, states of random numbers whole numbers."""
+    return isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 0
 
 
 def _holds_tensors(entries: Mapping[Any, Any], depth: int = 0) -> bool:
@@ -84,6 +98,6 @@ def why_missing(found: Mapping[str, Any], wanted: Iterable[str]) -> str:
     if start is not None and all(start + name in found for name in names):
         return f". Its names begin with {start!r}: save the state dict of that part alone"
     if found and not any(isinstance(value, Tensor) for value in found.values()):
-        held = ", ".join(sorted(ascii(name)[1:-1] for name in found)[:8])
+        held = ", ".join(sorted(ascii(name)[1:-1] for name in found)[:_MOST_NAMED])
         return f". It holds no tensors, but {held}; weights are looked for under {', '.join(KEYS)}"
     return ""
