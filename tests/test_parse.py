@@ -246,9 +246,27 @@ def test_folders_refused(tmp_path, run_dir):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(InputError, match="holds no readable checkpoint"):
         parse_model(tmp_path)
-    (run_dir / "summary.json").write_text("{")
-    with pytest.raises(InputError, match=r"summary\.json cannot be read as JSON"):
-        parse_model(run_dir)
+    for text in ("{", '{"a":' + "[" * 3000 + "]" * 3000 + "}", '{"target_ms": 1, "target_ms": 2}', '{"a": "\xff"}'):
+        (run_dir / "summary.json").write_bytes(text.encode("latin-1"))
+        for path in (run_dir, run_dir / "architecture.json", run_dir / "model.config"):
+            with pytest.raises(InputError, match=r"^\S*summary\.json cannot be read as JSON: [^\n]*$"):
+                parse_model(path)
+
+
+def test_a_file_that_cannot_be_read_is_not_replaced(tmp_path, run_dir, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (run_dir / "summary.json").unlink()
+    parsed = parse_model(run_dir / "architecture.json")
+    write_files(parsed)
+    write_files(parsed)
+    whole = (tmp_path / "model.config").read_bytes()
+    (tmp_path / "model.config").write_bytes(b"\xef\xbb\xbf" + whole)
+    write_files(parsed)
+    for content in (b"[" * 3000 + b"]" * 3000, whole[:-3], whole[:1] + b'"stage1": 1, ' + whole[1:]):
+        (tmp_path / "model.config").write_bytes(content)
+        with pytest.raises(InputError, match=r"model\.config is there already and holds something else"):
+            write_files(parsed)
+        assert (tmp_path / "model.config").read_bytes() == content
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tfnas.errors import InputError
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LONGEST_SHOWN = 60
 _LARGEST_SHOWN = 10**30
 
@@ -25,6 +27,19 @@ def load_json(data: bytes) -> object:
         raise InputError(f"not JSON: not UTF-8 at byte {error.start}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON: {error}") from error
+
+
+def load_json_file(path: Path) -> object:
+    """The document in a JSON file; a byte order mark before it, as some editors write it, is no part of it.
+
+    Raises FileNotFoundError; InputError naming the file where it cannot be read, or is none that `load_json` takes.
+    """
+    try:
+        return load_json(path.read_bytes().removeprefix(_BYTE_ORDER_MARK))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {str(error).removeprefix('not JSON: ')}") from error
 
 
 def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

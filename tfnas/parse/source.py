@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from tfnas.architecture import RUN_FILE, Architecture
 from tfnas.checkpoint import FOLDER, State, format_of, load_checkpoint
 from tfnas.costs import COSTS
 from tfnas.errors import InputError
+from tfnas.json_text import load_json_file
 from tfnas.legacy import AuthorsSearch
 from tfnas.run import SUMMARY_FILE
 from tfnas.searching.checkpoint import KIND, choice_of, search_checkpoints
@@ -98,7 +98,8 @@ def _read_run(run_dir: Path) -> Source:
 def _read_json(path: Path, space: SearchSpace | None) -> Source:
     architecture = Architecture.load(path, image_size=space.image_size if space else _AUTHORS_IMAGE_SIZE)
     notes: tuple[str, ...] = ()
-    if "format" not in json.loads(path.read_bytes()):  # the authors' form: it carries no image size
+    document = load_json_file(path)
+    if isinstance(document, dict) and "format" not in document:  # the authors' form: it carries no image size
         ours = path.with_name(RUN_FILE)
         beside = Architecture.load(ours) if ours.is_file() else None
         if beside is not None and beside.to_model_config() == architecture.to_model_config():
@@ -173,11 +174,9 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """The summary of a run directory; empty where there is none. Raises InputError when it is damaged."""
     path = folder / SUMMARY_FILE
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = load_json_file(path)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(document, dict):
         raise InputError(f"{path} must hold a JSON object, this is a {type(document).__name__}")
     return document

@@ -8,6 +8,7 @@ from typing import Any
 
 from tfnas.architecture import RUN_FILE
 from tfnas.errors import InputError
+from tfnas.json_text import load_json_file
 from tfnas.parse.parsed import Parsed
 from tfnas.parse.source import UNFINISHED
 from tfnas.run import MODEL_CONFIG_FILE, write_forms
@@ -53,6 +54,6 @@ def _check_nothing_replaced(parsed: Parsed, ours: Path, authors: Path) -> None:
 
 def _holds(path: Path, form: dict[str, Any]) -> bool:
     try:
-        return bool(json.loads(path.read_bytes()) == json.loads(json.dumps(form)))
-    except (OSError, ValueError, RecursionError):
+        return bool(load_json_file(path) == json.loads(json.dumps(form)))
+    except (OSError, InputError):
         return False
