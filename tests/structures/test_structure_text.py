@@ -227,7 +227,10 @@ def test_of_several_structures_one_must_be_named(tmp_path, named):
     ):
         assert read(0) == Structure.from_tinynas([STEM, BLOCK])
         assert read(2) == Structure.from_tinynas([STEM])
-        message = r"it holds 2 structures, best first: say which is meant, index=0 to 2, as in Structure\.parse\(text, index=0\)$"
+        message = (
+            r"it holds 2 structures, best first: say which is meant, index=0 to 2, "
+            r"as in Structure\.parse\(text, index=0\)$"
+        )
         with pytest.raises(InputError, match=message):
             read(None)
         for index in (-1, 3):
