@@ -255,6 +255,22 @@ def test_what_the_program_around_allows_is_not_allowed_here():
         assert torch.load(io.BytesIO(data), weights_only=True)["other"].number == 3
 
 
+def test_what_another_thread_allows_meanwhile_stays_allowed(monkeypatch):
+    read = torch.load
+
+    def allow_and_read(*arguments, **options):
+        torch.serialization.add_safe_globals([Allowed])
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(torch, "load", allow_and_read)
+    before = set(torch.serialization.get_safe_globals())
+    load_plain_bytes(io.BytesIO(saved({"n": 1})), "the file")
+    after = set(torch.serialization.get_safe_globals())
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(list(before))
+    assert after == before | {Allowed}
+
+
 def test_threads_may_read_at_once():
     data = saved({"best": np.float64(1), "weight": torch.arange(3.0)})
     before = set(torch.serialization.get_safe_globals())

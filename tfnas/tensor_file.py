@@ -61,7 +61,7 @@ def load_plain_bytes(file: IO[bytes], source: str) -> Any:
     is_archive = _check_whole(file, source)
     protocol = 0
     try:
-        with warnings.catch_warnings(), _numpys_names_alone():
+        with _numpys_names_alone(), warnings.catch_warnings():  # which is for one thread at a time, too
             warnings.simplefilter("ignore", UserWarning)  # on pickle protocols: what follows from them is an error
             warnings.simplefilter("ignore", DeprecationWarning)  # of backslashes in names
             protocol = _check_pickles(file, is_archive)

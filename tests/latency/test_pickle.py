@@ -273,17 +273,18 @@ def test_references_to_the_outside_are_refused(tmp_path):
         LatencyTable.load(path)
 
 
-def test_extension_codes_and_memory_tricks_are_refused(tmp_path):
+def test_extension_codes_and_memory_tricks_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(authors._TableUnpickler, "load", lambda _: pytest.fail("it is read"), raising=False)
     with pytest.raises(InputError, match="it holds other things: a table is a dict of numbers"):
         LatencyTable.load(written(tmp_path, b"\x80\x02\x82\x01."))
     for data in (b"\x80\x02)r" + struct.pack("<I", 4_000_000_000) + b".", b"(dp4000000000\n."):
-        with pytest.raises(InputError, match=r"it is damaged, or was not written by pickle\.dump$"):
+        with pytest.raises(InputError, match=r"it is damaged, was cut short, or was not written by"):
             LatencyTable.load(written(tmp_path, data))
 
 
 @pytest.mark.parametrize("keep", [1, 2, 30, 500, -1])
 def test_a_truncated_file_is_refused(tmp_path, keep):
-    with pytest.raises(InputError, match="pickle of another kind"):
+    with pytest.raises(InputError, match=r"pickle of another kind .*: it is damaged, was cut short"):
         LatencyTable.load(written(tmp_path, pickle.dumps(authors_document(), 3)[:keep]))
 
 

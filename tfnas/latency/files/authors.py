@@ -22,12 +22,13 @@ from tfnas.latency.contents import LARGEST_WIDTH, BasePart, Curve, TableContents
 from tfnas.latency.files.fields import MOST_MS
 from tfnas.latency.keys import KEY_PATTERN
 from tfnas.numpy_scalars import NUMPY_NAMES
-from tfnas.pickle_text import PICKLE_ERRORS, Nesting
+from tfnas.pickle_text import PICKLE_ERRORS, NestedTooDeeply, Nesting
 
 PICKLE_STARTS = (b"\x80", b"}", b"(d", b"ccollections\nOrderedDict\n")
 """How such files begin: with a protocol from 2 on, and before that with what makes a dict."""
 
 _OTHER = "a pickle of another kind than the TF-NAS authors' tables"
+_DAMAGED = "it is damaged, was cut short, or was not written by pickle.dump; copy it, or save it, again"
 _LONGEST_WORDS = 100
 _INSTRUCTIONS = (
     {"PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"}
@@ -125,7 +126,7 @@ def _check_instructions(data: bytes) -> int:
                 if opcode.name not in _INSTRUCTIONS:
                     raise InputError(f"{_OTHER}: it holds {_KINDS.get(opcode.name, f'other things: {_WANTED}')}")
                 if opcode.name in _STORES and int(argument or 0) > len(data):  # memory for so many would be reserved
-                    raise InputError(f"{_OTHER}: it is damaged, or was not written by pickle.dump")
+                    raise InputError(f"{_OTHER}: {_DAMAGED}")
                 nesting.take(opcode, argument)
     except InputError:
         raise
@@ -137,11 +138,13 @@ def _check_instructions(data: bytes) -> int:
 
 
 def _damage(error: Exception) -> str:
-    """What is wrong with the whole file: of numpy's numbers those of another kind, of the rest damage."""
+    """What is wrong with the whole file."""
+    if isinstance(error, NestedTooDeeply):
+        return f"it is {error}"
     kind = re.fullmatch(r"refused: (numpy\..*)", str(error))
     if kind is not None:
         return f"it holds a number of a kind that is not read ({_plain(kind[1])}): save float(ms), and int(width)"
-    return f"it is damaged, or was not written by pickle.dump ({_plain(error)})"
+    return _DAMAGED
 
 
 def _is_dict(value: object) -> bool:
