@@ -12,10 +12,12 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import tfnas
 from tfnas.errors import RunFailed, TfnasError
+
+Found = TypeVar("Found")
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
@@ -92,6 +94,29 @@ def run_command(prog: str, body: Callable[[Sequence[str]], None], argv: Sequence
             _forget_output()
             return _BROKEN_PIPE
     return 0
+
+
+class ShownFirst(Generic[Found]):
+    """Shows what was found before its files are written, which an output that fails must not prevent.
+
+    It is called with what was found; `finish` afterwards raises what the output met.
+    """
+
+    def __init__(self, show: Callable[[Found], None]) -> None:
+        self._show = show
+        self._failure: TfnasError | None = None
+
+    def __call__(self, found: Found) -> None:
+        """Show it."""
+        try:
+            self._show(found)
+        except TfnasError as error:
+            self._failure = error
+
+    def finish(self) -> None:
+        """Raise RunFailed or the end of the output, where it could not be shown."""
+        if self._failure is not None:
+            raise self._failure
 
 
 def _show_version(_: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from tfnas.cli.edge import run_command, say_loading
+from tfnas.cli.edge import ShownFirst, run_command, say_loading
 from tfnas.cli.groups import FlagGroup
 
 _EXAMPLES = """\
@@ -47,8 +47,10 @@ def _export(prog: str, arguments: Sequence[str]) -> None:
     with ExitStack() as shown:
         on_step = shown.enter_context(waiting(Console(stderr=True), "opening the model and the images"))
 
-        def on_report(found: ExportReport) -> None:
+        def show(found: ExportReport) -> None:
             shown.close()
             print_export(Console(), found)
 
+        on_report = ShownFirst(show)
         export_model(config, on_step=on_step, on_report=on_report)
+    on_report.finish()

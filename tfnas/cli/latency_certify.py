@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from tfnas.cli.edge import say_loading
+from tfnas.cli.edge import ShownFirst, say_loading
 from tfnas.cli.groups import FlagGroup
 from tfnas.errors import Infeasible
 
@@ -47,12 +47,14 @@ def run(prog: str, arguments: Sequence[str]) -> None:
     with ExitStack() as shown:
         on_spent = shown.enter_context(spending(Console(stderr=True), f"timing {config.file[0]}, {most} at most"))
 
-        def on_found(found: FileCertificate) -> None:
+        def show(found: FileCertificate) -> None:
             shown.close()
             for line in found.lines():
                 say(Console(), line)
 
+        on_found = ShownFirst(show)
         report = certify_file(config, on_spent=on_spent, on_found=on_found)
+    on_found.finish()
     say(Console(), f"written   {report.written}")
     if report.target_ms is not None and report.verdict != "inside":
         raise Infeasible(verdict_text(report.found, report.target_ms, report.epsilon))

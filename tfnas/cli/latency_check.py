@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from rich.console import Console
 
-from tfnas.cli.edge import say_loading
+from tfnas.cli.edge import ShownFirst, say_loading
 from tfnas.cli.flags import FlagParser
 from tfnas.cli.groups import FlagGroup
 from tfnas.latency.checking.config import CheckConfig
@@ -44,9 +44,11 @@ def run(prog: str, arguments: Sequence[str]) -> None:
     with ExitStack() as shown:
         on_visit = shown.enter_context(counting(Console(stderr=True), "timing whole networks"))
 
-        def on_found(found: CheckReport) -> None:
+        def show(found: CheckReport) -> None:
             shown.close()
             print_found(Console(), found)
 
+        on_found = ShownFirst(show)
         report = check_table(config, on_visit=on_visit, on_found=on_found)
+    on_found.finish()
     print_written(Console(), report)

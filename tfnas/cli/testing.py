@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from tfnas.cli.edge import run_command, say_loading
+from tfnas.cli.edge import ShownFirst, run_command, say_loading
 from tfnas.cli.groups import FlagGroup
 
 _EXAMPLES = """\
@@ -50,9 +50,11 @@ def _test(prog: str, arguments: Sequence[str]) -> None:
         def on_progress(done: int, count: int, seconds: float) -> None:
             print(f"{prog}: {progress_line(done, count, seconds)}", file=sys.stderr)
 
-        def on_found(found: EvaluationReport) -> None:
+        def show(found: EvaluationReport) -> None:
             shown.close()
             print_evaluation(Console(), found)
 
+        on_found = ShownFirst(show)
         report = evaluate(config, on_progress=on_progress, on_found=on_found)
+    on_found.finish()
     print_files(Console(), report)
