@@ -86,6 +86,14 @@ def test_all_that_differs_is_named_with_the_way_out(saved, tmp_path):
     assert read().current == settings
 
 
+def test_a_setting_that_stands_twice_is_refused_not_taken_from_the_checkpoint(saved, tmp_path):
+    _, read = saved("train")
+    with (tmp_path / "config.yaml").open("a") as file:
+        file.write("seed: 7\n")
+    with pytest.raises(InputError, match=r"config\.yaml is not YAML: 'seed' stands twice in one mapping, at line \d+,"):
+        read()
+
+
 def test_before_the_first_checkpoint_nothing_may_be_missing(saved, tmp_path):
     settings, read = saved("train", checkpoint=False)
     assert read().current == settings

@@ -24,7 +24,7 @@ from tfnas.architecture import RUN_FILE, Architecture
 from tfnas.errors import InputError, Interrupted, RunFailed
 from tfnas.files import write_whole
 from tfnas.wording import say, typed
-from tfnas.yaml_text import load_yaml
+from tfnas.yaml_text import StandsTwice, load_yaml
 
 CONFIG_FILE = "config.yaml"
 LOG_FILE = "log.txt"
@@ -177,11 +177,16 @@ def run_path(kind: str, config: Placed) -> tuple[Path, bool]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The effective configuration in a run directory. Raises UnreadableConfig, an InputError, when it is none."""
+    """The effective configuration in a run directory. Raises UnreadableConfig, an InputError, when it is none.
+
+    One that says a setting twice was edited, and is not lost: that is a plain InputError.
+    """
     try:
         config = load_yaml((path / CONFIG_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UnreadableConfig(f"{path} is not a run directory: there is no {CONFIG_FILE} in it") from error
+    except StandsTwice as error:
+        raise InputError(f"{path / CONFIG_FILE} is {error}") from error
     except (OSError, ValueError) as error:
         raise UnreadableConfig(f"{path} is not a run directory: {CONFIG_FILE} cannot be read ({error})") from error
     if not isinstance(config, dict):
