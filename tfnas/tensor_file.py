@@ -11,6 +11,7 @@ call torch.load themselves in that moment find the list so.
 from __future__ import annotations
 
 import io
+import pickle
 import re
 import threading
 import warnings
@@ -32,7 +33,8 @@ _PICKLE_START = b"\x80"  # as torch wrote them before version 1.6
 _IS_FOLDER = 0x10  # where a member is marked so, torch reads none of its bytes and leaves memory as it found it
 _OLD_PICKLES = 5  # magic number, version, system, document, names of the storages, and then the tensors' bytes
 _TORCHS_PROTOCOL = 2  # of later ones its reader knows a part
-_REFUSED_NAME = re.compile(r"GLOBAL ([\w.]+) was not an allowed|refused: ([\w.]+)")
+_REFUSED_NAME = re.compile(r"GLOBAL ([\w.]+) (?:was not an allowed|whose module)|refused: ([\w.]+)")
+_DAMAGED = "is no readable checkpoint: it is damaged, or was cut short; copy it again"
 
 
 class UnreadableFile(InputError):
@@ -69,6 +71,8 @@ def load_plain_bytes(file: IO[bytes], source: str) -> Any:
     except NestedTooDeeply as error:
         raise UnreadableFile(source, f"is no readable checkpoint: what it holds is {error}") from error
     except PICKLE_ERRORS as error:
+        if is_archive and not isinstance(error, pickle.UnpicklingError):  # its list of members, which has no checksum
+            raise UnreadableFile(source, _DAMAGED) from error
         raise UnreadableFile(source, _other_things(source, is_archive, protocol, str(error))) from error
     if not is_archive and file.read(1):
         raise UnreadableFile(source, "is no readable checkpoint: it goes on after its end; write or copy it again")
@@ -85,7 +89,7 @@ def _check_whole(file: IO[bytes], source: str) -> bool:
             source, "is no readable checkpoint: it does not begin as files of tensors (.pt, .pth.tar) do"
         )
     if start == _ZIP_START and _is_damaged(file):
-        raise UnreadableFile(source, "is no readable checkpoint: it is damaged, or was cut short; copy it again")
+        raise UnreadableFile(source, _DAMAGED)
     file.seek(0)
     return start == _ZIP_START
 
@@ -152,6 +156,7 @@ def _other_things(source: str, is_archive: bool, protocol: int, error: str) -> s
         f"is no readable checkpoint: {'' if is_archive else 'it is damaged, or '}it holds other things than tensors, "
         f"numbers, text and containers{f' ({what})' if what else ''}, which are refused because loading them could run "
         "code. Give the weights alone: torch.save(model.state_dict(), 'weights.pt') where they were trained, or, if "
-        f"you trust the file, checkpoint = torch.load({source!r}, weights_only=False); "
+        "you trust the file (and with checkpoint.state_dict() if it is a whole module), "
+        f"checkpoint = torch.load({source!r}, weights_only=False); "
         "torch.save(checkpoint['state_dict'], 'weights.pt')"
     )

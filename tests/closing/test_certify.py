@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shutil
 import subprocess
 import sys
 
@@ -393,3 +394,17 @@ def test_help_is_fast_and_fits_a_terminal(name):
     environment = {"COLUMNS": "80", "PATH": "/usr/bin"}
     found = subprocess.run([sys.executable, "-c", check], capture_output=True, check=True, text=True, env=environment)
     assert "--epsilon" in found.stdout and max(map(len, found.stdout.splitlines())) <= 80
+
+
+def test_a_file_that_is_no_certificate_is_not_replaced(files, tmp_path):
+    """Weights, settings, the report of an export; a certificate of before is."""
+    shutil.copy(files[0] / "any.onnx", tmp_path / "net.onnx")
+    for name, text in (("model.pt", "weights"), ("config.yaml", "seed: 2\n"), ("net.onnx.json", '{"format": "other"}')):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match="which is no certificate and would be lost"):
+            CertifyConfig(file=(str(tmp_path / "net.onnx"),), out=str(tmp_path / name)).target(tmp_path / "net.onnx")
+        assert (tmp_path / name).read_text() == text
+    for text in ("", '{"format": "tfnas-certificate"}'):
+        (tmp_path / "c.json").write_text(text)
+        config = CertifyConfig(file=(str(tmp_path / "net.onnx"),), out=str(tmp_path / "c.json"))
+        assert config.target(tmp_path / "net.onnx") == tmp_path / "c.json"

@@ -11,7 +11,7 @@ import sys
 import pytest
 from made_models import made_model, write_run
 
-from tfnas import ExportConfig, InputError
+from tfnas import ExportConfig, InputError, OnnxModel
 from tfnas.cli import export, main
 from tfnas.export import export_model
 
@@ -115,3 +115,13 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
     assert shown.stderr == f"tfnas export: cannot write {tmp_path / 'model.onnx'}: File too large\n"
     assert (tmp_path / "model.onnx").read_text() == "the former file"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "model.onnx", "model.pt"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "status"), [("> /dev/full", 1), ("| head -n 1; exit ${PIPESTATUS[0]}", 141)])
+def test_files_are_written_where_the_output_cannot_be_shown(tmp_path, command, status):
+    write_run(tmp_path)
+    line = f"{sys.executable} -m tfnas export --model_path {tmp_path} --check_images 20 --measure_batch 1 {command}"
+    shown = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert shown.returncode == status, shown.stderr
+    assert OnnxModel.load(tmp_path / "model.onnx").class_names and (tmp_path / "model.onnx.json").is_file()

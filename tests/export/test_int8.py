@@ -276,6 +276,7 @@ def test_what_is_said_before_shipping(kind, here, reference, top1, size, words):
     )
     numbers = {"runtime": "onnxruntime", "batch_size": 1, "threads": 1, "device": "", "spread_ms": 0.0, "runs": 10}
     latency = [Latency(kind="float32", median_ms=2.0, **numbers), Latency(kind=kind, median_ms=1.0, **numbers)]
-    warnings = shipping_warnings(checks, accuracy, latency, size, 1000)
+    assert "calibrated on 31 images only" in shipping_warnings(checks, accuracy, latency, size, 1000, 31)[0]
+    warnings = shipping_warnings(checks, accuracy, latency, size, 1000, 32)
     assert len(warnings) == bool(words)
     assert all(word in warnings[0] for word in words)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import tfnas
 from tfnas.closing.certificate import Certificate, MeasuredUnder, Verdict, certificate_lines, verdict_text
-from tfnas.closing.config import CertifyConfig
+from tfnas.closing.config import FORMAT, CertifyConfig
 from tfnas.closing.loop import LEAST_SECONDS, PRECISION
 from tfnas.closing.sampled import Budget, Length, OnSpent, calls_per_visit, measure_fixed
 from tfnas.device import named_device
@@ -32,7 +32,6 @@ from tfnas.processor import check_threads, instruction_sets, load_average, proce
 from tfnas.quantities import seconds_of, share_of
 from tfnas.space import IMAGE_CHANNELS
 
-FORMAT = "tfnas-certificate"
 VERSION = 1
 
 _WARMUP = 3

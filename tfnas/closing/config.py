@@ -9,9 +9,11 @@ from pathlib import Path
 
 from tfnas.data.config import DataConfig
 from tfnas.errors import InputError
+from tfnas.json_text import load_json
 from tfnas.quantities import seconds_of, share_of
 
 CERTIFICATE_SUFFIX = ".certificate.json"
+FORMAT = "tfnas-certificate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,18 @@ class CertifyConfig:
             raise InputError(f"--out is {path}, but there is no folder {path.parent}; make it first")
         if os.path.realpath(path) == os.path.realpath(timed):
             raise InputError(f"--out is {path}, the file that is to be certified; choose another name")
+        if os.path.isfile(path) and not _is_certificate(path):  # noqa: PTH113
+            raise InputError(f"--out is {path}, which is no certificate and would be lost; choose another name")
         return path
+
+
+def _is_certificate(path: Path) -> bool:
+    """Whether a file is one that may be replaced: a certificate, or empty."""
+    try:
+        document = load_json(path.read_bytes() or b"{}")
+    except (OSError, InputError):
+        return False
+    return document == {} or (isinstance(document, dict) and document.get("format") == FORMAT)
 
 
 def _check_common(target_lat: float | None, epsilon: str, time_budget: str, seed: int) -> None:

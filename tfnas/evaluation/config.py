@@ -11,7 +11,13 @@ from tfnas.files import check_writable
 
 DEFAULT_FOLDER = "test-results"
 RUN_FOLDER = "test"
+_ONNX_SUFFIX = ".onnx"
 RESULT_FILES = REPORT_FILE, PICTURE_FILE, TABLE_FILE = "test.json", "confusion.png", "per_class.csv"
+
+
+def is_onnx(path: str | Path) -> bool:
+    """Whether a path names an ONNX file, by its ending."""
+    return Path(path).suffix.lower() == _ONNX_SUFFIX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +72,8 @@ class EvaluationConfig:
         self._check_network()
         if self.val_list is not None and self.val_root is None:
             raise InputError(f"--val_list {self.val_list} needs --val_root, the folder that its paths are relative to")
+        if self.weights is not None and is_onnx(self.model_path or ""):
+            raise InputError(f"--model_path {self.model_path} has its weights inside: leave out --weights")
         if self.weights is not None and self.val_root is None:
             raise InputError("--weights says nothing of images: give --val_root (and --val_list)")
 

@@ -12,10 +12,9 @@ from torchvision.transforms.v2 import functional
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.device import named_device
 from tfnas.errors import InputError, RunFailed
+from tfnas.evaluation.config import is_onnx
 from tfnas.evaluation.predict_config import PredictConfig
 from tfnas.model_file import TrainedModel
-
-_ONNX_SUFFIX = ".onnx"
 
 
 class Predictor(Protocol):
@@ -74,11 +73,6 @@ def open_predictor(config: PredictConfig) -> Predictor:
         return TorchPredictor(TrainedModel.load(path), named_device(config.device))
     check_on_cpu(config.device)
     return OnnxPredictor(path, config.threads)
-
-
-def is_onnx(path: Path) -> bool:
-    """Whether a path names an ONNX file, by its ending."""
-    return path.suffix.lower() == _ONNX_SUFFIX
 
 
 def check_on_cpu(device: str) -> None:

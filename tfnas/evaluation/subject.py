@@ -16,8 +16,8 @@ from tfnas.architecture import Architecture
 from tfnas.data.opening import named_classes
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.errors import InputError
-from tfnas.evaluation.config import RUN_FOLDER, EvaluationConfig
-from tfnas.evaluation.predictors import check_on_cpu, is_onnx
+from tfnas.evaluation.config import RUN_FOLDER, EvaluationConfig, is_onnx
+from tfnas.evaluation.predictors import check_on_cpu
 from tfnas.export.report import model_behind
 from tfnas.model_file import FORMAT, MODEL_FILE, TrainedModel
 from tfnas.nn import Network
@@ -166,7 +166,8 @@ def _of_weights(config: EvaluationConfig) -> Subject:
     except OSError as error:  # a name that is too long, a folder that may not be entered
         raise InputError(f"{named} cannot be read: {error.strerror}") from error
     document = load_plain(weights)
-    if isinstance(document, dict) and document.get("format") == FORMAT:
+    is_model = isinstance(document, dict) and document.get("format") == FORMAT
+    if is_model:
         model = TrainedModel.load(weights)
         names, preprocessing = model.class_names, model.preprocessing
         are_names = _are_names(model.data, names)
@@ -177,6 +178,8 @@ def _of_weights(config: EvaluationConfig) -> Subject:
     network = Network(architecture, num_classes=len(names))
     load_weights(network, weights)
     words = f"{config.weights} in {named}"
+    if not is_model:
+        words += "; these weights do not say how pictures are normalised: as ImageNet's"
     return Subject(words, architecture, network.eval(), names, are_names, preprocessing, data=None, run_dir=None)
 
 

@@ -156,7 +156,9 @@ def _examined(plan: _Plan, file: Path, data: bytes, plain: bytes) -> ExportRepor
         if config.quantize and calibration is not None
         else None,
         latency=latency,
-        warnings=shipping_warnings(checks, accuracy, latency, len(data), len(plain)) if config.quantize else (),
+        warnings=shipping_warnings(checks, accuracy, latency, len(data), len(plain), len(calibration))
+        if config.quantize and calibration is not None
+        else (),
         versions={
             "tfnas": tfnas.__version__,
             "torch": torch.__version__,

@@ -145,6 +145,8 @@ def _open_session(data: bytes, file: str, threads: int | None, optimized: bool) 
 
 def _checked(data: bytes, file: str) -> onnx.ModelProto:
     """A file's model. Raises InputError when it is no ONNX, points at other files, or differs from its checksum."""
+    if not data:
+        raise InputError(f"{file} is empty: it was not written to its end; write or copy it again")
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:

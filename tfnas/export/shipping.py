@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tfnas.export.report import Accuracy, Check, Latency
 
+FEWEST_IMAGES = 32
 MOST_DROP_POINTS = 1.0
 LEAST_SAME_TOP1 = 0.97
 """An 8-bit file is right where top-1 falls by at most so many points and so large a share of images keeps its class."""
@@ -17,6 +18,7 @@ def shipping_warnings(
     latency: Sequence[Latency],
     file_bytes: int,
     float32_bytes: int,
+    calibration_images: int,
 ) -> tuple[str, ...]:
     """What the user of an 8-bit file should know before shipping it, and what to do; nothing where all is well.
 
@@ -28,6 +30,11 @@ def shipping_warnings(
     if accuracy is not None and accuracy.reference_top1 is not None:
         true_drop = accuracy.float32_top1 - accuracy.reference_top1
     found = []
+    if calibration_images < FEWEST_IMAGES:
+        found.append(
+            f"int8 was calibrated on {calibration_images} images only, and what it saw there is all that it can tell "
+            f"apart: give {FEWEST_IMAGES} or more, as varied as those to come (--calibration_images, --img_root)"
+        )
     if not _is_right(reference.same_top1, true_drop):
         found.append(
             "8 bits are too few for this network as it was calibrated: "

@@ -11,6 +11,7 @@ from tfnas.architecture import RUN_FILE, Architecture
 from tfnas.checkpoint import FOLDER, State, format_of, load_checkpoint
 from tfnas.costs import COSTS
 from tfnas.errors import InputError
+from tfnas.invocation import command_line
 from tfnas.json_text import load_json_file
 from tfnas.legacy import AuthorsSearch
 from tfnas.run import SUMMARY_FILE
@@ -90,6 +91,11 @@ def _read_run(run_dir: Path) -> Source:
     of_search = checkpoints.saved() or (checkpoints.folder.is_dir() and not result.is_file())
     if of_search and not read_summary(run_dir):  # the summary is the last file of a run
         return _from_state(*checkpoints.load_latest())
+    if not result.is_file() and checkpoints.saved():
+        raise InputError(
+            f"{run_dir} is a finished search without its {RUN_FILE}; this writes it again: "
+            f"{command_line('search', '--resume', run_dir)}"
+        )
     if not result.is_file():
         raise InputError(f"{run_dir} is no run directory: it holds neither {RUN_FILE} nor {FOLDER}/")
     return _read_json(result, None)

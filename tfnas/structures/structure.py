@@ -98,6 +98,8 @@ class Structure:
         Raises InputError with the place and the reason, also where there are several and none is named. Nothing in the
         text is run.
         """
+        if not isinstance(text, str):
+            raise InputError(f"a structure is read from text, not from a {type(text).__name__}")
         if len(text) > LARGEST_TEXT:
             raise InputError(f"a text of {len(text)} characters is no structure")
         lines = text.removeprefix(_BYTE_ORDER_MARK).replace("\r\n", "\n").replace("\r", "\n").split("\n")

@@ -12,6 +12,7 @@ from tfnas.architecture import RUN_FILE, Architecture
 from tfnas.checkpoint import FOLDER
 from tfnas.errors import InputError
 from tfnas.resumption import resumed_config, saved_settings
+from tfnas.run import CONFIG_FILE
 from tfnas.training.closed import at_its_search
 from tfnas.training.config import MAY_CHANGE, TrainConfig
 from tfnas.training.session import train_checkpoints
@@ -65,7 +66,10 @@ def _with_own_sources(config: TrainConfig, saved: Mapping[str, Any], run_dir: Pa
     said, own = config.inherit, saved.get("inherit")
     if said is not None and not _same_place(said, own) and (own is None or os.path.exists(own)):  # noqa: PTH110
         began = "fresh weights" if own is None else f"those of {own}"
-        raise InputError(f"--inherit {said}: the run began with {began}; leave the flag out, or start a new run")
+        raise InputError(
+            f"--inherit {said}: the run began with {began}; leave the flag out, correct inherit in {CONFIG_FILE} if it "
+            "stands there, or start a new run"
+        )
     return dataclasses.replace(
         config, inherit=said or own, model_path=saved.get("model_path"), config_path=saved.get("config_path")
     )
