@@ -1,7 +1,7 @@
 """What a pickle would build, told from its instructions before anything reads it.
 
-Python's own readers compute the hash of a dictionary's key in C, which goes down into tuples without a limit: nested
-deeply enough, they end the whole process. So the nesting is counted first, without making anything.
+Python's own readers are not made for containers that lie in one another without a limit: one message is wanted for
+them, as for any other file that cannot be read. So the nesting is counted first, without making anything.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from tfnas.pickle_text import PICKLE_ERRORS, NestedTooDeeply, check_nesting
 
 _ZIP_START = b"PK\x03\x04"
 _PICKLE_START = b"\x80"  # as torch wrote them before version 1.6
-_IS_FOLDER = 0x10  # where a member is marked so, torch reads none of its bytes and leaves memory as it found it
+_IS_FOLDER = 0x10  # a member that is marked so has no bytes for torch
 _OLD_PICKLES = 5  # magic number, version, system, document, names of the storages, and then the tensors' bytes
 _TORCHS_PROTOCOL = 2  # of later ones its reader knows a part
 _REFUSED_NAME = re.compile(r"GLOBAL ([\w.]+) (?:was not an allowed|whose module)|refused: ([\w.]+)")

@@ -246,7 +246,7 @@ def test_a_row_that_two_blocks_share_is_none_that_stands_twice(tmp_path):
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_deep_nesting_is_refused_before_anything_is_read(tmp_path, monkeypatch, protocol):
-    """As a key, whose hash Python computes in C, without a limit."""
+    """As a key too, where a container counts like any other."""
     key = (1,)
     for _ in range(MOST_NESTED):
         key = (key,)
