@@ -7,9 +7,10 @@ import re
 
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 
 from tfnas import progress
-from tfnas.progress import counting, spending, waiting
+from tfnas.progress import TimeLeftColumn, counting, spending, waiting
 
 
 def console(*, terminal):
@@ -66,3 +67,16 @@ def test_counting_writes_a_line_from_time_to_time(monkeypatch):
         "judging: 6 of 10, about 24 s left",
         "judging: 8 of 10, about 15 s left",
     ]
+
+
+def test_time_left_is_named_only_where_it_is_known():
+    """Seconds gone by, beside an empty place and the word, would read as what is left."""
+    clock = iter(range(1000))
+    bar = Progress(TimeLeftColumn(), console=console(terminal=True), get_time=lambda: float(next(clock)))
+    task = bar.add_task("searching", total=None)
+    (column,) = bar.columns
+    assert column.render(bar.tasks[0]).plain == ""
+    bar.update(task, total=10)
+    for completed in (1, 2, 3):
+        bar.update(task, completed=completed)
+    assert re.fullmatch(r"0:00:\d\d left", column.render(bar.tasks[0]).plain)

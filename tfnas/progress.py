@@ -14,10 +14,12 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from tfnas.wording import clock, say
 
@@ -31,6 +33,16 @@ class Counted(Protocol):
 
     def __call__(self, done: int, of: int | None = None, /) -> None:
         """Show it."""
+
+
+class TimeLeftColumn(TimeRemainingColumn):
+    """`0:00:07 left`, where it is known; nothing before."""
+
+    def render(self, task: Task) -> Text:
+        """The text for a task."""
+        if task.total is None or task.time_remaining is None:
+            return Text()
+        return super().render(task).append(" left")
 
 
 @contextmanager
@@ -66,7 +78,7 @@ def counting(console: Console, words: str, total: int | None = None) -> Iterator
     """
     columns = (
         *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
-        *(TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()),
+        *(TimeElapsedColumn(), TimeLeftColumn()),
     )
     with _shown(console, *columns) as progress:
         task = progress.add_task(words, total=total)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from tfnas.costs import Cost
 from tfnas.latency.ranges.words import bounds_text
+from tfnas.progress import TimeLeftColumn
 from tfnas.run import RunDirectory
 from tfnas.searching.derive import choice_of
 from tfnas.searching.forecast import Forecast, count_range, forecast
@@ -37,8 +38,7 @@ class Reporter:
             TextColumn("{task.description}"),
             BarColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TimeLeftColumn(),
             console=run.console,
             disable=not (self.speaks and run.console.is_terminal),
             transient=True,
