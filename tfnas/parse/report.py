@@ -14,7 +14,7 @@ from tfnas.parse.parsed import Parsed, Part
 from tfnas.parse.source import UNFINISHED
 from tfnas.parse.timing import THREADS, NetworkTiming
 from tfnas.progress import waiting
-from tfnas.wording import print_whole, say, short
+from tfnas.wording import percent, print_whole, say, short
 
 _COLUMNS = ("part", "operation", "in", "out", "width", "SE", "stride", "size", "ms", "MACs", "params")
 _TEXT_COLUMNS = ("part", "operation")
@@ -99,7 +99,7 @@ def _totals(parsed: Parsed, written: Iterable[Path]) -> Iterator[tuple[str, str]
         yield "", parsed.table.source
     if parsed.source.target is not None:
         what = "table latency" if parsed.cost.is_time else parsed.cost.unit
-        error = "" if parsed.error_percent is None else f" ({what} {parsed.error_percent:+.2f} %)"
+        error = "" if parsed.error_percent is None else f" ({what} {percent(parsed.error_percent)})"
         yield "target", f"{parsed.cost.quantity(parsed.source.target, 6)}{error}"
     for note in parsed.notes:
         yield "note", note
