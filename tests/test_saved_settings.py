@@ -50,13 +50,16 @@ def another(kind, value):
 @pytest.mark.parametrize(("kind", "name"), COMPARED)
 def test_every_setting_is_compared_but_the_few_that_may_change(saved, tmp_path, kind, name):
     settings, read = saved(kind)
-    assert read().current == settings
+    assert read().current == settings and read().remark is None
     other = another(kinds_of(type(COMMANDS[kind][0]))[name], settings[name])
     write(tmp_path, {**settings, name: other})
     with pytest.raises(InputError, match=rf"says {name} {other!r} \({settings[name]!r} when it was saved\)"):
         read()
     write(tmp_path, {key: value for key, value in settings.items() if key != name})
-    assert read().current == settings
+    found = read()
+    assert (
+        found.current == settings and found.remark == f"warning: config.yaml lacks {name}: as in the newest checkpoint"
+    )
 
 
 def test_what_may_change_is_config_yamls(saved, tmp_path):
@@ -83,7 +86,7 @@ def test_all_that_differs_is_named_with_the_way_out(saved, tmp_path):
         read()
     assert str(tmp_path / "config.yaml") in str(refused.value)
     (tmp_path / "config.yaml").unlink()
-    assert read().current == settings
+    assert read().current == settings and "config.yaml cannot be read; the settings are those" in read().remark
 
 
 def test_a_setting_that_stands_twice_is_refused_not_taken_from_the_checkpoint(saved, tmp_path):

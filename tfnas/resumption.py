@@ -29,11 +29,12 @@ class SavedSettings:
     """The settings of an interrupted run by name.
 
     `current` are those to go on with: of config.yaml, and what it lacks of the newest checkpoint. `begun_with` are
-    those of the checkpoint: only what may change differs.
+    those of the checkpoint: only what may change differs. `remark` says what came from there.
     """
 
     current: dict[str, Any]
     begun_with: dict[str, Any]
+    remark: str | None = None
 
 
 def recorded_settings(config: Any) -> dict[str, Any]:
@@ -65,7 +66,14 @@ def saved_settings(
         _refuse_missing([name for name in kinds_of(config_class) if name not in written], run_dir)
         recorded = {}
     current = merged_settings(written, recorded, run_dir, may_change=may_change)
-    return SavedSettings(current, {**current, **recorded})
+    return SavedSettings(current, {**current, **recorded}, _restored_text(unreadable is not None, written, recorded))
+
+
+def _restored_text(unreadable: bool, written: Mapping[str, Any], recorded: Mapping[str, Any]) -> str | None:
+    if unreadable:
+        return f"warning: {CONFIG_FILE} cannot be read; the settings are those of the newest checkpoint"
+    restored = [name for name in recorded if name not in written]
+    return f"warning: {CONFIG_FILE} lacks {', '.join(restored)}: as in the newest checkpoint" if restored else None
 
 
 def merged_settings(

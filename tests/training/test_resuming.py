@@ -54,7 +54,7 @@ def test_an_edited_setting_is_refused_and_a_cut_one_is_the_checkpoints(saved, na
     with pytest.raises(InputError, match=rf"says {name} {value} \({whole[name]} when it was saved\)"):
         resumed_run(snapshot, None, AMP)
     write_settings(saved, {key: own for key, own in whole.items() if key != name})
-    config, _ = resumed_run(snapshot, None, AMP)
+    config, *_ = resumed_run(snapshot, None, AMP)
     assert vars(config) == {**whole, "run_dir": None, "snapshot": str(saved)}
 
 
@@ -71,7 +71,7 @@ def test_a_lost_configuration_is_the_checkpoints(saved, content):
     (saved / "config.yaml").unlink()
     if content is not None:
         (saved / "config.yaml").write_text(content)
-    config, run_dir = resumed_run(TrainConfig(snapshot=str(saved)), None, AMP)
+    config, run_dir, _ = resumed_run(TrainConfig(snapshot=str(saved)), None, AMP)
     assert run_dir == saved and vars(config) == {**whole, "run_dir": None, "snapshot": str(saved)}
 
 
@@ -115,7 +115,7 @@ def test_another_architecture_is_refused(begun, tmp_path):
     (tmp_path / "copy").mkdir()
     same = write_architecture(tmp_path / "copy")
     for flag in ("config_path", "model_path"):
-        config, run_dir = resumed_run(TrainConfig(snapshot=str(begun), **{flag: same}), None, AMP)
+        config, run_dir, _ = resumed_run(TrainConfig(snapshot=str(begun), **{flag: same}), None, AMP)
         assert run_dir == begun and config.model_path is None
         assert config.config_path == str(tmp_path / "architecture.json")
 
@@ -128,7 +128,7 @@ def test_other_weights_to_begin_with_are_refused(begun, tmp_path):
     with pytest.raises(InputError, match=f"--inherit other: the run began with those of {tmp_path}"):
         resumed_run(TrainConfig(snapshot=str(begun), inherit="other"), None, AMP)
     (begun / "config.yaml").write_text(yaml.safe_dump({**saved, "inherit": str(tmp_path / "gone")}))
-    config, _ = resumed_run(TrainConfig(snapshot=str(begun), inherit="moved"), None, AMP)
+    config, *_ = resumed_run(TrainConfig(snapshot=str(begun), inherit="moved"), None, AMP)
     assert config.inherit == "moved"
 
 

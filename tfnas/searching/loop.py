@@ -56,11 +56,11 @@ def search(config: SearchConfig, console: Console | None = None, given: Collecti
 
     Raises InputError, Infeasible (before anything is written), RunFailed and Interrupted (state saved).
     """
-    run_dir = None
+    run_dir = remark = None
     if config.resume is not None:
         run_dir = Path(config.resume)
         saved = saved_settings(run_dir, search_checkpoints(run_dir), SearchConfig, may_change=MAY_CHANGE)
-        config = resumed_config(config, saved.current, given, may_change=MAY_CHANGE)
+        config, remark = resumed_config(config, saved.current, given, may_change=MAY_CHANGE), saved.remark
     with joined_processes(config.device, config.local_rank, config.rank_timeout) as processes:
         console = (console or Console()) if processes.is_first else Console(quiet=True)
         with waiting(console, "opening the table and the images"):
@@ -72,6 +72,8 @@ def search(config: SearchConfig, console: Console | None = None, given: Collecti
         how = computing(setup.schedule.threads, setup.config.deterministic)
         with ExitStack() as lock, how, kept_workers(), watch_interruption(console) as interruption:
             processes.agreed(lambda: lock.enter_context(run.locked(exclusive=processes.is_first)))
+            if remark is not None and processes.is_first:
+                run.say(remark)
             return _Search(setup, probes, run, interruption).run()
 
 

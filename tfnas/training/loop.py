@@ -58,9 +58,9 @@ def retrain(
 
     Raises InputError (before anything is written), RunFailed and Interrupted (state saved).
     """
-    run_dir = None
+    run_dir = remark = None
     if config.snapshot is not None:
-        config, run_dir = resumed_run(config, given, program)
+        config, run_dir, remark = resumed_run(config, given, program)
     with (
         joined_processes(config.device, config.local_rank, config.rank_timeout) as processes,
         _own_randomness(processes.device),
@@ -74,6 +74,8 @@ def retrain(
         how = computing(setup.recipe.threads, config.deterministic, float32=config.opt_level == "O0")
         with ExitStack() as lock, how, kept_workers(), watch_interruption(console) as interruption:
             processes.agreed(lambda: lock.enter_context(run.locked(exclusive=processes.is_first)))
+            if remark is not None and processes.is_first:
+                run.say(remark)
             return _Training(setup, run, interruption).run()
 
 

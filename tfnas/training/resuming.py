@@ -21,8 +21,10 @@ from tfnas.training.setup import architecture_source
 FLOAT32_PROGRAM = "train_eval.py"
 
 
-def resumed_run(config: TrainConfig, given: Collection[str] | None, program: str) -> tuple[TrainConfig, Path]:
-    """The run's own configuration, with what was said now where that may change, and the run's directory.
+def resumed_run(
+    config: TrainConfig, given: Collection[str] | None, program: str
+) -> tuple[TrainConfig, Path, str | None]:
+    """The run's own configuration, with what was said now where that may change, its directory, and a remark on both.
 
     Raises InputError where there is no such run, or where something else is named than it had.
     """
@@ -35,7 +37,7 @@ def resumed_run(config: TrainConfig, given: Collection[str] | None, program: str
             f"the run computes in {config.opt_level}, {program} in float32 only: go on with train_eval_amp.py, or say "
             "--opt_level O0 to change it"
         )
-    return _with_own_sources(config, saved.begun_with, run_dir), run_dir
+    return _with_own_sources(config, saved.begun_with, run_dir), run_dir, saved.remark
 
 
 def run_of_snapshot(snapshot: str) -> Path:
