@@ -254,8 +254,9 @@ class LatencyTable:
 
     def _key(self, block: Block, input_size: int) -> str:
         """Where a block is priced: in the authors' tables, one that never expands is under the key of the others."""
-        of_authors = self.contents.measurement is None
-        return authors_key(block, input_size) if of_authors else latency_key(block, input_size)
+        key = latency_key(block, input_size)
+        of_authors = self.contents.measurement is None and key not in self.contents.curves
+        return authors_key(block, input_size) if of_authors else key
 
     def _at(self, key: str, widths: range) -> NDArray[np.float64]:
         found = self._slices.get((key, widths))
