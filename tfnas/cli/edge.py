@@ -11,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import Any, Generic, TypeVar
 
 import tfnas
@@ -99,15 +99,17 @@ def run_command(prog: str, body: Callable[[Sequence[str]], None], argv: Sequence
 class ShownFirst(Generic[Found]):
     """Shows what was found before its files are written, which an output that fails must not prevent.
 
-    It is called with what was found; `finish` afterwards raises what the output met.
+    It is called with what was found, and first ends the display of `progress`; `finish` afterwards raises what the
+    output met.
     """
 
-    def __init__(self, show: Callable[[Found], None]) -> None:
-        self._show = show
+    def __init__(self, progress: ExitStack, show: Callable[[Found], None]) -> None:
+        self._progress, self._show = progress, show
         self._failure: TfnasError | None = None
 
     def __call__(self, found: Found) -> None:
         """Show it."""
+        self._progress.close()
         try:
             self._show(found)
         except TfnasError as error:

@@ -46,11 +46,6 @@ def _export(prog: str, arguments: Sequence[str]) -> None:
 
     with ExitStack() as shown:
         on_step = shown.enter_context(waiting(Console(stderr=True), "opening the model and the images"))
-
-        def show(found: ExportReport) -> None:
-            shown.close()
-            print_export(Console(), found)
-
-        on_report = ShownFirst(show)
+        on_report = ShownFirst[ExportReport](shown, lambda found: print_export(Console(), found))
         export_model(config, on_step=on_step, on_report=on_report)
     on_report.finish()

@@ -48,11 +48,10 @@ def run(prog: str, arguments: Sequence[str]) -> None:
         on_spent = shown.enter_context(spending(Console(stderr=True), f"timing {config.file[0]}, {most} at most"))
 
         def show(found: FileCertificate) -> None:
-            shown.close()
             for line in found.lines():
                 say(Console(), line)
 
-        on_found = ShownFirst(show)
+        on_found = ShownFirst(shown, show)
         report = certify_file(config, on_spent=on_spent, on_found=on_found)
     on_found.finish()
     say(Console(), f"written   {report.written}")

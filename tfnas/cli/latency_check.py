@@ -43,12 +43,7 @@ def run(prog: str, arguments: Sequence[str]) -> None:
 
     with ExitStack() as shown:
         on_visit = shown.enter_context(counting(Console(stderr=True), "timing whole networks"))
-
-        def show(found: CheckReport) -> None:
-            shown.close()
-            print_found(Console(), found)
-
-        on_found = ShownFirst(show)
+        on_found = ShownFirst[CheckReport](shown, lambda found: print_found(Console(), found))
         report = check_table(config, on_visit=on_visit, on_found=on_found)
     on_found.finish()
     print_written(Console(), report)

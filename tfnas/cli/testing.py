@@ -50,11 +50,7 @@ def _test(prog: str, arguments: Sequence[str]) -> None:
         def on_progress(done: int, count: int, seconds: float) -> None:
             print(f"{prog}: {progress_line(done, count, seconds)}", file=sys.stderr)
 
-        def show(found: EvaluationReport) -> None:
-            shown.close()
-            print_evaluation(Console(), found)
-
-        on_found = ShownFirst(show)
+        on_found = ShownFirst[EvaluationReport](shown, lambda found: print_evaluation(Console(), found))
         report = evaluate(config, on_progress=on_progress, on_found=on_found)
     on_found.finish()
     print_files(Console(), report)

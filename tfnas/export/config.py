@@ -15,6 +15,8 @@ Dtype: TypeAlias = Literal["float32", "float16", "bfloat16"]
 Quantize: TypeAlias = Literal["int8", "int8_vnni"]
 
 QUANTIZED: tuple[str, ...] = typing.get_args(Quantize)
+NEEDS: dict[str, str] = {"int8_vnni": "x86 with VNNI, or Arm"}
+"""The processors that a kind of file is for, where it is not all."""
 OPSETS = range(14, 27)
 """Those that all networks can be converted to and onnxruntime 1.32 has run; below 14 onnx has no way down for Sub."""
 DYNAMIC = "dynamic"

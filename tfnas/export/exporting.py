@@ -19,7 +19,7 @@ from torch import Tensor
 import tfnas
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.export.checking import CHECK_BATCH, Answers, Call, answers, checked, top1_percent
-from tfnas.export.config import REPORT_SUFFIX, ExportConfig
+from tfnas.export.config import NEEDS, REPORT_SUFFIX, ExportConfig
 from tfnas.export.deployed import Deployed, at_size, trace
 from tfnas.export.images import ExportImages, open_images
 from tfnas.export.onnx_file import json_text, onnx_bytes
@@ -102,8 +102,8 @@ def _unquantized(plan: _Plan) -> bytes:
 def _facts(plan: _Plan) -> dict[str, Any]:
     """What a user of the file must know."""
     quantized = {} if plan.config.quantize is None else {"weights": WEIGHTS[plan.config.quantize]}
-    if plan.config.quantize == "int8_vnni":
-        quantized["needs"] = "x86 with VNNI, or Arm"
+    if plan.config.kind in NEEDS:
+        quantized["needs"] = NEEDS[plan.config.kind]
     return {
         "class_names": list(plan.model.class_names),
         "image_size": plan.preprocessing.image_size,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tfnas.export.config import DYNAMIC, QUANTIZED, REPORT_SUFFIX
+from tfnas.export.config import DYNAMIC, NEEDS, QUANTIZED, REPORT_SUFFIX
 from tfnas.export.report import Check, ExportReport
 from tfnas.invocation import command_line
 from tfnas.parse.intended import intended_for
@@ -50,8 +50,8 @@ def _lines(report: ExportReport) -> Iterator[tuple[str, str]]:
     yield "output", f"logits, float32 {count} x {report.num_classes}"
     if report.calibration is not None:
         yield "int8", f"calibrated on {report.calibration.count} {report.calibration.images}"
-    if report.kind == "int8_vnni":
-        yield "needs", "x86 with VNNI, or Arm: other x86 processors compute it wrongly"
+    if report.kind in NEEDS:
+        yield "needs", f"{NEEDS[report.kind]}: other x86 processors compute it wrongly"
     for check in report.checks:
         yield "check", _check_text(check)
     if report.accuracy is not None:

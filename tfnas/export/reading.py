@@ -73,7 +73,7 @@ class OnnxModel:
         """
         model = _checked(data, file)
         properties = _properties(model)
-        warning = saturation_text(file) if may_saturate(model) and not has_exact_byte_products() else None
+        warning = saturation_text(file) if not has_exact_byte_products() and may_saturate(model) else None
         if optimized and warning is not None:
             warnings.warn(warning, SaturationWarning, stacklevel=3)
         try:

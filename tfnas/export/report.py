@@ -9,7 +9,7 @@ from typing import Any
 
 from tfnas.errors import InputError
 from tfnas.export.config import REPORT_SUFFIX
-from tfnas.json_text import load_json
+from tfnas.json_text import load_json_file
 
 FORMAT = "tfnas-export"
 VERSION = 1
@@ -111,7 +111,7 @@ class ExportReport:
 def model_behind(path: Path) -> Path:
     """The model that a file was exported from, as the report beside it says; else a file that lies where it does."""
     try:
-        document: Any = load_json(Path(f"{path}{REPORT_SUFFIX}").read_bytes())
+        document: Any = load_json_file(Path(f"{path}{REPORT_SUFFIX}"))
         model = document["export"]["model"]
     except (OSError, InputError, LookupError, TypeError):
         return path
