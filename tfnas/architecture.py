@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tfnas.errors import InputError
-from tfnas.json_text import load_json, short
+from tfnas.json_text import load_json_file, short
 
 ACTIVATIONS = ("relu", "swish")
 MOST_CHANNELS = 65_536
@@ -29,7 +29,6 @@ MOST_STRIDE = 255
 MOST_IMAGE_SIZE = 65_536
 MOST_CLASSES = 2**24
 """What is above is a damaged file: no network of that size is meant, and none fits into a memory."""
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _HEAD_TEXT, _CONV_TEXT, _BLOCK_TEXT = (
     re.compile(pattern.replace("#", r"(\d{1,9})"), re.ASCII)
     for pattern in (
@@ -294,13 +293,11 @@ class Architecture:
         """
         file = Path(path) / RUN_FILE if Path(path).is_dir() else Path(path)
         try:
-            document = load_json(file.read_bytes().removeprefix(_BYTE_ORDER_MARK))
+            document = load_json_file(file)
         except FileNotFoundError as error:
             raise InputError(
                 f"no architecture at {file}: give architecture.json, model.config or a run directory"
             ) from error
-        except (OSError, ValueError) as error:
-            raise InputError(f"{file} cannot be read as JSON: {str(error).removeprefix('not JSON: ')}") from error
         if not isinstance(document, dict):
             raise InputError(f"{file}: an architecture is a JSON object, this is a {type(document).__name__}")
         try:
