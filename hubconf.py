@@ -26,7 +26,7 @@ def tfnas(path: str | os.PathLike[str], features_only: bool = False) -> torch.nn
     Images are (N, 3, H, W), normalised as the network was trained; tfnas.TrainedModel.load(path).preprocessing does it.
     Raises tfnas.InputError, a ValueError, when there is no trained network at the path; nothing in the file is run.
     """
-    from tfnas.model_file import load
+    from tfnas.runs.model_file import load
 
     return load(path, features_only)
 
@@ -47,7 +47,7 @@ def tfnas_architecture(
     Images are (N, 3, H, W), logits (N, num_classes).
     Raises tfnas.InputError, a ValueError, when there is no architecture at the path.
     """
-    from tfnas.architecture import Architecture
+    from tfnas.core.architecture import Architecture
     from tfnas.nn.network import Network
 
     architecture = Architecture.load(path)

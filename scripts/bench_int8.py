@@ -51,10 +51,11 @@ def make_files(model_path: str, folder: Path) -> None:
     """The three files, the images as the network gets them, their labels, and PyTorch's logits."""
     import torch
 
-    from tfnas.evaluation import EvaluationConfig
-    from tfnas.evaluation.images import open_images
-    from tfnas.evaluation.subject import open_subject
-    from tfnas.export import ExportConfig, export_model
+    from tfnas.evaluation.evaluated_images import open_images
+    from tfnas.evaluation.evaluated_model import open_subject
+    from tfnas.evaluation.evaluation_config import EvaluationConfig
+    from tfnas.export.export_config import ExportConfig
+    from tfnas.export.exporting import export_model
 
     folder.mkdir(parents=True, exist_ok=True)
     for kind in KINDS:

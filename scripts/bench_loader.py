@@ -29,12 +29,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from tfnas.computing import computing
-from tfnas.data import Draw, EpochBatches, ImageSet, kept_workers, loader
-from tfnas.data.images import AUGMENT_STREAM, FileSource, derived_seed
-from tfnas.data.reading import read_rgb
+from tfnas.data.image_reading import read_rgb
+from tfnas.data.images import AUGMENT_STREAM, Draw, FileSource, ImageSet, derived_seed
+from tfnas.data.loading import EpochBatches, kept_workers, loader
 from tfnas.data.transforms import NORMALISATIONS, training_transform
-from tfnas.processor import load_average, processor_name, usable_cores
+from tfnas.utils.devices import load_average, processor_name, usable_cores
+from tfnas.utils.torch_settings import computing
 
 SEED, COMPARED = 0, 96
 

@@ -26,16 +26,16 @@ import onnxruntime
 import torch
 
 import tfnas
+from tfnas.bench.workloads import random_architectures
 from tfnas.data.images import ArraySource
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.export.deployed import trace
-from tfnas.export.images import Pictures
-from tfnas.export.onnx_file import INPUT_NAME, onnx_bytes
+from tfnas.export.export_images import Pictures
+from tfnas.export.exported_files import INPUT_NAME, onnx_bytes
 from tfnas.export.quantizing import quantized_bytes
-from tfnas.latency.measuring.workloads import random_architectures
-from tfnas.model_file import TrainedModel
-from tfnas.nn import Network
-from tfnas.processor import processor_name
+from tfnas.export.traced import trace
+from tfnas.nn.network import Network
+from tfnas.runs.model_file import TrainedModel
+from tfnas.utils.devices import processor_name
 
 CLASSES = 10
 CALIBRATION_IMAGES = 16
@@ -71,7 +71,7 @@ def exported_graphs(space_name: str, seed: int) -> dict[str, tuple[bytes, bytes]
     source = ArraySource(noise, [0] * CALIBRATION_IMAGES)
     pictures = Pictures("noise", [(source, index) for index in range(CALIBRATION_IMAGES)], preprocessing, False)
     average_pool = onnx_bytes(trace(model, preprocessing, "float32", None), {})
-    with mock.patch("tfnas.onnx_export.use_global_average_pool"):
+    with mock.patch("tfnas.utils.onnx_export.use_global_average_pool"):
         reduce_mean = onnx_bytes(trace(model, preprocessing, "float32", None), {})
     assert operators(reduce_mean)["ReduceMean"] == operators(average_pool)["GlobalAveragePool"] > 0
     pair = (reduce_mean, average_pool)

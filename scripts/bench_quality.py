@@ -36,13 +36,13 @@ from quality.settings import Settings, add_flags, read
 from quality.training import Data, open_images
 
 import tfnas
-from tfnas.architecture import Architecture
-from tfnas.errors import Infeasible, TfnasError
-from tfnas.files import write_whole
-from tfnas.latency.checking.timing import Effort, time_in_rounds
-from tfnas.latency.default import open_table
-from tfnas.latency.measuring.opening import conditions_of, open_bench, reference_of
-from tfnas.latency.measuring.workloads import network_workload
+from tfnas.bench.check_timing import Effort, time_in_rounds
+from tfnas.bench.open_bench import conditions_of, open_bench, reference_of
+from tfnas.bench.workloads import network_workload
+from tfnas.core.architecture import Architecture
+from tfnas.core.errors import Infeasible, TfnasError
+from tfnas.latency.default_table import open_table
+from tfnas.utils.files import write_whole
 
 T = TypeVar("T")
 U = TypeVar("U")

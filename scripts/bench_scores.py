@@ -18,8 +18,7 @@ import torch
 
 import tfnas
 from tfnas import zoo
-from tfnas.zeroshot import ScoreFailed, find_score, score_names
-from tfnas.zeroshot.scoring import score
+from tfnas.proxies.score import ScoreFailed, find_score, score, score_names
 
 STRUCTURES = (
     "init_XXBL_cifar",

@@ -35,16 +35,27 @@ from textbook_search import NUM_CLASSES, TEMPERATURE, Textbook, target_of
 from torch import Tensor
 
 import tfnas
-from tfnas.computing import computing
-from tfnas.latency.building.counted import counted_table
-from tfnas.processor import processor_name, usable_cores
-from tfnas.searching.derive import look_up
-from tfnas.searching.forecast import Forecast
-from tfnas.searching.parameters import ArchitectureParameters
-from tfnas.searching.sampling import sample_other_path, sample_path
-from tfnas.searching.steps import Learner, architecture_loss, architecture_step, make_learner, weight_loss, weight_step
-from tfnas.space import SearchSpace
-from tfnas.supernet import Path, Supernet
+from tfnas.bench.counted_table import counted_table
+from tfnas.core.space import SearchSpace
+from tfnas.searching.differentiable.architecture_parameters import (
+    ArchitectureParameters,
+    sample_other_path,
+    sample_path,
+)
+from tfnas.searching.differentiable.derive import look_up
+from tfnas.searching.differentiable.forecast import Forecast
+from tfnas.searching.differentiable.search_steps import (
+    Learner,
+    architecture_loss,
+    architecture_step,
+    make_learner,
+    weight_loss,
+    weight_step,
+)
+from tfnas.supernet.routes import Path
+from tfnas.supernet.supernet import Supernet
+from tfnas.utils.devices import processor_name, usable_cores
+from tfnas.utils.torch_settings import computing
 
 SEED = 1
 IMAGENET100_IMAGES = 102_170  # of the part that weights learn from; architecture parameters learn from 25,550 others

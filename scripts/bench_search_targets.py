@@ -15,8 +15,9 @@ from typing import Any
 
 from rich.console import Console
 
-from tfnas.searching import SearchConfig, search
-from tfnas.searching.report import clock
+from tfnas.searching.differentiable.search_config import SearchConfig
+from tfnas.searching.differentiable.search_loop import search
+from tfnas.utils.text import clock
 
 COLUMNS = (
     "target ms", "seed", "table ms", "error %", "params k", "MACs M", "depths", "sampled paths %", "derived %",

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import torch
 
-from tfnas.checkpoint import load_checkpoint
-from tfnas.searching.checkpoint import KIND, search_checkpoints
+from tfnas.runs.checkpoint import load_checkpoint
+from tfnas.runs.search_run import KIND, search_checkpoints
 
 PROGRAM = str(Path(__file__).resolve().parents[1] / "train_search.py")
 NUMBERS = ("target_ms", "table_ms", "error_percent", "params", "macs", "top1", "supernet_top1", "architecture", "seed")

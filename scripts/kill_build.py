@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfnas.latency import LatencyTable
-from tfnas.latency.building.held_out import ALL, interpolation_errors
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.report.build_report import ALL, interpolation_errors
 
 _LOOK_SECONDS = 0.3
 

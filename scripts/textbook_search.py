@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tfnas.architecture import Block, Conv
-from tfnas.latency.building.counted import counted_table
-from tfnas.searching.expected import operations_ms
-from tfnas.searching.parameters import ArchitectureParameters
-from tfnas.searching.sampling import sample_mixture_weights
-from tfnas.space import SearchSpace
-from tfnas.supernet import Path
+from tfnas.bench.counted_table import counted_table
+from tfnas.core.architecture import Block, Conv
+from tfnas.core.space import SearchSpace
+from tfnas.searching.differentiable.architecture_parameters import (
+    ArchitectureParameters,
+    operations_ms,
+    sample_mixture_weights,
+)
+from tfnas.supernet.routes import Path
 
 NUM_CLASSES, TEMPERATURE = 100, 5.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tfnas.space import Operation, SearchSpace, Stage
+from tfnas.core.space import Operation, SearchSpace, Stage
 
 
 def small_space(**changes):

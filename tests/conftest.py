@@ -11,7 +11,8 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
-    from tfnas.searching import SearchConfig, SearchResult
+    from tfnas.searching.differentiable.search_config import SearchConfig
+    from tfnas.searching.differentiable.search_loop import SearchResult
 
 _PROJECT = Path(__file__).resolve().parents[1]
 
@@ -33,7 +34,7 @@ def searched_small(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchConf
     from rich.console import Console
     from small_search import small_config
 
-    from tfnas.searching import search
+    from tfnas.searching.differentiable.search_loop import search
 
     config = small_config(tmp_path_factory.mktemp("searched"), "run")
     return config, search(config, Console(quiet=True))
@@ -59,7 +60,7 @@ def loops_or_operators(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search's steps compute here as they do on a GPU: operations grouped, parameters updated together."""
-    from tfnas.searching import optim
+    from tfnas.searching.differentiable import optimizers as optim
     from tfnas.supernet import elastic, mixing
 
     for module in (elastic, mixing):

@@ -6,8 +6,8 @@ from fractions import Fraction
 
 from hypothesis import strategies as st
 
-from tfnas.architecture import ACTIVATIONS
-from tfnas.space import Operation, Schedule, SearchSpace, Stage
+from tfnas.core.architecture import ACTIVATIONS
+from tfnas.core.space import Operation, Schedule, SearchSpace, Stage
 
 _channels = st.integers(2, 40)
 _operations = st.builds(Operation, st.sampled_from([1, 3, 5, 7]), st.integers(1, 8), st.booleans())

@@ -7,12 +7,11 @@ import random
 import torch
 from tiny import tiny_contents, tiny_space
 
-from tfnas.latency import LatencyTable
-from tfnas.searching.expected import operations_ms
-from tfnas.searching.parameters import ArchitectureParameters
-from tfnas.searching.steps import make_learner
-from tfnas.space import Operation, Schedule
-from tfnas.supernet import Supernet
+from tfnas.core.space import Operation, Schedule
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.searching.differentiable.architecture_parameters import ArchitectureParameters, operations_ms
+from tfnas.searching.differentiable.search_steps import make_learner
+from tfnas.supernet.supernet import Supernet
 
 CLASSES = 5
 

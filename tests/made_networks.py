@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 import tfnas
-from tfnas.nn import Network
+from tfnas.nn.network import Network
 
 
 def digits_architecture(operations=(3, 4, 1, 6, 7), depths=(1, 2, 2), num_classes=10):

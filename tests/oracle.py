@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 import tfnas
-from tfnas.supernet import Supernet
+from tfnas.supernet.supernet import Supernet
 
 CLASSES_OF_SUPERNET = 100
 

@@ -13,7 +13,9 @@ import sys
 from pathlib import Path
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["tfnas.searching.loop", "tfnas.training.loop", "sklearn.datasets"])
+_SERVER.set_forkserver_preload(
+    ["tfnas.searching.differentiable.search_loop", "tfnas.training.train_loop", "sklearn.datasets"]
+)
 _STORES = []
 
 

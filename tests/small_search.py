@@ -7,8 +7,8 @@ import random
 import yaml
 from tiny import tiny_contents, tiny_space
 
-from tfnas.latency import LatencyTable
-from tfnas.searching import SearchConfig
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.searching.differentiable.search_config import SearchConfig
 
 PROCEDURE = {"shared_weights": True, "sampled_depth": True, "candidates": 4}  # that of the small spaces
 
@@ -25,7 +25,7 @@ def write_inputs(folder, **changes):
 
 def middle_ms(inputs):
     """A target in the middle of the space's range."""
-    from tfnas.space_file import space
+    from tfnas.spaces.mbconv.space_file import space
 
     low, high = LatencyTable.load(inputs["lookup_path"]).range_ms(space(inputs["space"]))
     return (low + high) / 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tfnas.computing import _trim, computing, give_back_freed_memory
+from tfnas.utils.torch_settings import _trim, computing, give_back_freed_memory
 
 
 def settings():

@@ -5,10 +5,10 @@ import errno
 import pytest
 from rich.console import Console
 
-from tfnas.checkpoint import Checkpoints
-from tfnas.endings import Remains, told_endings
-from tfnas.errors import InputError, Interrupted, NotResumable, RunFailed
-from tfnas.run import Interruption
+from tfnas.core.errors import InputError, Interrupted, NotResumable, RunFailed
+from tfnas.runs.checkpoint import Checkpoints
+from tfnas.runs.endings import Remains, told_endings
+from tfnas.runs.run_directory import Interruption
 
 RESUME = "Resume with: python train_search.py --resume run"
 

@@ -12,15 +12,16 @@ from small_search import small_config, write_inputs
 from tiny import SOME_EXPAND
 
 import tfnas
-from tfnas.closing.loop import widths_range_ms
-from tfnas.export import timing
-from tfnas.latency import LatencyTable
-from tfnas.model_file import TrainedModel
-from tfnas.searching import search
-from tfnas.searching.checkpoint import search_checkpoints
-from tfnas.space import Operation
-from tfnas.supernet import extract_network, supernet_from_state
-from tfnas.training import TrainConfig, retrain
+from tfnas.core.space import Operation
+from tfnas.export import file_timing as timing
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.runs.model_file import TrainedModel
+from tfnas.runs.search_run import search_checkpoints
+from tfnas.searching.differentiable.search_loop import search
+from tfnas.searching.refitting.refit_loop import widths_range_ms
+from tfnas.supernet.extract import extract_network, supernet_from_state
+from tfnas.training.train_config import TrainConfig
+from tfnas.training.train_loop import retrain
 
 QUIET = Console(quiet=True)
 NONE_EXPANDS = tuple(map(Operation.parse, ("k3_e1", "k5_e1_se")))

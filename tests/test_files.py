@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tfnas.errors import RunFailed
-from tfnas.files import check_writable, staged, write_whole
+from tfnas.core.errors import RunFailed
+from tfnas.utils.files import check_writable, staged, write_whole
 
 FULL = Path("/dev/full")  # a device; a file on a disk without room is tried by a limit on the size of files
 

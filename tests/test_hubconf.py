@@ -12,7 +12,7 @@ from made_networks import digits_architecture, random_network
 
 from tfnas import InputError, TrainedModel
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.nn import FeatureNetwork
+from tfnas.nn.network import FeatureNetwork
 
 PROJECT = str(Path(__file__).resolve().parents[1])
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tfnas.endings import told_once
-from tfnas.errors import InputError, RunFailed, TfnasError
-from tfnas.processes import Processes, joined_processes
+from tfnas.core.errors import InputError, RunFailed, TfnasError
+from tfnas.runs.endings import told_once
+from tfnas.runs.processes import Processes, joined_processes
 
 
 def test_alone_without_a_launcher(monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from tfnas.kendall import share_beating, tau_with_interval
+from tfnas.utils.statistics import share_beating, tau_with_interval
 
 
 def counted_tau(first, second):

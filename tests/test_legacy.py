@@ -11,10 +11,11 @@ import torch
 from authors_checkpoint import ALPHAS, WIDTHS, authors_document, small_space
 
 import tfnas
-from tfnas.errors import InputError
-from tfnas.legacy import AuthorsSearch, load_plain, read_search_checkpoint
-from tfnas.supernet import Path, Supernet
-from tfnas.supernet.routes import one_hot_depths
+from tfnas.core.errors import InputError
+from tfnas.runs.authors_search import AuthorsSearch, read_search_checkpoint
+from tfnas.supernet.routes import Path, one_hot_depths
+from tfnas.supernet.supernet import Supernet
+from tfnas.utils.tensor_file import load_plain
 
 SPACE = small_space()
 

@@ -12,7 +12,7 @@ from made_networks import random_network
 import tfnas
 from tfnas import InputError, RunFailed, TrainedModel
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.nn import Network
+from tfnas.nn.network import Network
 
 CLASS_NAMES = ("zero", "one", "two", "thrée", "four", "five", "six", "seven", "eight", "n/a")
 PREPROCESSING = Preprocessing(16, 18, (0.5, 0.25, 0.125), (0.2, 0.3, 0.4))

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tfnas.checkpoint import Checkpoints
-from tfnas.errors import InputError, RunFailed
-from tfnas.processes import Processes, ToldElsewhere
-from tfnas.resumption import newest_state
+from tfnas.core.errors import InputError, RunFailed
+from tfnas.runs.checkpoint import Checkpoints
+from tfnas.runs.processes import Processes, ToldElsewhere
+from tfnas.runs.resumption import newest_state
 
 
 class Meeting:

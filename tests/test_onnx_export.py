@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
-from tfnas.onnx_export import exported, use_global_average_pool
+from tfnas.utils.onnx_export import exported, use_global_average_pool
 
 
 def mean_graph(axes, *, keepdims=1, rank=4, opset=18, shared=False):

@@ -16,14 +16,16 @@ from rich.console import Console
 
 import tfnas
 from tfnas.cli import parsing_model
-from tfnas.errors import InputError, RunFailed
-from tfnas.latency import LatencyTable, latency_key
-from tfnas.latency.contents import BasePart, ClassifierPart, Curve, Measurement, TableContents
-from tfnas.latency.default import default_table_path
-from tfnas.latency.keys import classifier_key, stem_keys
-from tfnas.nn import Network
-from tfnas.parse import parse_model, print_report, print_timings, time_here, write_files
-from tfnas.searching.checkpoint import search_checkpoints
+from tfnas.core.errors import InputError, RunFailed
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.default_table import default_table_path
+from tfnas.latency.table_contents import BasePart, ClassifierPart, Curve, Measurement, TableContents
+from tfnas.latency.table_keys import classifier_key, latency_key, stem_keys
+from tfnas.nn.network import Network
+from tfnas.report.parse_report import print_report, print_timings
+from tfnas.runs.search_run import search_checkpoints
+from tfnas.searching.parsed_timing import time_here
+from tfnas.searching.parsing import parse_model, write_files
 
 TEXT = (
     "i3x16_n10:conv_k3_s1_c16_relu:mb_k3_s1_m16_se4_c16_relu"
@@ -336,7 +338,7 @@ def test_the_runs_table_gone_or_changed(tmp_path, run_dir, architecture):
 
 def test_the_shipped_table_is_found_by_the_network(tmp_path, monkeypatch):
     device = LatencyTable.load(default_table_path("digits")).contents.measurement.device
-    monkeypatch.setattr("tfnas.latency.elsewhere.processor_name", lambda: device)  # elsewhere the note would say so
+    monkeypatch.setattr("tfnas.latency.default_table.processor_name", lambda: device)  # elsewhere the note would say so
     architecture = tfnas.Architecture.parse(TEXT)
     path = tmp_path / "architecture.json"
     path.write_text(json.dumps(architecture.to_json()))

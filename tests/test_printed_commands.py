@@ -18,25 +18,23 @@ from small_search import middle_ms, write_inputs
 from tiny import tiny_contents, tiny_space
 
 import tfnas
+from tfnas.bench.open_bench import conditions_of
 from tfnas.cli import flags, latency, main, train_eval, train_search
-from tfnas.closing import plan
-from tfnas.closing.certificate import Certificate
-from tfnas.closing.loop import Closed, Point
-from tfnas.closing.report import next_steps
-from tfnas.errors import InputError
-from tfnas.invocation import SCRIPTS, command_line
-from tfnas.latency import LatencyTable
-from tfnas.latency.default import open_table
-from tfnas.latency.elsewhere import search_remarks
-from tfnas.latency.fitting.meet import meet_target
-from tfnas.latency.measuring.opening import conditions_of
-from tfnas.model_file import TrainedModel
-from tfnas.reranking.subject import open_subject
-from tfnas.run import RunDirectory
-from tfnas.searching.conclude import _close_command
-from tfnas.searching.probing import blank_choice
-from tfnas.space_file import space_arguments
-from tfnas.wording import say
+from tfnas.core.errors import InputError
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.default_table import open_table, search_remarks
+from tfnas.latency.meet_target import meet_target
+from tfnas.runs.model_file import TrainedModel
+from tfnas.runs.run_directory import RunDirectory
+from tfnas.searching.differentiable.sanity_networks import blank_choice
+from tfnas.searching.differentiable.search_conclusion import _close_command
+from tfnas.searching.refitting import refit_plan as plan
+from tfnas.searching.refitting.certificate import Certificate
+from tfnas.searching.refitting.refit_loop import Closed, Point
+from tfnas.searching.refitting.refit_text import next_steps
+from tfnas.searching.reranking.rerank_subject import open_subject
+from tfnas.spaces.mbconv.space_file import space_arguments
+from tfnas.utils.text import SCRIPTS, command_line, say
 
 PROJECT = Path(tfnas.__file__).resolve().parents[1]
 PROGRAM = r"(?:[\w./-]*/)?(?:python[0-9.]* (?:-m tfnas|[\w./-]+\.py)|tfnas(?= [a-z]+ ))"
@@ -201,7 +199,7 @@ def test_building_names_what_comes_next(folder, meaning, monkeypatch, cost, give
         LatencyTable(dataclasses.replace(contents, measurement=measured)).save(out)
         return LatencyTable.load(out)
 
-    monkeypatch.setattr("tfnas.latency.building.build.build_table", built)
+    monkeypatch.setattr("tfnas.bench.build_table.build_table", built)
     worker = ["--worker", "ssh 'my pi' python3 -", "--worker_timeout", "90"]
     built_with = ["--space", inputs["space"], "--out", str(out), "--cost", cost, *given, *worker]
     said = run_in(folder, latency.main, "build", *built_with)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfnas import processor
+from tfnas.utils import devices as processor
 
 EPYC = "sse4_1 avx f16c fma avx2 bmi2"
 SKYLAKE = f"{EPYC} avx512f avx512bw avx512vl"

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from tfnas import progress
-from tfnas.progress import TimeLeftColumn, counting, spending, waiting
+from tfnas.utils import progress
+from tfnas.utils.progress import TimeLeftColumn, counting, spending, waiting
 
 
 def console(*, terminal):

@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 import yaml
 
-from tfnas.checkpoint import Checkpoints
-from tfnas.errors import InputError
-from tfnas.kinds import kinds_of
-from tfnas.resumption import SETTINGS, changed_settings, recorded_settings, saved_settings
-from tfnas.searching import config as searching
-from tfnas.training import config as training
+from tfnas.core.errors import InputError
+from tfnas.runs.checkpoint import Checkpoints
+from tfnas.runs.resumption import SETTINGS, changed_settings, recorded_settings, saved_settings
+from tfnas.searching.differentiable import search_config as searching
+from tfnas.training import train_config as training
+from tfnas.utils.annotations import kinds_of
 
 COMMANDS = {
     "search": (searching.SearchConfig(), searching.MAY_CHANGE),

@@ -11,8 +11,8 @@ from tiny import SOME_EXPAND
 
 import tfnas
 from tfnas import InputError
-from tfnas.space import Operation, Schedule
-from tfnas.space_file import space_from_json, space_names
+from tfnas.core.space import Operation, Schedule
+from tfnas.spaces.mbconv.space_file import space_from_json, space_names
 
 # Stage table of the paper: in, out, stride, blocks, activation.
 IMAGENET_STAGES = [

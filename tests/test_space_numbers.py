@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 import tfnas
-from tfnas.errors import InputError
+from tfnas.core.errors import InputError
 
 
 @pytest.mark.parametrize(("change", "message"), [

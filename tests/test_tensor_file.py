@@ -18,12 +18,11 @@ import torch
 from made_networks import digits_architecture, random_network
 
 import tfnas
+from tfnas.core.errors import InputError
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.errors import InputError
-from tfnas.model_file import TrainedModel
-from tfnas.numpy_scalars import NUMPY_NAMES, StoredNumber, StoredType
-from tfnas.pickle_text import MOST_NESTED
-from tfnas.tensor_file import load_plain, load_plain_bytes
+from tfnas.runs.model_file import TrainedModel
+from tfnas.utils.pickles import MOST_NESTED, NUMPY_NAMES, StoredNumber, StoredType
+from tfnas.utils.tensor_file import load_plain, load_plain_bytes
 
 NUMBERS = {
     "best_acc_top1": np.float64(75.25),

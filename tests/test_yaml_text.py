@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 import tfnas
-from tfnas.errors import InputError
-from tfnas.run import UnreadableConfig, read_config
-from tfnas.yaml_text import load_yaml
+from tfnas.core.errors import InputError
+from tfnas.core.json_yaml import load_yaml
+from tfnas.runs.run_directory import UnreadableConfig, read_config
 
 REFUSED = [
     ("a: 1\nb: 2\na: 3\n", "not YAML: 'a' stands twice in .*line 3, column 1"),

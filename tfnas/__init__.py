@@ -10,67 +10,100 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tfnas._lazy import lazy_names
-from tfnas.architecture import Architecture
-from tfnas.errors import Infeasible, InputError, Interrupted, RunFailed, TfnasError
-from tfnas.space import SearchSpace
-from tfnas.space_file import space
+from tfnas.core.architecture import Architecture
+from tfnas.core.errors import Infeasible, InputError, Interrupted, RunFailed, TfnasError
+from tfnas.core.space import SearchSpace
+from tfnas.core.version import __version__
+from tfnas.spaces.mbconv.space_file import space
+from tfnas.utils.lazy import lazy_names
+from tfnas.utils.moved_names import install
 
 if TYPE_CHECKING:
     from tfnas import zoo
-    from tfnas.export.config import ExportConfig
+    from tfnas.bench.build_config import BuildConfig
+    from tfnas.bench.build_table import build_table
+    from tfnas.bench.check_config import CheckConfig
+    from tfnas.bench.check_table import check_table
+    from tfnas.core.choice import Choice
+    from tfnas.evaluation.evaluating import evaluate
+    from tfnas.evaluation.evaluation_config import EvaluationConfig, PredictConfig
+    from tfnas.evaluation.predicting import predict
+    from tfnas.export.export_config import ExportConfig
+    from tfnas.export.export_report import ExportReport
     from tfnas.export.exporting import export_model
-    from tfnas.export.reading import OnnxModel
-    from tfnas.export.report import ExportReport
-    from tfnas.latency.fitting.choice import Choice
-    from tfnas.latency.fitting.fit import fit_widths
-    from tfnas.latency.fitting.meet import meet_target
-    from tfnas.latency.table import LatencyTable
-    from tfnas.model_file import TrainedModel, load
-    from tfnas.nn.counting import Counts, count
-    from tfnas.nn.features import FeatureNetwork
-    from tfnas.nn.network import Network
+    from tfnas.export.onnx_model import OnnxModel
+    from tfnas.latency.cost_table import LatencyTable
+    from tfnas.latency.meet_target import meet_target
+    from tfnas.latency.widths import fit_widths
+    from tfnas.nn.architecture_counts import Counts
+    from tfnas.nn.counting import count
+    from tfnas.nn.network import FeatureNetwork, Network
     from tfnas.nn.weights import load_weights
-    from tfnas.searching.config import SearchConfig
-    from tfnas.searching.loop import SearchResult, search
-    from tfnas.structures.network import StructureNetwork
-    from tfnas.structures.structure import Structure
-    from tfnas.training.config import TrainConfig
-    from tfnas.training.loop import TrainResult, retrain
-    from tfnas.zeroshot.scoring import score
+    from tfnas.proxies.score import score
+    from tfnas.runs.model_file import TrainedModel, load
+    from tfnas.searching.differentiable.search_config import SearchConfig
+    from tfnas.searching.differentiable.search_loop import SearchResult, search
+    from tfnas.searching.refitting.certify import certify_file
+    from tfnas.searching.refitting.refit_config import CertifyConfig, CloseConfig
+    from tfnas.searching.refitting.refit_run import close_run
+    from tfnas.searching.reranking.rerank import rerank
+    from tfnas.searching.reranking.rerank_config import RerankConfig
+    from tfnas.spaces.zen.structure import Structure
+    from tfnas.spaces.zen.structure_network import StructureNetwork
+    from tfnas.training.train_config import TrainConfig
+    from tfnas.training.train_loop import TrainResult, retrain
 
 _HOMES = {
-    "Choice": "tfnas.latency.fitting.choice",
+    "BuildConfig": "tfnas.bench.build_config",
+    "CertifyConfig": "tfnas.searching.refitting.refit_config",
+    "CheckConfig": "tfnas.bench.check_config",
+    "Choice": "tfnas.core.choice",
+    "CloseConfig": "tfnas.searching.refitting.refit_config",
     "Counts": "tfnas.nn.counting",
-    "ExportConfig": "tfnas.export.config",
-    "ExportReport": "tfnas.export.report",
-    "FeatureNetwork": "tfnas.nn.features",
-    "LatencyTable": "tfnas.latency.table",
+    "EvaluationConfig": "tfnas.evaluation.evaluation_config",
+    "ExportConfig": "tfnas.export.export_config",
+    "ExportReport": "tfnas.export.export_report",
+    "FeatureNetwork": "tfnas.nn.network",
+    "LatencyTable": "tfnas.latency.cost_table",
     "Network": "tfnas.nn.network",
-    "OnnxModel": "tfnas.export.reading",
-    "SearchConfig": "tfnas.searching.config",
-    "SearchResult": "tfnas.searching.loop",
-    "Structure": "tfnas.structures.structure",
-    "StructureNetwork": "tfnas.structures.network",
-    "TrainedModel": "tfnas.model_file",
-    "TrainConfig": "tfnas.training.config",
-    "TrainResult": "tfnas.training.loop",
+    "OnnxModel": "tfnas.export.onnx_model",
+    "PredictConfig": "tfnas.evaluation.evaluation_config",
+    "RerankConfig": "tfnas.searching.reranking.rerank_config",
+    "SearchConfig": "tfnas.searching.differentiable.search_config",
+    "SearchResult": "tfnas.searching.differentiable.search_loop",
+    "Structure": "tfnas.spaces.zen.structure",
+    "StructureNetwork": "tfnas.spaces.zen.structure_network",
+    "TrainConfig": "tfnas.training.train_config",
+    "TrainResult": "tfnas.training.train_loop",
+    "TrainedModel": "tfnas.runs.model_file",
+    "build_table": "tfnas.bench.build_table",
+    "certify_file": "tfnas.searching.refitting.certify",
+    "check_table": "tfnas.bench.check_table",
+    "close_run": "tfnas.searching.refitting.refit_run",
     "count": "tfnas.nn.counting",
+    "evaluate": "tfnas.evaluation.evaluating",
     "export_model": "tfnas.export.exporting",
-    "fit_widths": "tfnas.latency.fitting.fit",
-    "load": "tfnas.model_file",
+    "fit_widths": "tfnas.latency.widths",
+    "load": "tfnas.runs.model_file",
     "load_weights": "tfnas.nn.weights",
-    "meet_target": "tfnas.latency.fitting.meet",
-    "retrain": "tfnas.training.loop",
-    "score": "tfnas.zeroshot.scoring",
-    "search": "tfnas.searching.loop",
+    "meet_target": "tfnas.latency.meet_target",
+    "predict": "tfnas.evaluation.predicting",
+    "rerank": "tfnas.searching.reranking.rerank",
+    "retrain": "tfnas.training.train_loop",
+    "score": "tfnas.proxies.score",
+    "search": "tfnas.searching.differentiable.search_loop",
     "zoo": "tfnas.zoo",
 }
 
 __all__ = [
     "Architecture",
+    "BuildConfig",
+    "CertifyConfig",
+    "CheckConfig",
     "Choice",
+    "CloseConfig",
     "Counts",
+    "EvaluationConfig",
     "ExportConfig",
     "ExportReport",
     "FeatureNetwork",
@@ -80,6 +113,8 @@ __all__ = [
     "LatencyTable",
     "Network",
     "OnnxModel",
+    "PredictConfig",
+    "RerankConfig",
     "RunFailed",
     "SearchConfig",
     "SearchResult",
@@ -90,22 +125,30 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "TrainedModel",
+    "__version__",
+    "build_table",
+    "certify_file",
+    "check_table",
+    "close_run",
     "count",
+    "evaluate",
     "export_model",
     "fit_widths",
     "load",
     "load_weights",
     "meet_target",
+    "predict",
+    "rerank",
     "retrain",
     "score",
     "search",
     "space",
     "zoo",
 ]
-__version__ = "0.1.0"
 
 
 __getattr__ = lazy_names("tfnas", _HOMES)
+install()
 
 
 def __dir__() -> list[str]:

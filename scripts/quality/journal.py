@@ -9,7 +9,7 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
-from tfnas.errors import InputError
+from tfnas.core.errors import InputError
 
 _NUMBERS = "numbers"
 

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quality.networks import Wanted
-from tfnas.architecture import Architecture
-from tfnas.counts import block_counts
-from tfnas.errors import Infeasible
-from tfnas.latency.fitting.band import Band
-from tfnas.latency.fitting.meet import check_target
-from tfnas.space import BlockPlace
+from tfnas.core.architecture import Architecture
+from tfnas.core.errors import Infeasible
+from tfnas.core.space import BlockPlace
+from tfnas.latency.meet_target import check_target
+from tfnas.latency.reachable import Band
+from tfnas.nn.architecture_counts import block_counts
 
 FloatArray = NDArray[np.float64]
 

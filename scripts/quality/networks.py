@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tfnas
-from tfnas.architecture import Architecture, Block
-from tfnas.errors import Infeasible, RunFailed
-from tfnas.latency import LatencyTable
-from tfnas.latency.fitting.choice import Choice
-from tfnas.searching.probing import blank_choice, random_choice
-from tfnas.space import BlockPlace, Operation, SearchSpace
+from tfnas.core.architecture import Architecture, Block
+from tfnas.core.choice import Choice
+from tfnas.core.errors import Infeasible, RunFailed
+from tfnas.core.space import BlockPlace, Operation, SearchSpace
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.searching.differentiable.sanity_networks import blank_choice, random_choice
 
 FloatArray = NDArray[np.float64]
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from quality.statistics import Interval, difference, mean, mean_tau, share_ordered, spread, welch
-from tfnas.architecture import Architecture
-from tfnas.counts import architecture_counts
-from tfnas.kendall import tau_with_interval
+from tfnas.core.architecture import Architecture
+from tfnas.nn.architecture_counts import architecture_counts
+from tfnas.utils.statistics import tau_with_interval
 
 RANDOM = "random"
 MEASURES = ("loss", "top1")

@@ -16,14 +16,14 @@ from quality.journal import Journal
 from quality.networks import RandomNetworks, Wanted
 from quality.settings import Settings
 from quality.training import Data, Recipe, Watch, judged, trained
-from tfnas.architecture import Architecture
-from tfnas.latency.fitting.drawing import preference_of
-from tfnas.reranking.config import RerankConfig
-from tfnas.reranking.reranking import rerank
-from tfnas.searching.checkpoint import choice_of, search_checkpoints
-from tfnas.searching.config import SearchConfig
-from tfnas.searching.derive import derived_accuracy
-from tfnas.searching.loop import search
+from tfnas.core.architecture import Architecture
+from tfnas.runs.search_run import choice_of, search_checkpoints
+from tfnas.searching.candidates import preference_of
+from tfnas.searching.differentiable.derive import derived_accuracy
+from tfnas.searching.differentiable.search_config import SearchConfig
+from tfnas.searching.differentiable.search_loop import search
+from tfnas.searching.reranking.rerank import rerank
+from tfnas.searching.reranking.rerank_config import RerankConfig
 from tfnas.supernet.extract import supernet_from_state
 
 Say = Callable[[str], None]

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from tfnas.errors import InputError
-from tfnas.searching.config import SearchConfig
+from tfnas.core.errors import InputError
+from tfnas.searching.differentiable.search_config import SearchConfig
 
 _FIXED = {"data", "target_lat", "seed", "run_dir", "save", "resume", "space", "lookup_path", "cost", "width_multiple"}
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import f as f_distribution
 from scipy.stats import kendalltau, ttest_ind
 
-from tfnas.kendall import over_pairs, pair_signs, weighted_taus
+from tfnas.utils.statistics import over_pairs, pair_signs, weighted_taus
 
 FloatArray = NDArray[np.float64]
 

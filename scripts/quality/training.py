@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tfnas.architecture import Architecture
-from tfnas.data.config import EMBEDDED, DataConfig
+from tfnas.core.architecture import Architecture
+from tfnas.core.errors import InputError, RunFailed
+from tfnas.data.data_config import EMBEDDED, DataConfig
 from tfnas.data.images import ArraySource
 from tfnas.data.opening import open_parts
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.errors import InputError, RunFailed
-from tfnas.nn import Network
+from tfnas.nn.network import Network
 
 _JUDGED_AT_ONCE = 256
 

@@ -188,8 +188,8 @@ def folder(tmp_path, monkeypatch):
 def handed_over(monkeypatch):
     """The configurations that commands of hours hand over, in place of running."""
     configs = []
-    for room, name in (("searching", "search"), ("training", "retrain")):
-        monkeypatch.setattr(f"tfnas.{room}.loop.{name}", lambda config, **_: configs.append(config))
+    for module, name in (("searching.differentiable.search_loop", "search"), ("training.train_loop", "retrain")):
+        monkeypatch.setattr(f"tfnas.{module}.{name}", lambda config, **_: configs.append(config))
     return configs
 
 

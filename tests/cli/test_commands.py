@@ -17,11 +17,11 @@ from rich.console import Console
 from small_search import middle_ms, write_inputs
 
 import tfnas
+from tfnas.bench.build_table import Step
 from tfnas.cli import edge, export, latency, main, parsing_model, predict, testing, train_eval, train_search
-from tfnas.errors import Infeasible, InputError, Interrupted, RunFailed
-from tfnas.latency import default_table_path
-from tfnas.latency.building.build import Step
-from tfnas.searching.config import SearchConfig
+from tfnas.core.errors import Infeasible, InputError, Interrupted, RunFailed
+from tfnas.latency.default_table import default_table_path
+from tfnas.searching.differentiable.search_config import SearchConfig
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -35,7 +35,9 @@ def empty_folder(tmp_path, monkeypatch):
 def searched(monkeypatch):
     """The configurations that the search command hands over, in place of searching."""
     configs = []
-    monkeypatch.setattr("tfnas.searching.loop.search", lambda config, given: configs.append(config))
+    monkeypatch.setattr(
+        "tfnas.searching.differentiable.search_loop.search", lambda config, given: configs.append(config)
+    )
     return configs
 
 
@@ -226,9 +228,9 @@ def test_latency_build_hands_its_flags_over(capsys, monkeypatch):
         on_step(Step("measuring", points=1, visits=1))
         on_visit()
         configs.append(config)
-        return tfnas.latency.LatencyTable.load(default_table_path("digits"))
+        return tfnas.LatencyTable.load(default_table_path("digits"))
 
-    monkeypatch.setattr("tfnas.latency.building.build.build_table", build_table)
+    monkeypatch.setattr("tfnas.bench.build_table.build_table", build_table)
     assert latency.main(["build", "--out", "t.json", "--batch", "8", "--held-out", "3"]) == 0
     assert [(config.out, config.batch, config.held_out) for config in configs] == [("t.json", 8, 3)]
     out = capsys.readouterr().out
@@ -240,9 +242,9 @@ def test_latency_build_says_what_is_there_already(capsys, monkeypatch, tmp_path)
     def build_table(config, on_step, on_visit):
         on_step(Step("measuring", points=1, visits=1))
         on_visit()
-        return tfnas.latency.LatencyTable.load(default_table_path("digits"))
+        return tfnas.LatencyTable.load(default_table_path("digits"))
 
-    monkeypatch.setattr("tfnas.latency.building.build.build_table", build_table)
+    monkeypatch.setattr("tfnas.bench.build_table.build_table", build_table)
     told = []
     for name in ("", "t.json", "t.json.partial"):
         (tmp_path / name).touch() if name else None
@@ -260,7 +262,7 @@ def test_latency_build_says_what_is_there_already(capsys, monkeypatch, tmp_path)
 def test_latency_build_counts_what_is_not_measured(capsys, tmp_path):
     path = tmp_path / "macs.json"
     assert latency.main(["build", "--out", str(path), "--cost", "macs", "--num_classes", "10"]) == 0
-    table = tfnas.latency.LatencyTable.load(path)
+    table = tfnas.LatencyTable.load(path)
     assert table.cost.name == "macs"
     assert " MACs" in capsys.readouterr().out
     assert outcome(capsys, latency.main, "build", "--out", str(path), "--cost", "flops")[0] == 2

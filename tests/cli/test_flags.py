@@ -10,7 +10,7 @@ import pytest
 from tfnas.cli import latency
 from tfnas.cli.flags import FlagParser
 from tfnas.cli.groups import FlagGroup
-from tfnas.errors import InputError
+from tfnas.core.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

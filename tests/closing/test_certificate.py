@@ -13,7 +13,9 @@ from made_bench import MadeBench, SlowNoise
 from scipy import stats
 from tiny import tiny_space
 
-from tfnas.closing.certificate import (
+from tfnas.bench.workloads import network_workload, random_architectures
+from tfnas.latency.table_contents import Conditions
+from tfnas.searching.refitting.certificate import (
     FEWEST_CALLS,
     SEGMENTS,
     Certificate,
@@ -21,9 +23,14 @@ from tfnas.closing.certificate import (
     certificate_lines,
     verdict_text,
 )
-from tfnas.closing.sampled import Budget, Closeness, Length, calls_per_visit, sample, sample_workload
-from tfnas.latency.measuring.conditions import Conditions
-from tfnas.latency.measuring.workloads import network_workload, random_architectures
+from tfnas.searching.refitting.sampling_budget import (
+    Budget,
+    Closeness,
+    Length,
+    calls_per_visit,
+    sample,
+    sample_workload,
+)
 
 
 def series(count, memory, seed, noise=0.02):

@@ -17,17 +17,19 @@ from onnx import TensorProto, helper
 from PIL import Image
 from tiny import tiny_contents, tiny_space
 
+from tfnas.bench.timing import Visit
+from tfnas.bench.workloads import random_architectures
 from tfnas.cli import latency as command
-from tfnas.closing import CertifyConfig, certify_file
-from tfnas.closing.number_type import number_type
+from tfnas.core.errors import InputError, RunFailed, TfnasError
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.errors import InputError, RunFailed, TfnasError
-from tfnas.export import ExportConfig, export_model
-from tfnas.latency import LatencyTable
-from tfnas.latency.measuring.bench import Visit
-from tfnas.latency.measuring.workloads import random_architectures
-from tfnas.model_file import TrainedModel
-from tfnas.nn import Network
+from tfnas.export.export_config import ExportConfig
+from tfnas.export.exporting import export_model
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.nn.network import Network
+from tfnas.runs.model_file import TrainedModel
+from tfnas.searching.refitting.certificate import number_type
+from tfnas.searching.refitting.certify import certify_file
+from tfnas.searching.refitting.refit_config import CertifyConfig
 
 
 def without_checksum(model):
@@ -322,7 +324,7 @@ def test_a_figure_is_told_where_its_certificate_cannot_be_written(files, tmp_pat
     def full(path, _):
         raise RunFailed(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr("tfnas.closing.certify.write_whole", full)
+    monkeypatch.setattr("tfnas.searching.refitting.certify.write_whole", full)
     line = f"--time_budget 1s --epsilon 99% --out {tmp_path / 'c.json'} {folder / 'any.onnx'}"
     assert command.main(["certify", *line.split()]) == 1
     told = capsys.readouterr()

@@ -21,24 +21,26 @@ from small_search import write_inputs
 from tiny import tiny_contents, tiny_space
 
 import tfnas
+from tfnas.bench import local_bench as benches
+from tfnas.bench.local_bench import LocalBench
+from tfnas.bench.workloads import network_workload, random_architectures
 from tfnas.cli import latency as command
-from tfnas.closing import CloseConfig, close_run, plan
-from tfnas.closing.loop import Goal, close_loop, fitted_at, widths_range_ms
-from tfnas.closing.report import phase_text
-from tfnas.errors import Infeasible, InputError, Interrupted, RunFailed
-from tfnas.latency import LatencyTable
-from tfnas.latency.measuring import bench as benches
-from tfnas.latency.measuring.bench import LocalBench
-from tfnas.latency.measuring.conditions import Conditions
-from tfnas.latency.measuring.workloads import network_workload, random_architectures
-from tfnas.nn.counting import architecture_counts
-from tfnas.parse import parse_model
-from tfnas.parse.source import read_source
-from tfnas.processes import Processes
-from tfnas.processor import usable_cores
-from tfnas.run import RunDirectory
-from tfnas.training import TrainConfig
-from tfnas.training.setup import prepare
+from tfnas.core.errors import Infeasible, InputError, Interrupted, RunFailed
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.table_contents import Conditions
+from tfnas.nn.architecture_counts import architecture_counts
+from tfnas.runs.architecture_source import read_source
+from tfnas.runs.processes import Processes
+from tfnas.runs.run_directory import RunDirectory
+from tfnas.searching.parsing import parse_model
+from tfnas.searching.refitting import refit_plan as plan
+from tfnas.searching.refitting.refit_config import CloseConfig
+from tfnas.searching.refitting.refit_loop import Goal, close_loop, fitted_at, widths_range_ms
+from tfnas.searching.refitting.refit_run import close_run
+from tfnas.searching.refitting.refit_text import phase_text
+from tfnas.training.train_config import TrainConfig
+from tfnas.training.train_setup import prepare
+from tfnas.utils.devices import usable_cores
 
 QUIET = Console(quiet=True)
 

@@ -18,11 +18,13 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.transforms import v2
 
-from tfnas.data import DataConfig, Draw, data_name, default_space, open_data
-from tfnas.data.digits import digits_parts
-from tfnas.data.splits import stratified_split
+from tfnas.core.errors import InputError
+from tfnas.data.data_config import DataConfig, data_name, default_space
+from tfnas.data.embedded import digits_parts
+from tfnas.data.images import Draw
+from tfnas.data.opening import open_data
+from tfnas.data.parts import stratified_split
 from tfnas.data.transforms import NORMALISATIONS, RandomShift, plain_transform, training_transform
-from tfnas.errors import InputError
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -158,7 +160,9 @@ def test_digits_are_resized_and_shifted_as_torchvision_does(size, monkeypatch) -
 
 def test_a_search_of_embedded_data_does_not_wait_for_torchvision() -> None:
     code = (
-        "import sys; from tfnas.data import DataConfig, Draw, open_data; import tfnas.searching.loop;"
+        "import sys; from tfnas.data.data_config import DataConfig; from tfnas.data.images import Draw; "
+        "from tfnas.data.opening import open_data; "
+        "import tfnas.searching.differentiable.search_loop;"
         "data = open_data(DataConfig(), image_size=16, seed=0); data.weights[Draw(0, 1)], data.test[Draw(0, 1)];"
         "sys.exit('torchvision' in sys.modules)"
     )

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from tfnas.data import DataConfig, Draw, default_space, open_data
-from tfnas.data.digit_pairs import NUM_IMAGES, digit_pairs_parts
-from tfnas.data.digits import digits_parts
-from tfnas.data.opening import open_parts
-from tfnas.data.retrain_config import RetrainDataConfig
-from tfnas.data.retraining import open_retrain_data
+from tfnas.core.errors import InputError
+from tfnas.data.data_config import DataConfig, RetrainDataConfig, default_space
+from tfnas.data.embedded import NUM_IMAGES, digit_pairs_parts, digits_parts
+from tfnas.data.images import Draw
+from tfnas.data.opening import open_data, open_parts, open_retrain_data
 from tfnas.data.transforms import NORMALISATIONS
-from tfnas.errors import InputError
 
 PARTS = ("weights", "architecture", "test")
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tfnas.data import DataConfig, Draw, open_data
-from tfnas.errors import InputError
+from tfnas.core.errors import InputError
+from tfnas.data.data_config import DataConfig
+from tfnas.data.images import Draw
+from tfnas.data.opening import open_data
 
 GOOD = "a.png 0\nb c/d e.png 1\n"
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image, JpegImagePlugin
 
-from tfnas.data.reading import View, read_rgb, read_view
-from tfnas.errors import InputError
+from tfnas.core.errors import InputError
+from tfnas.data.image_reading import View, read_rgb, read_view
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

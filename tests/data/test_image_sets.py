@@ -18,11 +18,14 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from tfnas.data import DataConfig, Draw, EpochBatches, ImageSet, kept_workers, loader, loading, open_data
-from tfnas.data.images import ArraySource, FileSource, Raw, Transform
-from tfnas.data.reading import ChooseView
+from tfnas.core.errors import InputError
+from tfnas.data import loading
+from tfnas.data.data_config import DataConfig
+from tfnas.data.image_reading import ChooseView
+from tfnas.data.images import ArraySource, Draw, FileSource, ImageSet, Raw, Transform
+from tfnas.data.loading import EpochBatches, kept_workers, loader
+from tfnas.data.opening import open_data
 from tfnas.data.transforms import plain_transform, training_transform
-from tfnas.errors import InputError
 
 # A machine with one core suggests fewer workers; Python 3.12 and later warn of forking beside torch's threads.
 forks = pytest.mark.filterwarnings("ignore:.*(worker processes|multi-threaded)")
@@ -203,7 +206,7 @@ SLOW_WORKER = """
 import sys, time, torch
 from tfnas.data import EpochBatches, ImageSet, loader, loading
 from tfnas.data.images import Transform
-from tfnas.errors import InputError
+from tfnas.core.errors import InputError
 
 class Images:
     labels = [0, 1]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tfnas.data import DataConfig, open_data
+from tfnas.data.data_config import DataConfig
+from tfnas.data.opening import open_data
 
 DATASET = Path(__file__).parents[2] / "dataset"
 WNIDS = (DATASET / "imagenet100_classes.txt").read_text().split()

@@ -6,12 +6,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from tfnas.data import DataConfig, open_data
+from tfnas.core.errors import InputError
+from tfnas.data.data_config import DataConfig, RetrainDataConfig
 from tfnas.data.loading import EpochBatches, Share
+from tfnas.data.opening import data_of_search, open_data, open_retrain_data, run_images
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.data.retraining import RetrainDataConfig, data_of_search, open_retrain_data, run_images
 from tfnas.data.transforms import plain_transform
-from tfnas.errors import InputError
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from made_networks import digits_architecture, random_network
 from PIL import Image
 
 from tfnas import TrainedModel
+from tfnas.data.image_reading import read_rgb
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.data.reading import read_rgb
 
 NAMES = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
 PREPROCESSING = Preprocessing(16, 18, (0.5, 0.25, 0.125), (0.2, 0.3, 0.4))

@@ -11,7 +11,7 @@ from torch import nn
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from tests.made_networks import random_network
-from tfnas.errors import InputError
+from tfnas.core.errors import InputError
 from tfnas.evaluation.metrics import Judgement, judge, label_ranks
 
 CPU = torch.device("cpu")

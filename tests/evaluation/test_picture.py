@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tfnas.evaluation.confusion_picture import confusion_picture
+from tfnas.evaluation.evaluation_report import EvaluationReport, Throughput
 from tfnas.evaluation.metrics import Scores
-from tfnas.evaluation.picture import confusion_picture
-from tfnas.evaluation.results import EvaluationReport, Throughput
 
 
 def drawn(confusion, names):

@@ -21,8 +21,10 @@ from tests.evaluation.made_models import (
 )
 from tfnas import TrainedModel
 from tfnas.cli.predict import main
-from tfnas.errors import InputError
-from tfnas.evaluation import PredictConfig, predict, predicting
+from tfnas.core.errors import InputError
+from tfnas.evaluation import predicting
+from tfnas.evaluation.evaluation_config import PredictConfig
+from tfnas.evaluation.predicting import predict
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +142,8 @@ def test_outputs_that_are_no_numbers(pictures, capsys):
 
 @pytest.mark.slow  # exporting takes ten seconds
 def test_an_exported_file_gives_the_same_probabilities(pictures, capsys):
-    from tfnas.export import ExportConfig, export_model
+    from tfnas.export.export_config import ExportConfig
+    from tfnas.export.exporting import export_model
 
     export_model(ExportConfig(model_path="model.pt", img_root="photos", check_images=4))
     found = []

@@ -29,12 +29,14 @@ from tests.evaluation.made_models import (
 )
 from tfnas import ExportConfig, export_model
 from tfnas.cli.testing import main
-from tfnas.data import DataConfig, open_data
+from tfnas.core.errors import RunFailed
+from tfnas.data.data_config import DataConfig, RetrainDataConfig
+from tfnas.data.opening import open_data
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.data.retraining import RetrainDataConfig
-from tfnas.errors import RunFailed
-from tfnas.evaluation import EvaluationConfig, evaluate, testing
-from tfnas.evaluation.picture import confusion_picture
+from tfnas.evaluation import evaluating as testing
+from tfnas.evaluation.confusion_picture import confusion_picture
+from tfnas.evaluation.evaluating import evaluate
+from tfnas.evaluation.evaluation_config import EvaluationConfig
 
 QUIET = ("--workers", "0", "--threads", "1", "--device", "cpu")
 
@@ -168,7 +170,7 @@ def test_where_results_cannot_be_written_nothing_is_tested(tmp_path, capsys, mon
     given = ["--model_path", "model.pt", "--val_root", "val", *QUIET, "--out", "out"]
     (tmp_path / "out" / "confusion.png").mkdir(parents=True)
     with monkeypatch.context() as patched:
-        patched.setattr("tfnas.evaluation.testing.loader", None)
+        patched.setattr("tfnas.evaluation.evaluating.loader", None)
         assert main(given) == 1
     assert capsys.readouterr().err == "test.py: cannot write out/confusion.png: it is not a file but a folder\n"
     (tmp_path / "out" / "confusion.png").rmdir()
@@ -176,7 +178,7 @@ def test_where_results_cannot_be_written_nothing_is_tested(tmp_path, capsys, mon
     def full(path, _):
         raise RunFailed(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr("tfnas.evaluation.testing.write_whole", full)
+    monkeypatch.setattr("tfnas.evaluation.evaluating.write_whole", full)
     assert main(given) == 1
     told = capsys.readouterr()
     assert told.err == "test.py: cannot write out/test.json: No space left on device\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfnas.export import timing
+from tfnas.export import file_timing as timing
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,12 +9,12 @@ import yaml
 from tiny import tiny_space
 from torch import nn
 
+from tfnas.bench.workloads import random_architectures
+from tfnas.core.space import Stage
+from tfnas.data.data_config import RetrainDataConfig
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.data.retraining import RetrainDataConfig
-from tfnas.latency.measuring.workloads import random_architectures
-from tfnas.model_file import MODEL_FILE, TrainedModel
-from tfnas.nn import Network
-from tfnas.space import Stage
+from tfnas.nn.network import Network
+from tfnas.runs.model_file import MODEL_FILE, TrainedModel
 
 DIGITS = tuple("0123456789")
 
@@ -89,7 +89,8 @@ def random_pixels(count, size=8, seed=5):
 
 def digit_pixels(size=8, part="test"):
     """A part of the digits and its labels, split by the rule that the data's page states."""
-    from tfnas.data import DataConfig, open_data
+    from tfnas.data.data_config import DataConfig
+    from tfnas.data.opening import open_data
 
     source = getattr(open_data(DataConfig(data="digits"), image_size=size, seed=0), part).sources[0]
     return torch.stack([source.read(index) for index in range(len(source.labels))]), torch.tensor(source.labels)

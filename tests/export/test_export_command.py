@@ -13,7 +13,7 @@ from made_models import made_model, write_run
 
 from tfnas import ExportConfig, InputError, OnnxModel
 from tfnas.cli import export, main
-from tfnas.export import export_model
+from tfnas.export.exporting import export_model
 
 
 def outcome(capsys, *arguments):

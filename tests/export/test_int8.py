@@ -14,12 +14,14 @@ from onnx.reference import ReferenceEvaluator
 from PIL import Image
 from rich.console import Console
 
-from tfnas import ExportConfig, InputError, OnnxModel, export_model, processor
+from tfnas import ExportConfig, InputError, OnnxModel, export_model
 from tfnas.cli.main import main
-from tfnas.closing import CertifyConfig, certify_file
-from tfnas.export import print_export
-from tfnas.export.report import Accuracy, Check, Latency
-from tfnas.export.shipping import shipping_warnings
+from tfnas.export.export_checks import shipping_warnings
+from tfnas.export.export_report import Accuracy, Check, Latency
+from tfnas.report.export_text import print_export
+from tfnas.searching.refitting.certify import certify_file
+from tfnas.searching.refitting.refit_config import CertifyConfig
+from tfnas.utils import devices as processor
 
 
 @pytest.fixture(scope="module")

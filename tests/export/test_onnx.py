@@ -14,7 +14,7 @@ from made_models import DIGITS, made_model, plain_logits, random_pixels, write_r
 
 import tfnas
 from tfnas import ExportConfig, InputError, OnnxModel, RunFailed, export_model
-from tfnas.export.checking import Answers, checked
+from tfnas.export.export_checks import Answers, checked
 
 OLDEST_FORMS = {14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13, 26: 13}
 """The first version of the file's form that has these operators, by ONNX's list of releases."""
@@ -176,7 +176,7 @@ def test_how_close_a_graph_must_be():
 @pytest.mark.slow
 def test_a_wrong_graph_is_refused_and_the_former_file_stays(tmp_path, monkeypatch):
     """A fault is planted in the folding: the check sees it, for it holds the file against the unfolded network."""
-    from tfnas.export import deployed
+    from tfnas.export import traced as deployed
 
     true_fold = deployed.without_batch_norm
 
@@ -294,8 +294,8 @@ def test_weights_in_other_files_are_refused_wherever_they_stand(tmp_path, place)
 
 @pytest.mark.slow
 def test_the_same_model_gives_the_same_bytes(exported):
-    from tfnas.export.deployed import trace
-    from tfnas.export.onnx_file import onnx_bytes
+    from tfnas.export.exported_files import onnx_bytes
+    from tfnas.export.traced import trace
 
     _, model, _ = exported
     first, second = (onnx_bytes(trace(model, model.preprocessing, "float32", None), {"a": "b"}) for _ in range(2))

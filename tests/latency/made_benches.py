@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from tfnas.architecture import Architecture
-from tfnas.latency.measuring.bench import Visit
-from tfnas.latency.measuring.conditions import Conditions
+from tfnas.bench.timing import Visit
+from tfnas.core.architecture import Architecture
+from tfnas.latency.table_contents import Conditions
 
 
 class MadeBench:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import zlib
 
-from tfnas.latency.measuring.bench import Visit
-from tfnas.latency.measuring.conditions import Conditions
+from tfnas.bench.timing import Visit
+from tfnas.latency.table_contents import Conditions
 
 REFERENCE_MS = 0.7
 

@@ -9,11 +9,19 @@ from fractions import Fraction
 import numpy as np
 from tiny import tiny_contents, tiny_space
 
-from tfnas.latency.contents import BasePart, BuildReport, Correction, Curve, SumErrors, TableContents, WidthClasses
-from tfnas.latency.fitting.choice import Choice
-from tfnas.latency.keys import latency_key
-from tfnas.latency.table import LatencyTable
-from tfnas.space import Operation, Stage
+from tfnas.core.choice import Choice
+from tfnas.core.space import Operation, Stage
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.table_contents import (
+    BasePart,
+    BuildReport,
+    Correction,
+    Curve,
+    SumErrors,
+    TableContents,
+    WidthClasses,
+)
+from tfnas.latency.table_keys import latency_key
 
 HALVING = Stage(channels=6, stride=2, blocks=2, activation="relu")
 """The first stage of `staged_space`."""

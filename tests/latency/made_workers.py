@@ -9,11 +9,11 @@ from pathlib import Path
 
 from tiny import tiny_space
 
-from tfnas.latency.far.parcels import Parcel
-from tfnas.latency.far.remote import WorkerBench
-from tfnas.latency.measuring.conditions import Conditions
-from tfnas.latency.measuring.opening import reference_of
-from tfnas.latency.measuring.workloads import block_workload
+from tfnas.bench.open_bench import reference_of
+from tfnas.bench.payloads import Parcel
+from tfnas.bench.remote_bench import WorkerBench
+from tfnas.bench.workloads import block_workload
+from tfnas.latency.table_contents import Conditions
 
 CONDITIONS = Conditions(runtime="onnxruntime")
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_workers import fates
 
-from tfnas.errors import InputError, RunFailed
-from tfnas.latency.far.answers import Answers
-from tfnas.latency.far.parcels import Parcel
-from tfnas.latency.far.process import FarProcess, WorkerFault
-from tfnas.latency.measuring.bench import Visit
+from tfnas.bench.payloads import Parcel
+from tfnas.bench.remote_process import FarProcess, WorkerFault
+from tfnas.bench.timing import Visit
+from tfnas.bench.worker_answers import Answers
+from tfnas.core.errors import InputError, RunFailed
 
 OUTPUT = {"shape": [1, 2], "rms": 2.0, "values": [1.0, -3.0]}
 PARCEL = Parcel("block", {}, OUTPUT, 1)

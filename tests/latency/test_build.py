@@ -15,14 +15,15 @@ import torch
 from made_device import MadeDevice, smooth
 
 import tfnas
-from tfnas.errors import InputError, RunFailed
-from tfnas.latency import LatencyTable, latency_key
-from tfnas.latency.building.build import build_table
-from tfnas.latency.building.config import BuildConfig
-from tfnas.latency.building.held_out import ALL, interpolation_errors
-from tfnas.latency.building.points import widths_by_key
-from tfnas.latency.contents import WidthClasses
-from tfnas.latency.default import space_of
+from tfnas.bench.build_config import BuildConfig
+from tfnas.bench.build_points import widths_by_key
+from tfnas.bench.build_table import build_table
+from tfnas.core.errors import InputError, RunFailed
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.default_table import space_of
+from tfnas.latency.table_contents import WidthClasses
+from tfnas.latency.table_keys import latency_key
+from tfnas.report.build_report import ALL, interpolation_errors
 
 DIGITS = tfnas.space("digits")
 
@@ -32,7 +33,7 @@ def build_on(tmp_path, monkeypatch):
     """Builds a table of the digits space on a device into `tmp_path / "t.json"`."""
 
     def build(device, **changes):
-        monkeypatch.setattr("tfnas.latency.building.build.open_bench", lambda *_: device)
+        monkeypatch.setattr("tfnas.bench.build_table.open_bench", lambda *_: device)
         fields = {"out": str(tmp_path / "t.json"), "num_classes": 10, "rounds": 3}
         return build_table(BuildConfig(**{**fields, **changes}))
 
@@ -309,7 +310,7 @@ def test_two_builds_into_one_file_are_refused(build_on, monkeypatch):
 def test_a_table_that_cannot_be_written_in_the_end(build_on, monkeypatch):
     """What was measured is there, the message says where, and the same command ends at once."""
     with monkeypatch.context() as patched, pytest.raises(RunFailed, match=r"full; what .* stays in .*t\.json\.partial"):
-        patched.setattr("tfnas.latency.table.write_whole", lambda *_: (_ for _ in ()).throw(RunFailed("full")))
+        patched.setattr("tfnas.latency.cost_table.write_whole", lambda *_: (_ for _ in ()).throw(RunFailed("full")))
         build_on(MadeDevice(smooth))
     device = MadeDevice(smooth)
     build_on(device)

@@ -19,18 +19,18 @@ from PIL import Image
 from tiny import tiny_contents
 
 import tfnas
+from tfnas.bench.check_config import CheckConfig
+from tfnas.bench.check_table import check_table
+from tfnas.bench.check_timing import RoundsTimed
+from tfnas.bench.correction import fitting_part
+from tfnas.bench.local_bench import LocalBench
+from tfnas.bench.timing import Timing
 from tfnas.cli import latency
-from tfnas.errors import InputError, RunFailed
-from tfnas.latency import LatencyTable, LatencyTableWarning
-from tfnas.latency.checking.check import check_table
-from tfnas.latency.checking.config import CheckConfig
-from tfnas.latency.checking.deciding import fitting_part
-from tfnas.latency.checking.subject import space_of
-from tfnas.latency.checking.timing import RoundsTimed
-from tfnas.latency.contents import Correction, SumErrors
-from tfnas.latency.measuring.bench import LocalBench
-from tfnas.latency.measuring.conditions import Conditions
-from tfnas.latency.measuring.measure import Timing
+from tfnas.core.errors import InputError, RunFailed
+from tfnas.latency.authors_table import LatencyTableWarning
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.default_table import space_of
+from tfnas.latency.table_contents import Conditions, Correction, SumErrors
 
 LITTLE_YAML = """\
 name: little
@@ -75,12 +75,12 @@ def drawn():
 @pytest.fixture(autouse=True)
 def seldom_drawn(request, monkeypatch):
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr("tfnas.latency.checking.check.check_picture", lambda _: b"a picture")
+        monkeypatch.setattr("tfnas.bench.check_table.check_picture", lambda _: b"a picture")
 
 
 def put(monkeypatch, bench):
     """Have the next checks measure on a made-up bench."""
-    monkeypatch.setattr("tfnas.latency.checking.subject.open_bench", lambda *_: bench)
+    monkeypatch.setattr("tfnas.bench.check_subject.open_bench", lambda *_: bench)
     return bench
 
 
@@ -115,7 +115,7 @@ def test_networks_are_interleaved_and_blocks_follow_one_another(plain, monkeypat
 def test_the_time_budget_leaves_three_rounds_at_least(plain, monkeypatch):
     put(monkeypatch, MadeBench(plain, truth))
     seconds = itertools.count(0, 10)
-    monkeypatch.setattr("tfnas.latency.checking.timing.time.monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr("tfnas.bench.check_timing.time.monotonic", lambda: float(next(seconds)))
     assert check(num_networks=6, rounds=50, time_budget="1s").rounds == 3
     told = []
     config = CheckConfig(lookup_path="t.json", space="little.yaml", num_networks=6, rounds=50, time_budget="85s")
@@ -254,7 +254,7 @@ def test_a_fit_that_others_do_not_bear_out_is_not_stored(plain, monkeypatch):
 
 
 def _drawn(plain, count):
-    from tfnas.latency.measuring.workloads import random_architectures
+    from tfnas.bench.workloads import random_architectures
 
     @dataclasses.dataclass
     class Drawn:
@@ -339,9 +339,9 @@ def test_how_often_the_core_was_lost_decides_with_any_number_of_threads(plain, m
             computed_s = threads * next(looks)
             self.ru_utime, self.ru_stime, self.ru_nivcsw = 0.75 * computed_s, 0.25 * computed_s, lost * computed_s
 
-    monkeypatch.setattr("tfnas.latency.checking.timing.resource.getrusage", lambda _: Usage())
+    monkeypatch.setattr("tfnas.bench.check_timing.resource.getrusage", lambda _: Usage())
     seconds = itertools.count()
-    monkeypatch.setattr("tfnas.latency.checking.timing.time.monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr("tfnas.bench.check_timing.time.monotonic", lambda: float(next(seconds)))
     report = check(num_networks=6, rounds=4)
     assert (report.cpu_share, report.lost_core_per_s) == (threads, lost)
     assert (report.disturbance is None) == (report.table_written is not None) == (lost == 0)
@@ -452,7 +452,7 @@ def test_a_runtime_that_is_not_there_is_the_tables_and_no_flag(plain, capsys, fo
 def test_counted_tables_are_refused(plain, monkeypatch, capsys):
     counted = dataclasses.replace(plain.contents, cost="macs")
     monkeypatch.setattr(
-        "tfnas.latency.checking.subject.LatencyTable.load", lambda path: LatencyTable(counted, f"latency table {path}")
+        "tfnas.bench.check_subject.LatencyTable.load", lambda path: LatencyTable(counted, f"latency table {path}")
     )
     status, captured = outcome(capsys, "--lookup_path", "t.json", "--space", "little.yaml")
     assert status == 2 and "was counted (macs) and is exact" in captured.err
@@ -538,7 +538,7 @@ def test_what_was_found_is_told_where_it_cannot_be_written(plain, monkeypatch, c
     def full(*_):
         raise RunFailed("the disk is full")
 
-    for place in ("tfnas.latency.table.write_whole", "tfnas.latency.checking.check.write_whole"):
+    for place in ("tfnas.latency.cost_table.write_whole", "tfnas.bench.check_table.write_whole"):
         with monkeypatch.context() as patched:
             patched.setattr(place, full)
             status, captured = outcome(capsys, "--lookup_path", "t.json", "--space", "little.yaml")
@@ -549,7 +549,7 @@ def test_what_was_found_is_told_where_it_cannot_be_written(plain, monkeypatch, c
 def test_the_patience_with_a_worker_is_passed_on(plain, monkeypatch):
     asked = []
     bench = MadeBench(plain, truth)
-    monkeypatch.setattr("tfnas.latency.checking.subject.open_bench", lambda *given: asked.append(given) or bench)
+    monkeypatch.setattr("tfnas.bench.check_subject.open_bench", lambda *given: asked.append(given) or bench)
     check(worker="ssh toy python3 -", worker_timeout=300.0)
     assert asked[0][2:] == ("ssh toy python3 -", 0, 300.0)
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tfnas.latency.checking.correcting import Samples, Smallest, Terms, fit_correction, sum_errors
+from tfnas.bench.correction import Samples, Smallest, Terms, fit_correction, sum_errors
 
 ROOMY = Smallest(base_ms=1.0, block_ms=0.5)
 

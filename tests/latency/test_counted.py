@@ -13,16 +13,16 @@ from made_tables import random_choice
 from tiny import SOME_EXPAND, measurement, tiny_contents, tiny_space
 
 import tfnas
-from tfnas.costs import COSTS
-from tfnas.counts import architecture_counts
-from tfnas.errors import Infeasible, InputError
-from tfnas.latency import LatencyTable
-from tfnas.latency.building.counted import counted_table, write_counted_table
-from tfnas.latency.fitting.meet import check_target, meet_target
-from tfnas.latency.keys import shallowest_architecture
-from tfnas.latency.measuring.opening import conditions_of
-from tfnas.latency.measuring.workloads import random_architectures
-from tfnas.searching.expected import expected_ms, operations_ms
+from tfnas.bench.counted_table import counted_table, write_counted_table
+from tfnas.bench.open_bench import conditions_of
+from tfnas.bench.workloads import random_architectures
+from tfnas.core.cost import COSTS
+from tfnas.core.errors import Infeasible, InputError
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.meet_target import check_target, meet_target
+from tfnas.latency.table_keys import shallowest_architecture
+from tfnas.nn.architecture_counts import architecture_counts
+from tfnas.searching.differentiable.architecture_parameters import expected_ms, operations_ms
 
 COUNTED = ("macs", "params")
 
@@ -82,7 +82,7 @@ def test_it_says_what_it_is_and_not_when(monkeypatch, cost):
     with pytest.raises(InputError, match=r"was counted .* there is nothing to measure it against"):
         conditions_of(table)
     monkeypatch.setattr(
-        "tfnas.latency.building.counted._provenance", lambda space, *_: measurement(space, date="2001-01-01")
+        "tfnas.bench.counted_table._provenance", lambda space, *_: measurement(space, date="2001-01-01")
     )
     assert counted_table(tiny_space(), cost).fingerprint == table.fingerprint
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfnas.latency.building import staircase
-from tfnas.latency.building.staircase import width_classes_of
-from tfnas.latency.contents import Curve, WidthClasses
+from tfnas.bench import build_points as staircase
+from tfnas.bench.build_points import width_classes_of
+from tfnas.latency.table_contents import Curve, WidthClasses
 
 positive = st.floats(1e-3, 1e3)
 points = st.dictionaries(st.integers(1, 60), positive, min_size=1, max_size=7).map(lambda found: sorted(found.items()))

@@ -12,12 +12,12 @@ import pytest
 from scipy.stats import chisquare
 from tiny import SOME_EXPAND, tiny_contents, tiny_space
 
-from tfnas.latency import LatencyTable
-from tfnas.latency.contents import Curve
-from tfnas.latency.fitting.choice import Choice
-from tfnas.latency.fitting.drawing import TEMPERATURES, draw_candidates, preference_of
-from tfnas.latency.fitting.meet import meet_target
-from tfnas.space import Operation, Stage
+from tfnas.core.choice import Choice
+from tfnas.core.space import Operation, Stage
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.meet_target import meet_target
+from tfnas.latency.table_contents import Curve
+from tfnas.searching.candidates import TEMPERATURES, draw_candidates, preference_of
 
 
 def choice_for(space, seed=0, sharpness=1.0):

@@ -11,21 +11,26 @@ from rich.console import Console
 from tiny import measurement, tiny_contents, tiny_space
 
 import tfnas
-from tfnas.latency import LatencyTable
-from tfnas.latency.building.counted import counted_table
-from tfnas.latency.default import default_table_path
-from tfnas.latency.elsewhere import devices_here, other_conditions, other_machine, search_remarks
-from tfnas.latency.measuring.measure import Timing
-from tfnas.parse import parse_model
-from tfnas.parse.report import print_timings
-from tfnas.parse.timing import NetworkTiming
-from tfnas.searching import SearchConfig
-from tfnas.searching.setup import prepare
+from tfnas.bench.counted_table import counted_table
+from tfnas.bench.timing import Timing
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.default_table import (
+    default_table_path,
+    devices_here,
+    other_conditions,
+    other_machine,
+    search_remarks,
+)
+from tfnas.report.parse_report import print_timings
+from tfnas.searching.differentiable.search_config import SearchConfig
+from tfnas.searching.differentiable.search_setup import prepare
+from tfnas.searching.parsed_timing import NetworkTiming
+from tfnas.searching.parsing import parse_model
 
 
 @pytest.fixture(autouse=True)
 def made_up_machine(monkeypatch):
-    monkeypatch.setattr("tfnas.latency.elsewhere.processor_name", lambda: "Made-up Processor")
+    monkeypatch.setattr("tfnas.latency.default_table.processor_name", lambda: "Made-up Processor")
 
 
 def table_with(**changes):
@@ -106,7 +111,7 @@ def test_a_search_is_given_the_remarks(tmp_path, named, words):
 
 def test_a_search_with_the_table_of_this_machine_says_nothing(monkeypatch):
     device = LatencyTable.load(default_table_path("digits")).contents.measurement.device
-    monkeypatch.setattr("tfnas.latency.elsewhere.processor_name", lambda: device)
+    monkeypatch.setattr("tfnas.latency.default_table.processor_name", lambda: device)
     assert prepare(SearchConfig(target_lat=15, device="cpu")).remarks == ()
 
 
@@ -122,7 +127,7 @@ def test_a_parsed_network_notes_that_the_shipped_table_is_of_another_machine(tmp
     (note,) = [note for note in parsed_network(tmp_path).notes if "shipped for space digits" in note]
     assert note.endswith("this machine has Made-up Processor")
     device = LatencyTable.load(default_table_path("digits")).contents.measurement.device
-    monkeypatch.setattr("tfnas.latency.elsewhere.processor_name", lambda: device)
+    monkeypatch.setattr("tfnas.latency.default_table.processor_name", lambda: device)
     assert "priced by the table shipped for space digits" in parsed_network(tmp_path).notes
 
 

@@ -15,11 +15,12 @@ from made_tables import random_table, staged_space, table_of
 from tiny import SOME_EXPAND
 
 import tfnas
-from tfnas.errors import InputError
-from tfnas.latency import LatencyTable, LatencyTableWarning
-from tfnas.latency.fitting.fit import fit_widths
-from tfnas.latency.keys import latency_key
-from tfnas.space import Stage
+from tfnas.core.errors import InputError
+from tfnas.core.space import Stage
+from tfnas.latency.authors_table import LatencyTableWarning
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.table_keys import latency_key
+from tfnas.latency.widths import fit_widths
 
 IMAGENET = tfnas.space("imagenet")
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from tfnas.latency.measuring.measure import Timing, pinned, time_network, torch_threads
+from tfnas.bench.timing import Timing, time_network
+from tfnas.utils.torch_settings import pinned, torch_threads
 
 
 class Recorder(nn.Module):

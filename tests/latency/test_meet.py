@@ -17,13 +17,14 @@ from made_tables import random_choice, random_table, staged_space
 from scipy.optimize import milp
 
 import tfnas
-from tfnas.errors import Infeasible, InputError
-from tfnas.latency import LatencyTable, LatencyTableWarning
-from tfnas.latency.fitting.band import Band
-from tfnas.latency.fitting.knapsack import Selection, best_selections
-from tfnas.latency.fitting.meet import check_target, meet_target
-from tfnas.latency.ranges.words import bounds_text
-from tfnas.space import Operation, Stage
+from tfnas.core.errors import Infeasible, InputError
+from tfnas.core.space import Operation, Stage
+from tfnas.latency.authors_table import LatencyTableWarning
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.knapsack import Selection, best_selections
+from tfnas.latency.meet_target import check_target, meet_target
+from tfnas.latency.range_text import bounds_text
+from tfnas.latency.reachable import Band
 
 TINY = staged_space(Stage(channels=6, stride=1, blocks=2, activation="relu", min_blocks=0))
 RIGID = dataclasses.replace(TINY, width_bounds=(Fraction(1), Fraction(1)))

@@ -15,15 +15,17 @@ from hypothesis import strategies as st
 from made_tables import random_choice, random_table, staged_space, table_of
 
 import tfnas
-from tfnas.architecture import Architecture
-from tfnas.errors import Infeasible, InputError
-from tfnas.latency import LatencyTable, default_table_path, latency_key
-from tfnas.latency.building.counted import counted_table
-from tfnas.latency.fitting.fit import fit_widths
-from tfnas.latency.fitting.meet import meet_target
-from tfnas.latency.measuring.workloads import random_architectures
-from tfnas.space import Stage
-from tfnas.space_file import space_from_json
+from tfnas.bench.counted_table import counted_table
+from tfnas.bench.workloads import random_architectures
+from tfnas.core.architecture import Architecture
+from tfnas.core.errors import Infeasible, InputError
+from tfnas.core.space import Stage
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.default_table import default_table_path
+from tfnas.latency.meet_target import meet_target
+from tfnas.latency.table_keys import latency_key
+from tfnas.latency.widths import fit_widths
+from tfnas.spaces.mbconv.space_file import space_from_json
 
 TINY = staged_space(Stage(channels=6, stride=1, blocks=1, activation="relu", min_blocks=0))
 

@@ -11,12 +11,12 @@ from onnx.reference import ReferenceEvaluator
 from tiny import tiny_space
 from torch import nn
 
-from tfnas.architecture import Block, Conv
-from tfnas.errors import InputError
-from tfnas.latency.measuring.onnx_graph import onnx_bytes_of
-from tfnas.latency.measuring.workloads import random_architectures
-from tfnas.nn import Classifier, ConvBNAct, MBConv, Network
-from tfnas.nn.blocks import ConvBN, SqueezeExcite
+from tfnas.bench.onnx_graph import onnx_bytes_of
+from tfnas.bench.workloads import random_architectures
+from tfnas.core.architecture import Block, Conv
+from tfnas.core.errors import InputError
+from tfnas.nn.blocks import Classifier, ConvBN, ConvBNAct, MBConv, SqueezeExcite
+from tfnas.nn.network import Network
 
 SIZE = 7  # odd: a stride of 2 and wrong padding show
 
@@ -109,8 +109,8 @@ def test_it_is_valid_onnx_of_static_shape():
 
 def test_its_nodes_are_those_of_an_exported_file():
     """Held against what `tfnas export` writes for the same network, in the same order."""
-    from tfnas.export.deployed import without_batch_norm
-    from tfnas.export.onnx_file import onnx_bytes
+    from tfnas.export.exported_files import onnx_bytes
+    from tfnas.export.traced import without_batch_norm
 
     module, images = made("network")
     with torch.no_grad():

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import tfnas
-from tfnas.errors import InputError
-from tfnas.latency import LatencyTable, LatencyTableWarning
-from tfnas.latency.files import authors
-from tfnas.numpy_scalars import NUMPY_NAMES
-from tfnas.pickle_text import MOST_NESTED
+from tfnas.core.errors import InputError
+from tfnas.latency import authors_table as authors
+from tfnas.latency.authors_table import LatencyTableWarning
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.utils.pickles import MOST_NESTED, NUMPY_NAMES
 
 KEY = "MBInvertedResBlock_112_16_0_24_k3_s2_relu"
 OTHER_KEY = "MBInvertedResBlock_56_24_48_40_k5_s2_swish"

@@ -19,16 +19,16 @@ from tiny import tiny_contents, tiny_space
 
 import tfnas
 from tfnas.cli import latency
-from tfnas.counts import block_counts
-from tfnas.errors import Infeasible, InputError
-from tfnas.latency import LatencyTable, default_table_path, latency_key
-from tfnas.latency.default import is_default, open_table, space_of
-from tfnas.latency.fitting.meet import check_target
-from tfnas.latency.ranges.config import RangeConfig
-from tfnas.latency.ranges.facts import space_range
-from tfnas.latency.ranges.report import print_range, range_document
-from tfnas.latency.ranges.words import bounds_text, is_inside, shares_text
-from tfnas.space import Operation, Stage
+from tfnas.core.errors import Infeasible, InputError
+from tfnas.core.space import Operation, Stage
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.default_table import default_table_path, is_default, open_table, space_of
+from tfnas.latency.meet_target import check_target
+from tfnas.latency.range_text import bounds_text, is_inside, shares_text
+from tfnas.latency.space_range import RangeConfig, space_range
+from tfnas.latency.table_keys import latency_key
+from tfnas.nn.architecture_counts import block_counts
+from tfnas.report.range_report import print_range, range_document
 
 
 @pytest.fixture
@@ -311,12 +311,12 @@ def test_which_table_is_a_spaces_default():
 
 
 def test_no_torch_is_needed():
-    code = "import sys, tfnas.latency.ranges.report; sys.exit('torch' in sys.modules)"
+    code = "import sys, tfnas.report.range_report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_counted_tables_have_units_and_nothing_that_is_dear(tmp_path):
-    from tfnas.latency.building.counted import counted_table
+    from tfnas.bench.counted_table import counted_table
 
     space = tfnas.space("digits")
     found = space_range(space, counted_table(space, "macs", 10))

@@ -16,15 +16,16 @@ from made_networks import randomise
 from tiny import tiny_space
 
 import tfnas
-from tfnas.architecture import Block
-from tfnas.errors import InputError
-from tfnas.latency import runtimes
-from tfnas.latency.measuring.bench import LocalBench
-from tfnas.latency.measuring.conditions import Conditions
-from tfnas.latency.measuring.opening import reference_of
-from tfnas.latency.measuring.workloads import block_workload, network_workload, random_architectures
-from tfnas.latency.runtimes import open_runtime, runtime_names
-from tfnas.nn import MBConv
+from tfnas import bench
+from tfnas.bench import runtime as runtimes
+from tfnas.bench.local_bench import LocalBench
+from tfnas.bench.open_bench import reference_of
+from tfnas.bench.runtime import open_runtime, runtime_names
+from tfnas.bench.workloads import block_workload, network_workload, random_architectures
+from tfnas.core.architecture import Block
+from tfnas.core.errors import InputError
+from tfnas.latency.table_contents import Conditions
+from tfnas.nn.blocks import MBConv
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "runtimes.md"
 needs_openvino = pytest.mark.skipif(
@@ -225,10 +226,10 @@ def measure_in(runtime):
 def forget_traced():
     """The modules that a test imports under a made-up name are gone afterwards."""
     yield
-    for name in [name for name in sys.modules if name.split(".")[-1] in ("traced", "my_runtimes")]:
+    for name in [name for name in sys.modules if name.split(".")[-1] in ("traced", "traced_runtime", "my_runtimes")]:
         del sys.modules[name]
-    if hasattr(runtimes, "traced"):
-        del runtimes.traced
+    if hasattr(bench, "traced_runtime"):
+        del bench.traced_runtime
 
 
 def test_the_documented_runtime_as_a_package_of_somebody_else(tmp_path, monkeypatch, forget_traced):
@@ -249,8 +250,8 @@ def test_the_documented_runtime_as_a_package_of_somebody_else(tmp_path, monkeypa
 
 
 def test_the_documented_runtime_as_a_file_in_the_folder(tmp_path, monkeypatch, forget_traced):
-    (tmp_path / "traced.py").write_text(documented("python"))
-    monkeypatch.setattr(runtimes, "__path__", [*runtimes.__path__, str(tmp_path)])
+    (tmp_path / "traced_runtime.py").write_text(documented("python"))
+    monkeypatch.setattr(bench, "__path__", [*bench.__path__, str(tmp_path)])
     assert {"onnxruntime", "openvino", "torch", "torch-compile", "traced"} <= set(runtime_names())
     opened = open_runtime(Conditions(runtime="traced"))
     assert type(opened).__name__ == "TracedRuntime" and opened.versions == {"torch": torch.__version__}

@@ -16,13 +16,14 @@ from made_tables import table_of
 from tiny import SOME_EXPAND, measurement, tiny_contents, tiny_space
 
 import tfnas
-from tfnas.architecture import Block
-from tfnas.errors import InputError, RunFailed
-from tfnas.latency import LatencyTable, default_table_path, latency_key
-from tfnas.latency.building.points import widths_by_key
-from tfnas.latency.files.reading import read_json
-from tfnas.latency.files.writing import table_to_json, to_text
-from tfnas.space import Operation, Stage
+from tfnas.bench.build_points import widths_by_key
+from tfnas.core.architecture import Block
+from tfnas.core.errors import InputError, RunFailed
+from tfnas.core.space import Operation, Stage
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.default_table import default_table_path
+from tfnas.latency.table_json import read_json, table_to_json, to_text
+from tfnas.latency.table_keys import latency_key
 
 
 @pytest.fixture
@@ -163,8 +164,14 @@ def test_check_accepts_its_own_space_with_other_classes(space, table):
         ({"stem_stride": 1}, "first_stem is ConvLayer_8_3_4_k3_s2_relu, asked for is ConvLayer_8_3_4_k3_s1_relu"),
         ({"second_stem_se_channels": 0}, "its second_stem is"),
         ({"feature_mix_channels": 9}, "its feature_mix is"),
-        ({"operations": tfnas.space("digits").operations[:1]}, "stage1.block1 .* at widths 6 to 10, not at widths 9"),
-        ({"operations": tfnas.space("digits").operations[2:3]}, "stage1.block1 .* has no .*_k5_s1_relu; the nearest"),
+        (
+            {"operations": tfnas.space("digits").operations[:1]},
+            "stage1.block1 .* at widths 6 to 10, not at widths 9",
+        ),
+        (
+            {"operations": tfnas.space("digits").operations[2:3]},
+            "stage1.block1 .* has no .*_k5_s1_relu; the nearest",
+        ),
     ],
 )
 def test_check_refuses_another_space(table, changes, message):
@@ -326,5 +333,5 @@ def test_a_space_without_a_table_has_none():
 
 
 def test_the_table_module_does_not_import_torch():
-    code = "import sys, tfnas.latency.table; sys.exit('torch' in sys.modules)"
+    code = "import sys, tfnas.latency.cost_table; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,9 +11,9 @@ import pytest
 from made_tables import full_contents
 from tiny import tiny_contents, tiny_space
 
-from tfnas.errors import InputError
-from tfnas.latency import LatencyTable
-from tfnas.latency.files.writing import table_to_json, to_text
+from tfnas.core.errors import InputError
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.table_json import table_to_json, to_text
 
 KEY = "MBInvertedResBlock_4_4_0_4_k3_s1_relu"
 

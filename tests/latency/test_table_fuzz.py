@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from made_tables import full_contents
 from tiny import tiny_space
 
-from tfnas.architecture import Block
-from tfnas.errors import InputError
-from tfnas.latency import LatencyTable, LatencyTableWarning
-from tfnas.latency.files.writing import table_to_json, to_text
+from tfnas.core.architecture import Block
+from tfnas.core.errors import InputError
+from tfnas.latency.authors_table import LatencyTableWarning
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.table_json import table_to_json, to_text
 
 FULL = table_to_json(full_contents(tiny_space(), random.Random(3)))
 TEXT = to_text(FULL).encode()

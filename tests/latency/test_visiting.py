@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from tiny import tiny_space
 
-from tfnas.latency.measuring.bench import Visit
-from tfnas.latency.measuring.visiting import Visits
-from tfnas.latency.measuring.workloads import network_workload, random_architectures
+from tfnas.bench.timing import Visit
+from tfnas.bench.visits import Visits
+from tfnas.bench.workloads import network_workload, random_architectures
 
 USUAL = Visit((1.0, 1.0), (1.0, 1.01))
 

@@ -23,15 +23,16 @@ import torch
 from made_workers import CONDITIONS, fake_bench, fates, requests_of, tiny_workloads
 from torch import nn
 
-from tfnas.errors import InputError, RunFailed
-from tfnas.latency.far import remote, worker
-from tfnas.latency.far.parcels import Parcel
-from tfnas.latency.far.remote import WorkerBench, WorkerWarning
-from tfnas.latency.measuring import bench as local_bench
-from tfnas.latency.measuring.bench import LocalBench, Visit
-from tfnas.latency.measuring.conditions import Conditions
-from tfnas.latency.measuring.onnx_graph import onnx_bytes_of
-from tfnas.latency.measuring.workloads import Workload
+from tfnas.bench import local_bench, worker
+from tfnas.bench import remote_bench as remote
+from tfnas.bench.local_bench import LocalBench
+from tfnas.bench.onnx_graph import onnx_bytes_of
+from tfnas.bench.payloads import Parcel
+from tfnas.bench.remote_bench import WorkerBench, WorkerWarning
+from tfnas.bench.timing import Visit
+from tfnas.bench.workloads import Workload
+from tfnas.core.errors import InputError, RunFailed
+from tfnas.latency.table_contents import Conditions
 
 HERE = shlex.join([sys.executable, "-"])
 ORDER = [0, 1, 2, 1, 0]

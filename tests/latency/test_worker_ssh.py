@@ -16,9 +16,9 @@ import onnxruntime
 import pytest
 from made_workers import CONDITIONS, tiny_workloads
 
-from tfnas.errors import RunFailed
-from tfnas.latency.far import remote
-from tfnas.latency.far.remote import WorkerBench, WorkerWarning
+from tfnas.bench import remote_bench as remote
+from tfnas.bench.remote_bench import WorkerBench, WorkerWarning
+from tfnas.core.errors import RunFailed
 
 pytestmark = pytest.mark.slow
 

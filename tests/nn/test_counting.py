@@ -8,10 +8,11 @@ import torch
 from tiny import tiny_space
 
 import tfnas
-from tfnas.errors import InputError
-from tfnas.nn import Counts, Network, count
-from tfnas.nn.counting import part_counts
-from tfnas.searching.forecast import count_range
+from tfnas.core.errors import InputError
+from tfnas.nn.architecture_counts import Counts, part_counts
+from tfnas.nn.counting import count
+from tfnas.nn.network import Network
+from tfnas.searching.differentiable.forecast import count_range
 
 
 @pytest.mark.parametrize("name", ["imagenet", "cifar", "digits"])

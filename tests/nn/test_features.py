@@ -11,7 +11,8 @@ from torchvision.ops import FeaturePyramidNetwork
 import tfnas
 from tfnas import Architecture
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.nn import FeatureNetwork, MBConv, Network
+from tfnas.nn.blocks import MBConv
+from tfnas.nn.network import FeatureNetwork, Network
 
 IMAGENET_NET = (
     "i3x224_n1000:conv_k3_s2_c32_relu:mb_k3_s1_m32_se8_c16_relu:mb_k3_s2_m48_c24_relu:mb_k5_s2_m72_se24_c40_swish,"

@@ -8,8 +8,10 @@ from torch.nn import functional
 
 import tfnas
 from tfnas import InputError
-from tfnas.architecture import Block
-from tfnas.nn import MBConv, Network, count
+from tfnas.core.architecture import Block
+from tfnas.nn.blocks import MBConv
+from tfnas.nn.counting import count
+from tfnas.nn.network import Network
 
 
 def block_of(**changes):

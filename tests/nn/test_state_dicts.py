@@ -12,10 +12,10 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import tfnas
-from tfnas.errors import InputError
-from tfnas.evaluation.config import EvaluationConfig
-from tfnas.evaluation.subject import open_subject
-from tfnas.nn.state_dicts import KEYS, WeightsWarning, find_state
+from tfnas.core.errors import InputError
+from tfnas.evaluation.evaluated_model import open_subject
+from tfnas.evaluation.evaluation_config import EvaluationConfig
+from tfnas.nn.weights import KEYS, WeightsWarning, find_state
 
 
 def arrived(network, trained):

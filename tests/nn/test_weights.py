@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import tfnas
 from tfnas import Architecture, InputError
-from tfnas.nn import Network
+from tfnas.nn.network import Network
 
 
 def authors_checkpoint(network, path, zipped=True):

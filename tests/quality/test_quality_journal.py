@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from quality.journal import Journal
 
-from tfnas.errors import InputError
+from tfnas.core.errors import InputError
 
 
 def test_what_was_recorded_is_found_again_after_a_cut_off_line(tmp_path) -> None:

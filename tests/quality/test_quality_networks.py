@@ -11,11 +11,11 @@ from quality.networks import RandomNetworks, Wanted, deepest_uniform
 from tiny import tiny_contents, tiny_space
 
 import tfnas
-from tfnas.counts import architecture_counts
-from tfnas.errors import Infeasible, RunFailed
-from tfnas.latency import LatencyTable
-from tfnas.latency.default import default_table_path
-from tfnas.latency.fitting.band import Band
+from tfnas.core.errors import Infeasible, RunFailed
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.default_table import default_table_path
+from tfnas.latency.reachable import Band
+from tfnas.nn.architecture_counts import architecture_counts
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from quality.settings import add_flags, read
 from quality.training import Images, Recipe, judged, open_images, trained
 
 import tfnas
-from tfnas.errors import InputError
+from tfnas.core.errors import InputError
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "bench_quality.py"
 

@@ -14,11 +14,12 @@ FEW = {"scores": "flops,params", "num_candidates": 8, "jobs": 1, "seed": 0, "dev
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch):
     """Drawing takes longer than all else that a small re-ranking does."""
-    monkeypatch.setattr("tfnas.reranking.reranking.rerank_picture", lambda _: PICTURE)
+    monkeypatch.setattr("tfnas.searching.reranking.rerank.rerank_picture", lambda _: PICTURE)
 
 
 def rerank_with(run_dir, **settings):
-    from tfnas.reranking import RerankConfig, rerank
+    from tfnas.searching.reranking.rerank import rerank
+    from tfnas.searching.reranking.rerank_config import RerankConfig
 
     return rerank(RerankConfig(model_path=str(run_dir), **{**FEW, **settings}), Console(quiet=True))
 

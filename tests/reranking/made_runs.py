@@ -10,7 +10,8 @@ NUM_CANDIDATES = 8
 def rerank_quietly(run_dir: Path) -> None:
     from rich.console import Console
 
-    from tfnas.reranking import RerankConfig, rerank
+    from tfnas.searching.reranking.rerank import rerank
+    from tfnas.searching.reranking.rerank_config import RerankConfig
 
     settings = {"scores": "zen,naswot,grad_norm", "num_candidates": NUM_CANDIDATES, "jobs": 1, "device": "cpu"}
     rerank(RerankConfig(model_path=str(run_dir), **settings), Console(quiet=True))

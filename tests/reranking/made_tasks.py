@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from tfnas.errors import InputError, RunFailed
+from tfnas.core.errors import InputError, RunFailed
 
 PICTURE = b"in place of a picture, which takes long to draw"
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 import tfnas
-from tfnas.data import DataConfig, open_data
-from tfnas.errors import InputError
-from tfnas.reranking.calibration import calibrate, chosen_for_training
-from tfnas.reranking.scratch import TrainedTask, calibration_images, short_recipe
+from tfnas.core.errors import InputError
+from tfnas.data.data_config import DataConfig
+from tfnas.data.opening import open_data
+from tfnas.searching.reranking.score_calibration import calibrate, chosen_for_training
+from tfnas.searching.reranking.train_from_scratch import TrainedTask, calibration_images, short_recipe
 
 DIGITS = DataConfig(data="digits")
 FEW_DIGITS = DataConfig(data="digits", val_ratio=0.05, test_ratio=0.9)

@@ -9,11 +9,10 @@ import pytest
 from made_tasks import CountedTask, MadeTask
 from rich.console import Console
 
-from tfnas.errors import InputError, Interrupted, RunFailed
-from tfnas.reranking.journal import JOURNAL_FILE, Journal
-from tfnas.reranking.measuring import numbers_of
-from tfnas.reranking.parallel import Crew, Outcome
-from tfnas.run import Interruption
+from tfnas.core.errors import InputError, Interrupted, RunFailed
+from tfnas.runs.run_directory import Interruption
+from tfnas.searching.reranking.rerank_journal import JOURNAL_FILE, Journal
+from tfnas.searching.reranking.rerank_workers import Crew, Outcome, numbers_of
 
 
 def fill(folder, tasks, stop_after=None):

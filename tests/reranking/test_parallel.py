@@ -9,8 +9,8 @@ import joblib
 import pytest
 from made_tasks import MadeTask
 
-from tfnas.errors import InputError, RunFailed
-from tfnas.reranking.parallel import Crew, Outcome, own_processes
+from tfnas.core.errors import InputError, RunFailed
+from tfnas.searching.reranking.rerank_workers import Crew, Outcome, own_processes
 
 TEXTS = ["a", "bb", "ccc", "dddd", "eeeee", "ffffff", "ggggggg"]
 

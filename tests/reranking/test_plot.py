@@ -9,8 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tfnas.reranking.plot import rerank_picture
-from tfnas.reranking.scratch import TrainedTask
+from tfnas.searching.reranking.rerank_plot import rerank_picture
+from tfnas.searching.reranking.train_from_scratch import TrainedTask
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from tfnas.reranking.ranking import combined_order, log_rank_sums, ranks
+from tfnas.searching.reranking.rerank_result import combined_order, log_rank_sums, ranks
 
 
 def test_the_best_is_first_in_either_direction():

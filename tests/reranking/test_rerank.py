@@ -13,15 +13,17 @@ import yaml
 from made_tasks import PICTURE
 
 import tfnas
-from tfnas.data import DataConfig, EpochBatches, loader, open_data
-from tfnas.errors import InputError, RunFailed
-from tfnas.latency import LatencyTable
-from tfnas.nn import Network
-from tfnas.parse import parse_model
-from tfnas.reranking import tasks
-from tfnas.reranking.journal import JOURNAL_FILE
-from tfnas.reranking.subject import open_subject
-from tfnas.searching.checkpoint import search_checkpoints
+from tfnas.core.errors import InputError, RunFailed
+from tfnas.data.data_config import DataConfig
+from tfnas.data.loading import EpochBatches, loader
+from tfnas.data.opening import open_data
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.nn.network import Network
+from tfnas.runs.search_run import search_checkpoints
+from tfnas.searching.parsing import parse_model
+from tfnas.searching.reranking import rerank_tasks as tasks
+from tfnas.searching.reranking.rerank_journal import JOURNAL_FILE
+from tfnas.searching.reranking.rerank_subject import open_subject
 from tfnas.supernet.extract import extract_network, supernet_from_state
 
 
@@ -167,10 +169,11 @@ def test_counted_targets_have_their_own_band(tmp_path):
     from rich.console import Console
     from small_search import small_config
 
-    from tfnas.latency.building.counted import counted_table
-    from tfnas.reranking import RerankConfig, rerank
-    from tfnas.searching import search
-    from tfnas.space_file import space
+    from tfnas.bench.counted_table import counted_table
+    from tfnas.searching.differentiable.search_loop import search
+    from tfnas.searching.reranking.rerank import rerank
+    from tfnas.searching.reranking.rerank_config import RerankConfig
+    from tfnas.spaces.mbconv.space_file import space
 
     low, high = counted_table(space(small_config(tmp_path, "none").space), "macs", 10).range_ms(
         space(small_config(tmp_path, "none").space), 10

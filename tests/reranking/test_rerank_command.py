@@ -12,9 +12,9 @@ import yaml
 from commands import outcome
 
 from tfnas.cli import parsing_model, rerank
-from tfnas.errors import InputError
-from tfnas.reranking.config import ParseAndRerankConfig, RerankConfig
-from tfnas.zeroshot import score_names
+from tfnas.core.errors import InputError
+from tfnas.proxies.score import score_names
+from tfnas.searching.reranking.rerank_config import ParseAndRerankConfig, RerankConfig
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -23,7 +23,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 def handed(monkeypatch):
     """The configurations handed over, in place of re-ranking."""
     configs = []
-    monkeypatch.setattr("tfnas.reranking.reranking.rerank", lambda config, console: configs.append(config))
+    monkeypatch.setattr("tfnas.searching.reranking.rerank.rerank", lambda config, console: configs.append(config))
     return configs
 
 

@@ -10,10 +10,10 @@ from made_learners import random_parameters, random_supernet
 from small_search import small_config
 from torch.nn import functional
 
-from tfnas.searching.session import start_session
-from tfnas.searching.setup import prepare
-from tfnas.searching.steps import architecture_loss, weight_loss
-from tfnas.supernet import Path
+from tfnas.searching.differentiable.search_session import start_session
+from tfnas.searching.differentiable.search_setup import prepare
+from tfnas.searching.differentiable.search_steps import architecture_loss, weight_loss
+from tfnas.supernet.routes import Path
 
 PATHS = (Path((0, 1, 0)), Path((1, 0, 1)))
 

@@ -7,11 +7,11 @@ import torch
 from torch.nn import functional
 
 import tfnas
-from tfnas.architecture import Architecture
-from tfnas.latency import LatencyTable
-from tfnas.searching.batches import judged_batches
-from tfnas.searching.checkpoint import search_checkpoints
-from tfnas.searching.setup import prepare
+from tfnas.core.architecture import Architecture
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.runs.search_run import search_checkpoints
+from tfnas.searching.differentiable.search_batches import judged_batches
+from tfnas.searching.differentiable.search_setup import prepare
 from tfnas.supernet.extract import extract_network, supernet_from_state
 
 

@@ -13,13 +13,15 @@ from small_search import small_config
 from test_resume import as_an_earlier_version_saved_it
 
 import tfnas
+from tfnas.bench.counted_table import counted_table, write_counted_table
 from tfnas.cli import train_search
-from tfnas.errors import Infeasible, InputError
-from tfnas.latency.building.counted import counted_table, write_counted_table
-from tfnas.parse import parse_model, print_report
-from tfnas.searching import SearchConfig, search
-from tfnas.searching.checkpoint import search_checkpoints
-from tfnas.searching.setup import prepare
+from tfnas.core.errors import Infeasible, InputError
+from tfnas.report.parse_report import print_report
+from tfnas.runs.search_run import search_checkpoints
+from tfnas.searching.differentiable.search_config import SearchConfig
+from tfnas.searching.differentiable.search_loop import search
+from tfnas.searching.differentiable.search_setup import prepare
+from tfnas.searching.parsing import parse_model
 
 QUIET = Console(quiet=True)
 
@@ -155,7 +157,9 @@ def test_refusals(capsys, monkeypatch, request, arguments, status, words):
 
 def test_target_is_target_lat(monkeypatch):
     asked = []
-    monkeypatch.setattr("tfnas.searching.loop.search", lambda config, given: asked.append((config, given)))
+    monkeypatch.setattr(
+        "tfnas.searching.differentiable.search_loop.search", lambda config, given: asked.append((config, given))
+    )
     assert train_search.main(["--cost", "macs", "--target", "300e6"]) == 0
     assert train_search.main(["--target=12.5"]) == 0
     assert [config for config, _ in asked] == [SearchConfig(cost="macs", target_lat=3e8), SearchConfig(target_lat=12.5)]

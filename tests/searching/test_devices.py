@@ -9,9 +9,9 @@ from made_learners import random_batch, random_learner
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tfnas.searching import sampling
-from tfnas.searching.steps import architecture_loss, weight_loss
-from tfnas.supernet import Path
+from tfnas.searching.differentiable import architecture_parameters as sampling
+from tfnas.searching.differentiable.search_steps import architecture_loss, weight_loss
+from tfnas.supernet.routes import Path
 
 
 def test_low_memory_computes_the_same(tmp_path, float64):

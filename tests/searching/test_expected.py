@@ -11,8 +11,9 @@ from tiny import SOME_EXPAND, tiny_contents, tiny_space
 from torch.nn import functional
 
 import tfnas
-from tfnas.latency import LatencyTable, LatencyTableWarning
-from tfnas.searching.expected import expected_ms, operations_ms
+from tfnas.latency.authors_table import LatencyTableWarning
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.searching.differentiable.architecture_parameters import expected_ms, operations_ms
 from tfnas.supernet.routes import one_hot_depths
 
 

@@ -12,12 +12,13 @@ from rich.console import Console
 from small_search import small_config
 
 import tfnas
-from tfnas.processes import Processes
-from tfnas.searching import conclude, loop
-from tfnas.searching.forecast import Evaluations, Forecast
-from tfnas.searching.report import Reporter
-from tfnas.searching.setup import Setup
-from tfnas.supernet import Supernet
+from tfnas.runs.processes import Processes
+from tfnas.searching.differentiable import search_conclusion as conclude
+from tfnas.searching.differentiable import search_loop as loop
+from tfnas.searching.differentiable.forecast import Evaluations, Forecast
+from tfnas.searching.differentiable.search_reporter import Reporter
+from tfnas.searching.differentiable.search_setup import Setup
+from tfnas.supernet.supernet import Supernet
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 WARMUP, WEIGHT, ARCHITECTURE = 1.0, 3.0, 10.0

@@ -8,9 +8,10 @@ from made_devices import check_equal, check_near, computed_on
 from small_search import small_config
 from test_resume import QUIET, _InterruptAt, assert_same, final_state
 
-from tfnas.errors import Interrupted
-from tfnas.searching import SearchConfig, search
-from tfnas.searching import loop as search_loop
+from tfnas.core.errors import Interrupted
+from tfnas.searching.differentiable import search_loop
+from tfnas.searching.differentiable.search_config import SearchConfig
+from tfnas.searching.differentiable.search_loop import search
 
 pytestmark = [
     pytest.mark.gpu,

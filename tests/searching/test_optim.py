@@ -9,9 +9,9 @@ import pytest
 import torch
 from small_search import small_config
 
-from tfnas.searching import optim
-from tfnas.searching.optim import Adam, ElasticSGD
-from tfnas.supernet import ActiveRows
+from tfnas.searching.differentiable import optimizers as optim
+from tfnas.searching.differentiable.optimizers import Adam, ElasticSGD
+from tfnas.supernet.elastic import ActiveRows
 
 SETTINGS = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
 
@@ -170,7 +170,7 @@ def test_a_search_never_imports_the_compiler(tmp_path):
     ]
     code = f"""
 import sys
-from tfnas.searching import SearchConfig, search
+from tfnas import SearchConfig, search
 for settings in {settings!r}:
     search(SearchConfig(**settings))
 sys.exit(bool({{"torch._dynamo", "torch._inductor"}} & set(sys.modules)))

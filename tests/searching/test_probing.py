@@ -18,22 +18,23 @@ from small_search import small_config
 from test_resume import _InterruptAt, assert_same, final_state
 from tiny import SOME_EXPAND, tiny_contents, tiny_space
 
-from tfnas.architecture import Architecture
-from tfnas.checkpoint import load_checkpoint
+from tfnas.core.architecture import Architecture
+from tfnas.core.errors import Interrupted
 from tfnas.data.images import ORDER_STREAM, Draw, derived_seed
-from tfnas.errors import Interrupted
-from tfnas.latency import LatencyTable
-from tfnas.processes import Processes
-from tfnas.searching import SearchConfig, search
-from tfnas.searching import loop as search_loop
-from tfnas.searching.batches import WholeBatches
-from tfnas.searching.checkpoint import KIND, choice_of, search_checkpoints
-from tfnas.searching.conclude import _probe_lines, _probed
-from tfnas.searching.derive import derived_accuracy
-from tfnas.searching.probing import Probes, agreement, blank_choice, judge, random_networks
-from tfnas.searching.session import Session
-from tfnas.searching.setup import prepare
-from tfnas.supernet import extract_network, supernet_from_state
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.runs.checkpoint import load_checkpoint
+from tfnas.runs.processes import Processes
+from tfnas.runs.search_run import KIND, choice_of, search_checkpoints
+from tfnas.searching.differentiable import search_loop
+from tfnas.searching.differentiable.derive import derived_accuracy
+from tfnas.searching.differentiable.sanity_networks import Probes, agreement, blank_choice, judge, random_networks
+from tfnas.searching.differentiable.search_batches import WholeBatches
+from tfnas.searching.differentiable.search_conclusion import _probe_lines, _probed
+from tfnas.searching.differentiable.search_config import SearchConfig
+from tfnas.searching.differentiable.search_loop import search
+from tfnas.searching.differentiable.search_session import Session
+from tfnas.searching.differentiable.search_setup import prepare
+from tfnas.supernet.extract import extract_network, supernet_from_state
 
 QUIET = Console(quiet=True)
 ALONE = Processes(0, 1, torch.device("cpu"))

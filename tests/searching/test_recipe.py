@@ -10,12 +10,11 @@ from small_search import small_config
 
 import tfnas
 from tfnas.cli import train_search
-from tfnas.errors import InputError
-from tfnas.resumption import resumed_config
-from tfnas.searching import SearchConfig
-from tfnas.searching.config import MAY_CHANGE
-from tfnas.searching.setup import effective, prepare
-from tfnas.space import Schedule
+from tfnas.core.errors import InputError
+from tfnas.core.space import Schedule
+from tfnas.runs.resumption import resumed_config
+from tfnas.searching.differentiable.search_config import MAY_CHANGE, SearchConfig
+from tfnas.searching.differentiable.search_setup import effective, prepare
 
 PAPER = {
     "w_lr": 0.025,
@@ -68,7 +67,7 @@ def test_a_resumed_run_keeps_it(tmp_path):
 
 def test_the_flag(monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr("tfnas.searching.loop.search", lambda config, given: asked.append(config))
+    monkeypatch.setattr("tfnas.searching.differentiable.search_loop.search", lambda config, given: asked.append(config))
     assert train_search.main(["--recipe", "paper", "--T", "3"]) == 0
     assert asked == [SearchConfig(recipe="paper", T=3.0)]
     assert train_search.main(["--recipe=papers"]) == 2

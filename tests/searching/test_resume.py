@@ -21,15 +21,15 @@ from rich.console import Console
 from small_search import small_config, write_inputs
 from tiny import SOME_EXPAND
 
-from tfnas.checkpoint import Checkpoints, load_checkpoint
-from tfnas.errors import InputError, Interrupted, RunFailed
-from tfnas.run import RunDirectory, run_path
-from tfnas.searching import SearchConfig, search
-from tfnas.searching import loop as search_loop
-from tfnas.searching import steps as search_steps
-from tfnas.searching.checkpoint import KIND, search_checkpoints
-from tfnas.searching.optim import ElasticSGD
-from tfnas.searching.setup import effective, prepare
+from tfnas.core.errors import InputError, Interrupted, RunFailed
+from tfnas.runs.checkpoint import Checkpoints, load_checkpoint
+from tfnas.runs.run_directory import RunDirectory, run_path
+from tfnas.runs.search_run import KIND, search_checkpoints
+from tfnas.searching.differentiable import search_loop, search_steps
+from tfnas.searching.differentiable.optimizers import ElasticSGD
+from tfnas.searching.differentiable.search_config import SearchConfig
+from tfnas.searching.differentiable.search_loop import search
+from tfnas.searching.differentiable.search_setup import effective, prepare
 
 QUIET = Console(quiet=True)
 
@@ -220,7 +220,7 @@ def test_full_disk_keeps_what_was_saved(tmp_path, monkeypatch):
     def failing(*arguments):
         calls.append(None)
         if len(calls) == 5:
-            monkeypatch.setattr("tfnas.files.os.fsync", _no_space)
+            monkeypatch.setattr("tfnas.utils.files.os.fsync", _no_space)
         return real(*arguments)
 
     monkeypatch.setattr(Checkpoints, "save", failing)
@@ -348,7 +348,7 @@ def test_resuming_from_another_folder(run, tmp_path, monkeypatch):
 
 
 def test_two_runs_within_a_second_get_folders_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr("tfnas.run.time.strftime", lambda _: "20260131-120000")
+    monkeypatch.setattr("tfnas.runs.run_directory.time.strftime", lambda _: "20260131-120000")
     configs = small_config(tmp_path, "unused", save=str(tmp_path / "runs"), note="two")
     config = SearchConfig(**{**vars(configs), "run_dir": None})
     names = [RunDirectory.create(*run_path("search", config), config, QUIET).path.name for _ in range(2)]
@@ -364,7 +364,7 @@ def test_epoch_scalars_survive_a_resumption_at_an_epochs_end(run):
 
 
 def test_a_finished_search_rehearses_no_step(run, uninterrupted, monkeypatch):
-    monkeypatch.setattr("tfnas.searching.report.forecast", None)  # calling it would fail
+    monkeypatch.setattr("tfnas.searching.differentiable.search_reporter.forecast", None)  # calling it would fail
     search(SearchConfig(resume=str(run)), QUIET)
     assert_same(final_state(run), uninterrupted)
     assert "time      about" not in (run / "log.txt").read_text().partition("epochs of this run are done")[2]

@@ -8,8 +8,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tfnas.searching.sampling import gumbel_noise, sample_mixture_weights, sample_other_path, sample_path, sample_paths
-from tfnas.supernet import Path
+from tfnas.searching.differentiable.architecture_parameters import (
+    gumbel_noise,
+    sample_mixture_weights,
+    sample_other_path,
+    sample_path,
+    sample_paths,
+)
+from tfnas.supernet.routes import Path
 
 DRAWS = 8000
 

@@ -4,8 +4,12 @@ import math
 
 import pytest
 
-from tfnas.searching.schedules import temperature, trains_architecture, weight_learning_rate
-from tfnas.space import Schedule
+from tfnas.core.space import Schedule
+from tfnas.searching.differentiable.architecture_parameters import (
+    temperature,
+    trains_architecture,
+    weight_learning_rate,
+)
 
 PAPER = Schedule()
 

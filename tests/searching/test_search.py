@@ -10,17 +10,20 @@ from rich.console import Console
 from small_search import middle_ms, small_config, write_inputs
 
 import tfnas
-from tfnas.errors import Infeasible, InputError, RunFailed
-from tfnas.latency import LatencyTable
-from tfnas.latency.fitting.choice import Choice
-from tfnas.nn import Network
-from tfnas.searching import SearchConfig, search
-from tfnas.searching import steps as search_steps
-from tfnas.searching.derive import choice_of, route_of, scale_widths
-from tfnas.searching.health import collapsed, depth_entropy, near_chance, operation_entropy, warnings
-from tfnas.searching.session import start_session
-from tfnas.searching.setup import open_table, prepare
-from tfnas.wording import clock
+from tfnas.core.choice import Choice
+from tfnas.core.errors import Infeasible, InputError, RunFailed
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.default_table import open_table
+from tfnas.nn.network import Network
+from tfnas.searching.differentiable import search_steps
+from tfnas.searching.differentiable.derive import choice_of, scale_widths
+from tfnas.searching.differentiable.health import collapsed, depth_entropy, near_chance, operation_entropy, warnings
+from tfnas.searching.differentiable.search_config import SearchConfig
+from tfnas.searching.differentiable.search_loop import search
+from tfnas.searching.differentiable.search_session import start_session
+from tfnas.searching.differentiable.search_setup import prepare
+from tfnas.supernet.extract import route_of
+from tfnas.utils.text import clock
 
 QUIET = Console(quiet=True)
 
@@ -58,7 +61,7 @@ def test_run_directory_holds_what_it_should(finished):
 
 @pytest.mark.parametrize("there", [True, False])
 def test_a_search_without_compiled_loops_says_so(tmp_path, monkeypatch, there):
-    monkeypatch.setattr("tfnas.searching.report.compiled", lambda: object() if there else None)
+    monkeypatch.setattr("tfnas.searching.differentiable.search_reporter.compiled", lambda: object() if there else None)
     result = search(small_config(tmp_path, "run", epochs=1, warmup_epochs=0), QUIET)
     assert ("without compiled loops" in (result.run_dir / "log.txt").read_text()) is not there
 
@@ -141,7 +144,7 @@ def test_route_of_finds_every_operation():
     widths = [space.initial_width(p, space.operations[o]) for p, o in zip(space.blocks, operations, strict=True)]
     depths = (2, 1, 4, 3, 2, 1)
     with torch.device("meta"):
-        from tfnas.supernet import Supernet
+        from tfnas.supernet.supernet import Supernet
 
         supernet = Supernet(space, 10)
     route, found = route_of(supernet, space.architecture(operations, depths, widths, 10))

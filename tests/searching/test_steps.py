@@ -10,9 +10,15 @@ from torch import nn
 from torch.nn import functional
 
 from tfnas import RunFailed
-from tfnas.searching.sampling import sample_mixture_weights
-from tfnas.searching.steps import ArchitectureStep, architecture_loss, architecture_step, check_partition, weight_step
-from tfnas.supernet import Mixture, Path
+from tfnas.searching.differentiable.architecture_parameters import sample_mixture_weights
+from tfnas.searching.differentiable.search_steps import (
+    ArchitectureStep,
+    architecture_loss,
+    architecture_step,
+    check_partition,
+    weight_step,
+)
+from tfnas.supernet.routes import Mixture, Path
 
 FIRST, SECOND = Path((0, 1, 0)), Path((1, 0, 0))
 

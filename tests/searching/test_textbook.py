@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny import SOME_EXPAND
 
-from tfnas.supernet import share_weights
+from tfnas.supernet.initialise import share_weights
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 

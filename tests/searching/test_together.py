@@ -19,21 +19,19 @@ from small_search import small_config
 from test_resume import _InterruptAt, assert_same, final_state
 from torch.nn import functional
 
-from tfnas.checkpoint import load_checkpoint
-from tfnas.data import EpochBatches, loader
-from tfnas.errors import InputError, Interrupted, RunFailed, TfnasError
-from tfnas.processes import Processes, joined_processes
-from tfnas.run import RunDirectory
-from tfnas.searching import SearchConfig, search
-from tfnas.searching import batches as search_batches
-from tfnas.searching import loop as search_loop
-from tfnas.searching import steps as search_steps
-from tfnas.searching.agreement import check_agreement, fingerprints
-from tfnas.searching.batches import WholeBatches, shares
-from tfnas.searching.checkpoint import KIND, search_checkpoints
-from tfnas.searching.setup import prepare
-from tfnas.searching.steps import architecture_loss, architecture_step, weight_step
-from tfnas.supernet import Path as Route
+from tfnas.core.errors import InputError, Interrupted, RunFailed, TfnasError
+from tfnas.data.loading import EpochBatches, loader
+from tfnas.runs.checkpoint import load_checkpoint
+from tfnas.runs.processes import Processes, joined_processes
+from tfnas.runs.run_directory import RunDirectory
+from tfnas.runs.search_run import KIND, search_checkpoints
+from tfnas.searching.differentiable import search_batches, search_loop, search_steps
+from tfnas.searching.differentiable.search_batches import WholeBatches, check_agreement, fingerprints, shares
+from tfnas.searching.differentiable.search_config import SearchConfig
+from tfnas.searching.differentiable.search_loop import search
+from tfnas.searching.differentiable.search_setup import prepare
+from tfnas.searching.differentiable.search_steps import architecture_loss, architecture_step, weight_step
+from tfnas.supernet.routes import Path as Route
 
 PATHS = (Route((0, 1, 0)), Route((1, 0, 0)))
 SETTINGS = {"grad_clip": 1e9, "lambda_lat": 0.7}  # gradients that clipping leaves as they are

@@ -7,8 +7,9 @@ import torch
 
 import tfnas
 from tfnas import InputError, zoo
-from tfnas.counts import Counts
-from tfnas.structures import StructureNetwork, book_counts, real_counts
+from tfnas.nn.architecture_counts import Counts
+from tfnas.spaces.zen.structure_counts import book_counts, real_counts
+from tfnas.spaces.zen.structure_network import StructureNetwork
 
 # Of ZenNAS's program, with residuals and without: MACs, parameters; and the true ones: parameters, convolutions' MACs,
 # their biases' (none without residuals), classifier's MACs.
@@ -111,7 +112,7 @@ def values(shared_data):
 
 
 def test_book_counts_of_the_oracle(shared_data):
-    from tfnas.structures import Structure
+    from tfnas.spaces.zen.structure import Structure
 
     oracle = values(shared_data)
     for name, entry in oracle["zennas"].items():
@@ -140,7 +141,7 @@ def test_book_counts_of_the_oracle(shared_data):
 
 
 def test_stages_of_the_oracle(shared_data):
-    from tfnas.structures import Structure
+    from tfnas.spaces.zen.structure import Structure
 
     oracle, seen = values(shared_data), 0
     for program in ("tinynas", "incorporated"):

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from tfnas import InputError, zoo
-from tfnas.structures import Structure, StructureNetwork
+from tfnas.spaces.zen.structure import Structure
+from tfnas.spaces.zen.structure_network import StructureNetwork
 
 
 class Written:

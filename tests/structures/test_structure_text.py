@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfnas import InputError, zoo
-from tfnas.structures import Structure, SuperBlock, book_counts, real_counts
-from tfnas.structures.families import FAMILIES
+from tfnas.spaces.zen.structure import Structure
+from tfnas.spaces.zen.structure_counts import book_counts, real_counts
+from tfnas.spaces.zen.structure_families import FAMILIES
+from tfnas.spaces.zen.super_block import SuperBlock
 
 PLAIN = "SuperConvK3BNRELU(3,8,2,1)SuperResK5K5(8,16,1,8,2)SuperResK1K3K1(16,24,2,16,1)SuperResIDWE6K7(24,8,1,24,3)"
 STEM = {"class": "ConvKXBNRELU", "in": 3, "out": 8, "s": 2, "k": 3}

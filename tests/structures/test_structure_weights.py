@@ -13,8 +13,8 @@ from made_networks import randomise
 from torch.nn import functional
 
 from tfnas import InputError, zoo
-from tfnas.structures import Structure, StructureNetwork, load_published
-from tfnas.structures.published import published_names
+from tfnas.spaces.zen.structure import Structure
+from tfnas.spaces.zen.structure_network import StructureNetwork, load_published, published_names
 
 # First 8 logits of each of two images, of the original program with made weights: see `made_weights`.
 CIFAR_1M = [

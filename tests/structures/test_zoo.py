@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from tfnas import InputError, zoo
-from tfnas.structures import Structure, StructureNetwork, book_counts
+from tfnas.spaces.zen.structure import Structure
+from tfnas.spaces.zen.structure_counts import book_counts
+from tfnas.spaces.zen.structure_network import StructureNetwork
 
 NAMES = {"zennet_cifar_model_size05M_res32", "ezennet_imagenet1k_flops800M_res224_s", "deepmad-89M", "R152-like"}
 NAMES |= {"maedet_l", "mixed19d2G", "E3D_L", "init:damoyolo/damoyolo_k1kx_tiny", "init_IDW_imagenet"}

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from tfnas import InputError
-from tfnas.architecture import Block
-from tfnas.nn import MBConv
-from tfnas.supernet import ElasticMBConv
-from tfnas.supernet.elastic import batch_normalize
+from tfnas.core.architecture import Block
+from tfnas.nn.blocks import MBConv
+from tfnas.supernet.elastic import ElasticMBConv, batch_normalize
 
 WIDE = 12
 

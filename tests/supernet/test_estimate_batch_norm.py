@@ -6,7 +6,7 @@ from made_networks import random_network
 from torch import nn
 
 from tfnas import InputError
-from tfnas.supernet import estimate_batch_norm
+from tfnas.supernet.extract import estimate_batch_norm
 
 
 def image_batches(sizes=(4, 4, 3)):

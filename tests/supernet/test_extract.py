@@ -11,10 +11,10 @@ from torch.nn import functional
 
 import tfnas
 from tfnas import InputError
-from tfnas.space import Operation, Stage
-from tfnas.supernet import Path, Supernet, estimate_batch_norm, extract_network, supernet_from_state
-from tfnas.supernet.extract import route_of
-from tfnas.supernet.routes import one_hot_depths
+from tfnas.core.space import Operation, Stage
+from tfnas.supernet.extract import estimate_batch_norm, extract_network, route_of, supernet_from_state
+from tfnas.supernet.routes import Path, one_hot_depths
+from tfnas.supernet.supernet import Supernet
 
 
 def architecture_at(supernet, operations, depths, widths=None):

@@ -8,9 +8,10 @@ from made_learners import random_supernet, varied_space
 from tiny import SOME_EXPAND, tiny_space
 from torch.nn import functional
 
-from tfnas.searching.optim import ElasticSGD
-from tfnas.space import Operation
-from tfnas.supernet import Path, share_weights
+from tfnas.core.space import Operation
+from tfnas.searching.differentiable.optimizers import ElasticSGD
+from tfnas.supernet.initialise import share_weights
+from tfnas.supernet.routes import Path
 
 
 def operation_states(supernet, place, count):

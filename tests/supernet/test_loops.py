@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tfnas.searching.optim import ElasticSGD
-from tfnas.supernet import ActiveRows, arithmetic, loops
+from tfnas.searching.differentiable.optimizers import ElasticSGD
+from tfnas.supernet import arithmetic, loops
+from tfnas.supernet.elastic import ActiveRows
 from tfnas.supernet.entries import entries_of
 
 MODULE = loops.compiled()

@@ -12,9 +12,9 @@ from torch.nn import functional
 
 import tfnas
 from tfnas import InputError
-from tfnas.nn import Network
-from tfnas.supernet import Mixture, Path, Supernet
-from tfnas.supernet.routes import one_hot_depths
+from tfnas.nn.network import Network
+from tfnas.supernet.routes import Mixture, Path, one_hot_depths
+from tfnas.supernet.supernet import Supernet
 
 
 @pytest.mark.parametrize(

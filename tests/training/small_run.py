@@ -11,10 +11,10 @@ from real_process import run_together, start_together
 from rich.console import Console
 from tiny import tiny_space
 
-from tfnas.checkpoint import load_checkpoint
-from tfnas.training import TrainConfig, retrain
-from tfnas.training.config import MAY_CHANGE
-from tfnas.training.session import KIND, train_checkpoints
+from tfnas.runs.checkpoint import load_checkpoint
+from tfnas.training.train_config import MAY_CHANGE, TrainConfig
+from tfnas.training.train_loop import retrain
+from tfnas.training.train_session import KIND, train_checkpoints
 
 
 def tiny_architecture(num_classes=10):

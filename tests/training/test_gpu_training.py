@@ -7,9 +7,10 @@ from small_run import final_state, small_config
 from test_processes import assert_same
 from test_retrain import _InterruptAt
 
-from tfnas.errors import Interrupted
-from tfnas.training import TrainConfig, retrain
-from tfnas.training import loop as train_loop
+from tfnas.core.errors import Interrupted
+from tfnas.training import train_loop
+from tfnas.training.train_config import TrainConfig
+from tfnas.training.train_loop import retrain
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,18 +10,18 @@ from rich.console import Console
 from small_run import small_settings, start_processes
 
 import tfnas
-from tfnas.checkpoint import load_checkpoint
-from tfnas.data import Draw
-from tfnas.errors import InputError
-from tfnas.processes import Processes
-from tfnas.searching.checkpoint import search_checkpoints
-from tfnas.supernet import Path, supernet_from_state
-from tfnas.supernet.extract import estimate_batch_norm, route_of
-from tfnas.supernet.routes import one_hot_depths
-from tfnas.training import TrainConfig, inherit
-from tfnas.training.loop import retrain
-from tfnas.training.session import KIND, train_checkpoints
-from tfnas.training.setup import prepare
+from tfnas.core.errors import InputError
+from tfnas.data.images import Draw
+from tfnas.runs.checkpoint import load_checkpoint
+from tfnas.runs.processes import Processes
+from tfnas.runs.search_run import search_checkpoints
+from tfnas.supernet.extract import estimate_batch_norm, route_of, supernet_from_state
+from tfnas.supernet.routes import Path, one_hot_depths
+from tfnas.training import inherit
+from tfnas.training.train_config import TrainConfig
+from tfnas.training.train_loop import retrain
+from tfnas.training.train_session import KIND, train_checkpoints
+from tfnas.training.train_setup import prepare
 
 QUIET = Console(quiet=True)
 
@@ -146,7 +146,7 @@ def test_a_damaged_image_is_named_where_statistics_are_joint(search_run, tmp_pat
 
 @pytest.mark.slow
 def test_a_locked_run_is_told_once(tmp_path):
-    from tfnas.training.loop import _run_directory
+    from tfnas.training.train_loop import _run_directory
 
     settings = small_settings(tmp_path, "run")
     setup = prepare(TrainConfig(**settings), Processes(0, 1, torch.device("cpu")))

@@ -11,18 +11,19 @@ from PIL import Image
 from rich.console import Console
 from small_run import small_config, tiny_architecture
 
-from tfnas.data import DataConfig, open_data
-from tfnas.data.retraining import open_retrain_data
-from tfnas.errors import InputError
-from tfnas.processes import Processes
-from tfnas.resumption import SETTINGS
-from tfnas.run import RunDirectory
-from tfnas.searching.checkpoint import search_checkpoints
-from tfnas.training import TrainConfig, retrain
-from tfnas.training.named_data import with_named_data
-from tfnas.training.report import Reporter
-from tfnas.training.session import start_session
-from tfnas.training.setup import prepare
+from tfnas.core.errors import InputError
+from tfnas.data.data_config import DataConfig
+from tfnas.data.opening import open_data, open_retrain_data
+from tfnas.runs.processes import Processes
+from tfnas.runs.resumption import SETTINGS
+from tfnas.runs.run_directory import RunDirectory
+from tfnas.runs.search_run import search_checkpoints
+from tfnas.training.train_config import TrainConfig
+from tfnas.training.train_data import with_named_data
+from tfnas.training.train_loop import retrain
+from tfnas.training.train_reporter import Reporter
+from tfnas.training.train_session import start_session
+from tfnas.training.train_setup import prepare
 
 FOUND = tiny_architecture(3)
 ONE = Processes(0, 1, torch.device("cpu"))

@@ -9,12 +9,13 @@ from small_run import final_state, small_config
 from test_processes import assert_same
 
 import tfnas
-from tfnas.errors import Interrupted, RunFailed
-from tfnas.processes import Processes
-from tfnas.training import TrainConfig, retrain
-from tfnas.training import loop as train_loop
-from tfnas.training.session import start_session, train_checkpoints
-from tfnas.training.setup import prepare
+from tfnas.core.errors import Interrupted, RunFailed
+from tfnas.runs.processes import Processes
+from tfnas.training import train_loop
+from tfnas.training.train_config import TrainConfig
+from tfnas.training.train_loop import retrain
+from tfnas.training.train_session import start_session, train_checkpoints
+from tfnas.training.train_setup import prepare
 
 QUIET = Console(quiet=True)
 ONE = Processes(0, 1, torch.device("cpu"))
@@ -98,7 +99,7 @@ def test_apex_is_told_all_that_was_said(tmp_path, monkeypatch):
             told.append(said)
             return network, optimizer
 
-    monkeypatch.setattr("tfnas.training.steps.find_apex", lambda _: Apex)
+    monkeypatch.setattr("tfnas.training.train_steps.find_apex", lambda _: Apex)
     config = small_config(tmp_path, "run", amp_backend="apex", opt_level="O3")
     start_session(prepare(config, ONE))
     said = {"keep_batchnorm_fp32": False, "loss_scale": "dynamic"}

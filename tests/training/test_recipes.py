@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from tfnas.errors import InputError
-from tfnas.training.recipes import RECIPES, learning_rate, recipe_for
+from tfnas.core.errors import InputError
+from tfnas.training.train_config import RECIPES, learning_rate, recipe_for
 
 
 def test_imagenet_is_the_papers():

@@ -10,15 +10,15 @@ from rich.console import Console
 from small_run import small_config, tiny_architecture, write_architecture
 
 import tfnas
+from tfnas.core.errors import InputError
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.errors import InputError
-from tfnas.model_file import TrainedModel
-from tfnas.processes import Processes
-from tfnas.training import TrainConfig
-from tfnas.training.loop import _run_directory
-from tfnas.training.resuming import resumed_run
-from tfnas.training.session import start_session, train_checkpoints
-from tfnas.training.setup import prepare
+from tfnas.runs.model_file import TrainedModel
+from tfnas.runs.processes import Processes
+from tfnas.training.train_config import TrainConfig
+from tfnas.training.train_loop import _run_directory
+from tfnas.training.train_resuming import resumed_run
+from tfnas.training.train_session import start_session, train_checkpoints
+from tfnas.training.train_setup import prepare
 
 ONE = Processes(0, 1, torch.device("cpu"))
 AMP = "train_eval_amp.py"

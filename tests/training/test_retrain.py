@@ -12,12 +12,13 @@ from small_run import final_state, random_points, small_config, summary_of, tiny
 from test_processes import assert_same
 
 import tfnas
-from tfnas.data import Draw
-from tfnas.data.retraining import run_images
-from tfnas.errors import InputError, Interrupted, RunFailed
-from tfnas.training import TrainConfig, retrain
-from tfnas.training import loop as train_loop
-from tfnas.training.session import Session, train_checkpoints
+from tfnas.core.errors import InputError, Interrupted, RunFailed
+from tfnas.data.images import Draw
+from tfnas.data.opening import run_images
+from tfnas.training import train_loop
+from tfnas.training.train_config import TrainConfig
+from tfnas.training.train_loop import retrain
+from tfnas.training.train_session import Session, train_checkpoints
 
 QUIET = Console(quiet=True)
 
@@ -200,7 +201,7 @@ def test_wrong_input(tmp_path, changes, message):
 
 
 def test_world_size_must_divide_the_batch(tmp_path):
-    from tfnas.training.setup import _check_batch
+    from tfnas.training.train_setup import _check_batch
 
     with pytest.raises(InputError, match="cannot be divided by 5 of them: give a multiple of 5"):
         _check_batch(96, 1, 1000, 5)
@@ -230,7 +231,7 @@ def test_an_occupied_directory_is_refused(tmp_path):
 
 
 def test_other_images_are_refused(tmp_path, uninterrupted, monkeypatch):
-    monkeypatch.setattr("tfnas.data.retraining.RetrainData.fingerprint", "other")
+    monkeypatch.setattr("tfnas.data.opening.RetrainData.fingerprint", "other")
     with pytest.raises(InputError, match="its images was"):
         retrain(TrainConfig(snapshot=str(uninterrupted)), QUIET)
 

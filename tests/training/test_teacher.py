@@ -11,11 +11,11 @@ from small_run import small_config, tiny_architecture
 from torch.nn import functional
 
 import tfnas
+from tfnas.core.errors import InputError
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.errors import InputError
-from tfnas.model_file import TrainedModel
-from tfnas.training.loop import retrain
+from tfnas.runs.model_file import TrainedModel
 from tfnas.training.teacher import Teacher, distillation_loss, open_teacher
+from tfnas.training.train_loop import retrain
 
 QUIET = Console(quiet=True)
 TEN = tuple("0123456789")

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import torch
 
-from tfnas.zeroshot.draws import Draws
+from tfnas.proxies.initialise import Draws
 
 
 class ExactDraws(Draws):

@@ -9,17 +9,16 @@ from torch import nn
 from torch.nn import functional
 
 import tfnas
-from tfnas.errors import InputError
-from tfnas.structures.network import StructureNetwork
-from tfnas.structures.structure import Structure
-from tfnas.zeroshot.entropy import effectiveness
-from tfnas.zeroshot.incorporated import PUBLISHED_WEIGHTS, combined, penalised_entropy
-from tfnas.zeroshot.options import ScoreOptions
-from tfnas.zeroshot.quantized_entropy import quantized_std
-from tfnas.zeroshot.score import ScoreFailed
-from tfnas.zeroshot.scoring import score
-from tfnas.zeroshot.subject import Subject
-from tfnas.zeroshot.unit_entropy import depth_penalty_of
+from tfnas.core.errors import InputError
+from tfnas.proxies.entropy import effectiveness
+from tfnas.proxies.incorporated import PUBLISHED_WEIGHTS, combined, penalised_entropy
+from tfnas.proxies.quantized_entropy import quantized_std
+from tfnas.proxies.score import ScoreFailed, score
+from tfnas.proxies.score_options import ScoreOptions
+from tfnas.proxies.target import Subject
+from tfnas.proxies.unit_entropy import depth_penalty_of
+from tfnas.spaces.zen.structure import Structure
+from tfnas.spaces.zen.structure_network import StructureNetwork
 
 TINYNAS = ("deepmad-R18", "deepmad-R50", "deepmad-29M-224", "R50-like", "maedet_s", "mixed7d0G")
 TWO_STAGES = "SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,16,2,4,1)SuperResK1K5K1(16,24,1,4,2)"

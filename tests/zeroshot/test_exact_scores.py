@@ -9,7 +9,7 @@ import pytest
 from exact_draws import ExactDraws, zeroshot_values
 from torch.nn import functional
 
-from tfnas.zeroshot.scoring import score
+from tfnas.proxies.score import score
 
 INIT = (
     "SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,16,1,8,1)SuperResK3K3(16,32,2,16,1)SuperResK3K3(32,64,2,32,1)"
@@ -106,7 +106,7 @@ def test_naswot_of_other_seeds():
 
 
 def test_synflow_of_the_program_fails_where_maps_are_single_pixels():
-    from tfnas.zeroshot import ScoreFailed
+    from tfnas.proxies.score import ScoreFailed
 
     with pytest.raises(ScoreFailed, match="Expected more than 1 value per channel"):
         score("synflow", INIT, image_size=8, variant="zennas")

@@ -6,7 +6,8 @@ import torch
 from made_networks import digits_architecture, random_network, randomise
 
 import tfnas
-from tfnas.nn import MBConv, Network
+from tfnas.nn.blocks import MBConv
+from tfnas.nn.network import Network
 
 
 def test_names_and_shapes_are_the_same():

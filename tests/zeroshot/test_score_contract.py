@@ -14,10 +14,9 @@ from made_networks import random_network
 from torch import nn
 
 import tfnas
-from tfnas.errors import InputError, RunFailed
-from tfnas.structures.structure import Structure
-from tfnas.zeroshot import ScoreFailed, find_score, score_names
-from tfnas.zeroshot.scoring import score
+from tfnas.core.errors import InputError, RunFailed
+from tfnas.proxies.score import ScoreFailed, find_score, score, score_names
+from tfnas.spaces.zen.structure import Structure
 
 KINDS = ("analytic", "forward", "gradient")
 SMALL = tfnas.Architecture.parse(
@@ -109,7 +108,7 @@ def make_busy(module):
 
 
 def modules_for(name):
-    from tfnas.structures.network import StructureNetwork
+    from tfnas.spaces.zen.structure_network import StructureNetwork
 
     if name == "spatiotemporal_entropy":
         return [StructureNetwork(Structure.parse(VIDEO), num_classes=3)]

@@ -12,7 +12,7 @@ from scipy import special
 from torch import nn
 from torch.nn import functional
 
-from tfnas.zeroshot.scoring import score
+from tfnas.proxies.score import score
 
 SIZE = {"image_size": 6, "batch_size": 5}
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import Any, Generic, TypeVar
 
 import tfnas
-from tfnas.errors import RunFailed, TfnasError
+from tfnas.core.errors import RunFailed, TfnasError
 
 Found = TypeVar("Found")
 

@@ -36,13 +36,15 @@ def _export(prog: str, arguments: Sequence[str]) -> None:
     from rich.console import Console
 
     from tfnas.cli.flags import FlagParser
-    from tfnas.export.config import ExportConfig
+    from tfnas.export.export_config import ExportConfig
 
     description = "Write a trained network as one file to ship, checked by running it, and timed."
     config = FlagParser(prog, ExportConfig, description, _GROUPS, _EXAMPLES).read(arguments)
     say_loading(prog)
-    from tfnas.export import ExportReport, export_model, print_export
-    from tfnas.progress import waiting
+    from tfnas.export.export_report import ExportReport
+    from tfnas.export.exporting import export_model
+    from tfnas.report.export_text import print_export
+    from tfnas.utils.progress import waiting
 
     with ExitStack() as shown:
         on_step = shown.enter_context(waiting(Console(stderr=True), "opening the model and the images"))

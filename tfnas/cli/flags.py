@@ -22,9 +22,9 @@ import jsonargparse
 from tfnas.cli.edge import version_text
 from tfnas.cli.groups import FlagGroup
 from tfnas.cli.help import PlainHelp
-from tfnas.errors import InputError
-from tfnas.kinds import kinds_of
-from tfnas.yaml_text import load_yaml
+from tfnas.core.errors import InputError
+from tfnas.core.json_yaml import load_yaml
+from tfnas.utils.annotations import kinds_of
 
 C = TypeVar("C")
 

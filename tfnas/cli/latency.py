@@ -7,8 +7,8 @@ import importlib
 from collections.abc import Sequence
 
 from tfnas.cli.edge import run_command
-from tfnas.errors import InputError
-from tfnas.invocation import command_line
+from tfnas.core.errors import InputError
+from tfnas.utils.text import command_line
 
 _COMMANDS = {
     "build": "measure the table of a space on this machine or another device",

@@ -19,19 +19,18 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tfnas.bench.build_config import BuildConfig
 from tfnas.cli.edge import say_loading
 from tfnas.cli.flags import FlagParser
 from tfnas.cli.groups import FlagGroup
-from tfnas.invocation import command_line
-from tfnas.latency.building.config import BuildConfig
-from tfnas.run import watch_interruption
-from tfnas.space_file import space_arguments, space_names
-from tfnas.wording import say
+from tfnas.runs.run_directory import watch_interruption
+from tfnas.spaces.mbconv.space_file import space_arguments, space_names
+from tfnas.utils.text import command_line, say
 
 if TYPE_CHECKING:
-    from tfnas.latency.building.build import Step
-    from tfnas.latency.table import LatencyTable
-    from tfnas.space import SearchSpace
+    from tfnas.bench.build_table import Step
+    from tfnas.core.space import SearchSpace
+    from tfnas.latency.cost_table import LatencyTable
 
 _EXAMPLES = """\
   {command} --space digits --out digits_here.json
@@ -72,13 +71,13 @@ def run(prog: str, arguments: Sequence[str]) -> None:
     parser = FlagParser(prog, BuildConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, command_line_only=("worker",))
     config = parser.read(arguments)
     if config.cost != "ms":
-        from tfnas.latency.building.counted import write_counted_table
+        from tfnas.bench.counted_table import write_counted_table
 
         table = write_counted_table(config.opened_space(), config.cost, config.out, config.num_classes)
         _report(Console(soft_wrap=True), config, table)
         return
     say_loading(prog)
-    from tfnas.latency.building.build import build_table
+    from tfnas.bench.build_table import build_table
 
     console = Console(stderr=True)
     for line in _beforehand(Path(config.out)):
@@ -129,7 +128,7 @@ def _shown(console: Console, config: BuildConfig) -> Iterator[tuple[Callable[[St
 
 def _report(console: Console, config: BuildConfig, table: LatencyTable) -> None:
     """What was measured, how good it is, and what to do with it."""
-    from tfnas.latency.building.report import build_lines
+    from tfnas.report.build_report import build_lines
 
     space = config.opened_space()
     for line in build_lines(table, space):

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from tfnas.cli.edge import ShownFirst, say_loading
 from tfnas.cli.groups import FlagGroup
-from tfnas.errors import Infeasible
+from tfnas.core.errors import Infeasible
 
 _EXAMPLES = """\
   {command} model.onnx
@@ -33,15 +33,15 @@ def run(prog: str, arguments: Sequence[str]) -> None:
     from rich.console import Console
 
     from tfnas.cli.flags import FlagParser
-    from tfnas.closing.config import CertifyConfig
-    from tfnas.wording import clock, say
+    from tfnas.searching.refitting.refit_config import CertifyConfig
+    from tfnas.utils.text import clock, say
 
     config = FlagParser(prog, CertifyConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, words="file").read(arguments)
     say_loading(prog)
-    from tfnas.closing.certificate import verdict_text
-    from tfnas.closing.certify import FileCertificate, certify_file
-    from tfnas.progress import spending
-    from tfnas.quantities import seconds_of
+    from tfnas.searching.refitting.certificate import verdict_text
+    from tfnas.searching.refitting.certify import FileCertificate, certify_file
+    from tfnas.utils.progress import spending
+    from tfnas.utils.text import seconds_of
 
     most = clock(seconds_of("time_budget", config.time_budget))
     with ExitStack() as shown:

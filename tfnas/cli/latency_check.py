@@ -7,11 +7,11 @@ from contextlib import ExitStack
 
 from rich.console import Console
 
+from tfnas.bench.check_config import CheckConfig
 from tfnas.cli.edge import ShownFirst, say_loading
 from tfnas.cli.flags import FlagParser
 from tfnas.cli.groups import FlagGroup
-from tfnas.latency.checking.config import CheckConfig
-from tfnas.progress import counting
+from tfnas.utils.progress import counting
 
 _EXAMPLES = """\
   {command} --lookup_path my_table.json
@@ -37,9 +37,9 @@ def run(prog: str, arguments: Sequence[str]) -> None:
     parser = FlagParser(prog, CheckConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, command_line_only=("worker",))
     config = parser.read(arguments)
     say_loading(prog)
-    from tfnas.latency.checking.check import check_table
-    from tfnas.latency.checking.printing import print_found, print_written
-    from tfnas.latency.checking.report import CheckReport
+    from tfnas.bench.check_report import CheckReport
+    from tfnas.bench.check_table import check_table
+    from tfnas.report.check_text import print_found, print_written
 
     with ExitStack() as shown:
         on_visit = shown.enter_context(counting(Console(stderr=True), "timing whole networks"))

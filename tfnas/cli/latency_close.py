@@ -35,11 +35,11 @@ def run(prog: str, arguments: Sequence[str]) -> None:
     from rich.console import Console
 
     from tfnas.cli.flags import FlagParser
-    from tfnas.closing.config import CloseConfig
+    from tfnas.searching.refitting.refit_config import CloseConfig
 
     parser = FlagParser(prog, CloseConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, command_line_only=("worker",))
     config = parser.read(arguments)
     say_loading(prog)
-    from tfnas.closing.closing import close_run
+    from tfnas.searching.refitting.refit_run import close_run
 
     close_run(config, Console())

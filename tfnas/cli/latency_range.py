@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from tfnas.cli.groups import FlagGroup
 
 if TYPE_CHECKING:
-    from tfnas.latency.ranges.config import RangeConfig
-    from tfnas.latency.table import LatencyTable
-    from tfnas.space import SearchSpace
+    from tfnas.core.space import SearchSpace
+    from tfnas.latency.cost_table import LatencyTable
+    from tfnas.latency.space_range import RangeConfig
 
 _EXAMPLES = """\
   {command} --space digits
@@ -30,15 +30,15 @@ _GROUPS = (
 def run(prog: str, arguments: Sequence[str]) -> None:
     """Print the range of a space. Raises InputError, and Infeasible when the target asked for is outside."""
     from tfnas.cli.flags import FlagParser
-    from tfnas.latency.ranges.config import RangeConfig
+    from tfnas.latency.space_range import RangeConfig
 
     description = "Show what latencies a space can reach with a table, where they go, and what is dear on the device."
     config = FlagParser(prog, RangeConfig, description, _GROUPS, _EXAMPLES).read(arguments)
     from rich.console import Console
 
-    from tfnas.latency.fitting.meet import check_target
-    from tfnas.latency.ranges.facts import space_range
-    from tfnas.latency.ranges.report import print_range, range_document
+    from tfnas.latency.meet_target import check_target
+    from tfnas.latency.space_range import space_range
+    from tfnas.report.range_report import print_range, range_document
 
     space, table = _open(config)
     found = space_range(space, table, config.num_classes)
@@ -52,9 +52,9 @@ def run(prog: str, arguments: Sequence[str]) -> None:
 
 def _open(config: RangeConfig) -> tuple[SearchSpace, LatencyTable]:
     """The space and its table, each found by way of the other where only one is named."""
-    from tfnas.latency.default import open_table, space_of
-    from tfnas.latency.table import LatencyTable
-    from tfnas.space_file import space as load_space
+    from tfnas.latency.cost_table import LatencyTable
+    from tfnas.latency.default_table import open_table, space_of
+    from tfnas.spaces.mbconv.space_file import space as load_space
 
     if config.space is None:
         assert config.lookup_path is not None

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from tfnas.cli import export, latency, parsing_model, predict, rerank, testing, train_eval, train_search
 from tfnas.cli.edge import run_command, version_text
-from tfnas.errors import InputError
-from tfnas.invocation import command_line
+from tfnas.core.errors import InputError
+from tfnas.utils.text import command_line
 
 
 @dataclass(frozen=True)

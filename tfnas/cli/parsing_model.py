@@ -38,7 +38,7 @@ def _parse(prog: str, arguments: Sequence[str]) -> None:
     from rich.console import Console
 
     from tfnas.cli.flags import FlagParser
-    from tfnas.reranking.config import ParseAndRerankConfig
+    from tfnas.searching.reranking.rerank_config import ParseAndRerankConfig
 
     description = "Write out the architecture that a search found, and show what it costs."
     parser = FlagParser(
@@ -46,11 +46,13 @@ def _parse(prog: str, arguments: Sequence[str]) -> None:
     )
     config = parser.read(arguments)
     say_loading(prog)
-    from tfnas.parse import parse_model, print_report, print_timings, time_here, write_files
+    from tfnas.report.parse_report import print_report, print_timings
+    from tfnas.searching.parsed_timing import time_here
+    from tfnas.searching.parsing import parse_model, write_files
 
     console = Console()
     if config.rerank is not None:
-        from tfnas.reranking.reranking import rerank
+        from tfnas.searching.reranking.rerank import rerank
 
         rerank(config.rerank_config(), console)
         console.print()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tfnas.cli.edge import run_command, say_loading
 from tfnas.cli.groups import FlagGroup
-from tfnas.errors import InputError
+from tfnas.core.errors import InputError
 
 if TYPE_CHECKING:
     from tfnas.evaluation.predicting import Answer
@@ -39,15 +39,15 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas predict") -> int:
 
 def _predict(prog: str, arguments: Sequence[str]) -> None:
     from tfnas.cli.flags import FlagParser
-    from tfnas.evaluation.predict_config import PredictConfig
+    from tfnas.evaluation.evaluation_config import PredictConfig
 
     description = "Tell the most probable classes of pictures."
     config = FlagParser(prog, PredictConfig, description, _GROUPS, _EXAMPLES, words="images").read(arguments)
     say_loading(prog)
     from rich.console import Console
 
-    from tfnas.evaluation import predict
-    from tfnas.progress import waiting
+    from tfnas.evaluation.predicting import predict
+    from tfnas.utils.progress import waiting
 
     count, failed = 0, []
     with waiting(Console(stderr=True), "reading images") as now:

@@ -44,7 +44,7 @@ def _rerank(prog: str, arguments: Sequence[str]) -> None:
     from rich.console import Console
 
     from tfnas.cli.flags import FlagParser
-    from tfnas.reranking.config import RerankConfig
+    from tfnas.searching.reranking.rerank_config import RerankConfig
 
     parser = FlagParser(
         prog,
@@ -57,6 +57,6 @@ def _rerank(prog: str, arguments: Sequence[str]) -> None:
     )
     config = parser.read(arguments)
     say_loading(prog)
-    from tfnas.reranking.reranking import rerank
+    from tfnas.searching.reranking.rerank import rerank
 
     rerank(config, Console())

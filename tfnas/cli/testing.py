@@ -36,13 +36,15 @@ def _test(prog: str, arguments: Sequence[str]) -> None:
     from rich.console import Console
 
     from tfnas.cli.flags import FlagParser
-    from tfnas.evaluation.config import EvaluationConfig
+    from tfnas.evaluation.evaluation_config import EvaluationConfig
 
     description = "Test a trained network on images: accuracy, loss, every class, speed."
     config = FlagParser(prog, EvaluationConfig, description, _GROUPS, _EXAMPLES).read(arguments)
     say_loading(prog)
-    from tfnas.evaluation import EvaluationReport, evaluate, print_evaluation, print_files, progress_line
-    from tfnas.progress import waiting
+    from tfnas.evaluation.evaluating import evaluate
+    from tfnas.evaluation.evaluation_report import EvaluationReport
+    from tfnas.report.evaluation_text import print_evaluation, print_files, progress_line
+    from tfnas.utils.progress import waiting
 
     with ExitStack() as shown:
         shown.enter_context(waiting(Console(stderr=True), "testing"))

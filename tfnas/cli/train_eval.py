@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from tfnas.cli.edge import run_command, say_loading
 from tfnas.cli.groups import FlagGroup
-from tfnas.errors import InputError
+from tfnas.core.errors import InputError
 
 FLOAT32_PROGRAM = "train_eval.py"  # a resumed run's own --opt_level is checked where it is read
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "train_eval_amp.py") -> 
 
 def _train(prog: str, arguments: Sequence[str]) -> None:
     from tfnas.cli.flags import FlagParser
-    from tfnas.training.config import TrainConfig
+    from tfnas.training.train_config import TrainConfig
 
     description = "Train the network of an architecture, in one process or several."
     examples = _EXAMPLES.replace("{program}", prog if prog.endswith(".py") else "train_eval_amp.py")
@@ -80,7 +80,7 @@ def _train(prog: str, arguments: Sequence[str]) -> None:
     if prog == FLOAT32_PROGRAM and config.opt_level != "O0":
         raise InputError(f"{prog} computes in float32: use train_eval_amp.py for --opt_level {config.opt_level}")
     say_loading(prog)
-    from tfnas.training.loop import retrain  # PyTorch takes seconds to load: wrong flags are told before
+    from tfnas.training.train_loop import retrain
 
     program = prog if prog.endswith(".py") else "train_eval_amp.py"
     retrain(config, given=parser.given, program=program)

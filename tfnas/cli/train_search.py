@@ -76,12 +76,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "train_search.py") -> in
 
 def _search(prog: str, arguments: Sequence[str]) -> None:
     from tfnas.cli.flags import FlagParser
-    from tfnas.searching.config import SearchConfig
+    from tfnas.searching.differentiable.search_config import SearchConfig
 
     description = "Search for the best network whose latency or size is 99.5 to 100 % of a target."
     parser = FlagParser(prog, SearchConfig, description, _GROUPS, _EXAMPLES, aliases={"target": "target_lat"})
     config = parser.read(arguments)
     say_loading(prog)
-    from tfnas.searching.loop import search  # PyTorch takes seconds to load: wrong flags are told before
+    from tfnas.searching.differentiable.search_loop import search
 
     search(config, given=parser.given)

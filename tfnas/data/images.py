@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from tfnas.data.reading import ChooseView, read_rgb, read_view
+from tfnas.data.image_reading import ChooseView, read_rgb, read_view
 
 Raw: TypeAlias = Image.Image | torch.Tensor
 """A raw image: an RGB picture of any size; or a uint8 tensor 3 x H x W, of data held in memory or a view of a file."""

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from tfnas.core.errors import InputError
 from tfnas.data.images import ORDER_STREAM, Draw, ImageSet, derived_seed
-from tfnas.errors import InputError
 
 _PROCESSOR = torch.device("cpu")
 _GRACE_SECONDS = 10

@@ -1,21 +1,29 @@
-"""Open the data that a configuration names: its parts, their transforms, and the names of its classes."""
+"""Open the data that a configuration names: its parts, their transforms, and the names of its classes.
+
+Images for retraining: everything that the search may see trains the weights, the test part is for judging only.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tfnas.data.cifar import cifar_parts
-from tfnas.data.config import DataConfig, DataName, data_name
-from tfnas.data.digit_pairs import digit_pairs_parts
-from tfnas.data.digits import digits_parts
-from tfnas.data.folder import folder_parts
-from tfnas.data.images import ImageSet
-from tfnas.data.lists import list_parts, read_text_lines
+from torch import nn
+
+from tfnas.core.errors import InputError
+from tfnas.data.data_config import EMBEDDED, DataConfig, DataName, RetrainDataConfig, data_name, retrain_data_name
+from tfnas.data.embedded import cifar_parts, digit_pairs_parts, digits_parts
+from tfnas.data.image_files import folder_parts, folder_source, list_parts, read_list, read_text_lines
+from tfnas.data.images import FileSource, ImageSet, Source
 from tfnas.data.parts import Parts
+from tfnas.data.preprocessing import Preprocessing
 from tfnas.data.transforms import plain_transform, training_transform
-from tfnas.errors import InputError
-from tfnas.processor import usable_cores
+from tfnas.runs.run_directory import read_config
+from tfnas.utils.annotations import kinds_of
+from tfnas.utils.devices import usable_cores
 
 _MOST_WORKERS = 16
 
@@ -132,3 +140,180 @@ def loader_processes(workers: int | None, name: DataName) -> int:
     if workers is not None:
         return workers
     return min(_MOST_WORKERS, usable_cores()) if name in ("list", "folder") else 0
+
+
+@dataclass(frozen=True)
+class RetrainData:
+    """Opened data: the augmented images to train on, and plain ones to judge by where there are any."""
+
+    name: DataName
+    train: ImageSet
+    validation: ImageSet | None
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    workers: int
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def fingerprint(self) -> str:
+        """Short digest of both parts: tells a resumed run that its images are still the same."""
+        judged = "none" if self.validation is None else self.validation.fingerprint()
+        return f"{self.train.fingerprint()}-{judged}"
+
+    def judged_in_training(self) -> int:
+        """How many of the images to judge by are files that are trained on too."""
+        return 0 if self.validation is None else len(set(_files(self.validation)).intersection(_files(self.train)))
+
+    def describe(self) -> str:
+        """Say in one line what the data is."""
+        judged = "no images to judge by" if self.validation is None else f"{len(self.validation)} to judge by"
+        size = self.preprocessing.image_size
+        return f"{self.name}: {len(self.train)} training images, {judged}, {self.num_classes} classes, {size} px"
+
+
+def open_retrain_data(
+    config: RetrainDataConfig, *, image_size: int, seed: int, augmentations: Sequence[nn.Module] = ()
+) -> RetrainData:
+    """Open the data set and check everything that can be known at start.
+
+    Args:
+        config: What to open.
+        image_size: Side of the square input in pixels.
+        seed: Seeds the augmentation; splits do not depend on it.
+        augmentations: What comes after the data's own augmentation.
+
+    Raises:
+        InputError: Something is missing, malformed, or does not match.
+    """
+    name = retrain_data_name(config)
+    if name == "list":
+        train, validation, own = _listed(config)
+    elif name == "folder" and config.val_root is not None:
+        train, validation, own = _two_folders(config)
+    else:
+        train, validation, own = _parts(config, name, image_size)
+    transform = training_transform(name, image_size, augmentations)
+    judged = None if validation is None else ImageSet((validation,), plain_transform(name, image_size), seed)
+    return RetrainData(
+        name=name,
+        train=ImageSet(tuple(train), transform, seed),
+        validation=judged,
+        class_names=named_classes(config.class_names, own),
+        preprocessing=Preprocessing.of(name, image_size),
+        workers=loader_processes(config.workers, name),
+    )
+
+
+IMAGENET_CLASSES = 1000
+Opened = tuple[Sequence[Source], Source | None, tuple[str, ...]]
+
+
+def _listed(config: RetrainDataConfig) -> Opened:
+    if config.train_list is None:
+        raise InputError("--data list needs --train_list; for one folder per class say --data folder")
+    count = IMAGENET_CLASSES if config.num_classes is None else config.num_classes
+    root = _folder(config.train_root, "--train_root")
+    train = [read_list(Path(listing), root, count) for listing in config.train_list.split(",")]
+    validation = None
+    if config.val_list is not None:
+        judged_root = root if config.val_root is None else _folder(config.val_root, "--val_root")
+        validation = read_list(Path(config.val_list), judged_root, count, to_train=False)
+    elif config.val_root is not None:
+        raise InputError("--val_root is given without --val_list, the list of the images in it")
+    return train, validation, tuple(str(label) for label in range(count))
+
+
+def _two_folders(config: RetrainDataConfig) -> Opened:
+    train, classes = folder_source(_folder(config.train_root, "--train_root"))
+    validation, others = folder_source(_folder(config.val_root, "--val_root"))
+    if classes != others:
+        odd = sorted(set(classes) ^ set(others))
+        raise InputError(
+            f"--train_root {config.train_root} and --val_root {config.val_root} must have the same class folders; "
+            f"only one of them has {', '.join(odd[:5])}"
+        )
+    _check_count(config, "folder", classes)
+    return (train,), validation, classes
+
+
+def _parts(config: RetrainDataConfig, name: DataName, image_size: int) -> Opened:
+    """Those of the search: what trained its weights and its architecture trains now, its test part judges."""
+    root = None if name in EMBEDDED else str(_folder(config.train_root, "--train_root"))
+    searched = DataConfig(data=name, img_root=root, test_ratio=config.test_ratio, num_classes=config.num_classes)
+    parts = open_parts(searched, image_size)
+    return (parts.weights, parts.architecture), parts.test, parts.class_names
+
+
+def _files(images: ImageSet) -> Iterator[str]:
+    """The paths of those images that are files."""
+    for source in images.sources:
+        if isinstance(source, FileSource):
+            root = os.path.realpath(source.root)
+            yield from (f"{root}/{path}" for path in source.paths)
+
+
+def _folder(path: str | None, flag: str) -> Path:
+    if path is None:
+        raise InputError(f"{flag} must be given: the folder that holds the images")
+    if not os.path.isdir(path):  # noqa: PTH112 - answers "no" where Path.is_dir raises
+        raise InputError(f"{flag} {path}: there is no such folder; give the one that holds the images")
+    return Path(path)
+
+
+def _check_count(config: RetrainDataConfig, name: str, classes: tuple[str, ...]) -> None:
+    if config.num_classes not in (None, len(classes)):
+        raise InputError(
+            f"--data {name} has {len(classes)} classes here, but --num_classes is {config.num_classes}; "
+            "correct it or leave it out"
+        )
+
+
+def data_of_search(saved: Mapping[str, Any], image_size: int, num_classes: int) -> RetrainDataConfig:
+    """The data of a search, by the settings in its run directory: both its parts train."""
+    lists = [saved.get(name) for name in ("train_list", "val_list")]
+    return RetrainDataConfig(
+        data=saved.get("data"),
+        train_root=saved.get("img_root"),
+        train_list=",".join(str(name) for name in lists) if all(lists) else None,
+        test_ratio=saved.get("test_ratio", RetrainDataConfig.test_ratio),
+        class_names=saved.get("class_names"),
+        image_size=image_size,
+        num_classes=num_classes,
+    )
+
+
+def data_of_training(saved: Mapping[str, Any], source: str) -> RetrainDataConfig:
+    """The data of a training run, by the settings in its run directory. Raises InputError when they are not whole."""
+    kinds = kinds_of(RetrainDataConfig)
+    wrong = sorted(name for name, kind in kinds.items() if name not in saved or not kind.accepts(saved[name]))
+    if wrong or saved["image_size"] is None:
+        raise InputError(f"{source} is no training run: its configuration has no usable {(wrong or ['image_size'])[0]}")
+    return RetrainDataConfig(**{name: saved[name] for name in kinds})
+
+
+def run_images(run_dir: Path) -> RetrainData:
+    """The images of a training run, opened as it had them. Raises InputError when it is none, or they are gone."""
+    saved = read_config(run_dir)
+    config, seed = data_of_training(saved, str(run_dir)), saved.get("seed")
+    assert config.image_size is not None
+    return open_retrain_data(config, image_size=config.image_size, seed=seed if isinstance(seed, int) else 0)
+
+
+def with_said(data: RetrainDataConfig, said: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of a run, with the fields that a user said in their place; as fields by name.
+
+    Another kind, or other lists to train on, are other data: only the classes of lists stay then. Raises InputError for
+    fields that do not fit.
+    """
+    kind = retrain_data_name(data)
+    paths = {"train_root", "val_root", "val_list"} & said.keys()
+    is_other = said.get("data", kind) != kind or "train_list" in said or (kind in EMBEDDED and bool(paths))
+    if not is_other:
+        return {**vars(data), **said}
+    other = RetrainDataConfig(**said)
+    classes = {"num_classes": data.num_classes} if retrain_data_name(other) == kind == "list" else {}
+    return {**vars(other), **classes, **said}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import Metric
 
-from tfnas.errors import InputError
+from tfnas.core.errors import InputError
 
 
 class Scores(NamedTuple):

@@ -18,23 +18,20 @@ from torch import Tensor
 
 import tfnas
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.export.checking import CHECK_BATCH, Answers, Call, answers, checked, top1_percent
-from tfnas.export.config import NEEDS, REPORT_SUFFIX, ExportConfig
-from tfnas.export.deployed import Deployed, at_size, trace
-from tfnas.export.images import ExportImages, open_images
-from tfnas.export.onnx_file import json_text, onnx_bytes
+from tfnas.export.export_checks import CHECK_BATCH, Answers, Call, answers, checked, shipping_warnings, top1_percent
+from tfnas.export.export_config import NEEDS, REPORT_SUFFIX, ExportConfig
+from tfnas.export.export_images import ExportImages, open_images
+from tfnas.export.export_report import Accuracy, Calibration, Check, ExportReport, Latency
+from tfnas.export.exported_files import json_text, load_own, onnx_bytes, torch_export_bytes
+from tfnas.export.file_timing import Subject, time_in_turn
+from tfnas.export.onnx_model import OnnxModel, SaturationWarning, in_batches
 from tfnas.export.quantizing import WEIGHTS, method_text, quantized_bytes
-from tfnas.export.reading import OnnxModel, in_batches
-from tfnas.export.report import Accuracy, Calibration, Check, ExportReport, Latency
-from tfnas.export.saturation import SaturationWarning
-from tfnas.export.shipping import shipping_warnings
-from tfnas.export.timing import Subject, time_in_turn
-from tfnas.export.torch_file import load_own, torch_export_bytes
-from tfnas.files import check_writable, staged, write_whole
-from tfnas.latency.measuring.measure import torch_threads
-from tfnas.model_file import TrainedModel
-from tfnas.onnx_export import OPSET
-from tfnas.processor import byte_instructions, instruction_sets
+from tfnas.export.traced import Deployed, at_size, trace
+from tfnas.runs.model_file import TrainedModel
+from tfnas.utils.devices import byte_instructions, instruction_sets
+from tfnas.utils.files import check_writable, staged, write_whole
+from tfnas.utils.onnx_export import OPSET
+from tfnas.utils.torch_settings import torch_threads
 
 ONNXRUNTIME = f"onnxruntime {onnxruntime.__version__}"
 TORCH = f"torch {torch.__version__.partition('+')[0]}"

@@ -24,10 +24,10 @@ from onnxruntime.quantization import (  # type: ignore[import-untyped]
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process  # type: ignore[import-untyped]
 
-from tfnas.errors import RunFailed
-from tfnas.export.config import Quantize
-from tfnas.export.images import Pictures
-from tfnas.export.onnx_file import INPUT_NAME, with_properties
+from tfnas.core.errors import RunFailed
+from tfnas.export.export_config import Quantize
+from tfnas.export.export_images import Pictures
+from tfnas.export.exported_files import INPUT_NAME, with_properties
 
 WEIGHTS: dict[Quantize, str] = {"int8": "-64 to 64", "int8_vnni": "-127 to 127"}
 """The values that 8-bit weights take."""

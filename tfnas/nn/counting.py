@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from tfnas.counts import Counts, architecture_counts, block_counts, part_counts
-from tfnas.errors import InputError
-from tfnas.space import IMAGE_CHANNELS
+from tfnas.core.errors import InputError
+from tfnas.core.space import IMAGE_CHANNELS
+from tfnas.nn.architecture_counts import Counts, architecture_counts, block_counts, part_counts
 
 __all__ = ["HANDLES", "Counts", "architecture_counts", "block_counts", "count", "part_counts"]
 

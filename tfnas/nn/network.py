@@ -1,10 +1,18 @@
-"""The stand-alone network of an architecture. State names are the authors', without `module.`."""
+"""The stand-alone network of an architecture. State names are the authors', without `module.`.
+
+Feature maps of a network, for detectors and segmenters that want more than its logits.
+
+features = FeatureNetwork(Network(architecture))       # or tfnas.load(path, features_only=True)
+neck = torchvision.ops.FeaturePyramidNetwork(list(features.channels), 256)
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
-from tfnas.architecture import Architecture
+from tfnas.core.architecture import Architecture, Block, Conv
 from tfnas.nn.blocks import Classifier, ConvBNAct, MBConv, zero_biases
 
 
@@ -59,3 +67,54 @@ class Network(nn.Module):
             features = self.get_submodule(name)(features)
         output: Tensor = self.feature_mix_layer(features)
         return output
+
+
+LEFT_OUT = ("feature_mix_layer.", "classifier.")  # how the names begin that only the whole network's state has
+
+
+class FeatureNetwork(nn.Module):
+    """Stems and stages of a network, without feature mix and classifier: images to feature maps, finest first.
+
+    There is one map for each stride, the output of the last block that has it (as timm's `features_only` takes from
+    EfficientNets); map i has `channels[i]` channels, one pixel of it stands for `strides[i]` pixels a side. The modules
+    are the network's own, under their own names, so that they share its weights.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.architecture = network.architecture
+        self.first_stem, self.second_stem = network.first_stem, network.second_stem
+        for name in network.stage_names:
+            self.add_module(name, network.get_submodule(name))
+        last = _last_of_each_stride(network.architecture)
+        self.strides = tuple(last)
+        self.channels = tuple(part.out_channels for _, part in last.values())
+        self._names = tuple(name for name, _ in _parts(network.architecture))
+        self._map_names = frozenset(name for name, _ in last.values())
+        self.training = network.training
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Maps (N, channels[i], ceil(H / strides[i]), ceil(W / strides[i])) of images (N, 3, H, W) of any size."""
+        features, maps = images, []
+        for name in self._names:
+            features = self.get_submodule(name)(features)
+            if name in self._map_names:
+                maps.append(features)
+        return maps
+
+
+def _parts(architecture: Architecture) -> Iterator[tuple[str, Conv | Block]]:
+    """Stems and blocks in order, by their names in a Network."""
+    yield "first_stem", architecture.first_stem
+    yield "second_stem", architecture.second_stem
+    for place in architecture.blocks:
+        yield f"stage{place.stage + 1}.{place.position}", place.block
+
+
+def _last_of_each_stride(architecture: Architecture) -> dict[int, tuple[str, Conv | Block]]:
+    """The last part, with its name, whose output has a stride, for every stride from the smallest on."""
+    stride, last = 1, {}
+    for name, part in _parts(architecture):
+        stride *= part.stride
+        last[stride] = name, part
+    return last

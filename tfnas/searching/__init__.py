@@ -1,15 +1,5 @@
-"""Latency-constrained differentiable architecture search (TF-NAS)."""
+"""Searches, and what is done with their results: candidates, parsing, re-ranking, refitting to the device."""
 
-from __future__ import annotations
+from tfnas.utils.moved_names import moved_names
 
-from typing import TYPE_CHECKING
-
-from tfnas._lazy import lazy_names
-from tfnas.searching.config import SearchConfig
-
-if TYPE_CHECKING:
-    from tfnas.searching.loop import SearchResult, search
-
-__all__ = ["SearchConfig", "SearchResult", "search"]
-
-__getattr__ = lazy_names("tfnas.searching", {"SearchResult": "tfnas.searching.loop", "search": "tfnas.searching.loop"})
+__getattr__ = moved_names(__name__)

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tfnas.architecture import Architecture
-from tfnas.errors import InputError
+from tfnas.core.architecture import Architecture
+from tfnas.core.errors import InputError
 from tfnas.nn.network import Network
 from tfnas.nn.weights import load_state
-from tfnas.space_file import space_from_json
+from tfnas.spaces.mbconv.space_file import space_from_json
 from tfnas.supernet.elastic import ElasticMBConv
 from tfnas.supernet.supernet import Supernet
 

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from tfnas.core.space import BlockPlace, Operation, SearchSpace
 from tfnas.nn.blocks import zero_biases
-from tfnas.space import BlockPlace, Operation, SearchSpace
 from tfnas.supernet.elastic import ElasticMBConv
 from tfnas.supernet.supernet import Supernet
 

@@ -43,14 +43,7 @@ from tfnas.supernet.arithmetic import (
 )
 from tfnas.supernet.crew import sum_of_known
 from tfnas.supernet.kernels import kernel_gradient, room_for
-from tfnas.supernet.rows import (
-    buffer_of,
-    maps_of,
-    rows_of,
-    tile_rows,
-    tiles,
-    whole_images,
-)
+from tfnas.supernet.rows import buffer_of, maps_of, rows_of, tile_rows, tiles, whole_images
 
 _aten = torch.ops.aten
 

@@ -13,10 +13,10 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from tfnas.architecture import Architecture
-from tfnas.errors import InputError
+from tfnas.core.architecture import Architecture
+from tfnas.core.errors import InputError
+from tfnas.core.space import BlockPlace, SearchSpace
 from tfnas.nn.blocks import Classifier, zero_biases
-from tfnas.space import BlockPlace, SearchSpace
 from tfnas.supernet.elastic import ActiveRows, ElasticMBConv, SearchConv
 from tfnas.supernet.routes import Route
 

@@ -22,21 +22,8 @@ from tfnas.supernet.arithmetic import (
     statistics,
 )
 from tfnas.supernet.crew import side_by_side
-from tfnas.supernet.passes import (
-    BackwardPass,
-    Kept,
-    Kind,
-    Moments,
-    Sent,
-    Weights,
-    arrive,
-    forward_pass,
-    input_moments,
-)
-from tfnas.supernet.rows import (
-    maps_of,
-    rows_of,
-)
+from tfnas.supernet.passes import BackwardPass, Kept, Kind, Moments, Sent, Weights, arrive, forward_pass, input_moments
+from tfnas.supernet.rows import maps_of, rows_of
 
 T = TypeVar("T")
 

@@ -1,15 +1,5 @@
-"""Retraining a derived network: from an architecture to a trained network in a file."""
+"""Training a derived network from scratch or from the supernet, on one device or many."""
 
-from __future__ import annotations
+from tfnas.utils.moved_names import moved_names
 
-from typing import TYPE_CHECKING
-
-from tfnas._lazy import lazy_names
-from tfnas.training.config import TrainConfig
-
-if TYPE_CHECKING:
-    from tfnas.training.loop import TrainResult, retrain
-
-__all__ = ["TrainConfig", "TrainResult", "retrain"]
-
-__getattr__ = lazy_names("tfnas.training", {"TrainResult": "tfnas.training.loop", "retrain": "tfnas.training.loop"})
+__getattr__ = moved_names(__name__)

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tfnas.errors import InputError
-from tfnas.nn import Network
-from tfnas.searching.checkpoint import search_checkpoints
+from tfnas.core.errors import InputError
+from tfnas.nn.network import Network
+from tfnas.runs.search_run import search_checkpoints
 from tfnas.supernet.extract import estimate_batch_norm, extract_network, supernet_from_state
-from tfnas.training.session import Session
+from tfnas.training.train_session import Session
 
 ESTIMATION_IMAGES = 4096
 

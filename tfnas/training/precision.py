@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from tfnas.errors import InputError, RunFailed
+from tfnas.core.errors import InputError, RunFailed
 
 SMALLEST_SCALE = 2.0**-10  # a gradient that overflows at this scale is not finite at any
 

@@ -15,10 +15,10 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tfnas.core.errors import InputError
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.errors import InputError
-from tfnas.model_file import TrainedModel
 from tfnas.nn.weights import load_weights
+from tfnas.runs.model_file import TrainedModel
 
 
 class Teacher(nn.Module):
@@ -86,7 +86,7 @@ def open_teacher(
     """
     path = Path(name)
     if path.suffix == ".onnx":
-        from tfnas.export.reading import OnnxModel  # loads ONNX Runtime
+        from tfnas.export.onnx_model import OnnxModel
 
         exported = OnnxModel.load(path, threads=threads)
         _check_classes(name, exported.class_names, class_names)

@@ -1,0 +1,26 @@
+"""Imports that the documentation once gave still work, and say where the name is now."""
+
+from importlib import import_module
+
+import pytest
+
+import tfnas
+from tfnas.utils.moved_names import MOVED
+
+
+@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in MOVED.items() for name in names])
+def test_a_name_is_what_it_says_it_is_now(module, name):
+    with pytest.warns(DeprecationWarning, match=rf"{module}\.{name} is now {MOVED[module][name]}\.{name}"):
+        found = getattr(import_module(module), name)
+    assert found is getattr(import_module(MOVED[module][name]), name)
+
+
+def test_what_never_was_there_is_not_there():
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = import_module("tfnas.structures").nothing
+    with pytest.raises(ModuleNotFoundError):
+        import_module("tfnas.never_was")
+
+
+def test_all_public_names_are_there():
+    assert all(getattr(tfnas, name) is not None for name in tfnas.__all__)

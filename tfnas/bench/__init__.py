@@ -1,0 +1,1 @@
+"""Timing on a device, here or elsewhere: runtimes, workers, building and checking tables."""

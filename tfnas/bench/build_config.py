@@ -1,0 +1,109 @@
+"""What `latency build` can be told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tfnas.core.cost import COSTS
+from tfnas.core.errors import InputError
+from tfnas.core.space import SearchSpace
+from tfnas.latency.table_contents import DTYPES, LARGEST_WIDTH, Conditions
+from tfnas.spaces.mbconv.space_file import space as load_space
+from tfnas.utils.text import seconds_of, share_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    """What to measure, where and how closely."""
+
+    out: str
+    """JSON file to write; one that is there is replaced at the end. FILE.partial beside it keeps what is measured so
+    far; the same command goes on with it."""
+    space: str = "digits"
+    """Name of a built-in space, or a YAML file."""
+    cost: str = "ms"
+    """What the table holds: ms, which is measured, or macs or params, which are counted and exact."""
+    image_size: int | None = None
+    """Pixels along a side of the images; the space's own by default."""
+    num_classes: int = 1000
+    """Outputs of the classifier. The table serves any number from 1 to this, and to 1000 at least."""
+    width_multiple: int | None = None
+    """Measure only widths that are multiples of it; the space's own by default, which is any width."""
+    runtime: str = "torch"
+    """What runs the blocks: torch, torch-compile, onnxruntime, openvino, or another that is installed."""
+    device: str = "cpu"
+    """Where to measure: cpu, cuda or cuda:N."""
+    threads: int = 1
+    """CPU threads to compute with, each bound to a core."""
+    batch: int = 32
+    """Images per batch: all milliseconds are per batch."""
+    dtype: str = "float32"
+    """Number type: float32, float64, bfloat16 or float16."""
+    worker: str | None = None
+    """Command that runs Python on another device and measure there, such as "ssh pi@raspberrypi python3 -"."""
+    worker_timeout: float = 60.0
+    """Seconds that the other device may take before its first answer, five times as long before each further one."""
+    tolerance: str = "3%"
+    """Measure more widths where interpolation misses by more than this."""
+    time_budget: str = "10min"
+    """Stop measuring more widths after this time, such as 90s, 10min or 1h."""
+    max_points: int | None = None
+    """Stop measuring more widths at so many points; by default at a 32nd of those that every width would need, or a
+    quarter more than every block needs anyhow. Held-out points count; what every block needs is measured in any
+    case."""
+    rounds: int = 10
+    """Visits to every point, fewer where the time budget asks for it; the median over all of them counts."""
+    calls: int = 2
+    """Timed calls in each visit."""
+    held_out: int = 60
+    """Points at random that are measured and not used, to tell the error of the interpolation by."""
+    seed: int = 0
+    """Draws the held-out points, the weights and the order of visits."""
+
+    def __post_init__(self) -> None:
+        if not self.out:
+            raise InputError("--out must name a file")
+        for name in ("num_classes", "batch", "threads", "rounds", "calls"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} must be 1 or more, got {getattr(self, name)}")
+        for name in ("image_size", "width_multiple", "max_points"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name} must be 1 or more, got {value}")
+        if self.held_out < 0:
+            raise InputError(f"--held_out must be 0 or more, got {self.held_out}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"--seed must be 0 or more, and below 2^63, got {self.seed}")
+        if self.num_classes > LARGEST_WIDTH:
+            raise InputError(f"--num_classes must be {LARGEST_WIDTH} at most, got {self.num_classes}")
+        if self.dtype not in DTYPES:
+            raise InputError(f"--dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.device.partition(":")[0] not in ("cpu", "cuda"):
+            raise InputError(f"--device must be cpu, cuda or cuda:N, got {self.device!r}")
+        if self.cost not in COSTS:
+            raise InputError(f"--cost must be one of {', '.join(COSTS)}, got {self.cost!r}")
+        if not 0 < self.worker_timeout < math.inf:
+            raise InputError(f"--worker_timeout must be above 0 s, got {self.worker_timeout}")
+        share_of("tolerance", self.tolerance)
+        seconds_of("time_budget", self.time_budget)
+
+    def opened_space(self) -> SearchSpace:
+        """The space at the image size and width multiple asked for. Raises InputError when there is none."""
+        space = load_space(self.space)
+        if self.image_size is not None:
+            space = space.at(self.image_size)
+        if self.width_multiple is not None:
+            space = space.in_multiples_of(self.width_multiple)
+        return space
+
+    @property
+    def conditions(self) -> Conditions:
+        """Those to measure under."""
+        return Conditions(
+            runtime=self.runtime,
+            device=self.device,
+            batch_size=self.batch,
+            threads=self.threads,
+            dtype=self.dtype,
+        )

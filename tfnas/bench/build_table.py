@@ -1,0 +1,314 @@
+"""Measuring the latency table of a space: few points, chosen where they are needed, and a stated error.
+
+First some curves are probed at many widths, to see which widths the device prefers. Then every curve gets the ends of
+its range and a width between, and more widths where the new ones were not foretold. Points drawn at random, measured
+alongside and never used, say how good the result is.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tfnas
+from tfnas.bench.build_config import BuildConfig
+from tfnas.bench.build_points import Point, Widths, drawn_points, probed_keys, width_classes_of, widths_by_key
+from tfnas.bench.local_bench import Bench
+from tfnas.bench.measurement_journal import Journal
+from tfnas.bench.open_bench import open_bench, reference_of
+from tfnas.bench.timing import Timing
+from tfnas.bench.visits import Visits
+from tfnas.bench.workloads import Workload, classifier_workload, stem_workloads
+from tfnas.core.errors import RunFailed
+from tfnas.core.space import SearchSpace
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.table_contents import (
+    BasePart,
+    BuildReport,
+    ClassifierPart,
+    Curve,
+    Measurement,
+    TableContents,
+    WidthClasses,
+)
+from tfnas.latency.table_keys import STEM_PARTS, classifier_key, shallowest_architecture, stem_keys
+from tfnas.utils.files import check_writable
+from tfnas.utils.text import seconds_of, share_of
+
+_CLASS_COUNTS = (1, 10, 100, 1000)
+_FEWEST_ROUNDS = 3
+_SHARE_BEFORE_REFINING = 0.7
+_NOISE = 2.0
+_FEWER_THAN_ALL = 32
+_MORE_THAN_FIRST = 1.25
+_MAY_CHANGE = ("out", "space", "worker", "worker_timeout")
+_PROCEDURE = (
+    "Each part alone, in interleaved rounds in random order, {calls} timed calls per visit after one untimed; before "
+    "every timed call a reference block runs and the input is written anew; calls that lost the processor to another "
+    "program, and visits beside an uneven or slow reference, are repeated; ms = median of (ms / reference ms in the "
+    "visit) x median reference ms; threads bound to cores, memory "
+    "allocator primed."
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a build does next, for people: in words, at how many points, and how many visits it may take."""
+
+    words: str
+    points: int
+    visits: int
+
+
+def build_table(
+    config: BuildConfig,
+    *,
+    on_step: Callable[[Step], None] = lambda _: None,
+    on_visit: Callable[[], None] = lambda: None,
+) -> LatencyTable:
+    """Measure the table, write it to `config.out` and return it.
+
+    `on_step` and `on_visit` are told what happens. What `on_visit` raises ends the build; the same call goes on there.
+
+    Raises:
+        InputError: The space, the runtime or the device is not there, or FILE.partial is of another build.
+        RunFailed: A file cannot be written, or a worker does not answer.
+    """
+    space = config.opened_space()
+    bench = open_bench(config.conditions, reference_of(space), config.worker, config.seed, config.worker_timeout)
+    out = Path(config.out)
+    check_writable(out)
+    subject = _subject(config, space, bench)
+    with Journal.open(out.with_name(f"{out.name}.partial"), subject, bench) as journal:
+        visits = Visits(journal, config.calls, config.seed, on_visit)
+        build = _Build(config, space, visits, on_step)
+        build.run()
+        contents = build.contents(_measurement(config, space, bench))
+        table = LatencyTable(contents, f"latency table {config.out}", config.out)
+        table.check(space)
+        _save(table, out)
+        journal.remove()
+    return table
+
+
+def _save(table: LatencyTable, out: Path) -> None:
+    try:
+        table.save(out)
+    except RunFailed as error:
+        raise RunFailed(
+            f"{error}; what is measured stays in {out}.partial, and the same command goes on there"
+        ) from error
+
+
+class _Build:
+    """The state of a build; every decision follows from the visits so far, so that it comes out alike when resumed."""
+
+    def __init__(
+        self, config: BuildConfig, space: SearchSpace, visits: Visits, on_step: Callable[[Step], None]
+    ) -> None:
+        self._config, self._space, self._visits, self._on_step = config, space, visits, on_step
+        self._tolerance = share_of("tolerance", config.tolerance)
+        self._budget_s = seconds_of("time_budget", config.time_budget)
+        self._widths = widths_by_key(space)
+        self._shallowest = shallowest_architecture(space, config.num_classes)
+        self._stems = stem_workloads(self._shallowest)
+        counts = sorted({*_CLASS_COUNTS, config.num_classes})
+        self._classifiers = {count: classifier_workload(self._shallowest, count) for count in counts}
+        self._classes = WidthClasses()
+        self._used: set[Point] = set()
+        self._held_out: set[Point] = set()
+
+    def run(self) -> None:
+        """Everything that is measured."""
+        parts = [*self._stems.values(), *self._classifiers.values()]
+        probes = [Point(key, width) for key in probed_keys(self._widths) for width in self._widths[key].probes()]
+        self._measure("probing which widths the device prefers", probes, parts)
+        self._classes = width_classes_of(list(self._curves(self._used).values()))
+        first = [
+            Point(key, width) for key, widths in self._widths.items() for width in widths.first_points(self._classes)
+        ]
+        drawn = drawn_points(self._widths, self._config.held_out, self._config.seed, {*first, *self._used})
+        self._held_out = set(drawn)
+        self._measure("measuring every block", first, held_out=drawn)
+        frontier, most_points = self._refinements(self._used), self._most_points()
+        while frontier and self._visits.journal.seconds < self._budget_s:
+            self._measure("measuring where interpolation missed", frontier[: most_points - self._points])
+            frontier = self._refinements(frontier) if self._points < most_points else []
+
+    @property
+    def _points(self) -> int:
+        """How many have been measured, used or not."""
+        return len(self._used) + len(self._held_out)
+
+    def _most_points(self) -> int:
+        """Where to end; to be asked for when all points are there that every block needs.
+
+        A noisy machine asks for more and more points, which do not help against noise.
+        """
+        if self._config.max_points is not None:
+            return max(self._config.max_points, self._points)
+        return max(_enumerated(self._widths) // _FEWER_THAN_ALL, math.ceil(_MORE_THAN_FIRST * self._points))
+
+    # ---- measuring --------------------------------------------------------------------------------------------
+
+    def _measure(
+        self, words: str, points: Iterable[Point], parts: Iterable[Workload] = (), held_out: Iterable[Point] = ()
+    ) -> None:
+        """Visit what has not been visited yet, in as many rounds as the time budget leaves room for."""
+        points = [point for point in points if point not in self._used]
+        workloads = [*parts, *(self._workload(point) for point in (*points, *held_out))]
+        before = self._visits.journal.seconds
+        least = min(self._config.rounds, _FEWEST_ROUNDS)
+        self._on_step(Step(f"{words}, first rounds", len(workloads), least * len(workloads)))
+        self._visits.visit(workloads, least)
+        round_s = (self._visits.journal.seconds - before) / least
+        left_s = _SHARE_BEFORE_REFINING * self._budget_s - self._visits.journal.seconds
+        more = max(0, min(self._config.rounds - least, int(left_s / max(round_s, 1e-9))))
+        self._on_step(Step(words, len(workloads), more * len(workloads)))
+        self._visits.visit(workloads, more)
+        self._used.update(points)
+
+    def _workload(self, point: Point) -> Workload:
+        return self._widths[point.key].workload(point.width)
+
+    def _refinements(self, measured: Iterable[Point]) -> list[Point]:
+        """Widths half-way to both neighbours of every point that its curve would not have foretold without it.
+
+        A miss counts beyond the tolerance, and beyond the noise of the point itself. The largest misses come first.
+        """
+        curves = self._curves(self._used)
+        reference_ms = self._visits.reference.median_ms
+        wanted: dict[Point, float] = {}
+        for point in measured:
+            around = _neighbours(curves[point.key], point.width, self._classes)
+            if around is None:
+                continue
+            timing = self._visits.timing(self._workload(point), reference_ms)
+            noise = _NOISE * timing.standard_error_ms / timing.median_ms
+            missed = abs(_foretold_share(curves[point.key], point.width, self._classes))
+            if missed > max(self._tolerance, noise):
+                wanted |= {more: max(missed, wanted.get(more, 0.0)) for more in self._half_way(point, around)}
+        new = wanted.keys() - self._used - self._held_out
+        return sorted(new, key=lambda more: (-wanted[more], more))
+
+    def _half_way(self, point: Point, around: tuple[int, int]) -> Iterator[Point]:
+        aligned = point.width % self._classes.multiple == 0
+        stair = self._classes.multiples_stair if aligned else self._classes.others_stair
+        for other in around:
+            low, high = sorted((point.width, other))
+            between = [
+                width
+                for width in self._widths[point.key].widths
+                if low < width < high
+                and (width % self._classes.multiple == 0) == aligned
+                and len({-(-place // stair) for place in (low, width, high)}) == 3
+                and Point(point.key, width) not in self._held_out
+            ]
+            if between:
+                yield Point(point.key, between[len(between) // 2])
+
+    # ---- the result -------------------------------------------------------------------------------------------
+
+    def _curves(self, points: Iterable[Point]) -> dict[str, Curve]:
+        """What has been measured at these points, by key."""
+        reference_ms = self._visits.reference.median_ms
+        rows: dict[str, dict[int, Timing]] = {}
+        for point in sorted(points):
+            rows.setdefault(point.key, {})[point.width] = self._visits.timing(self._workload(point), reference_ms)
+        return {key: _curve(row) for key, row in rows.items()}
+
+    def contents(self, measurement: Measurement) -> TableContents:
+        """The table."""
+        reference_ms = self._visits.reference.median_ms
+        timings = {name: self._visits.timing(workload, reference_ms) for name, workload in self._stems.items()}
+        keys = stem_keys(self._shallowest)
+        counts = {count: self._visits.timing(load, reference_ms) for count, load in self._classifiers.items()}
+        curves = self._curves(self._used)
+        return TableContents(
+            base={name: BasePart(keys[name], timings[name].median_ms, timings[name].spread_ms) for name in STEM_PARTS},
+            curves={key: curves[key] for key in self._widths},
+            measurement=measurement,
+            classifier=ClassifierPart(classifier_key(self._shallowest), _curve(counts)),
+            classes=self._classes,
+            held_out=self._curves(self._held_out),
+            build=self._report(),
+        )
+
+    def _report(self) -> BuildReport:
+        reference, (fastest, slowest) = self._visits.reference, self._visits.drift
+        return BuildReport(
+            points=len(self._used),
+            held_out_points=len(self._held_out),
+            enumerated_points=_enumerated(self._widths),
+            seconds=self._visits.journal.seconds,
+            visits=len(self._visits.in_order),
+            repeated_visits=self._visits.repeated,
+            reference=reference_of(self._space).name,
+            reference_ms=reference.median_ms,
+            reference_spread_ms=reference.spread_ms,
+            slowest_drift=slowest,
+            fastest_drift=fastest,
+        )
+
+
+def _enumerated(space_widths: Mapping[str, Widths]) -> int:
+    """How many points every width would need."""
+    return sum(len(widths.widths) for widths in space_widths.values())
+
+
+def _curve(timings: Mapping[int, Timing]) -> Curve:
+    rows = sorted(timings.items())
+    return Curve(
+        tuple(width for width, _ in rows),
+        tuple(timing.median_ms for _, timing in rows),
+        tuple(timing.spread_ms for _, timing in rows),
+    )
+
+
+def _neighbours(curve: Curve, width: int, classes: WidthClasses) -> tuple[int, int] | None:
+    """The measured widths of the same class on both sides of a width, or None at either end."""
+    same = [w for w in curve.widths if (w % classes.multiple == 0) == (width % classes.multiple == 0)]
+    place = same.index(width)
+    return (same[place - 1], same[place + 1]) if 0 < place < len(same) - 1 else None
+
+
+def _foretold_share(curve: Curve, width: int, classes: WidthClasses) -> float:
+    """How far the curve without a width is from what was measured there, as a share of it."""
+    rest = curve.without(width)
+    return float(rest.dense_ms(classes)[width - rest.widths[0]]) / curve.ms[curve.widths.index(width)] - 1
+
+
+def _subject(config: BuildConfig, space: SearchSpace, bench: Bench) -> dict[str, Any]:
+    """What makes two builds the same: everything but where the result goes."""
+    return {
+        "space": space.fingerprint,
+        "device": bench.device_name,
+        "versions": {"tfnas": tfnas.__version__, **bench.versions},
+        **{name: value for name, value in vars(config).items() if name not in _MAY_CHANGE},
+    }
+
+
+def _measurement(config: BuildConfig, space: SearchSpace, bench: Bench) -> Measurement:
+    return Measurement(
+        space=space.name,
+        space_fingerprint=space.fingerprint,
+        image_size=space.image_size,
+        num_classes=config.num_classes,
+        width_multiple=space.width_multiple,
+        device=bench.device_name,
+        device_kind=config.conditions.device_kind,
+        worker=config.worker is not None,
+        runtime=config.runtime,
+        batch_size=config.batch,
+        threads=config.threads,
+        dtype=config.dtype,
+        versions={"python": platform.python_version(), "tfnas": tfnas.__version__, **bench.versions},
+        date=datetime.date.today().isoformat(),
+        procedure=_PROCEDURE.format(calls=config.calls),
+        instruction_sets=bench.instruction_sets,
+    )

@@ -1,0 +1,191 @@
+"""Timing many workloads fairly against one another, on this machine or wherever a bench stands.
+
+What makes naive figures wrong on a CPU, and what is done here about it:
+
+* The C library returns large freed tensors to the system after every call, depending on what the process did before,
+  and the page faults make the same block two or three times slower. `prime_allocator` ends that.
+* A block called again and again finds its weights in the cache, a block inside a network does not. Before every timed
+  call another block (the reference) runs and the input is written anew, as the layer before would have done.
+* A machine is not equally fast from minute to minute. Every call is held against the reference's time beside it.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tfnas.bench.runtime import Runtime, open_runtime
+from tfnas.bench.timing import Visit
+from tfnas.bench.workloads import Workload
+from tfnas.core.errors import RunFailed
+from tfnas.latency.table_contents import Conditions
+from tfnas.utils.devices import check_threads, instruction_sets, named_device, processor_name
+from tfnas.utils.torch_settings import pinned, prime_allocator, torch_threads
+
+_REFERENCE_CALLS_FIRST = 3
+_TRIES = 8
+_REST_SECONDS = 0.002
+
+
+class Bench(Protocol):
+    """Where workloads are timed."""
+
+    @property
+    def conditions(self) -> Conditions:
+        """Runtime, batch, threads and number type."""
+        ...
+
+    @property
+    def device_name(self) -> str:
+        """The processor or GPU."""
+        ...
+
+    @property
+    def instruction_sets(self) -> tuple[str, ...]:
+        """Of the processor, for arithmetic on vectors; none for a GPU, and where they are not known."""
+        ...
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Of what computes there."""
+        ...
+
+    def visits(self, workloads: Sequence[Workload], order: Sequence[int], calls: int) -> Iterator[Visit]:
+        """Visit workloads in this order of their indices, with so many timed calls each; one result per visit.
+
+        Every workload is prepared when it is first visited and kept until the last visit is done.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    call: Callable[[], object]
+    example_input: Tensor
+
+
+class LocalBench:
+    """This machine, in one of the runtimes. `reference` is what every call is held against.
+
+    A call that lost its core to another program is made again, because a table is of the device and not of its other
+    programs; with `every_call` it counts as it is, because a latency that is promised includes them.
+    """
+
+    def __init__(self, conditions: Conditions, reference: Workload, seed: int = 0, *, every_call: bool = False) -> None:
+        """Raises InputError when the runtime is not installed, the device is not there, or has too few cores."""
+        self.conditions = conditions
+        self._device = named_device(conditions.device)
+        if self._device.type == "cpu":
+            check_threads(conditions.threads)
+        self._runtime: Runtime = open_runtime(conditions)
+        self._reference, self._seed = reference, seed
+        self._tries = 1 if every_call else _TRIES
+        self._inputs: dict[tuple[int, int], Tensor] = {}
+        self._kept: dict[str, _Prepared] = {}
+
+    @property
+    def device_name(self) -> str:
+        """The processor or GPU."""
+        return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else processor_name()
+
+    @property
+    def instruction_sets(self) -> tuple[str, ...]:
+        """Of the processor, for arithmetic on vectors; none for a GPU."""
+        return () if self._device.type == "cuda" else instruction_sets()
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Of the runtime's libraries."""
+        return self._runtime.versions
+
+    def visits(self, workloads: Sequence[Workload], order: Sequence[int], calls: int) -> Iterator[Visit]:
+        """See `Bench`. The threads are fixed, and on a CPU bound to as many cores, while a visit lasts."""
+        if not {workload.name for workload in workloads} & set(self._kept):
+            self._kept.clear()
+        prepared = self._kept
+        prime_allocator()
+        with self._steady():
+            reference = self._prepare(self._reference)
+            for _ in range(_REFERENCE_CALLS_FIRST):
+                self._call_ms(reference)
+        for index in order:
+            with self._steady():
+                name = workloads[index].name
+                if name not in prepared:
+                    prepared[name] = self._prepare(workloads[index])
+                visit = self._visit(prepared[name], reference, calls)
+            yield visit
+
+    @contextmanager
+    def _steady(self) -> Iterator[None]:
+        threads = self.conditions.threads
+        advice = f"out of memory with {self.conditions.batch_size} images at once: give a smaller --batch"
+        try:
+            with torch_threads(threads), pinned(threads), torch.inference_mode():
+                yield
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise RunFailed(advice) from error
+        except RuntimeError as error:
+            if "can't allocate memory" in str(error):  # on the CPU PyTorch has no class of its own for it
+                raise RunFailed(advice) from error
+            raise
+
+    def _prepare(self, workload: Workload) -> _Prepared:
+        """The workload's module and input on the device; weights and inputs depend on the seed only."""
+        dtype: torch.dtype = getattr(torch, self.conditions.dtype)
+        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self._seed)
+            module = workload.make().eval().requires_grad_(False).to(self._device, dtype)
+            shape = workload.channels, workload.size
+            if shape not in self._inputs:
+                values = torch.randn(self.conditions.batch_size, shape[0], shape[1], shape[1])
+                values = values.to(self._device, dtype)
+                self._inputs[shape] = values.contiguous(memory_format=self._runtime.memory_format)
+            example_input = self._inputs[shape]
+            return _Prepared(self._runtime.prepare(module, example_input), example_input)
+
+    def _visit(self, own: _Prepared, reference: _Prepared, calls: int) -> Visit:
+        """The reference and the workload, called in turn."""
+        self._call_ms(own)  # compiles what the library compiles on first use and may have dropped since the last visit
+        pairs = [self._undisturbed_pair_ms(own, reference) for _ in range(calls)]
+        return Visit(tuple(own_ms for own_ms, _ in pairs), tuple(reference_ms for _, reference_ms in pairs))
+
+    def _undisturbed_pair_ms(self, own: _Prepared, reference: _Prepared) -> tuple[float, float]:
+        """Milliseconds of the workload and of the reference before it, from a try that kept the processor if possible.
+
+        Another program that gets the core in between shows as a context switch that this process did not ask for.
+        """
+        fewest, best = math.inf, (0.0, 0.0)
+        for attempt in range(self._tries):
+            time.sleep(attempt * _REST_SECONDS)  # the system gives a process that has rested a whole slice of time
+            before = _switches()
+            reference_ms = self._call_ms(reference)
+            own.example_input.mul_(1)  # written anew, in place, so that it is as warm as a layer's output would be
+            own_ms = self._call_ms(own)
+            switches = _switches() - before
+            if switches < fewest:
+                fewest, best = switches, (own_ms, reference_ms)
+            if switches == 0:
+                break
+        return best
+
+    def _call_ms(self, prepared: _Prepared) -> float:
+        """Milliseconds of one call; on a GPU from idle to idle."""
+        self._runtime.synchronise()
+        start = time.perf_counter()
+        prepared.call()
+        self._runtime.synchronise()
+        return (time.perf_counter() - start) * 1e3
+
+
+def _switches() -> int:
+    """How often the threads of this process have lost their core to others so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw

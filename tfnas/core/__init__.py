@@ -1,0 +1,1 @@
+"""The vocabulary: architecture, space, cost, errors. Imports nothing else of the package."""

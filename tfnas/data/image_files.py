@@ -1,0 +1,167 @@
+"""One folder of images per class; the classes are numbered in the order of their names.
+
+Image lists in the format of the authors' program: one `path label` per line, the path relative to the image root.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from tfnas.core.errors import InputError
+from tfnas.data.images import FileSource
+from tfnas.data.parts import Parts, stratified_split
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+
+
+def folder_parts(root: Path, val_ratio: float, test_ratio: float) -> Parts:
+    """Open an image folder per class and split it, the same way every time.
+
+    `test_ratio` of each class is the test part (none if 0); `val_ratio` of what is left is the architecture part.
+
+    Raises:
+        InputError: There are fewer than two classes, a class has too few images, or a folder cannot be read.
+    """
+    whole, classes = folder_source(root)
+    training, test = list(range(len(whole.labels))), None
+    if test_ratio > 0:
+        training, held = stratified_split(whole.labels, test_ratio, classes, str(root))
+        test = whole.subset(held)
+    rest = whole.subset(training)
+    weights, architecture = stratified_split(rest.labels, val_ratio, classes, str(root))
+    return Parts(rest.subset(weights), rest.subset(architecture), test, classes)
+
+
+def folder_source(root: Path) -> tuple[FileSource, tuple[str, ...]]:
+    """All images of an image folder per class, and the names of the classes in order.
+
+    Names that begin with a dot and files of unknown suffixes are passed over; sub-folders of a class are not read.
+
+    Raises:
+        InputError: There are fewer than two classes, a class has no image, or a folder cannot be read.
+    """
+    classes = [path.name for path in _visible(root) if path.is_dir()]
+    if len(classes) < 2:
+        raise InputError(
+            f"image folder {root}: holds {len(classes)} class folder(s); give one folder per class, two or more"
+        )
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        members = _images(root / name)
+        if not members:
+            raise InputError(
+                f"class folder {root / name}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}; sub-folders are not "
+                "read). Add images or remove the folder; the root must be the folder right above the class folders."
+            )
+        paths.extend(f"{name}/{member}" for member in members)
+        labels.extend([label] * len(members))
+    return FileSource(root, paths, labels), tuple(classes)
+
+
+def _images(folder: Path) -> list[str]:
+    """Name the images of a folder, sorted."""
+    return [path.name for path in _visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+
+
+def _visible(folder: Path) -> list[Path]:
+    """List what a folder holds, sorted, without names that begin with a dot."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"folder {folder}: cannot be read ({error.strerror}); check its permissions") from None
+
+
+_DEFAULT_CLASSES = 100  # the authors search on 100 classes of ImageNet
+_LINE = re.compile(r"(?P<path>.*\S) (?P<label>-?[0-9]{1,9})")
+
+
+def list_parts(root: Path, train_list: Path, val_list: Path, num_classes: int | None) -> Parts:
+    """Open two image lists: the weight part and the architecture part. There is no test part.
+
+    Raises:
+        InputError: A list or image is missing, a line is malformed, a label is out of range, or a class is empty.
+    """
+    count = _DEFAULT_CLASSES if num_classes is None else num_classes
+    weights, architecture = (read_list(listing, root, count) for listing in (train_list, val_list))
+    return Parts(weights, architecture, None, tuple(str(label) for label in range(count)))
+
+
+def read_text_lines(path: Path, what: str) -> list[str]:
+    """Read the lines of a text file, without their ends (LF or CRLF) and without empty lines at its end.
+
+    Raises:
+        InputError: The file is missing, unreadable, or not UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{what} {path}: cannot be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{what} {path}: is not UTF-8 text; save it as UTF-8") from None
+    text = text.rstrip()
+    # Not splitlines(), which also ends lines at characters that may stand in a path.
+    return [line.strip() for line in text.split("\n")] if text else []
+
+
+def read_list(listing: Path, root: Path, num_classes: int, *, to_train: bool = True) -> FileSource:
+    """Read an image list and check that every image exists and (in one to train on) every class has one.
+
+    Args:
+        listing: The list; the last space of a line separates path and label, so that a path may hold spaces.
+        root: What the paths are relative to.
+        num_classes: Labels must lie in 0 .. num_classes - 1.
+
+    Raises:
+        InputError: Naming the list and the line.
+    """
+    lines = read_text_lines(listing, "image list")
+    if not lines:
+        raise InputError(f"image list {listing}: is empty; write one 'path label' per line")
+    entries = [_entry(line, f"{listing}:{number}", num_classes) for number, line in enumerate(lines, start=1)]
+    paths = [path for path, _ in entries]
+    labels = [label for _, label in entries]
+    _check_files(listing, root, paths)
+    if to_train:
+        _check_classes(listing, labels, num_classes)
+    return FileSource(root, paths, labels, listing)
+
+
+def _entry(line: str, where: str, num_classes: int) -> tuple[str, int]:
+    """Parse one line into path and label."""
+    if not line:
+        raise InputError(f"{where}: empty line; write 'path label' or delete the line")
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise InputError(f"{where}: {line!r} is not 'path label' with one space and a whole number for the label")
+    label = int(match["label"])
+    if not 0 <= label < num_classes:
+        raise InputError(
+            f"{where}: label {label} is outside 0..{num_classes - 1}; correct it, "
+            f"or set --num_classes (now {num_classes})"
+        )
+    return match["path"], label
+
+
+def _check_files(listing: Path, root: Path, paths: list[str]) -> None:
+    """Refuse a list whose images are not all there."""
+    # os.path.isfile answers "no" where Path.is_file raises: a name too long, a folder that may not be read.
+    missing = [number for number, path in enumerate(paths, start=1) if not os.path.isfile(root / path)]  # noqa: PTH113
+    if missing:
+        first = missing[0]
+        raise InputError(
+            f"{listing}:{first}: there is no image {root / paths[first - 1]} ({len(missing)} of {len(paths)} images "
+            "of this list are missing); check --img_root, which paths are relative to"
+        )
+
+
+def _check_classes(listing: Path, labels: list[int], num_classes: int) -> None:
+    """Refuse a list in which a class has no image."""
+    empty = sorted(set(range(num_classes)) - set(labels))
+    if empty:
+        raise InputError(
+            f"image list {listing}: {len(empty)} of {num_classes} classes have no image, the first is {empty[0]}; "
+            f"add images, or set --num_classes to the number of classes in the list (largest label: {max(labels)})"
+        )

@@ -1,0 +1,162 @@
+"""Testing a network on images: `evaluate` is what test.py does."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from tfnas.core.errors import RunFailed
+from tfnas.data.loading import EpochBatches, loader
+from tfnas.evaluation.confusion_picture import confusion_picture
+from tfnas.evaluation.evaluated_images import JudgedImages, open_images
+from tfnas.evaluation.evaluated_model import Subject, open_subject
+from tfnas.evaluation.evaluation_config import PICTURE_FILE, REPORT_FILE, TABLE_FILE, EvaluationConfig
+from tfnas.evaluation.evaluation_report import EvaluationReport, Throughput, per_class_csv
+from tfnas.evaluation.metrics import Judgement, evaluating
+from tfnas.nn.architecture_counts import architecture_counts
+from tfnas.utils.devices import named_device, processor_name
+from tfnas.utils.files import write_whole
+from tfnas.utils.torch_settings import computing
+
+OnProgress = Callable[[int, int, float], None]
+"""Is told, from time to time: images done, images in all, seconds so far."""
+
+
+class _Stopwatch:
+    """Calls a network and adds up the seconds; on a GPU from idle to idle. A first call warms up and does not count."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._start = time.perf_counter()
+        self._warm = False
+        self.computing = 0.0
+
+    def call(self, pixels: Tensor) -> Tensor:
+        """The logits of a batch."""
+        if not self._warm:
+            begun = time.perf_counter()
+            self._timed(pixels)
+            self._start += time.perf_counter() - begun
+            self._warm, self.computing = True, 0.0
+        return self._timed(pixels)
+
+    def elapsed(self) -> float:
+        """Seconds since the beginning, with everything else that was done."""
+        return time.perf_counter() - self._start
+
+    def _timed(self, pixels: Tensor) -> Tensor:
+        _wait_for(pixels.device)
+        begun = time.perf_counter()
+        logits: Tensor = self._network(pixels)
+        _wait_for(pixels.device)
+        self.computing += time.perf_counter() - begun
+        return logits
+
+
+def evaluate(
+    config: EvaluationConfig,
+    *,
+    on_progress: OnProgress | None = None,
+    on_found: Callable[[EvaluationReport], None] = lambda _: None,
+) -> EvaluationReport:
+    """Test the network that the configuration names, and write test.json, confusion.png and per_class.csv.
+
+    `on_found` is told what was found before that is written.
+
+    Raises:
+        InputError: The network, its weights or the images are missing or do not go together.
+        RunFailed: The network's outputs are not finite, memory is short, or a file cannot be written.
+    """
+    subject = open_subject(config)
+    device = torch.device("cpu") if subject.on_cpu else named_device(config.device)
+    images = open_images(config, subject)
+    with computing(config.threads or torch.get_num_threads(), deterministic=False, float32=True):
+        report = _judged(config, subject, images, device, on_progress)
+    on_found(report)
+    folder = report.folder
+    write_whole(folder / REPORT_FILE, json.dumps(report.to_json(), indent=1) + "\n")
+    write_whole(folder / TABLE_FILE, per_class_csv(report.classes()))
+    write_whole(folder / PICTURE_FILE, confusion_picture(report))
+    return report
+
+
+def _judged(
+    config: EvaluationConfig,
+    subject: Subject,
+    images: JudgedImages,
+    device: torch.device,
+    on_progress: OnProgress | None,
+) -> EvaluationReport:
+    folder = config.folder(subject.run_dir, subject.results)  # refused before the work, not after it
+    num_classes = len(subject.class_names)
+    judgement = Judgement(num_classes, device)
+    confusion = MulticlassConfusionMatrix(num_classes, validate_args=False).to(device)
+    network = subject.network.to(device)
+    order = EpochBatches(len(images.images), batch_size=config.batch_size, epoch=0, seed=None)
+    batches = loader(images.images, order, workers=images.workers, device=device)
+    watch, done, told = _Stopwatch(network), 0, 0.0
+    with _memory_told(config.batch_size), evaluating(network):
+        for pixels, labels in batches:
+            logits, placed = watch.call(pixels), labels.to(device)
+            judgement.update(logits, placed)
+            confusion.update(logits.argmax(1), placed)
+            done, elapsed = done + len(labels), watch.elapsed()
+            if on_progress is not None and 0 < config.print_freq <= elapsed - told:
+                on_progress(done, len(images.images), elapsed)
+                told = elapsed
+    elapsed = watch.elapsed()
+    scores = judgement.compute()
+    if not math.isfinite(scores.loss):
+        raise RunFailed(f"the loss is {scores.loss}: the weights of {subject.words} give outputs that are not finite")
+    counts = architecture_counts(subject.architecture)
+    return EvaluationReport(
+        network=subject.words,
+        images=images.words,
+        class_names=subject.class_names,
+        image_size=subject.preprocessing.image_size,
+        params=counts.params,
+        macs=counts.macs,
+        scores=scores,
+        confusion=confusion.compute().cpu().numpy(),
+        throughput=Throughput(
+            network=scores.images / watch.computing,
+            with_loading=scores.images / elapsed,
+            batch_size=min(config.batch_size, scores.images),
+            device=processor_name() if device.type == "cpu" else torch.cuda.get_device_name(device),
+            threads=torch.get_num_threads(),
+            workers=images.workers,
+            kind=subject.kind,
+        ),
+        folder=folder,
+        warning=subject.warning,
+    )
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def _memory_told(batch_size: int) -> Iterator[None]:
+    short = f"out of memory at batch size {batch_size}; give a smaller --batch_size"
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise RunFailed(short) from error
+    except RuntimeError as error:
+        # on the CPU PyTorch has no class of its own for either
+        if "can't allocate memory" in str(error):
+            raise RunFailed(short) from error
+        if "DataLoader worker" in str(error):
+            raise RunFailed(
+                f"a loader process died ({error}): if memory is short, give fewer --workers or a smaller --batch_size"
+            ) from error
+        raise

@@ -1,0 +1,154 @@
+"""Everything a user can say about testing: one typed definition for Python, command line and YAML file.
+
+Everything a user can say about predicting: one typed definition for Python, command line and YAML file.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfnas.core.errors import InputError
+from tfnas.utils.files import check_writable
+
+DEFAULT_FOLDER = "test-results"
+RUN_FOLDER = "test"
+_ONNX_SUFFIX = ".onnx"
+RESULT_FILES = REPORT_FILE, PICTURE_FILE, TABLE_FILE = "test.json", "confusion.png", "per_class.csv"
+
+
+def is_onnx(path: str | Path) -> bool:
+    """Whether a path names an ONNX file, by its ending."""
+    return Path(path).suffix.lower() == _ONNX_SUFFIX
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Settings of a test.
+
+    Raises:
+        InputError: A value is outside its range, or it is not said which network or which images.
+    """
+
+    model_path: str | None = None
+    """Run directory of a finished training run, a model.pt, or an exported .onnx. With --weights, what says the network
+    alone: model.config, architecture.json, or a search's run directory or checkpoint, ours or the TF-NAS authors'."""
+    config_path: str | None = None
+    """The network as model.config or architecture.json; goes with --weights."""
+    weights: str | None = None
+    """Its weights: checkpoint.pth.tar or model_best.pth.tar of the TF-NAS authors' program, a model.pt, or a bare state
+    dict."""
+    val_root: str | None = None
+    """Folder of the images: what list lines are relative to, or the parent of one folder per class. Default: the test
+    images of the training run."""
+    val_list: str | None = None
+    """Image list, one `path label` per line."""
+    class_names: str | None = None
+    """File with one class name per line, in the order of the network's classes. Default: the names in model.pt."""
+    num_classes: int | None = None
+    """Number of classes that the network must have. Default: as the weights have it."""
+    image_size: int | None = None
+    """Side of the square input in pixels. Default: the network's own; 224 for a model.config."""
+    batch_size: int = 100
+    """Images per batch."""
+    seed: int = 2
+    """Taken by every command; nothing is drawn here, so it changes nothing."""
+    device: str = "auto"
+    """auto (the first GPU if there is one), cpu, cuda or cuda:N."""
+    threads: int | None = None
+    """Processor threads that compute. Default: PyTorch's own number."""
+    workers: int | None = None
+    """Loader processes. Default: 0 for data held in memory (digits, CIFAR), else up to 16 of the cores."""
+    print_freq: float = 10.0
+    """Seconds between two lines on how far it is; 0 for none."""
+    out: str | None = None
+    """Folder to write the results to. Default: test in the run directory, else ./test-results."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_classes", 2), ("image_size", 1), ("batch_size", 1), ("threads", 1), ("workers", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}; it must be at least {least}")
+        if not 0 <= self.print_freq < float("inf"):
+            raise InputError(f"print_freq is {self.print_freq}; give seconds, or 0")
+        self._check_network()
+        if self.val_list is not None and self.val_root is None:
+            raise InputError(f"--val_list {self.val_list} needs --val_root, the folder that its paths are relative to")
+        if self.weights is not None and is_onnx(self.model_path or ""):
+            raise InputError(f"--model_path {self.model_path} has its weights inside: leave out --weights")
+        if self.weights is not None and self.val_root is None:
+            raise InputError("--weights says nothing of images: give --val_root (and --val_list)")
+
+    def _check_network(self) -> None:
+        lone = self.config_path is not None or self.weights is not None
+        if self.model_path is not None and self.config_path is not None:
+            raise InputError("--model_path already says which network: leave out --config_path")
+        if self.model_path is None and (self.config_path is None or self.weights is None):
+            absent = "--weights" if self.weights is None else "--config_path"
+            hint = f" ({absent} is missing)" if lone else ""
+            raise InputError(f"say which network: --model_path RUN, or both --config_path and --weights{hint}")
+
+    def folder(self, run_dir: Path | None, name: str = RUN_FOLDER) -> Path:
+        """The folder to write to: `name` in the run directory where none is given.
+
+        Raises InputError, before any work is done, when it cannot be written to.
+        """
+        if self.out is not None:
+            folder = Path(self.out)
+        else:
+            folder = Path(DEFAULT_FOLDER) if run_dir is None else run_dir / name
+        try:
+            there = next(path for path in (folder, *folder.absolute().parents) if _is_there(path))
+        except OSError as error:
+            raise InputError(f"out is {folder}, which cannot be looked up: {error.strerror}; name another") from error
+        if not there.is_dir():
+            raise InputError(f"out is {folder}, but {there} is a file; name a folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise InputError(f"out is {folder}, but {there} may not be written to; name another folder with --out")
+        for name in RESULT_FILES:
+            check_writable(folder / name)
+        return folder
+
+
+def _is_there(path: Path) -> bool:
+    """Whether it exists. Raises OSError where that cannot be told: too long a name, a folder not to be entered."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Settings of a prediction.
+
+    Raises:
+        InputError: A value is outside its range, or there is no image.
+    """
+
+    images: tuple[str, ...] = ()
+    """Pictures, and folders whose pictures are taken, those of sub-folders too."""
+    model_path: str
+    """Run directory of a finished training run, a model.pt, or an ONNX file of tfnas export."""
+    top: int = 5
+    """Most probable classes to tell for each image."""
+    json: bool = False
+    """Print one JSON object per image and line, with every probability as it is."""
+    batch_size: int = 32
+    """Images that are computed at once."""
+    seed: int = 2
+    """Taken by every command; nothing is drawn here, so it changes nothing."""
+    device: str = "auto"
+    """auto (the first GPU if there is one), cpu, cuda or cuda:N. ONNX files run on the processor."""
+    threads: int | None = None
+    """Processor threads that compute. Default: the library's own number."""
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise InputError("give one or more pictures, or folders of pictures")
+        for name in ("top", "batch_size", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; it must be at least 1")

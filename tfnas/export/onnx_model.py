@@ -1,0 +1,214 @@
+"""Whether an 8-bit file gives the same answers on every processor, told by its weights.
+
+x86 processors without VNNI multiply unsigned 8-bit activations by signed 8-bit weights two at a time and add the two
+products in a signed 16-bit number, which stays at 32,767 where the sum is larger. With activations up to 255 and
+weights of at most 64 in size the sum is 2 * 255 * 64 = 32,640 at most: such a file needs no particular processor.
+
+Running an exported ONNX file: as predicting and distilling use it, and as its own check does.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime  # type: ignore[import-untyped]
+import torch
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from onnx.external_data_helper import uses_external_data
+from torch import Tensor
+
+from tfnas.core.errors import InputError
+from tfnas.core.json_yaml import load_json
+from tfnas.core.space import IMAGE_CHANNELS
+from tfnas.data.preprocessing import Preprocessing
+from tfnas.export.exported_files import verify_checksum
+from tfnas.utils.devices import has_exact_byte_products, processor_name
+
+LARGEST_SAFE_WEIGHT = 64
+"""The largest size of 8-bit weights at which two products of them fit into 16 bits."""
+
+
+class SaturationWarning(UserWarning):
+    """A file's 8-bit sums may be cut off on this processor, and its answers be others than where it was made."""
+
+
+def largest_weight(model: onnx.ModelProto) -> int:
+    """The largest size of the signed 8-bit weights in a file; 0 where it has none."""
+    sizes = [0]
+    for tensor in tensors_of(model):
+        if tensor.data_type == onnx.TensorProto.INT8:
+            values = onnx.numpy_helper.to_array(tensor).astype(np.int64)
+            sizes.append(int(np.abs(values).max(initial=0)))
+    return max(sizes)
+
+
+def may_saturate(model: onnx.ModelProto) -> bool:
+    """Whether sums of the file are cut off on processors that add products of bytes in 16 bits."""
+    return largest_weight(model) > LARGEST_SAFE_WEIGHT
+
+
+def saturation_text(file: str) -> str:
+    """What to say where `file`, which may saturate, is run on this processor, and that has no exact sums."""
+    return (
+        f"{file} has 8-bit weights of full range, and this processor ({processor_name()}) has no VNNI: it adds their "
+        "products in 16 bits, where large sums are cut off, so its answers may be wrong here. Run the file on x86 with "
+        "VNNI or on Arm, or export the network again with --quantize int8, which is right on every processor"
+    )
+
+
+def tensors_of(message: Message) -> Iterator[onnx.TensorProto]:
+    """Every tensor in a model: of graphs in graphs, of nodes and of functions, wherever the format has a place."""
+    for field, value in message.ListFields():
+        if field.type != field.TYPE_MESSAGE:
+            continue
+        for part in value if field.is_repeated else (value,):
+            if isinstance(part, onnx.TensorProto):
+                yield part
+            else:
+                yield from tensors_of(part)
+
+
+_ERRORS_ONLY = 3
+_NOT_OURS = "it was not written by tfnas export"
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxModel:
+    """An exported network, ready to run on the CPU; class number i is called `class_names[i]`.
+
+    `preprocessing` says how a picture is cut; its normalisation is inside the file and must not be done again.
+    """
+
+    session: onnxruntime.InferenceSession
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    architecture: str
+    """The architecture's text form."""
+    kind: str
+    """The numbers that it computes in, such as int8."""
+    data: str | None
+    """The kind of data that it was trained on; None where the file does not say."""
+    batch_size: int | None
+    """Images per call, None for any number; `logits` takes any number all the same."""
+    warning: str | None
+    """That this processor may compute it wrongly; None where it does not."""
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, threads: int | None = None) -> OnnxModel:
+        """Read a file that `tfnas export` wrote. `threads` is how many CPU threads it runs on (default: all cores).
+
+        Raises InputError when there is none, or when it is damaged or something else. Nothing in it is run as code,
+        and no other file is read on its behalf. Warns (SaturationWarning) of 8-bit weights that this processor may
+        compute wrongly with.
+        """
+        file = Path(path)
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise InputError(f"{file} cannot be read: {error.strerror}") from error
+        return cls.from_bytes(data, str(file), threads=threads)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, file: str, *, threads: int | None = None, optimized: bool = True) -> OnnxModel:
+        """The same from the bytes of a file; `file` is what messages call it.
+
+        Not `optimized`, the nodes are computed one by one: an 8-bit file then without 8-bit arithmetic, in float32 on
+        the quantised numbers, which is slow, the same on every processor, and what the file means.
+        """
+        model = _checked(data, file)
+        properties = _properties(model)
+        warning = saturation_text(file) if not has_exact_byte_products() and may_saturate(model) else None
+        if optimized and warning is not None:
+            warnings.warn(warning, SaturationWarning, stacklevel=3)
+        try:
+            names = load_json(properties["class_names"].encode())
+            fields = load_json(properties["preprocessing"].encode())
+            preprocessing = Preprocessing.from_json(fields if isinstance(fields, dict) else {})
+            architecture = properties["architecture"]
+        except KeyError as error:
+            raise InputError(f"{file} has no {error.args[0]} in its metadata: {_NOT_OURS}") from error
+        except ValueError as error:
+            raise InputError(f"{file} has damaged metadata: {error}") from error
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{file} has damaged metadata: class_names is no list of texts")
+        session = _open_session(data, file, threads, optimized)
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1 or outputs[0].shape[1:] != [len(names)]:
+            raise InputError(f"{file} does not give logits of {len(names)} classes for images: {_NOT_OURS}")
+        size = preprocessing.image_size
+        if inputs[0].shape[1:] != [IMAGE_CHANNELS, size, size] or inputs[0].type != "tensor(float)":
+            found = f"{inputs[0].type} of {' x '.join(map(str, inputs[0].shape))}"
+            raise InputError(f"{file} takes {found}, but its metadata says images of {size} x {size}: {_NOT_OURS}")
+        batch = inputs[0].shape[0]
+        batch_size = batch if isinstance(batch, int) else None
+        kind, data_name = properties.get("kind", "float32"), properties.get("data")
+        return cls(session, tuple(names), preprocessing, architecture, kind, data_name, batch_size, warning)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Float32 logits N x classes of RGB images N x 3 x S x S with values in 0..1, not normalised.
+
+        Raises InputError for images of another shape or size.
+        """
+        size = self.preprocessing.image_size
+        if images.dim() != 4 or tuple(images.shape[1:]) != (3, size, size):
+            raise InputError(f"the file takes images N x 3 x {size} x {size}, got {' x '.join(map(str, images.shape))}")
+        return in_batches(self._run, images.detach().cpu().float(), self.batch_size)
+
+    def _run(self, images: Tensor) -> Tensor:
+        (name,) = (entry.name for entry in self.session.get_inputs())
+        (logits,) = self.session.run(None, {name: np.ascontiguousarray(images.numpy())})
+        return torch.from_numpy(logits)
+
+
+def in_batches(call: Callable[[Tensor], Tensor], images: Tensor, batch_size: int | None) -> Tensor:
+    """What `call` gives for images, where it takes `batch_size` images at once only: the last are filled up."""
+    if batch_size is None or len(images) == 0:
+        return call(images)
+    rows = []
+    for start in range(0, len(images), batch_size):
+        part = images[start : start + batch_size]
+        filling = part.new_zeros(batch_size - len(part), *part.shape[1:])
+        rows.append(call(torch.cat([part, filling]))[: len(part)])
+    return torch.cat(rows)
+
+
+def _open_session(data: bytes, file: str, threads: int | None, optimized: bool) -> onnxruntime.InferenceSession:
+    """The bytes of an ONNX file, ready to run on the CPU. Raises InputError when onnxruntime refuses them."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise InputError(f"{file} cannot be run by onnxruntime: {' '.join(str(error).split())[:300]}") from error
+
+
+def _checked(data: bytes, file: str) -> onnx.ModelProto:
+    """A file's model. Raises InputError when it is no ONNX, points at other files, or differs from its checksum."""
+    if not data:
+        raise InputError(f"{file} is empty: it was not written to its end; write or copy it again")
+    try:
+        model = onnx.load_model_from_string(data)
+    except DecodeError as error:
+        raise InputError(f"{file} is no ONNX file, or damaged") from error
+    if any(uses_external_data(tensor) for tensor in tensors_of(model)):
+        raise InputError(f"{file} keeps weights in other files, which are not read: {_NOT_OURS}")
+    properties = _properties(model)
+    if not all(isinstance(text, str) for pair in properties.items() for text in pair):  # bytes that are no UTF-8
+        raise InputError(f"{file} has damaged metadata: it is no text; copy it again")
+    verify_checksum(data, properties, file)
+    return model
+
+
+def _properties(model: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}

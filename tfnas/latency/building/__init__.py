@@ -1,1 +1,0 @@
-"""Making the table of a space: measured at few points, or counted."""

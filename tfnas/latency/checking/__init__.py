@@ -1,1 +1,0 @@
-"""Whole networks against a table, and the correction that they call for."""

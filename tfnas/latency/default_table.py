@@ -1,0 +1,164 @@
+"""Which table a space is priced by where none is named, and which space a table was measured for.
+
+Where a table's figures hold, against the machine at hand: what to say when the two are not the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfnas.core.errors import InputError
+from tfnas.core.space import SearchSpace
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.table_contents import Measurement
+from tfnas.spaces.mbconv.space_file import space as load_space
+from tfnas.spaces.mbconv.space_file import space_arguments, space_names
+from tfnas.utils.devices import processor_name
+from tfnas.utils.text import command_line
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def default_table_path(space_name: str) -> Path | None:
+    """The measured table of a built-in space, or None where there is none."""
+    return next((path for path in shipped_table_paths() if path.name == f"{space_name}_cpu.json"), None)
+
+
+def shipped_table_paths() -> list[Path]:
+    """All tables that come along: in `latency_pkl/` of a source checkout, in the package of an installed wheel.
+
+    What a check of a table leaves beside it is none.
+    """
+    for folder in (_PACKAGE.parent / "latency_pkl", _PACKAGE / "latency_pkl"):
+        if folder.is_dir():
+            return sorted(path for path in folder.glob("*.json") if not path.name.endswith(".check.json"))
+    return []
+
+
+def open_table(lookup_path: str | None, space: SearchSpace, named: str) -> tuple[LatencyTable, str]:
+    """The table at a path, or the one shipped for the space, checked against the space; and its path.
+
+    `named` is what the user calls the space, for the message.
+
+    Raises InputError when there is none or when it is for another space.
+    """
+    path = lookup_path or default_table_path(space.name) or _fitting_table(space)
+    if path is None:
+        raise InputError(
+            f"no latency table comes with space {space.name}: give one with --lookup_path, or measure one with: "
+            + command_line("latency build", *space_arguments(space, named), "--out", f"{space.name}_latency.json")
+        )
+    table = LatencyTable.load(path)
+    table.check(space)
+    return table, str(path)
+
+
+def is_default(lookup_path: str | None, space: SearchSpace) -> bool:
+    """Whether a table is the one that a space has where none is named; so says a resumed run's path of it, too."""
+    if lookup_path is None:
+        return False
+    default = default_table_path(space.name) or _fitting_table(space)
+    return default is not None and default.resolve() == Path(lookup_path).resolve()
+
+
+def _fitting_table(space: SearchSpace) -> Path | None:
+    """The first table that comes along and prices all of the space, as it does for a part of a built-in one."""
+    for path in shipped_table_paths():
+        try:
+            LatencyTable.load(path).check(space)
+        except InputError:
+            continue
+        return path
+    return None
+
+
+def space_of(table: LatencyTable, name_or_path: str | None = None) -> SearchSpace:
+    """The space that a table is for, at its image size and width multiple: its own, if that is built in, or one named.
+
+    Raises InputError for a table that does not say, for one of a space that is not built in, and when the table does
+    not price the one that is named.
+    """
+    measurement = table.contents.measurement
+    if measurement is None:
+        raise InputError(f"{table.source} does not say which space it is for: give it with --space")
+    if name_or_path is None and measurement.space not in space_names():
+        raise InputError(
+            f"{table.source} is for the space {measurement.space!r}, which does not come along: give its YAML file "
+            "with --space"
+        )
+    space = load_space(name_or_path or measurement.space).at(measurement.image_size)
+    if measurement.width_multiple > 1:
+        space = space.in_multiples_of(measurement.width_multiple)
+    if name_or_path is None and space.fingerprint != measurement.space_fingerprint:
+        raise InputError(
+            f"{table.source} is for a space {measurement.space!r} that is not the one of that name that comes along: "
+            "give its YAML file with --space"
+        )
+    table.check(space)
+    return space
+
+
+SEARCHED_RUNTIME = "torch"
+SEARCHED_DTYPE = "float32"
+
+
+def other_machine(table: LatencyTable) -> str | None:
+    """That a table was measured on another processor or GPU than this machine has; None where it was not.
+
+    None too for a table that does not say, that was counted, or that a worker measured: it is of another device on
+    purpose.
+    """
+    measurement = table.contents.measurement
+    if measurement is None or not table.cost.is_time or measurement.worker:
+        return None
+    here = devices_here(measurement.device_kind)
+    if measurement.device in here:
+        return None
+    return f"the table was measured on {measurement.device}, this machine has {' and '.join(here) or 'no GPU'}"
+
+
+def devices_here(kind: str) -> tuple[str, ...]:
+    """The names of this machine's processor (`cpu`) or of its GPUs (`cuda`), each once."""
+    if kind != "cuda":
+        return (processor_name(),)
+    import torch
+
+    return tuple(sorted({torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}))
+
+
+def search_remarks(table: LatencyTable, *, shipped: bool, space: Sequence[str]) -> tuple[str, ...]:
+    """What a search should say about where its table's milliseconds hold; nothing where they hold here.
+
+    Where no table was named, so that one came along (`shipped`), the advice is to measure one. `space` holds the flags
+    that name the space.
+    """
+    remarks, elsewhere = [], other_machine(table)
+    if elsewhere is not None and shipped:
+        remarks.append(
+            f"warning: {elsewhere}, where the network will take other milliseconds than the target: measure a table "
+            f"here ({command_line('latency build', *space, '--out', 'FILE')}) and give it with --lookup_path FILE"
+        )
+    elif elsewhere is not None:
+        remarks.append(f"warning: {elsewhere}: the target holds there")
+    measurement = table.contents.measurement
+    if measurement is not None and table.cost.is_time:
+        how = _differing(measurement, SEARCHED_RUNTIME, SEARCHED_DTYPE)
+        if measurement.device_kind == "cpu" and measurement.threads > 1:
+            how.append(f"{measurement.threads} threads")
+        if how:
+            remarks.append(f"warning: the target holds in {', '.join(how)}, not in PyTorch with float32 on one thread")
+    return tuple(remarks)
+
+
+def other_conditions(measurement: Measurement, device: str, threads: int) -> list[str]:
+    """What of a table's conditions is not as in PyTorch in float32 on a device, with so many threads on a processor."""
+    words = _differing(measurement, SEARCHED_RUNTIME, SEARCHED_DTYPE)
+    if measurement.device_kind == "cpu" and measurement.threads != threads:
+        words.append(f"{measurement.threads} thread{'' if measurement.threads == 1 else 's'}")
+    return words if measurement.device == device else [f"on {measurement.device}", *words]
+
+
+def _differing(measurement: Measurement, runtime: str, dtype: str) -> list[str]:
+    pairs = ((measurement.runtime, runtime), (measurement.dtype, dtype))
+    return [found for found, wanted in pairs if found != wanted]

@@ -1,1 +1,0 @@
-"""Measuring on another device, by a worker that needs Python, numpy and onnxruntime only."""

@@ -1,1 +1,0 @@
-"""Tables as files: our JSON, and the TF-NAS authors' pickles."""

@@ -1,1 +1,0 @@
-"""Architectures fitted to a latency."""

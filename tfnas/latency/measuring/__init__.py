@@ -1,1 +1,0 @@
-"""Timing workloads fairly, on this machine or elsewhere."""

@@ -1,0 +1,130 @@
+"""Meeting a target latency: 0.995 * target <= table latency <= target, or a statement of what is reachable instead.
+
+First the best operations and depths whose range of latency meets the band, with the paper's width fitting; then single
+steps of width. Where that fails, a search over everything decides whether the space holds an architecture in the band
+at all; if so, the next best operations and depths are tried before settling for what that search found.
+Latency is not assumed to grow with width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfnas.core.architecture import Architecture
+from tfnas.core.choice import Choice
+from tfnas.core.errors import Infeasible
+from tfnas.core.space import SearchSpace
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.knapsack import best_selections
+from tfnas.latency.range_text import outside_text
+from tfnas.latency.reachable import SAME, Band, StageItems, refined_sums
+from tfnas.latency.widths import check_target_ms, fit_channels, fit_widths
+
+FloatArray = NDArray[np.float64]
+
+
+def check_target(
+    space: SearchSpace,
+    table: LatencyTable,
+    target_ms: float,
+    num_classes: int | None = None,
+    named: str | None = None,
+) -> None:
+    """Raise Infeasible, with the range, where it goes and what bounds it, when the space cannot measure a target.
+
+    `named` is what the user calls the space, for the message. A target just above the highest latency passes while the
+    highest is in its band. Raises InputError when the target is not positive or not finite, or when the table lacks a
+    block of the space.
+    """
+    check_target_ms(target_ms, table.cost)
+    outside = outside_text(space, table, target_ms, num_classes, named)
+    if outside is not None:
+        raise Infeasible(outside)
+
+
+def meet_target(choice: Choice, table: LatencyTable, target_ms: float) -> Architecture:
+    """The most preferred architecture with 0.995 * target_ms <= table latency <= target_ms. Deterministic.
+
+    Operations and depths maximise `choice.score` among those whose widths can meet the target; widths start from
+    `fit_widths` and then move by single steps. Raises Infeasible when no architecture of the space is in the band,
+    naming the nearest reachable latency on each side, and otherwise as `check_target` does.
+    """
+    check_target(choice.space, table, target_ms, choice.num_classes)
+    base_ms = table.base_ms(choice.num_classes)
+    band = Band.of(target_ms)
+    curves = _curves(choice.space, table)
+    lowest_ms = np.array([[curve.min() for curve in row] for row in curves])
+    highest_ms = np.array([[curve.max() for curve in row] for row in curves])
+    selections = best_selections(choice, lowest_ms, highest_ms, band.less(base_ms))
+    attempts = (
+        fit_channels(fit_widths(choice.architecture(*selection), table, target_ms), table, band)
+        for selection in selections
+    )
+    first = next(attempts, None)
+    if first is not None:
+        return first
+    anything = _search_everything(choice, curves, table, band)  # a coarse space: is there any before trying many?
+    return next((found for found in attempts if found is not None), anything)
+
+
+def _curves(space: SearchSpace, table: LatencyTable) -> list[list[FloatArray]]:
+    """Milliseconds per block and operation at every width in range."""
+    return [
+        [
+            table.widths_ms(space.block(place, operation, space.initial_width(place, operation)), place.input_size)
+            for operation in space.operations
+        ]
+        for place in space.blocks
+    ]
+
+
+def _search_everything(
+    choice: Choice, curves: Sequence[Sequence[FloatArray]], table: LatencyTable, band: Band
+) -> Architecture:
+    """Any architecture of the space in the band. Raises Infeasible when there is none."""
+    space, base_ms = choice.space, table.base_ms(choice.num_classes)
+    items = [np.concatenate(row) for row in curves]
+    stages = [
+        StageItems(depths, tuple(items[first : first + stage.blocks]))
+        for stage, first, depths in zip(space.stages, space.first_blocks, space.depth_choices, strict=True)
+    ]
+    for sums in refined_sums(stages, band.less(base_ms)):
+        inside = reversed(band.where(base_ms + sums.ms, slack_ms=SAME * band.high_ms))
+        found = band.first((_architecture(choice, curves, *sums.trace(index)) for index in inside), table)
+        if found is not None:
+            return found
+    below, above = table.range_ms(space, choice.num_classes)
+    step_ms = max(float(ms.max()) for ms in items)  # from any latency to the next reachable one, at most
+    window = Band(max(below, band.low_ms - step_ms), min(above, band.high_ms + step_ms))
+    for sums in refined_sums(stages, window.less(base_ms), band.width_ms):
+        total_ms = base_ms + sums.ms
+        below = float(total_ms[total_ms < band.low_ms].max(initial=below))
+        above = float(total_ms[total_ms > band.high_ms].min(initial=above))
+    cost = table.cost
+    words = "nearest reachable latencies" if cost.is_time else f"nearest reachable numbers of {cost.unit}"
+    if space.has_expansion:
+        finer = "" if space.width_multiple == 1 else f", lower its width_multiple of {space.width_multiple},"
+        remedy = f"{finer} or widen the width_bounds of the space"
+    else:
+        remedy = ", or give the space an operation that expands: only these have widths to fit"
+    raise Infeasible(
+        f"no architecture of the space {space.name!r} takes {cost.number(band.low_ms, 6)} to "
+        f"{cost.quantity(band.high_ms, 6)} with its table: the {words} are {cost.as_target(below)} {cost.unit} and "
+        f"{cost.as_target(above)} {cost.unit}; choose one of them as the target{remedy}"
+    )
+
+
+def _architecture(
+    choice: Choice, curves: Sequence[Sequence[FloatArray]], depths: Sequence[int], items: Sequence[int]
+) -> Architecture:
+    """The architecture of item numbers, one per block: places in the curves of its operations put end to end."""
+    operations, widths = [], []
+    for place, row, item in zip(choice.space.blocks, curves, items, strict=True):
+        starts = np.cumsum([0, *(len(curve) for curve in row)])
+        operation = int(np.searchsorted(starts, item, side="right")) - 1
+        operations.append(operation)
+        widths.append(choice.space.widths(place, choice.space.operations[operation])[item - int(starts[operation])])
+    return choice.space.architecture(operations, depths, widths, choice.num_classes)

@@ -1,1 +1,0 @@
-"""What a space can reach with a table, and where it goes."""

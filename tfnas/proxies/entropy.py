@@ -1,0 +1,113 @@
+"""DeepMAD's entropy: how much a network's feature maps can hold, less a penalty on unequal depths.
+
+    score = sum over stages i of w_i (ln C_i + ln R_i^2) E_i - beta exp(std of depths)
+
+E_i is the entropy of all units up to the end of stage i (`unit_entropy.py`), C_i its channels, R_i its resolution,
+w = (1, 1, 1, 1, 8) (`stage_weights`), beta = 10 (`depth_penalty`). A depth is the number of units of a residual
+super-block. `exponents` are alpha1 and alpha2, which a fan-in's channels and its kernel's area are raised to. Source:
+Shen et al., DeepMAD (CVPR 2023, arXiv 2303.02165); standard deviation and factor 1/2 as in its program.
+
+The method only lets networks with a small `effectiveness` (rho) be found: at most 0.3 to 0.5.
+
+Variant `tinynas` is what the TinyNAS program computes: sizes rounded down, at 224 pixels unless told; groups
+ignored; resolution 1 from the first block with squeeze-and-excite on, so that the term vanishes; the depths of the
+first blocks left out (two for K1KXK1, which must be five; one for KXKX; none else). `depth_penalty=0` gives the
+score before the penalty.
+"""
+
+from __future__ import annotations
+
+import math
+
+from tfnas.core.errors import InputError
+from tfnas.proxies.score import Score
+from tfnas.proxies.score_options import ScoreOptions
+from tfnas.proxies.target import Subject
+from tfnas.proxies.unit_entropy import (
+    Chain,
+    depth_penalty_of,
+    effectiveness_of,
+    fan_in,
+    fan_in_without_groups,
+    stage_entropies,
+    unit_entropies,
+    weights_of_stages,
+    with_exponents,
+)
+
+STAGE_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 8.0)
+_FIRST_DEPTHS_LEFT_OUT = {"k1kxk1": 2, "kxkx": 1}
+_DEPTHS_OF_THE_PROGRAM = 5
+
+
+def measure(subject: Subject, options: ScoreOptions) -> float:
+    """See the module."""
+    if SCORE.chosen_variant(options.variant) == "tinynas":
+        return _as_tinynas(subject, options)
+    chain = subject.chain(options, SCORE.name)
+    weights = weights_of_stages(chain, STAGE_WEIGHTS, options.stage_weights, score=SCORE.name)
+    resolutions = [stage.resolution for stage in chain.stages]
+    entropies = unit_entropies(chain, with_exponents(fan_in, options.exponents))
+    raw = weighted_entropy(chain, weights, resolutions, entropies)
+    return raw - depth_penalty_of(chain.depths, options.depth_penalty)
+
+
+def weighted_entropy(chain: Chain, weights: tuple[float, ...], resolutions: list[int], entropies: list[float]) -> float:
+    """The score without its penalty."""
+    sums = stage_entropies(chain, entropies)
+    total = 0.0
+    for weight, stage, size, entropy in zip(weights, chain.stages, resolutions, sums, strict=True):
+        total += weight * (math.log(stage.channels) + 2 * math.log(size)) * entropy
+    return total
+
+
+def effectiveness(subject: object, *, image_size: int | None = None, as_program: bool = False) -> float:
+    """DeepMAD's rho of whatever `score` takes: depth over mean width; `as_program` ignores groups, as TinyNAS does.
+
+    Raises InputError for a module that is not of this package.
+    """
+    chain = Subject.of(subject).chain(ScoreOptions(image_size=image_size), "effectiveness")
+    return effectiveness_of(chain, fan_in_without_groups if as_program else fan_in)
+
+
+def kept_depths(chain: Chain) -> tuple[int, ...]:
+    """The depths that the TinyNAS and Incorporated-NAS programs look at, by the family of the first residual block."""
+    first = chain.families[0] if chain.families else ""
+    return chain.depths[_FIRST_DEPTHS_LEFT_OUT.get(first, 0) :]
+
+
+def _as_tinynas(subject: Subject, options: ScoreOptions) -> float:
+    structure = subject.structure(f"{SCORE.name} (variant tinynas)", "tinynas")
+    chain = subject.chain(options, SCORE.name, floor=True)
+    weights = weights_of_stages(chain, STAGE_WEIGHTS, options.stage_weights, score=SCORE.name, as_program=True)
+    for block in structure.blocks:
+        if block.family == "k1kx":
+            raise InputError(f"{SCORE.name}: the TinyNAS program has no such entropy for blocks of family k1kx")
+    if options.depth_penalty and chain.families[:1] == ("k1kxk1",) and len(chain.depths) != _DEPTHS_OF_THE_PROGRAM:
+        raise InputError(
+            f"{SCORE.name}: the TinyNAS program takes {_DEPTHS_OF_THE_PROGRAM} residual super-blocks, this one has "
+            f"{len(chain.depths)}; depth_penalty=0 leaves the penalty out"
+        )
+    entropies = unit_entropies(chain, with_exponents(fan_in_without_groups, options.exponents))
+    raw = weighted_entropy(chain, weights, _resolutions_of_the_program(chain), entropies)
+    return raw - depth_penalty_of(kept_depths(chain), options.depth_penalty)
+
+
+def _resolutions_of_the_program(chain: Chain) -> list[int]:
+    """The resolution of every stage, which is 1 from the first block with squeeze-and-excite on."""
+    resolutions = []
+    for stage in chain.stages:
+        excited = any(unit.squeeze_excite is not None for unit in chain.units[: stage.num_units])
+        resolutions.append(1 if excited else stage.resolution)
+    return resolutions
+
+
+SCORE = Score(
+    name="entropy",
+    higher_is_better=True,
+    cost="analytic",
+    needs=frozenset(),
+    summary="entropy of all stages, less a penalty on unequal depths (DeepMAD, CVPR 2023)",
+    variants=("default", "tinynas"),
+    measure=measure,
+)

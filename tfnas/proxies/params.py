@@ -1,0 +1,28 @@
+"""The number of parameters. More is taken for better. Counted, and with the variants, as in `flops.py`."""
+
+from __future__ import annotations
+
+from tfnas.proxies.flops import counts_of
+from tfnas.proxies.score import Score
+from tfnas.proxies.score_options import ScoreOptions
+from tfnas.proxies.target import Subject
+
+
+def measure(subject: Subject, options: ScoreOptions) -> float:
+    """See `flops.py`."""
+    if subject.module is not None and SCORE.chosen_variant(options.variant) == "default":
+        from tfnas.nn.counting import num_params
+
+        return num_params(subject.module)
+    return counts_of(subject, options, SCORE).params
+
+
+SCORE = Score(
+    name="params",
+    higher_is_better=True,
+    cost="analytic",
+    needs=frozenset(),
+    summary="number of parameters",
+    variants=("default", "zennas", "tinynas"),
+    measure=measure,
+)

@@ -1,0 +1,169 @@
+"""The convolutions of a network in order, in the form that analytic scores read. No torch is needed.
+
+Entropies of units in closed form: what the analytic scores are made of.
+
+A convolution whose weights have variance 1 multiplies the variance of its input by its fan-in, so it adds
+ln(fan_in) / 2 to the entropy of a feature. Shortcuts, batch norms, squeeze-and-excite and what activations take
+away are left out. Sources: MAE-DET (ICML 2022, arXiv 2111.13336), DeepMAD (CVPR 2023, arXiv 2303.02165).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+from tfnas.core.architecture import Architecture, Block, output_size
+from tfnas.core.architecture import Conv as StemConv
+from tfnas.core.errors import InputError
+from tfnas.spaces.zen.structure import Structure
+from tfnas.spaces.zen.units import Bypass, Conv, SqueezeExcite, Stage, Unit, stages_of
+
+_PLAIN = "conv"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A network's units: one or more convolutions each, with or without a shortcut around them."""
+
+    units: tuple[Unit, ...]
+    is_video: bool = False
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """Its stages: one ends before every change of resolution but the first layer's, and at the network's end."""
+        return stages_of(self.units)
+
+    @cached_property
+    def families(self) -> tuple[str, ...]:
+        """The family of every residual super-block, in order."""
+        return tuple(family for family, _ in self._residual_blocks)
+
+    @cached_property
+    def depths(self) -> tuple[int, ...]:
+        """The number of units of every residual super-block, in order. A stage of an architecture counts as one."""
+        return tuple(depth for _, depth in self._residual_blocks)
+
+    @cached_property
+    def _residual_blocks(self) -> tuple[tuple[str, int], ...]:
+        counts: dict[int, int] = {}
+        names: dict[int, str] = {}
+        for unit in self.units:
+            if unit.family != _PLAIN:
+                counts[unit.block] = counts.get(unit.block, 0) + 1
+                names[unit.block] = unit.family
+        return tuple((names[block], count) for block, count in counts.items())
+
+
+def structure_chain(structure: Structure, image_size: int, frames: int, *, floor: bool) -> Chain:
+    """The chain of a structure; sizes at a stride are rounded up, or down with `floor`."""
+    return Chain(structure.units(image_size, frames, floor=floor), structure.is_video)
+
+
+def architecture_chain(architecture: Architecture) -> Chain:
+    """The chain of an architecture: stems, blocks, feature mix. The stems and the mix are no residual super-blocks."""
+    size, stage, units = architecture.image_size, 0, []
+    units.append(_stem_unit(architecture.first_stem, 0, 0, size))
+    size = units[-1].resolution_out
+    stage += architecture.second_stem.stride > 1
+    units.append(_block_unit(architecture.second_stem, (1, stage, 0), size, _PLAIN))
+    for place in architecture.blocks:
+        stage += place.block.stride > 1
+        units.append(_block_unit(place.block, (2 + place.stage, stage, place.position), place.input_size, "mbconv"))
+    mix = architecture.feature_mix
+    stage += mix.stride > 1
+    units.append(_stem_unit(mix, 2 + len(architecture.stages), stage, architecture.feature_mix_size))
+    return Chain(tuple(units))
+
+
+def _stem_unit(conv: StemConv, block: int, stage: int, size: int) -> Unit:
+    out = output_size(size, conv.stride)
+    layer = Conv(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, 1, size, out)
+    return Unit(block, stage, 0, _PLAIN, conv.activation, (layer,), None, None)
+
+
+def _block_unit(block: Block, place: tuple[int, int, int], size: int, family: str) -> Unit:
+    mid, out = block.mid_channels, output_size(size, block.stride)
+    layers = [
+        Conv(mid, mid, block.kernel_size, block.stride, mid, size, out),
+        Conv(mid, block.out_channels, 1, 1, 1, out, out),
+    ]
+    if block.expands:
+        layers.insert(0, Conv(block.in_channels, mid, 1, 1, 1, size, size))
+    excite = SqueezeExcite(len(layers) - 2, mid, block.se_channels) if block.se_channels else None
+    bypass = Bypass(pools=False, projection=None) if block.has_residual else None
+    return Unit(*place, family, block.activation, tuple(layers), excite, bypass, ends_in_activation=False)
+
+
+def fan_in(conv: Conv) -> int:
+    """Numbers that make up one number of a convolution's output."""
+    return conv.in_channels // conv.groups * conv.kernel**2 * conv.temporal_kernel
+
+
+def fan_in_without_groups(conv: Conv) -> int:
+    """As `fan_in`, but as if only depthwise convolutions had groups: how the TinyNAS program counts."""
+    return (1 if conv.depthwise else conv.in_channels) * conv.kernel**2 * conv.temporal_kernel
+
+
+FanIn = Callable[[Conv], float]
+
+
+def with_exponents(fan_in_of: FanIn, exponents: tuple[float, float]) -> FanIn:
+    """The fan-in with its channels to the power of the first exponent, and the kernel's area to that of the second."""
+    channels_exponent, area_exponent = exponents
+    if exponents == (1.0, 1.0):
+        return fan_in_of
+
+    def raised(conv: Conv) -> float:
+        area = conv.kernel**2 * conv.temporal_kernel
+        return float((fan_in_of(conv) / area) ** channels_exponent * area**area_exponent)
+
+    return raised
+
+
+def unit_entropies(chain: Chain, fan_in_of: FanIn = fan_in) -> list[float]:
+    """Of every unit, half the sum of ln(fan_in)."""
+    return [sum([math.log(fan_in_of(conv)) for conv in unit.convs]) / 2 for unit in chain.units]
+
+
+def stage_entropies(chain: Chain, entropies: Sequence[float]) -> list[float]:
+    """The sum of the units' entropies from the beginning of the network to the end of each stage."""
+    sums = list(accumulate(entropies))
+    return [sums[stage.num_units - 1] for stage in chain.stages]
+
+
+def effectiveness_of(chain: Chain, fan_in_of: FanIn = fan_in) -> float:
+    """DeepMAD's rho: depth over the geometric mean of widths, the largest over the network up to each stage's end.
+
+    Depth is the number of convolutions, the width of a unit is the product of its fan-ins.
+    """
+    logs = stage_entropies(chain, [2 * entropy for entropy in unit_entropies(chain, fan_in_of)])
+    ends = zip(chain.stages, logs, strict=True)
+    return max(stage.num_convs * math.exp(-log / stage.num_convs) for stage, log in ends)
+
+
+def depth_penalty_of(depths: Sequence[int], factor: float) -> float:
+    """factor * exp(standard deviation of the depths): what unequal depths cost; nothing without depths."""
+    if not depths:
+        return 0.0
+    mean = sum(depths) / len(depths)
+    return factor * math.exp(math.sqrt(sum((depth - mean) ** 2 for depth in depths) / len(depths)))
+
+
+def weights_of_stages(
+    chain: Chain, defaults: tuple[float, ...], given: tuple[float, ...] | None, *, score: str, as_program: bool = False
+) -> tuple[float, ...]:
+    """One weight a stage: as given, else the defaults.
+
+    For a network with another number of stages the defaults belong to its last stages, and the first default to all
+    stages before. `as_program` refuses that instead, as TinyNAS does. Raises InputError where the numbers do not fit.
+    """
+    stages = len(chain.stages)
+    if given is None and not as_program:
+        return (defaults[0],) * (stages - len(defaults)) + defaults[max(0, len(defaults) - stages) :]
+    weights = defaults if given is None else given
+    if len(weights) != stages:
+        raise InputError(f"{score}: stage_weights must be {stages} numbers, one a stage, got {len(weights)}: {weights}")
+    return weights

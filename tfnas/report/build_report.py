@@ -1,0 +1,113 @@
+"""How far a table's interpolation is from points that were measured and not used.
+
+What a person is told of a measured table: how many points, how good, how quiet the machine was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfnas.bench.build_points import advantage_of
+from tfnas.core.space import SearchSpace
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.range_text import bounds_text
+from tfnas.latency.table_contents import BuildReport, TableContents
+from tfnas.utils.text import clock
+
+ALL = "all blocks"
+
+
+@dataclass(frozen=True)
+class InterpolationError:
+    """Sizes of relative errors, in percent of what was measured, over so many points."""
+
+    points: int
+    median_percent: float
+    p95_percent: float
+
+
+def interpolation_errors(contents: TableContents) -> dict[str, InterpolationError]:
+    """Over `ALL` held-out points, then by kind of block (`k3`, `k5 SE`); empty where the table holds none."""
+    errors: dict[str, list[float]] = {}
+    for key, held_out in contents.held_out.items():
+        curve = contents.curves[key]
+        foretold = curve.dense_ms(contents.classes)
+        for width, ms in zip(held_out.widths, held_out.ms, strict=True):
+            error = abs(float(foretold[width - curve.widths[0]]) / ms - 1) * 100
+            for group in (ALL, _kind_of(key)):
+                errors.setdefault(group, []).append(error)
+    return {
+        group: InterpolationError(len(row), float(np.median(row)), float(np.percentile(row, 95)))
+        for group, row in sorted(errors.items(), key=lambda pair: (pair[0] != ALL, pair[0]))
+    }
+
+
+def _kind_of(key: str) -> str:
+    """The kind of a block's key: its kernel, and whether it has SE."""
+    _, _, _, se_channels, _, kernel, *_ = key.split("_")
+    return kernel if se_channels == "0" else f"{kernel} SE"
+
+
+_QUIET = 0.05
+_LOUD = 0.2
+_WORTH_KEEPING_TO = 0.9
+_POOR_MEDIAN, _POOR_P95 = 5.0, 20.0
+
+
+def build_lines(table: LatencyTable, space: SearchSpace) -> Iterator[str]:
+    """Lines for a terminal, each headed by a word."""
+    contents = table.contents
+    yield f"table     {table.description}, fingerprint {table.fingerprint}"
+    if contents.build is not None:
+        yield from _effort(contents.build)
+    yield from _errors(contents)
+    if contents.cost == "ms":
+        yield f"widths    {_preference(contents)}"
+    yield f"reachable {bounds_text(space, table)}, with {table.num_classes} classes"
+
+
+def _effort(build: BuildReport) -> Iterator[str]:
+    part = build.enumerated_points / build.points
+    yield (
+        f"points    {build.points} of the {build.enumerated_points} that every width would need (1/{part:.0f}), and "
+        f"{build.held_out_points} held out; {build.visits} visits in {clock(build.seconds)}"
+    )
+    spread = build.reference_spread_ms / build.reference_ms
+    word = "quiet" if spread < _QUIET else "noisy" if spread < _LOUD else "very noisy"
+    advice = "" if spread < _QUIET else "; with nothing else running the figures would be better"
+    yield (
+        f"machine   {word}: the reference took {build.reference_ms:.3f} ms, half of its calls within {spread:.0%}, "
+        f"stretches of {build.fastest_drift:.2f} to {build.slowest_drift:.2f} of it; {build.repeated_visits} disturbed "
+        f"visits were repeated{advice}"
+    )
+
+
+def _errors(contents: TableContents) -> Iterator[str]:
+    errors = interpolation_errors(contents)
+    for name, error in errors.items():
+        yield (
+            f"held out  {name}: {error.points} points that are not used are missed by {error.median_percent:.1f} % in "
+            f"the median, {error.p95_percent:.1f} % at the 95th percentile"
+        )
+    if ALL in errors and (errors[ALL].median_percent > _POOR_MEDIAN or errors[ALL].p95_percent > _POOR_P95):
+        yield "warning: so large errors mislead a search; measure again, with more time or on a quieter machine"
+
+
+def _preference(contents: TableContents) -> str:
+    classes = contents.classes
+    if classes.multiple == 1:
+        return "no preference of this device for multiples of some number of channels was seen"
+    share = advantage_of(contents.curves.values(), classes)
+    stairs = [
+        f"{name} lie on stairs of {stair}"
+        for name, stair in (("they", classes.multiples_stair), ("the others", classes.others_stair))
+        if stair > 1
+    ]
+    advice = f"; --width_multiple {classes.multiple} searches them only" if share < _WORTH_KEEPING_TO else ""
+    return (
+        f"multiples of {classes.multiple} channels take {share:.2f} of what those around them take here"
+        f"{''.join(f', {words}' for words in stairs)}{advice}"
+    )

@@ -1,0 +1,85 @@
+"""What a person sees of an export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from tfnas.export.export_config import DYNAMIC, NEEDS, QUANTIZED, REPORT_SUFFIX
+from tfnas.export.export_report import Check, ExportReport
+from tfnas.runs.intended import intended_for
+from tfnas.utils.text import command_line, say, short
+
+
+def print_export(console: Console, report: ExportReport) -> None:
+    """The file, what goes in and out, how close it is to PyTorch, how accurate and how fast."""
+    for name, text in _lines(report):
+        say(console, f"{name:<10}{text}")
+    say(console, f"{'latency':<10}median and interquartile spread, called in turn")
+    for latency in report.latency:
+        numbers = f"{latency.median_ms:.3f} ms +- {latency.spread_ms:.3f} ms"
+        conditions = f"threads={latency.threads}, {latency.runs} runs, {latency.device}"
+        size = f"batch {latency.batch_size}"
+        say(console, f"{'':<10}{numbers}, {latency.kind}, {size}, {latency.runtime}, {conditions}")
+    for warning in report.warnings:
+        say(console, f"{'warning':<10}{warning}")
+    say(console, f"{'report':<10}{report.file}{REPORT_SUFFIX}")
+    if report.format == "onnx":
+        say(console, f"{'next':<10}{command_line('latency certify', report.file)}{_certify_flags(report)}")
+
+
+def _certify_flags(report: ExportReport) -> str:
+    """What holds the file against what its network was made to take, as far as its run says so."""
+    made = intended_for(Path(report.model), report.architecture)
+    if made is not None and report.batch in (DYNAMIC, str(made.batch_size)):
+        return f" {made.flags}"
+    return "" if report.batch in (DYNAMIC, "1") else f" --batch {report.batch}"
+
+
+def _lines(report: ExportReport) -> Iterator[tuple[str, str]]:
+    form = "torch.export" if report.opset is None else f"ONNX opset {report.opset}"
+    size = report.image_size
+    count = "N" if report.batch == DYNAMIC else report.batch
+    yield "file", report.file
+    yield "", f"{form}, {report.kind}, {_kilobytes(report.file_bytes)}{_instead(report)}"
+    yield "network", f"{short(report.parameters)} parameters, {report.num_classes} classes, data {report.data}"
+    yield "input", f"images, float32 {count} x 3 x {size} x {size}: RGB in 0..1, normalised inside"
+    yield "output", f"logits, float32 {count} x {report.num_classes}"
+    if report.calibration is not None:
+        yield "int8", f"calibrated on {report.calibration.count} {report.calibration.images}"
+    if report.kind in NEEDS:
+        yield "needs", f"{NEEDS[report.kind]}: other x86 processors compute it wrongly"
+    for check in report.checks:
+        yield "check", _check_text(check)
+    if report.accuracy is not None:
+        found = report.accuracy
+        change = f"drop {found.drop_points:.2f} points" if found.drop_points > 0 else f"gain {-found.drop_points:.2f}"
+        words = "no drop" if found.drop_points == 0 else change
+        before = f"{found.float32_top1:.2f} % in float32 ({found.float32_runtime})"
+        yield "accuracy", f"top-1 {found.file_top1:.2f} % against {before}: {words}"
+        if found.reference_top1 is not None:
+            yield "", f"{found.reference_top1:.2f} % without 8-bit arithmetic, the same on every processor"
+        yield "", f"on {found.count} {found.images}"
+
+
+def _instead(report: ExportReport) -> str:
+    return "" if report.float32_onnx_bytes is None else f" (float32 {_kilobytes(report.float32_onnx_bytes)})"
+
+
+def _check_text(check: Check) -> str:
+    sizes = " and ".join(", ".join(str(size) for size in check.batch_sizes).rsplit(", ", 1))
+    allowed = "" if check.tolerance is None else f", {check.tolerance:.2g} allowed"
+    by = "" if check.instructions is None else f" by {check.instructions}"
+    if check.instructions is None and check.kind in QUANTIZED:
+        by = " without 8-bit arithmetic"
+    return (
+        f"{check.kind}{by} against PyTorch float32: largest difference {check.max_abs_difference:.2g} of logits up to "
+        f"{check.largest_logit:.3g}{allowed}; same top-1 for {100 * check.same_top1:.2f} %; on {check.count} "
+        f"{check.images}, in batches of {sizes}"
+    )
+
+
+def _kilobytes(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 10**6 else f"{count / 1e3:.1f} kB"

@@ -1,0 +1,1 @@
+"""The run directory and all that a run needs around its algorithm."""

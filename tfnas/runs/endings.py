@@ -1,0 +1,116 @@
+"""How a run can end early: every such ending becomes one message that says what is kept and how to go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NoReturn
+
+import torch
+
+from tfnas.core.errors import InputError, Interrupted, NotResumable, RunFailed, TfnasError
+from tfnas.runs.checkpoint import Checkpoints
+from tfnas.runs.processes import Processes, ToldElsewhere, lost_process
+from tfnas.runs.run_directory import CONFIG_FILE, Interruption
+
+SAVED = "what was saved last is kept"
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What a run that ends early leaves behind, by what is in its directory then, and the command to resume it."""
+
+    checkpoints: Checkpoints
+    how_to_resume: str
+
+    def __call__(self) -> str:
+        """For the end of a message, beginning in lower case."""
+        run_dir = self.checkpoints.run_dir
+        try:
+            if self.checkpoints.saved():
+                return f"{SAVED}. {self.how_to_resume}"
+            if (run_dir / CONFIG_FILE).is_file():
+                return f"nothing was saved yet: it begins again. {self.how_to_resume}"
+        except OSError as error:
+            return f"what was saved last cannot be read now ({error.strerror}). {self.how_to_resume}"
+        return f"what was saved is lost, as {run_dir} was removed or emptied: start a new run"
+
+
+@contextmanager
+def told_endings(interruption: Interruption, remains: Callable[[], str], out_of_memory: str) -> Iterator[None]:
+    """Run the body; what ends it early is raised as InputError, RunFailed or Interrupted with these words.
+
+    `remains` says what is left and how to go on, beginning in lower case.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        status = 128 + (interruption.signal or signal.SIGINT)
+        raise Interrupted(f"ended at once; {remains()}", status) from error
+    except NotResumable:
+        raise
+    except InputError as error:
+        raise InputError(f"{str(error).rstrip('.')}. Put that right first; {remains()}") from error
+    except RunFailed as error:
+        raise RunFailed(_with_remains(str(error).rstrip("."), remains)) from error
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise RunFailed(out_of_memory) from error
+    except RuntimeError as error:
+        # on the CPU PyTorch has no class of its own for either
+        if "can't allocate memory" in str(error):
+            raise RunFailed(out_of_memory) from error
+        if "DataLoader worker" in str(error):
+            interruption.raise_if_asked(remains())
+            raise RunFailed(_with_remains(f"a loader process died ({error})", remains)) from error
+        raise
+    except OSError as error:
+        where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+        raise RunFailed(_with_remains(f"the system refused: {error.strerror or error}{where}", remains)) from error
+
+
+def _with_remains(message: str, remains: Callable[[], str]) -> str:
+    left = remains()
+    return f"{message}. {left[:1].upper()}{left[1:]}"
+
+
+@contextmanager
+def told_once(processes: Processes) -> Iterator[None]:
+    """Of an error that several processes meet, one tells; one that only another than the first has met names it."""
+    try:
+        yield
+    except (ToldElsewhere, Interrupted):
+        raise
+    except TfnasError as error:
+        if not processes.may_tell():
+            raise ToldElsewhere(error.exit_status) from error
+        error.process = processes.rank or None
+        raise
+
+
+@contextmanager
+def noticing_lost_processes(
+    processes: Processes, interruption: Interruption, remains: Callable[[], str]
+) -> Iterator[None]:
+    """An exchange that fails because another process has ended is told as that, unless that one has told why."""
+    try:
+        yield
+    except RuntimeError as error:
+        ending: TfnasError | None = lost_process(error)
+        if ending is None:
+            raise
+        if interruption.signal == signal.SIGINT:  # SIGTERM may be the launcher's, which ends all when one has died
+            ending = Interrupted(f"interrupted; {remains()}")
+        if not processes.may_tell():
+            raise ToldElsewhere(ending.exit_status) from error
+        ending.process = processes.rank or None
+        raise ending from error
+
+
+def end_together(interruption: Interruption, how_to_resume: str) -> NoReturn:
+    """Raise Interrupted, the state saved: a signal came to this process, or to another, on which all have agreed."""
+    what_is_kept = f"the state is saved. {how_to_resume}"
+    interruption.raise_if_asked(what_is_kept)
+    raise Interrupted(f"another process of this run was terminated; {what_is_kept}", 128 + signal.SIGTERM)

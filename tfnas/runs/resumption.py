@@ -1,0 +1,214 @@
+"""Going on with a run: its own settings, which of them may change, its saved state, and paths that hold anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tfnas.core.errors import InputError, RunFailed
+from tfnas.runs.checkpoint import Checkpoints, State
+from tfnas.runs.processes import Processes
+from tfnas.runs.run_directory import CONFIG_FILE, UnreadableConfig, read_config
+from tfnas.utils.annotations import kinds_of
+from tfnas.utils.tensor_file import load_plain_bytes
+from tfnas.utils.text import typed
+
+C = TypeVar("C")
+
+SETTINGS = "settings"
+"""What a checkpoint calls the run's whole configuration; those of earlier versions have none."""
+
+
+@dataclass(frozen=True)
+class SavedSettings:
+    """The settings of an interrupted run by name.
+
+    `current` are those to go on with: of config.yaml, and what it lacks of the newest checkpoint. `begun_with` are
+    those of the checkpoint: only what may change differs. `remark` says what came from there.
+    """
+
+    current: dict[str, Any]
+    begun_with: dict[str, Any]
+    remark: str | None = None
+
+
+def recorded_settings(config: Any) -> dict[str, Any]:
+    """The part of a configuration (a dataclass) that a checkpoint keeps: all but the place of the run directory."""
+    return {**dataclasses.asdict(config), "run_dir": None}
+
+
+def saved_settings(
+    run_dir: Path, checkpoints: Checkpoints, config_class: type[Any], *, may_change: Collection[str]
+) -> SavedSettings:
+    """The settings in config.yaml, compared with those in the newest readable checkpoint, which has them all.
+
+    Where config.yaml is gone or cannot be read, all are those of the checkpoint. Before the first checkpoint,
+    config.yaml must have all. With a checkpoint of an earlier version nothing is compared, and what config.yaml lacks
+    is left out here.
+
+    Raises InputError for a setting that is unknown, of a wrong type, missing, or not what the run was saved with and
+    not among those that may change; RunFailed where the checkpoints cannot be read.
+    """
+    unreadable, written = None, {}
+    try:
+        written = _checked(read_config(run_dir), config_class, f"the run's {CONFIG_FILE}")
+    except UnreadableConfig as error:
+        unreadable = error
+    recorded = _recorded(checkpoints, config_class)
+    if unreadable is not None and not recorded:
+        raise unreadable
+    if recorded is None:
+        _refuse_missing([name for name in kinds_of(config_class) if name not in written], run_dir)
+        recorded = {}
+    current = merged_settings(written, recorded, run_dir, may_change=may_change)
+    return SavedSettings(current, {**current, **recorded}, _restored_text(unreadable is not None, written, recorded))
+
+
+def _restored_text(unreadable: bool, written: Mapping[str, Any], recorded: Mapping[str, Any]) -> str | None:
+    if unreadable:
+        return f"warning: {CONFIG_FILE} cannot be read; the settings are those of the newest checkpoint"
+    restored = [name for name in recorded if name not in written]
+    return f"warning: {CONFIG_FILE} lacks {', '.join(restored)}: as in the newest checkpoint" if restored else None
+
+
+def merged_settings(
+    written: Mapping[str, Any], recorded: Mapping[str, Any], run_dir: Path, *, may_change: Collection[str]
+) -> dict[str, Any]:
+    """The settings in config.yaml, those it lacks from a checkpoint's. Raises InputError where both differ."""
+    differing = [
+        f"{name} {value!r} ({recorded[name]!r} when it was saved)"
+        for name, value in written.items()
+        if name not in may_change and value != recorded.get(name, value)
+    ]
+    if differing:
+        path = run_dir / CONFIG_FILE
+        raise InputError(
+            f"{path} says {', '.join(differing)}, but a run keeps its settings: correct it, or remove it "
+            f"(rm {typed(path)}), and all settings are those of the checkpoint"
+        )
+    return {**recorded, **written}
+
+
+def changed_settings(config: Any, state: State, names: Collection[str]) -> str | None:
+    """Those of the named settings that differ from a checkpoint's, in words; None where none does, or it has none."""
+    saved, now = state.get(SETTINGS, {}), dataclasses.asdict(config)
+    changed = [name for name in sorted(names) if name in saved and saved[name] != now[name]]
+    return ", ".join(f"{name} {now[name]} ({saved[name]} when it was saved)" for name in changed) or None
+
+
+def _recorded(checkpoints: Checkpoints, config_class: type[Any]) -> dict[str, Any] | None:
+    """The settings in the newest readable checkpoint; empty if it is of an earlier version, None if there is none."""
+    try:
+        if not checkpoints.saved():
+            return None
+        state, path, _ = checkpoints.load_latest()
+    except OSError as error:
+        raise _cannot_read(checkpoints, error) from error
+    settings = state.get(SETTINGS, {})
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: its settings are a {type(settings).__name__}, not a dictionary")
+    return _checked(settings, config_class, str(path))
+
+
+def _checked(settings: Mapping[str, Any], config_class: type[Any], source: str) -> dict[str, Any]:
+    """The settings, numbers as numbers. Raises InputError for an unknown one and one of a wrong type."""
+    kinds = kinds_of(config_class)
+    for name, value in settings.items():
+        if name not in kinds:
+            raise InputError(
+                f"{source} has the unknown setting {name}: it is a run of another command, or of another version"
+            )
+        if not kinds[name].accepts(value):
+            raise InputError(f"{source}: {name} must be {kinds[name].words}, got {value!r}")
+    return {
+        name: float(value) if kinds[name].type is float and isinstance(value, str) else value
+        for name, value in settings.items()
+    }
+
+
+def _refuse_missing(names: Sequence[str], run_dir: Path) -> None:
+    if names:
+        raise InputError(
+            f"{run_dir / CONFIG_FILE} lacks {', '.join(names)}, and there is no checkpoint that would say it: nothing "
+            "was trained yet, so start a new run"
+        )
+
+
+def resumed_config(
+    said: C, saved: Mapping[str, Any], given: Collection[str] | None, *, may_change: Collection[str]
+) -> C:
+    """The configuration (a dataclass) to go on with: the saved one, with those given settings that may change.
+
+    `given` names the settings that were said (default: those that differ from their defaults). Raises InputError for
+    one that differs from the saved one and may not.
+    """
+    config_class: Any = type(said)
+    fields, kinds = dataclasses.fields(config_class), kinds_of(config_class)
+    if given is None:
+        given = {item.name for item in fields if getattr(said, item.name) != item.default}
+    changed = {}
+    for name in set(given) & set(kinds):
+        value, own = getattr(said, name), saved.get(name)
+        if value == own:
+            continue
+        if name not in may_change:
+            raise InputError(
+                f"--{name} {value} differs from the run's own {own}: a resumed run keeps its settings; "
+                "leave the flag out, or start a new run"
+            )
+        changed[name] = value
+    resumed: C = config_class(**{**saved, **changed, "run_dir": None})
+    return resumed
+
+
+def newest_state(
+    checkpoints: Checkpoints, processes: Processes, say: Callable[[str], None]
+) -> tuple[State, Path | None] | None:
+    """The newest readable state, which the first process reads and hands to all, and (in that one) where it was.
+
+    None at the beginning of a run. What is wrong with newer ones is said. Raises InputError where none is readable, and
+    RunFailed where the folder is not, in all processes.
+    """
+
+    def read() -> tuple[State, Path, bytes] | None:
+        try:
+            if not processes.is_first or not checkpoints.prepare():
+                return None
+            state, path, problems = checkpoints.load_latest()
+            for problem in problems:
+                say(f"warning: {problem}; using the one before")
+            checkpoints.set_aside(path)
+            return state, path, b"" if processes.number == 1 else path.read_bytes()
+        except OSError as error:
+            raise _cannot_read(checkpoints, error) from error
+
+    found = processes.agreed(read)
+    data = None if found is None else found[2]
+    if processes.number > 1:
+        data = processes.spread_bytes(data)
+    if found is not None:
+        return found[:2]
+    return None if data is None else (dict(load_plain_bytes(io.BytesIO(data), "the checkpoint")), None)
+
+
+def _cannot_read(checkpoints: Checkpoints, error: OSError) -> RunFailed:
+    return RunFailed(f"cannot read the checkpoints in {checkpoints.folder}: {error}")
+
+
+def short_names(names: Sequence[str]) -> str:
+    """The first names of classes, and a digest of all: what a checkpoint compares them by."""
+    return f"{', '.join(names[:3])}, ... ({sha256(chr(10).join(names).encode()).hexdigest()[:16]})"
+
+
+def with_absolute_paths(config: C, names: Collection[str]) -> C:
+    """The configuration with those of these paths that exist made absolute: a resumed run may stand elsewhere."""
+    paths = {name: getattr(config, name) for name in names}
+    absolute: dict[str, Any] = {
+        name: str(Path(path).resolve()) for name, path in paths.items() if path and Path(path).exists()
+    }
+    return dataclasses.replace(config, **absolute)  # type: ignore[type-var]

@@ -1,0 +1,238 @@
+"""The run directory: everything a run leaves behind, and the interruption that must not cost any of it.
+
+`config.yaml`, `log.txt`, `tensorboard/`, `checkpoints/`, `model.config`, `architecture.json`, `summary.json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import io
+import json
+import signal
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import yaml
+from rich.console import Console, RenderableType
+
+from tfnas.core.architecture import RUN_FILE, Architecture
+from tfnas.core.errors import InputError, Interrupted, RunFailed
+from tfnas.core.json_yaml import StandsTwice, load_yaml
+from tfnas.utils.files import write_whole
+from tfnas.utils.text import say, typed
+
+CONFIG_FILE = "config.yaml"
+LOG_FILE = "log.txt"
+MODEL_CONFIG_FILE = "model.config"
+SUMMARY_FILE = "summary.json"
+LOCK_FILE = ".lock"
+PATIENCE_SECONDS = 2.0
+SAVING = "stopping after this step, and saving; once more ends it at once, without saving"
+
+
+class UnreadableConfig(InputError):
+    """There is no config.yaml in a directory, or it is damaged."""
+
+
+class RunDirectory:
+    """A run's files. Lines said to the console stand in `log.txt` too, with the time."""
+
+    def __init__(self, path: Path, console: Console) -> None:
+        self.path = path
+        self.console = console
+
+    @classmethod
+    def create(
+        cls, path: Path, or_another: bool, config: Any, console: Console, resume_flag: str = "--resume"
+    ) -> RunDirectory:
+        """Make the directory and write the effective configuration (a dataclass) into it.
+
+        Where it exists, `or_another` takes the name with -2, -3, ... Raises InputError when it holds something already
+        (files whose names begin with a dot do not count) or cannot be made.
+        """
+        wanted, number = path, 1
+        try:
+            while or_another and path.exists():  # two runs may start within a second
+                number += 1
+                path = wanted.with_name(f"{wanted.name}-{number}")
+            path.mkdir(parents=True, exist_ok=not or_another)
+            occupied = any(not entry.name.startswith(".") for entry in path.iterdir())
+        except OSError as error:
+            raise InputError(f"cannot make the run directory {path}: {error.strerror}; choose another") from error
+        if occupied:
+            raise InputError(
+                f"the run directory {path} is not empty: choose another with --run_dir, "
+                f"or go on with the run in it by {resume_flag} {typed(path)}"
+            )
+        run = cls(path, console)
+        run.write_config(config)
+        return run
+
+    @classmethod
+    def open(cls, path: Path, console: Console) -> tuple[RunDirectory, dict[str, Any]]:
+        """An existing run directory and its configuration. Raises InputError when it is none."""
+        return cls(path, console), read_config(path)
+
+    @contextmanager
+    def locked(self, exclusive: bool = True) -> Iterator[None]:
+        """Keep other processes out for the duration; a killed process keeps nobody out.
+
+        Of processes that work together one takes the lock, for all (`exclusive` False: this one does not).
+
+        Raises InputError when another process is at work in the directory, RunFailed when nothing can be written there.
+        """
+        if not exclusive:
+            yield
+            return
+        try:
+            file = (self.path / LOCK_FILE).open("w")
+        except OSError as error:
+            raise RunFailed(f"cannot write in {self.path}: {error.strerror or error}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(f"another process is at work in {self.path}: wait for it, or stop it first") from error
+            yield
+
+    def write_config(self, config: Any) -> None:
+        """Write the effective configuration (a dataclass)."""
+        write_whole(self.path / CONFIG_FILE, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+
+    def say(self, message: str = "") -> None:
+        """Print a line and append it to the log."""
+        say(self.console, message)
+        self._log(message)
+
+    def say_all(self, lines: Iterable[str]) -> None:
+        """Print lines, and then append them to the log, which a full disk refuses."""
+        said = list(lines)
+        for line in said:
+            say(self.console, line)
+        for line in said:
+            self._log(line)
+
+    def show(self, renderable: RenderableType) -> None:
+        """Print a table or the like and append it to the log as plain text."""
+        self.console.print(renderable)
+        text = io.StringIO()
+        Console(file=text, width=120, force_terminal=False, color_system=None).print(renderable)
+        self._log("\n" + text.getvalue().rstrip())
+
+    def _log(self, message: str) -> None:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        try:
+            with (self.path / LOG_FILE).open("a", encoding="utf-8") as log:
+                log.write(f"{stamp} {message}\n")
+        except OSError as error:
+            raise RunFailed(f"cannot write {self.path / LOG_FILE}: {error.strerror or error}") from error
+
+    def write_json(self, name: str, document: Mapping[str, Any]) -> None:
+        """Write a JSON file of the directory, whole."""
+        _write_json(self.path / name, document)
+
+    def write_architecture(self, architecture: Architecture) -> None:
+        """Write both JSON forms of the result."""
+        write_forms(architecture, self.path / RUN_FILE, self.path / MODEL_CONFIG_FILE)
+
+
+def write_forms(architecture: Architecture, ours: Path, authors: Path) -> None:
+    """Write both JSON forms of an architecture, ours and the authors'. Raises RunFailed when one cannot be written."""
+    _write_json(ours, architecture.to_json())
+    _write_json(authors, architecture.to_model_config())
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    write_whole(path, json.dumps(document, indent=2) + "\n")
+
+
+class Placed(Protocol):
+    """What a configuration says about where its run directory goes."""
+
+    @property
+    def save(self) -> str:
+        """The folder in which it is made."""
+
+    @property
+    def note(self) -> str:
+        """A word for its name."""
+
+    @property
+    def run_dir(self) -> str | None:
+        """The directory itself, in place of one made under `save`."""
+
+
+def run_path(kind: str, config: Placed) -> tuple[Path, bool]:
+    """Where the run directory goes, and whether another may be taken where that one exists."""
+    if config.run_dir is not None:
+        return Path(config.run_dir), False
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    name = "-".join(part for part in (kind, config.note.replace("/", "-"), stamp) if part)
+    return Path(config.save) / name, True
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The effective configuration in a run directory. Raises UnreadableConfig, an InputError, when it is none.
+
+    One that says a setting twice was edited, and is not lost: that is a plain InputError.
+    """
+    try:
+        config = load_yaml((path / CONFIG_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UnreadableConfig(f"{path} is not a run directory: there is no {CONFIG_FILE} in it") from error
+    except StandsTwice as error:
+        raise InputError(f"{path / CONFIG_FILE} is {error}") from error
+    except (OSError, ValueError) as error:
+        raise UnreadableConfig(f"{path} is not a run directory: {CONFIG_FILE} cannot be read ({error})") from error
+    if not isinstance(config, dict):
+        raise UnreadableConfig(f"{path / CONFIG_FILE} holds no configuration")
+    return config
+
+
+class Interruption:
+    """Notes Ctrl-C and termination, for the run to save its state at the next step. A later one ends it at once."""
+
+    def __init__(self, console: Console, words: str = SAVING) -> None:
+        self.signal: int | None = None
+        self.noted_at = 0.0
+        self.console = console
+        self.words = words
+
+    def raise_if_asked(self, what_is_kept: str) -> None:
+        """Raise Interrupted (130 for Ctrl-C, 143 for termination), with these words, if a signal came."""
+        if self.signal is not None:
+            word = "interrupted" if self.signal == signal.SIGINT else "terminated"
+            raise Interrupted(f"{word}; {what_is_kept}", 128 + self.signal)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.signal is None:
+            self.signal, self.noted_at = number, now
+            say(self.console, self.words)
+        elif now - self.noted_at > PATIENCE_SECONDS:  # many press twice: that is one wish
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def watch_interruption(console: Console, words: str = SAVING) -> Iterator[Interruption]:
+    """Catch SIGINT and SIGTERM for the duration (where Python allows it: in the main thread).
+
+    `words` are said when the first comes.
+    """
+    watch = Interruption(console, words)
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            before[number] = signal.signal(number, watch._note)
+        except ValueError:  # not in the main thread: the program around us handles signals
+            break
+    try:
+        yield watch
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

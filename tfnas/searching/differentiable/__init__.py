@@ -1,0 +1,1 @@
+"""TF-NAS: differentiable search by a weight-sharing supernet."""

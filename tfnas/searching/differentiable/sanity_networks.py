@@ -1,0 +1,171 @@
+"""What the supernet is worth, told after every epoch: fixed random networks, judged with inherited weights.
+
+These *probe networks* are drawn once, operations and depths uniformly, and brought to the target, so that they are
+what the search chooses among. Their mean loss on held-out images is the trajectory of the supernet. Once the
+architecture is trained, Kendall's tau says whether the architecture parameters prefer those probe networks that the
+shared weights serve well. It is agreement within the search: no evidence about accuracies after a training of their
+own. Of eight networks there are 28 pairs only, so its interval is wide.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tfnas.core.architecture import Architecture
+from tfnas.core.choice import Choice
+from tfnas.core.space import SearchSpace
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.meet_target import meet_target
+from tfnas.runs.processes import Processes
+from tfnas.searching.differentiable.derive import at_widths_of
+from tfnas.searching.differentiable.search_setup import Setup
+from tfnas.supernet.extract import route_of
+from tfnas.supernet.supernet import Supernet
+
+NUM_PROBES = 8
+_MOST_DRAWS = 4 * NUM_PROBES
+_STREAM = 2  # of the run's seed; what the search itself draws is not touched
+_FEWEST_FOR_INTERVAL = 5
+
+
+@dataclass(frozen=True)
+class Probes:
+    """The networks that are judged after every epoch, and what drawing them took."""
+
+    networks: tuple[Architecture, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Per network, with inherited weights: mean cross entropy, and top-1 in percent."""
+
+    losses: tuple[float, ...]
+    top1: tuple[float, ...]
+
+
+def blank_choice(space: SearchSpace, num_classes: int) -> Choice:
+    """All operations and depths alike, at the widths that a search starts from."""
+    widths = [[space.initial_width(place, operation) for operation in space.operations] for place in space.blocks]
+    return Choice(
+        space=space,
+        num_classes=num_classes,
+        log_alphas=np.zeros((len(space.blocks), len(space.operations))),
+        log_depths=tuple(np.zeros(len(choices)) for choices in space.depth_choices),
+        widths=np.array(widths, dtype=np.int64),
+    )
+
+
+def random_choice(blank: Choice, generator: np.random.Generator) -> Choice:
+    """A blank choice with operations and depths in a random order of preference."""
+    return dataclasses.replace(
+        blank,
+        log_alphas=generator.gumbel(size=blank.log_alphas.shape),
+        log_depths=tuple(generator.gumbel(size=values.shape) for values in blank.log_depths),
+    )
+
+
+def random_networks(blank: Choice, table: LatencyTable, target_ms: float, seed: int) -> tuple[Architecture, ...]:
+    """Eight different networks in the band, or as many as 32 draws give; the same seed gives the same ones.
+
+    Raises Infeasible when no architecture of the space is in the band.
+    """
+    generator = np.random.default_rng([seed, _STREAM])
+    found: dict[Architecture, None] = {}
+    for _ in range(_MOST_DRAWS):
+        found[meet_target(random_choice(blank, generator), table, target_ms)] = None
+        if len(found) == NUM_PROBES:
+            break
+    return tuple(found)
+
+
+def draw_probes(setup: Setup) -> Probes:
+    """The probe networks of a search, the same in all processes. Raises Infeasible as `random_networks` does."""
+    start = time.perf_counter()
+    processes = setup.processes
+    blank = blank_choice(setup.space, setup.data.num_classes)
+
+    def draw() -> bytes | None:
+        if not processes.is_first:
+            return None
+        networks = random_networks(blank, setup.table, setup.target_ms, setup.config.seed)
+        return json.dumps([network.to_text() for network in networks]).encode()
+
+    texts = json.loads(processes.spread_bytes(processes.agreed(draw)) or b"[]")
+    return Probes(tuple(Architecture.parse(text) for text in texts), time.perf_counter() - start)
+
+
+@torch.no_grad()
+def judge(
+    supernet: Supernet,
+    networks: Sequence[Architecture],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    processes: Processes,
+) -> Judgement:
+    """Judge networks with inherited weights: their widths, one-hot depth, batch statistics. Changes nothing.
+
+    Of several processes each has batches of its own; all get the same answer.
+    """
+    sums, count, device = np.zeros((2, len(networks))), 0, processes.device
+    for images, labels in batches:
+        placed, wanted = images.to(device, memory_format=torch.channels_last), labels.to(device)
+        features = supernet.stem(placed)  # precedes all that they differ in
+        count += len(labels)
+        for number, network in enumerate(networks):
+            with at_widths_of(supernet, network) as (path, depth_weights):
+                logits = supernet.along(path, features, depth_weights).double()
+            sums[0, number] += functional.cross_entropy(logits, wanted, reduction="sum").item()
+            sums[1, number] += (logits.argmax(1) == wanted).sum().item()
+    *totals, images_of_all = processes.sums([*sums.ravel().tolist(), float(count)])
+    means = [total / images_of_all for total in totals]
+    return Judgement(tuple(means[: len(networks)]), tuple(100 * hit for hit in means[len(networks) :]))
+
+
+def probe_entry(
+    supernet: Supernet, judged: Judgement, networks: Sequence[Architecture], choice: Choice | None
+) -> dict[str, float]:
+    """An epoch's numbers: means over the networks and, with a trained choice, how far it agrees with their losses."""
+    entry = {"probe_loss": float(np.mean(judged.losses)), "probe_top1": float(np.mean(judged.top1))}
+    if choice is not None:
+        preferences = [choice.score(*route_of(supernet, network)) for network in networks]
+        entry.update(agreement(preferences, judged.losses))
+    return entry
+
+
+def agreement(preferences: Sequence[float], losses: Sequence[float]) -> dict[str, float]:
+    """How far log-probabilities [n] prefer what has the smaller loss [n], by name; nothing where all of one are equal.
+
+    `probe_tau` is Kendall's tau-b (1: the same order, 0: none, -1: reversed), `probe_tau_low` and `probe_tau_high` are
+    its 95 % interval (of five networks or more), and `probe_ordered` is the share of pairs ordered alike: one of equal
+    preference counts half, one of equal loss not at all.
+    """
+    from scipy.stats import kendalltau  # takes a second to import
+
+    from tfnas.utils.statistics import tau_with_interval
+
+    gains = [-loss for loss in losses]
+    if len(gains) < 2 or math.isnan(value := float(kendalltau(preferences, gains).statistic)):
+        return {}
+    found = {"probe_tau": value}
+    if len(gains) >= _FEWEST_FOR_INTERVAL:
+        tau = tau_with_interval(preferences, gains)
+        assert tau is not None
+        found.update(probe_tau_low=tau.low, probe_tau_high=tau.high)
+    pairs = [
+        float(np.sign(preferences[i] - preferences[j]) * np.sign(gains[i] - gains[j]))
+        for i in range(len(gains))
+        for j in range(i)
+        if gains[i] != gains[j]
+    ]
+    found["probe_ordered"] = float(np.mean([(1 + pair) / 2 for pair in pairs]))
+    return found

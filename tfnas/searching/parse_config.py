@@ -1,0 +1,43 @@
+"""Everything a user can say about parsing: one typed definition for command line and YAML file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfnas.core.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParseConfig:
+    """Settings of the parsing command."""
+
+    model_path: str
+    """A run directory, a checkpoint of a search (ours or the TF-NAS authors'), model.config or architecture.json."""
+    save_path: str | None = None
+    """Where the authors' JSON form goes; ours goes beside it, as architecture.json, or under the same name ending in
+    .json. Default: the run directory of a finished run; of an unfinished search nothing is written; else
+    ./model.config, where no other network is replaced."""
+    lookup_path: str | None = None
+    """Latency table. Default: the run's own, else the one shipped for the space if it fits."""
+    print_lat: bool = False
+    """Also time the network on this machine: batches of 1 and 32 and of the table's size, one processor thread, and
+    the GPU if there is one."""
+    device: str = "auto"
+    """Where to time: auto (the processor, and the GPU if there is one), cpu, cuda or cuda:N."""
+    seed: int = 2
+    """Decides the random weights and images that are timed."""
+    space: str | None = None
+    """Search space that the network must be of: imagenet, cifar, digits or a YAML file. The authors' checkpoints are
+    read as networks of imagenet unless another is given."""
+    image_size: int | None = None
+    """Side of the input in pixels. Default: as found; for a lone model.config the space's, or 224."""
+    num_classes: int | None = None
+    """Classes of the network written out. Default: as found."""
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "num_classes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be 1 or more, got {value}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed must be 0 to 2**63 - 1, got {self.seed}")

@@ -1,0 +1,1 @@
+"""Hardware-in-the-loop: networks timed as a whole on the device, refitted, certified."""

@@ -1,0 +1,281 @@
+"""`certify_file`: how long an exported file, or a trained network, takes here, and how far that can be trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import tfnas
+from tfnas.bench.timing import Visit
+from tfnas.core.errors import InputError
+from tfnas.core.space import IMAGE_CHANNELS
+from tfnas.export.export_report import model_behind
+from tfnas.latency.table_contents import Conditions
+from tfnas.runs.intended import Intended, intended_for
+from tfnas.runs.model_file import MODEL_FILE, TrainedModel
+from tfnas.searching.refitting.certificate import Certificate, MeasuredUnder, Verdict, certificate_lines, verdict_text
+from tfnas.searching.refitting.refit_config import FORMAT, CertifyConfig
+from tfnas.searching.refitting.refit_loop import LEAST_SECONDS, PRECISION
+from tfnas.searching.refitting.sampling_budget import Budget, Length, OnSpent, calls_per_visit, measure_fixed
+from tfnas.utils.devices import check_threads, instruction_sets, load_average, named_device, processor_name
+from tfnas.utils.files import check_writable, write_whole
+from tfnas.utils.text import seconds_of, share_of
+from tfnas.utils.torch_settings import pinned, prime_allocator, torch_threads
+
+VERSION = 1
+
+_WARMUP = 3
+_PILOT_SHARE = 1 / 6
+
+Call = Callable[[], object]
+VisitsOf = Callable[[Call], Iterator[Visit]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileCertificate:
+    """What a file takes: its certificate, the conditions, and with a target the verdict.
+
+    `sha256` and `size_bytes` are of the file, so that it is known again. `warning` says why its answers on this
+    processor may be wrong, `intended` is what its run says of it.
+    """
+
+    file: str
+    sha256: str
+    size_bytes: int
+    architecture: str
+    found: Certificate
+    under: MeasuredUnder
+    epsilon: float
+    target_ms: float | None
+    verdict: Verdict | None
+    written: str
+    warning: str | None = None
+    intended: Intended | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As FILE.certificate.json holds it."""
+        supported = None if self.target_ms is None else self.found.supported_epsilon(self.target_ms)
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "file": self.file,
+            "sha256": self.sha256,
+            "bytes": self.size_bytes,
+            "architecture": self.architecture,
+            "target_ms": self.target_ms,
+            "epsilon": self.epsilon,
+            "verdict": self.verdict,
+            "supported_epsilon": supported,
+            "warning": self.warning,
+            "certificate": {**self.found.to_json(), "conditions": self.under.to_json()},
+        }
+
+    def lines(self) -> list[str]:
+        """For people: all but where it is written."""
+        first, *more = certificate_lines(self.found)
+        lines = [
+            f"file      {self.file}",
+            f"          {self.size_bytes} bytes, sha256 {self.sha256}",
+            f"measured  {first}",
+            *(f"          {line}" for line in more),
+            f"          {self.under.description}",
+        ]
+        if self.target_ms is not None:
+            lines.append(f"target    {verdict_text(self.found, self.target_ms, self.epsilon)}")
+        elif self.found.half_width > self.epsilon:
+            lines.append(
+                f"warning: noise is larger than {100 * self.epsilon:g} %: a quieter machine or a longer --time_budget "
+                "narrows the interval"
+            )
+        made = self.intended
+        if made is not None and (made.batch_size, made.threads) != (self.under.batch_size, self.under.threads):
+            lines.append(f"note      its search was for {made.words}: {made.flags} holds it against that")
+        elif made is not None and self.target_ms is None:
+            lines.append(f"note      its search was for {made.words}: --target_lat {made.target_ms:g}")
+        return lines
+
+
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """A file made ready: what calls it once, and what computes."""
+
+    architecture: str
+    call: Call
+    conditions: Conditions
+    versions: dict[str, str]
+    warning: str | None = None
+
+
+def certify_file(
+    config: CertifyConfig,
+    *,
+    visits: VisitsOf | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    on_spent: OnSpent = lambda *_: None,
+    on_found: Callable[[FileCertificate], None] = lambda _: None,
+) -> FileCertificate:
+    """Time a file for as long as a pilot says that a third of epsilon takes, and write the certificate.
+
+    `visits` makes timed calls of a function, by default here and now; `clock` tells the seconds of the time budget.
+    `on_spent` is told how long it takes, `on_found` what was found, before that is written.
+
+    Raises InputError when there is no such file, or when it is damaged or none that is safe to run, or for
+    more threads than there are cores; RunFailed when the
+    certificate cannot be written.
+    """
+    path = _file(Path(config.file[0]))
+    target = config.target(path)
+    check_writable(target)
+    epsilon, most = share_of("epsilon", config.epsilon), seconds_of("time_budget", config.time_budget)
+    check_threads(config.threads)
+    length = Length(
+        half_width=PRECISION * epsilon,
+        pilot_seconds=min(LEAST_SECONDS, _PILOT_SHARE * most),
+        most_seconds=most,
+    )
+    data = _read(path)
+    prime_allocator()
+    with pinned(config.threads), torch_threads(config.threads), torch.inference_mode():
+        subject = _opened(path, data, config)
+        before = load_average()
+        found = measure_fixed((visits or _timed_visits)(subject.call), length, Budget(most, clock), on_spent)
+        after = load_average()
+    under = MeasuredUnder.of(
+        subject.conditions,
+        _device_name(subject.conditions),
+        {**subject.versions, "tfnas": tfnas.__version__, "python": platform.python_version()},
+        instruction_sets=instruction_sets() if subject.conditions.device_kind == "cpu" else (),
+        load=None if before is None or after is None else (before, after),
+    )
+    verdict = None if config.target_lat is None else found.verdict(config.target_lat, epsilon)
+    report = FileCertificate(
+        file=str(path),
+        sha256=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
+        architecture=subject.architecture,
+        found=found,
+        under=under,
+        epsilon=epsilon,
+        target_ms=config.target_lat,
+        verdict=verdict,
+        written=str(target),
+        warning=subject.warning,
+        intended=intended_for(model_behind(path), subject.architecture),
+    )
+    on_found(report)
+    write_whole(target, json.dumps(report.to_json(), indent=2) + "\n")
+    return report
+
+
+def _file(path: Path) -> Path:
+    """The file itself; of a run directory, its model."""
+    if path.is_dir():
+        if not (path / MODEL_FILE).is_file():
+            TrainedModel.load(path)  # says what is missing, and what to do
+        return path / MODEL_FILE
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; give an exported .onnx, a model.pt or its run directory")
+    return path
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _opened(path: Path, data: bytes, config: CertifyConfig) -> _Subject:
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
+        return _onnx(path, data, config)
+    if suffix == ".pt2":
+        raise InputError(
+            f"{path}: loading a .pt2 file can run code that it brings along, so none is loaded. Certify the ONNX "
+            f"export of the same network, or its {MODEL_FILE}"
+        )
+    return _trained(path, config)
+
+
+def _onnx(path: Path, data: bytes, config: CertifyConfig) -> _Subject:
+    if config.device != "cpu":
+        raise InputError(f"--device is {config.device}, but ONNX files are timed on the CPU; leave --device away")
+    import onnx
+    import onnxruntime  # type: ignore[import-untyped]
+
+    from tfnas.export.onnx_model import OnnxModel
+    from tfnas.searching.refitting.certificate import number_type
+
+    model = OnnxModel.from_bytes(data, str(path), threads=config.threads)
+    if model.batch_size not in (None, config.batch):
+        raise InputError(f"--batch is {config.batch}, but {path} takes {model.batch_size} images per call, no others")
+    (name,) = (entry.name for entry in model.session.get_inputs())
+    images = {name: _images(config, model.preprocessing.image_size).numpy()}
+
+    def call() -> object:
+        return model.session.run(None, images)
+
+    try:
+        call()
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise InputError(f"{path} cannot be run by onnxruntime: {' '.join(str(error).split())[:300]}") from error
+    conditions = _conditions("onnxruntime", config, number_type(onnx.load_model_from_string(data)))
+    return _Subject(model.architecture, call, conditions, {"onnxruntime": onnxruntime.__version__}, model.warning)
+
+
+def _trained(path: Path, config: CertifyConfig) -> _Subject:
+    device = named_device(config.device)
+    model = TrainedModel.load(path)
+    network = model.network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = _images(config, model.preprocessing.image_size).to(device).contiguous(memory_format=torch.channels_last)
+
+    def call() -> Tensor:
+        logits: Tensor = network(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return logits
+
+    dtype = next(network.parameters()).dtype
+    conditions = _conditions("torch", config, str(dtype).removeprefix("torch."))
+    return _Subject(model.architecture.to_text(), call, conditions, {"torch": torch.__version__})
+
+
+def _conditions(runtime: str, config: CertifyConfig, dtype: str) -> Conditions:
+    return Conditions(
+        runtime=runtime,
+        device=str(named_device(config.device)),
+        batch_size=config.batch,
+        threads=config.threads,
+        dtype=dtype,
+    )
+
+
+def _images(config: CertifyConfig, size: int) -> Tensor:
+    generator = torch.Generator().manual_seed(config.seed)
+    return torch.rand(config.batch, IMAGE_CHANNELS, size, size, generator=generator)
+
+
+def _timed_visits(call: Call) -> Iterator[Visit]:
+    """A quarter of a second of timed calls at a time, without end."""
+    first_ms = [_call_ms(call) for _ in range(_WARMUP)][-1]
+    while True:
+        yield Visit(tuple(_call_ms(call) for _ in range(calls_per_visit(first_ms))), ())
+
+
+def _call_ms(call: Call) -> float:
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3
+
+
+def _device_name(conditions: Conditions) -> str:
+    return torch.cuda.get_device_name(conditions.device) if conditions.device_kind == "cuda" else processor_name()

@@ -1,0 +1,133 @@
+"""Everything a user can say about closing the loop and about certifying: typed, for Python, command line and YAML."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfnas.core.errors import InputError
+from tfnas.core.json_yaml import load_json
+from tfnas.data.data_config import DataConfig
+from tfnas.utils.text import seconds_of, share_of
+
+CERTIFICATE_SUFFIX = ".certificate.json"
+FORMAT = "tfnas-certificate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloseConfig:
+    """Which network to bring to its target, how closely, and where it is timed."""
+
+    model_path: str
+    """A search's run directory, or architecture.json or model.config alone."""
+    lookup_path: str | None = None
+    """Latency table, which also says in which runtime and under which conditions to time. Default: the search's own."""
+    target_lat: float | None = None
+    """Target latency in milliseconds per batch. Default: the search's."""
+    epsilon: str = "1%"
+    """How far from the target the network may be: 1% or 0.01."""
+    iterations: int = 8
+    """Most times that widths are fitted and the network is timed."""
+    time_budget: str = "5min"
+    """Time to measure in all, such as 90s, 10min or 1h; a noisy machine needs more."""
+    device: str | None = None
+    """Which of several GPUs: cuda:N. Default: the first of the table's kind."""
+    worker: str | None = None
+    """Command that runs Python on the table's device, where that is another machine, such as "ssh pi@raspberrypi
+    python3 -"."""
+    worker_timeout: float = 60.0
+    """Seconds that the other device may take before its first answer, five times as long before each further one."""
+    seed: int = 0
+    """Decides the random weights and images that are timed."""
+    save: str = "runs"
+    """Folder in which the new run directory is made."""
+    note: str = ""
+    """A word for the run directory's name."""
+    run_dir: str | None = None
+    """The new run directory itself, in place of one made under --save; it must be empty or not exist."""
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise InputError(f"--iterations must be 1 or more, got {self.iterations}")
+        if not 0 < self.worker_timeout < math.inf:
+            raise InputError(f"--worker_timeout must be above 0 s, got {self.worker_timeout}")
+        _check_common(self.target_lat, self.epsilon, self.time_budget, self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosedConfig(CloseConfig, DataConfig):
+    """What the new run directory keeps: how it was made, and the data of the search, which training it goes on with."""
+
+    space: str | None = None
+    """The search's space."""
+    searched_in: str | None = None
+    """The run directory that holds the search, whose weights can be inherited."""
+
+    def __post_init__(self) -> None:
+        CloseConfig.__post_init__(self)
+        DataConfig.__post_init__(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifyConfig:
+    """Which file to time, how, and what to hold it against."""
+
+    file: tuple[str, ...] = ()
+    """The file to time: an .onnx of `tfnas export`, a model.pt, or the run directory of a finished training run."""
+    target_lat: float | None = None
+    """Target latency in milliseconds per batch; without one, the file is only timed."""
+    epsilon: str = "1%"
+    """How far from the target the latency may be, and how closely it is measured: 1% or 0.01."""
+    batch: int = 1
+    """Images per call."""
+    threads: int = 1
+    """CPU threads to compute with, each bound to a core."""
+    device: str = "cpu"
+    """Where to time a model.pt: cpu, cuda or cuda:N. ONNX files are timed on the CPU."""
+    time_budget: str = "1min"
+    """Most time to measure, such as 30s or 5min; a noisy machine needs more. 32 calls are made in any case."""
+    seed: int = 0
+    """Draws the images."""
+    out: str | None = None
+    """Where the certificate goes. Default: FILE.certificate.json."""
+
+    def __post_init__(self) -> None:
+        if len(self.file) != 1:
+            raise InputError(f"give one FILE to certify, got {len(self.file)}; --help says more")
+        for name in ("batch", "threads"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} must be 1 or more, got {getattr(self, name)}")
+        _check_common(self.target_lat, self.epsilon, self.time_budget, self.seed)
+
+    def target(self, timed: Path) -> Path:
+        """Where the certificate of a file goes. Raises InputError when that is a folder, the file, or in no folder."""
+        path = Path(f"{timed}{CERTIFICATE_SUFFIX}") if self.out is None else Path(self.out)
+        if os.path.isdir(path):  # noqa: PTH112 - answers "no" where Path.is_dir raises
+            raise InputError(f"--out is {path}, a folder; name a file in it")
+        if not os.path.isdir(path.parent):  # noqa: PTH112
+            raise InputError(f"--out is {path}, but there is no folder {path.parent}; make it first")
+        if os.path.realpath(path) == os.path.realpath(timed):
+            raise InputError(f"--out is {path}, the file that is to be certified; choose another name")
+        if os.path.isfile(path) and not _is_certificate(path):  # noqa: PTH113
+            raise InputError(f"--out is {path}, which is no certificate and would be lost; choose another name")
+        return path
+
+
+def _is_certificate(path: Path) -> bool:
+    """Whether a file is one that may be replaced: a certificate, or empty."""
+    try:
+        document = load_json(path.read_bytes() or b"{}")
+    except (OSError, InputError):
+        return False
+    return document == {} or (isinstance(document, dict) and document.get("format") == FORMAT)
+
+
+def _check_common(target_lat: float | None, epsilon: str, time_budget: str, seed: int) -> None:
+    if target_lat is not None and not (math.isfinite(target_lat) and target_lat > 0):
+        raise InputError(f"--target_lat must be a positive number of milliseconds, got {target_lat}")
+    share_of("epsilon", epsilon)
+    seconds_of("time_budget", time_budget)
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed must be 0 to 2**63 - 1, got {seed}")

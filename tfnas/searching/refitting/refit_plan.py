@@ -1,0 +1,141 @@
+"""What a closed loop is given, opened and checked before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfnas.bench.local_bench import Bench
+from tfnas.bench.open_bench import as_measured, conditions_of, open_bench
+from tfnas.bench.workloads import Workload, block_workload
+from tfnas.core.architecture import Architecture
+from tfnas.core.errors import InputError
+from tfnas.data.data_config import DataConfig
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.table_contents import Conditions
+from tfnas.runs.architecture_source import Source, read_source
+from tfnas.runs.checkpoint import FOLDER
+from tfnas.runs.model_file import MODEL_FILE
+from tfnas.runs.run_directory import CONFIG_FILE, read_config
+from tfnas.runs.search_run import search_checkpoints
+from tfnas.searching.refitting.refit_config import CloseConfig, ClosedConfig
+from tfnas.searching.refitting.refit_loop import Goal
+from tfnas.utils.annotations import kinds_of
+from tfnas.utils.text import command_line, seconds_of, share_of
+
+BenchOpener = Callable[[Workload], Bench]
+
+_MOST_MS = 1e9
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a closed loop is given, opened and checked before anything is written."""
+
+    config: ClosedConfig
+    source: Source
+    table: LatencyTable
+    goal: Goal
+    bench: Bench
+    clock: Callable[[], float]
+
+
+def prepare(config: CloseConfig, opener: BenchOpener | None, clock: Callable[[], float]) -> Plan:
+    """Open and check it all; `opener` opens what times. Raises InputError for what does not fit together."""
+    run_dir = _run_of(Path(config.model_path))
+    saved = {} if run_dir is None else read_config(run_dir)
+    _refuse_training(run_dir, saved)
+    source = read_source(Path(config.model_path), None)
+    target_ms = _target_ms(config, source)
+    lookup_path = _lookup_path(config, source, saved)
+    table = LatencyTable.load(lookup_path)
+    conditions = conditions_of(table, config.device)
+    measurement = table.contents.measurement
+    if measurement is not None and measurement.worker and config.worker is None:
+        raise InputError(
+            f"{table.source} was measured on another machine ({measurement.device}): say with --worker how to reach it"
+        )
+    table.architecture_ms(source.architecture)
+    goal = Goal(
+        target_ms=target_ms,
+        epsilon=share_of("epsilon", config.epsilon),
+        iterations=config.iterations,
+        seconds=seconds_of("time_budget", config.time_budget),
+    )
+    reference = _reference_of(source.architecture)
+    with as_measured(table):
+        bench = opener(reference) if opener else _bench(conditions, reference, config)
+    return Plan(_with_search(config, run_dir, saved, lookup_path), source, table, goal, bench, clock)
+
+
+def _bench(conditions: Conditions, reference: Workload, config: CloseConfig) -> Bench:
+    """What times; every call counts, as in use, also those that lost the processor to another program for a while."""
+    return open_bench(conditions, reference, config.worker, config.seed, config.worker_timeout, every_call=True)
+
+
+def _target_ms(config: CloseConfig, source: Source) -> float:
+    """The target of the flag, or else of the source, which a file has brought: it may be anything."""
+    if config.target_lat is not None:
+        return config.target_lat
+    target_ms: Any = source.target_ms
+    if target_ms is None:
+        raise InputError(f"{config.model_path} names no target latency: give one with --target_lat, in milliseconds")
+    if isinstance(target_ms, bool) or not isinstance(target_ms, int | float) or not 0 < target_ms < _MOST_MS:
+        raise InputError(
+            f"the target latency that {config.model_path} names must be a number of milliseconds above 0, got "
+            f"{target_ms!r:.40}; --target_lat gives another"
+        )
+    return float(target_ms)
+
+
+def _run_of(path: Path) -> Path | None:
+    """The run directory that a path is, or that holds it; None for a file that lies elsewhere."""
+    folders = [path, path.parent, *([path.parent.parent] if path.parent.name == FOLDER else [])]
+    return next((folder for folder in folders if (folder / CONFIG_FILE).is_file()), None)
+
+
+def _refuse_training(run_dir: Path | None, saved: dict[str, Any]) -> None:
+    if run_dir is not None and ("train_root" in saved or (run_dir / MODEL_FILE).exists()):
+        raise InputError(
+            f"{run_dir} is a training run: the widths of trained weights stay as they are. Close the loop on the "
+            f"search's run directory and train what comes out; to time this one: "
+            f"{command_line('latency certify', run_dir)}"
+        )
+
+
+def _lookup_path(config: CloseConfig, source: Source, saved: dict[str, Any]) -> str:
+    """The table's path: as given, as the result of the search names it, or as its configuration does, in full."""
+    named = (config.lookup_path,) if config.lookup_path else (source.lookup_path, saved.get("lookup_path"))
+    paths = [str(path) for path in named if path is not None]
+    if not paths:
+        raise InputError(
+            f"{config.model_path} names no latency table, which says how to time: give one with --lookup_path"
+        )
+    return next((path for path in paths if Path(path).is_file()), paths[0])
+
+
+def _reference_of(architecture: Architecture) -> Workload:
+    """What runs before every timed call, so that the network finds its weights as cold as in use: its middle block."""
+    if not architecture.blocks:
+        size = -(-architecture.image_size // architecture.first_stem.stride)
+        return block_workload(architecture.second_stem, size)
+    place = architecture.blocks[len(architecture.blocks) // 2]
+    return block_workload(place.block, place.input_size)
+
+
+def _with_search(config: CloseConfig, run_dir: Path | None, saved: dict[str, Any], lookup_path: str) -> ClosedConfig:
+    """The configuration with the search's data, so that training finds them in the new directory too."""
+    kinds = kinds_of(DataConfig)
+    data = {name: saved[name] for name in kinds if name in saved}
+    for name, value in data.items():
+        if not kinds[name].accepts(value):
+            raise InputError(f"{run_dir}/{CONFIG_FILE}: {name} must be {kinds[name].words}, got {value!r}")
+    searched_in = saved.get("searched_in")
+    if run_dir is not None and search_checkpoints(run_dir).saved():
+        searched_in = str(run_dir.resolve())
+    given = {item.name: getattr(config, item.name) for item in dataclasses.fields(CloseConfig)}
+    given |= {"model_path": str(Path(config.model_path).resolve()), "lookup_path": str(Path(lookup_path).resolve())}
+    return ClosedConfig(**{**data, **given, "space": saved.get("space"), "searched_in": searched_in})

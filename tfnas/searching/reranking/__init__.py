@@ -1,0 +1,1 @@
+"""Candidates of a search, compared by zero-shot scores and inherited accuracy."""

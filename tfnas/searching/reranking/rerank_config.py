@@ -1,0 +1,143 @@
+"""Everything a user can say about re-ranking: typed, for Python, command line and YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tfnas.core.errors import InputError
+from tfnas.searching.parse_config import ParseConfig
+
+INHERITED = "inherited"
+"""Accuracy with inherited weights, which can take part in the combination like a score."""
+DEFAULT_SCORES = "zen,naswot"
+FEWEST_CALIBRATED = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class RerankOptions:
+    """How re-ranking works; for both commands that do it."""
+
+    num_candidates: int = 64
+    """Different networks to rank, all inside the latency band of the search's target, the derived one among them."""
+    pick: Literal["derived", "rank"] = "derived"
+    """Which network model.config and architecture.json hold afterwards: the derived one, or the first of the combined
+    ranking."""
+    score_batch: int = 16
+    """Images per batch of scores that look at a batch."""
+    jobs: int | None = None
+    """Processes to compute in. Default: the cores on a CPU, 1 on a GPU. A cluster uses all that it has."""
+    joblib_backend: Literal["loky", "dask", "ray"] = "loky"
+    """Where scores are computed: loky (processes on this machine), or a cluster of dask's or ray's."""
+    cluster: str | None = None
+    """Address of the cluster, such as tcp://10.0.0.1:8786. Default: what dask's or ray's own settings name, else one
+    that is started on this machine."""
+    calibrate: int = 0
+    """Train so many of the candidates from scratch, to see which scores foretell accuracy; 0 for none."""
+    calibrate_epochs: int = 30
+    """Epochs of each such training."""
+    calibrate_images: int | None = None
+    """Images to train on then, divided among the classes as all are. Fewer let accuracies differ more. Default: all of
+    the weight part."""
+    calibrate_seeds: int = 1
+    """Trainings of each candidate, from other initial weights; their mean counts."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_candidates", "score_batch", "calibrate_epochs", "calibrate_seeds"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} must be 1 or more, got {getattr(self, name)}")
+        for name in ("jobs", "calibrate_images"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name} must be 1 or more, got {value}")
+        if self.calibrate != 0 and self.calibrate < FEWEST_CALIBRATED:
+            raise InputError(
+                f"--calibrate must be {FEWEST_CALIBRATED} or more (fewer networks say nothing), or 0 for none, "
+                f"got {self.calibrate}"
+            )
+        if self.calibrate > self.num_candidates:
+            raise InputError(
+                f"--calibrate is {self.calibrate}, but there are only {self.num_candidates} candidates: "
+                "raise --num_candidates"
+            )
+        if self.cluster is not None and self.joblib_backend == "loky":
+            raise InputError("--cluster is for --joblib_backend dask or ray")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RerankConfig(RerankOptions):
+    """Settings of the re-ranking command."""
+
+    model_path: str
+    """The run directory of a finished search."""
+    scores: str = DEFAULT_SCORES
+    """Scores to rank by, separated by commas, also spelled --rerank: of zen, naswot, synflow, grad_norm, te_nas,
+    entropy, multiscale_entropy, incorporated, flops, params and random; `inherited` is the accuracy with inherited
+    weights."""
+    lookup_path: str | None = None
+    """The search's latency table, where it no longer lies where the search found it."""
+    device: str = "auto"
+    """Where to compute: auto (the first GPU if there is one), cpu, cuda or cuda:N."""
+    seed: int = 2
+    """Draws the candidates, the inputs of scores, and the weights of trained candidates."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"--seed must be 0 to 2**63 - 1, got {self.seed}")
+        names = self.score_names
+        if not all(names):
+            raise InputError(
+                f"{self.scores_flag} must be names separated by commas, such as {DEFAULT_SCORES}, got {self.scores!r}"
+            )
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"{self.scores_flag} names {twice} twice: {self.scores}")
+
+    @property
+    def scores_flag(self) -> str:
+        """What the flag of the scores is called where it was said."""
+        return "--scores"
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """The names one by one."""
+        return tuple(name.strip() for name in self.scores.split(","))
+
+
+class _RerankFirst(RerankConfig):
+    """The same, said to the parsing command."""
+
+    @property
+    def scores_flag(self) -> str:
+        return "--rerank"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParseAndRerankConfig(ParseConfig, RerankOptions):
+    """Settings of the parsing command, which can re-rank before it shows what was found."""
+
+    rerank: str | None = None
+    """Rank networks of the same latency by these scores first, separated by commas (zen,naswot)."""
+
+    def __post_init__(self) -> None:
+        ParseConfig.__post_init__(self)
+        RerankOptions.__post_init__(self)
+        if self.rerank is None:
+            options = dataclasses.fields(RerankOptions)
+            idle = [item.name for item in options if getattr(self, item.name) != item.default]
+            if idle:
+                raise InputError(f"--{idle[0]} is for re-ranking: say --rerank {DEFAULT_SCORES} too")
+            return
+        self.rerank_config()
+        changed = [name for name in ("space", "image_size", "num_classes") if getattr(self, name) is not None]
+        if changed:
+            raise InputError(f"--{changed[0]} and --rerank do not go together: candidates are those of the search")
+
+    def rerank_config(self) -> RerankConfig:
+        """The settings of the re-ranking alone."""
+        assert self.rerank is not None
+        shared: dict[str, Any] = {item.name: getattr(self, item.name) for item in dataclasses.fields(RerankOptions)}
+        shared |= {name: getattr(self, name) for name in ("model_path", "lookup_path", "device", "seed")}
+        return _RerankFirst(scores=self.rerank, **shared)

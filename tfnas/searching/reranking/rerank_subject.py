@@ -1,0 +1,182 @@
+"""What is re-ranked: a finished search with its distribution, table and target, opened and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfnas.bench.counted_table import counted_table
+from tfnas.core.architecture import Architecture
+from tfnas.core.choice import Choice
+from tfnas.core.cost import COUNTED, Cost
+from tfnas.core.errors import InputError
+from tfnas.core.space import SearchSpace
+from tfnas.data.data_config import DataConfig
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.reachable import Band
+from tfnas.runs.architecture_source import DERIVED, read_summary
+from tfnas.runs.checkpoint import FOLDER
+from tfnas.runs.resumption import SETTINGS, merged_settings
+from tfnas.runs.run_directory import CONFIG_FILE, SUMMARY_FILE, UnreadableConfig, read_config
+from tfnas.runs.search_run import choice_of, search_checkpoints
+from tfnas.searching.differentiable.search_config import MAY_CHANGE
+from tfnas.utils.annotations import kinds_of
+from tfnas.utils.text import command_line
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A finished search. `summary` is that of its run directory, `batch_size` what it judged paths with."""
+
+    run_dir: Path
+    summary: dict[str, Any]
+    derived: Architecture
+    choice: Choice
+    table: LatencyTable
+    target: float
+    data: DataConfig
+    data_fingerprint: str
+    seed: int
+    batch_size: int
+    checkpoint: Path
+    checkpoint_digest: str
+    warnings: tuple[str, ...]
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space."""
+        return self.choice.space
+
+    @property
+    def cost(self) -> Cost:
+        """What the target is of."""
+        return self.table.cost
+
+
+def open_subject(model_path: str, lookup_path: str | None) -> Subject:
+    """Open a finished search and check that it can be re-ranked. Raises InputError saying what is in the way."""
+    run_dir = _run_of(Path(model_path))
+    written = _written(run_dir)
+    _check_search(run_dir, written)
+    summary = read_summary(run_dir)
+    if not summary:
+        raise InputError(
+            f"the search in {run_dir} has not ended, so its result is not brought to the target yet: end it first "
+            f"({command_line('search', '--resume', run_dir)})"
+        )
+    state, checkpoint, problems = search_checkpoints(run_dir).load_latest()
+    saved = merged_settings(written, state.get(SETTINGS, {}), run_dir, may_change=MAY_CHANGE)
+    choice = choice_of(state)
+    table = _table(summary, saved, lookup_path, choice.space)
+    if table.fingerprint != summary.get("table_fingerprint"):
+        raise InputError(
+            f"{table.source} is not the one that {run_dir} was searched with, or it has changed since: candidates "
+            "would have another latency than the derived network. Give that one with --lookup_path, or search again"
+        )
+    derived = _derived(summary, run_dir)
+    return Subject(
+        run_dir=run_dir,
+        summary=summary,
+        derived=derived,
+        choice=choice,
+        table=table,
+        target=_checked_target(table, summary, derived, run_dir),
+        data=_data_config(run_dir, saved),
+        data_fingerprint=state["data_fingerprint"],
+        seed=_whole(saved, "seed", run_dir),
+        batch_size=_whole(saved, "batch_size", run_dir),
+        checkpoint=checkpoint,
+        checkpoint_digest=hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16],
+        warnings=tuple(f"{problem}; using the one before" for problem in problems),
+    )
+
+
+def _run_of(path: Path) -> Path:
+    """The run directory that a path is, or lies in."""
+    if not path.exists():
+        raise InputError(f"there is no {path}: give the run directory of a finished search")
+    if path.is_dir():
+        return path
+    return path.parent.parent if path.parent.name == FOLDER else path.parent
+
+
+def _written(run_dir: Path) -> dict[str, Any]:
+    """What config.yaml says: nothing where it is lost and a checkpoint is there to say it."""
+    try:
+        return read_config(run_dir)
+    except UnreadableConfig:
+        if not search_checkpoints(run_dir).saved():
+            raise
+        return {}
+
+
+def _check_search(run_dir: Path, saved: Mapping[str, Any]) -> None:
+    if saved.get("searched_in") is not None:
+        raise InputError(
+            f"{run_dir} is a closed loop, whose target is of the measured network and not of the table's sum: re-rank "
+            f"the search ({saved['searched_in']}), then close the loop on what was picked"
+        )
+    if not search_checkpoints(run_dir).saved():
+        raise InputError(
+            f"{run_dir} holds no checkpoint of a search: candidates are drawn from what a search has learned, so give "
+            "the run directory of one"
+        )
+
+
+def _table(
+    summary: Mapping[str, Any], saved: Mapping[str, Any], lookup_path: str | None, space: SearchSpace
+) -> LatencyTable:
+    """The table at the path given, or the search's own: as its result names it, or as its configuration does."""
+    if lookup_path is not None:
+        return LatencyTable.load(lookup_path)
+    named = [str(path) for path in (summary.get("lookup_path"), saved.get("lookup_path")) if path is not None]
+    if not named:
+        cost = summary.get("cost")
+        if cost not in COUNTED:
+            raise InputError("the search names no latency table: give it with --lookup_path")
+        return counted_table(space, cost)
+    return LatencyTable.load(next((path for path in named if Path(path).is_file()), named[0]))
+
+
+def _derived(summary: Mapping[str, Any], run_dir: Path) -> Architecture:
+    """The architecture that the search returned, whichever was picked by rank since."""
+    numbers = summary.get(DERIVED, summary)
+    text = numbers.get("architecture") if isinstance(numbers, dict) else None
+    if not isinstance(text, str):
+        raise InputError(f"{run_dir / SUMMARY_FILE} does not say which architecture the search returned")
+    return Architecture.parse(text)
+
+
+def _checked_target(table: LatencyTable, summary: Mapping[str, Any], derived: Architecture, run_dir: Path) -> float:
+    """The target of a summary, which is a file and may say anything; the derived architecture must be in its band."""
+    name = table.cost.target_key
+    target = summary.get(name)
+    if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target < math.inf:
+        raise InputError(f"{run_dir / SUMMARY_FILE}: {name} must be a number above 0, got {target!r}")
+    reached = table.architecture_ms(derived)
+    if not Band.of(target).holds(reached):
+        raise InputError(
+            f"{run_dir}: the derived architecture takes {table.quantity(reached, 6)}, outside the band of the target "
+            f"{table.quantity(target, 6)}: its files are not those of one search"
+        )
+    return float(target)
+
+
+def _data_config(run_dir: Path, saved: Mapping[str, Any]) -> DataConfig:
+    kinds = kinds_of(DataConfig)
+    data = {name: saved[name] for name in kinds if name in saved}
+    for name, value in data.items():
+        if not kinds[name].accepts(value):
+            raise InputError(f"{run_dir / CONFIG_FILE}: {name} must be {kinds[name].words}, got {value!r}")
+    return DataConfig(**data)
+
+
+def _whole(saved: Mapping[str, Any], name: str, run_dir: Path) -> int:
+    value = saved.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InputError(f"{run_dir / CONFIG_FILE}: {name} must be a whole number, got {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""Search spaces of MBConv blocks, described in YAML."""

@@ -1,0 +1,214 @@
+"""Reading search spaces: the built-in ones by name, a user's own from a YAML file, with the wrong field named."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tfnas.core.architecture import MOST_CHANNELS, MOST_IMAGE_SIZE, MOST_KERNEL_SIZE, MOST_STRIDE, check_number
+from tfnas.core.errors import InputError
+from tfnas.core.json_yaml import load_yaml
+from tfnas.core.space import Operation, Schedule, SearchSpace, Stage
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+_SPACES = resources.files("tfnas.spaces.mbconv")
+_MOST = {
+    "image_size": MOST_IMAGE_SIZE,
+    "stem_channels": MOST_CHANNELS,
+    "stem_stride": MOST_STRIDE,
+    "second_stem_channels": MOST_CHANNELS,
+    "second_stem_se_channels": MOST_CHANNELS,
+    "feature_mix_channels": MOST_CHANNELS,
+    "width_multiple": MOST_CHANNELS,
+}
+_MOST_OF_A_STAGE = {"channels": MOST_CHANNELS, "blocks": 1000, "min_blocks": 1000}
+_LONGEST_OPERATION = 30
+_BOUND = re.compile(r"\d{1,9}(?:\.\d{1,20})?(?:/\d{1,9})?", re.ASCII)
+"""A bound of widths: of numbers with exponents the exact value could take all memory."""
+
+
+def space_names() -> list[str]:
+    """Names of the built-in spaces."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _SPACES.iterdir() if entry.name.endswith(".yaml"))
+
+
+def space(name_or_path: str | Path) -> SearchSpace:
+    """The space of a built-in name (`imagenet`, `cifar`, `digits`) or of a YAML file.
+
+    Raises InputError naming the file and the field that is wrong, and why.
+    """
+    document, where = _document(str(name_or_path))
+    try:
+        return _read_space(document)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def space_arguments(found: SearchSpace, named: str | None) -> list[str]:
+    """The flags that name a space at its image size and width multiple: `--space digits --image_size 24`.
+
+    `named` is what the user calls it, where that is known. Of a space that is neither named nor built in, the file's
+    name is taken to be the space's.
+    """
+    known = named or (found.name if found.name in space_names() else None)
+    plain = found if known is None else space(known)
+    arguments = ["--space", known or f"{found.name}.yaml"]
+    for name in ("image_size", "width_multiple"):
+        value = getattr(found, name)
+        arguments += [] if value == getattr(plain, name) else [f"--{name}", str(value)]
+    return arguments
+
+
+def space_from_json(document: Mapping[str, Any]) -> SearchSpace:
+    """The space that `SearchSpace.to_json` wrote. Raises InputError naming the field that is wrong."""
+    return _read_space(document)
+
+
+def _document(name_or_path: str, seen: tuple[str, ...] = ()) -> tuple[dict[str, Any], str]:
+    """The fields of a space with those of the space it extends filled in, and a name for messages."""
+    if name_or_path in space_names():
+        text, where = (_SPACES / f"{name_or_path}.yaml").read_text(encoding="utf-8"), f"space {name_or_path}"
+    elif Path(name_or_path).is_file():
+        where = f"space file {name_or_path}"
+        try:
+            text = Path(name_or_path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{where} cannot be read: {error}") from error
+    else:
+        hint = _suggest(name_or_path, space_names())
+        raise InputError(f"no space {name_or_path!r}: give one of {', '.join(space_names())} or a YAML file{hint}")
+    try:
+        document = load_yaml(text)
+    except InputError as error:
+        raise InputError(f"{where} is {error}") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{where} must be a mapping of fields, got {type(document).__name__}")
+    parent = document.pop("extends", None)
+    if parent is None:
+        return document, where
+    if not isinstance(parent, str) or parent in seen:
+        raise InputError(f"{where}: extends must name another space, got {parent!r}")
+    inherited, _ = _document(parent, (*seen, name_or_path))
+    schedule = document.get("schedule")
+    if isinstance(schedule, dict):  # a schedule is completed field by field; everything else is replaced whole
+        document["schedule"] = {**inherited.get("schedule", {}), **schedule}
+    document.setdefault("name", Path(name_or_path).stem)
+    return {**inherited, **document}, where
+
+
+def _read_space(document: Mapping[str, Any]) -> SearchSpace:
+    fields = _fields(document, SearchSpace, "")
+    for name in ("name", "stem_activation", "feature_mix_activation"):
+        _expect(fields[name], str, name)
+    for name, most in _MOST.items():
+        check_number(name, _expect(fields.get(name, 1), int, name), most, least=0)
+    channels, stages = fields["second_stem_channels"], []
+    for index, entry in enumerate(_expect(fields["stages"], list, "stages")):
+        stages.append(_read_stage(entry, f"stages[{index}]", channels))
+        channels = stages[-1].channels
+    fields["stages"] = tuple(stages)
+    names = [_expect(name, str, "operations") for name in _expect(fields["operations"], list, "operations")]
+    for name in names:
+        if len(name) > _LONGEST_OPERATION:
+            raise InputError(f"operations: {name[:_LONGEST_OPERATION]!r}... is no operation")
+    fields["operations"] = tuple(_located("operations", Operation.parse, name) for name in names)
+    if "width_bounds" in fields:
+        fields["width_bounds"] = _read_bounds(fields["width_bounds"])
+    fields["schedule"] = _read_schedule(fields.get("schedule", {}))
+    space = SearchSpace(**fields)
+    for operation in space.operations:
+        check_number(f"operations: the kernel of {operation.name}", operation.kernel_size, MOST_KERNEL_SIZE)
+        for place in space.blocks:
+            widest = space.width_range(place, operation)[1]
+            check_number(f"operations: the width of {operation.name} in {place.name}", widest, MOST_CHANNELS)
+    return space
+
+
+def _read_stage(entry: object, where: str, in_channels: int) -> Stage:
+    fields = _fields(_expect(entry, dict, where), Stage, f"{where}.")
+    for name in fields:
+        value = _expect(fields[name], str if name == "activation" else int, f"{where}.{name}")
+        if name in _MOST_OF_A_STAGE:
+            check_number(f"{where}.{name}", value, _MOST_OF_A_STAGE[name], least=0)
+    keeps_shape = fields["stride"] == 1 and fields["channels"] == in_channels
+    return Stage(**{"min_blocks": 0 if keeps_shape else 1, **fields})
+
+
+def _read_bounds(value: object) -> tuple[Fraction, Fraction]:
+    bounds = _expect(value, list, "width_bounds")
+    if len(bounds) != 2:
+        raise InputError(f"width_bounds must be two numbers like [2/3, 4/3], got {bounds}")
+    try:
+        if not all(_BOUND.fullmatch(str(bound)) for bound in bounds):
+            raise ValueError
+        low, high = (Fraction(str(bound)) for bound in bounds)
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(f"width_bounds must be two numbers like [2/3, 4/3], got {bounds}") from error
+    return low, high
+
+
+def _read_schedule(value: object) -> Schedule:
+    fields = _fields(_expect(value, dict, "schedule"), Schedule, "schedule.")
+    for item in dataclasses.fields(Schedule):
+        if item.name in fields:
+            kind = {"int": int, "float": float, "bool": bool}[str(item.type)]
+            fields[item.name] = _expect(fields[item.name], kind, f"schedule.{item.name}")
+    return _located("schedule", _make_schedule, fields)
+
+
+def _fields(mapping: Mapping[str, Any], kind: type[Any], prefix: str) -> dict[str, Any]:
+    """The entries of a mapping, which must be fields of the dataclass, with none missing that has no default."""
+    known = {item.name: item for item in dataclasses.fields(kind)}
+    for name in mapping:
+        if name not in known:
+            raise InputError(f"unknown field {prefix}{name}{_suggest(str(name), known)}; known: {', '.join(known)}")
+    for name, item in known.items():
+        no_default = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if no_default and name not in mapping:
+            raise InputError(f"field {prefix}{name} is missing")
+    return dict(mapping)
+
+
+def _expect(value: Any, kind: type[Any], where: str) -> Any:
+    """The value if it has the type (whole numbers pass as numbers, booleans do not), else InputError."""
+    if kind is float and isinstance(value, str):
+        try:  # YAML reads 1e-5, without a point, as text
+            return float(value)
+        except ValueError:
+            pass
+    accepted = (int, float) if kind is float else (kind,)
+    if isinstance(value, accepted) and isinstance(value, bool) == (kind is bool):
+        return value
+    words = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "a mapping",
+    }
+    raise InputError(f"{where} must be {words[kind]}, got {value!r}")
+
+
+def _make_schedule(fields: dict[str, Any]) -> Schedule:
+    return Schedule(**fields)
+
+
+def _located(where: str, make: Callable[[A], B], argument: A) -> B:
+    try:
+        return make(argument)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f" (did you mean {close[0]}?)" if close else ""

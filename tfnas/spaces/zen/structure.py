@@ -1,0 +1,279 @@
+"""Taking a structure apart into its units.
+
+Networks of the training-free programs as frozen data: ZenNAS structure strings and TinyNAS structure files.
+
+    SuperConvK3BNRELU(3,16,2,1)SuperResIDWE1K7(16,40,2,40,1)...            ZenNAS: notation `zennas`
+    {'best_structures': [[{'class': 'ConvKXBNRELU', 'in': 3, ...}, ...]], 'space_arch': 'CnnNet'}    TinyNAS: `tinynas`
+
+`Structure.parse` reads either and `to_text` writes it again. This module imports no torch; `StructureNetwork`
+(`tfnas.spaces.zen.structure_network`) is the module that a structure describes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfnas.core.errors import InputError
+from tfnas.spaces.zen import plainnet, tinynas
+from tfnas.spaces.zen.structure_families import FAMILIES, Family, Notation
+from tfnas.spaces.zen.super_block import SuperBlock
+from tfnas.spaces.zen.units import Bypass, Conv, SqueezeExcite, Stage, Unit, stages_of
+
+
+def expand(structure: Structure, resolution: int, frames: int, *, use_se: bool, floor: bool) -> tuple[Unit, ...]:
+    """The units of a structure; what the arguments mean is said at `Structure.units`."""
+    _check(structure, resolution, frames, use_se)
+    units: list[Unit] = []
+    stage, size = 0, resolution
+    for number, block in enumerate(structure.blocks):
+        stage += number > 0 and block.stride > 1
+        family = structure.family(block)
+        if block.quantized and not block.has_bits_of(family.num_convs(block.layers)):
+            block = dataclasses.replace(block, weight_bits=(), activation_bits=())
+        squeezes = family.squeeze_excite == "always" or (use_se and family.squeeze_excite == "if asked")
+        made: dict[tuple[object, ...], tuple[tuple[Conv, ...], SqueezeExcite | None, Bypass | None]] = {}
+        for position, channels in enumerate(_channels(block, family)):
+            # Most units of a block are equal: made once, a deep network takes a fraction of a millisecond.
+            key = (channels, size, position if position == 0 or block.quantized else None)
+            if key not in made:
+                convs = _convs(block, family, position, channels, size, frames, floor)
+                squeeze = _squeeze_excite(structure.notation, family, convs) if squeezes else None
+                made[key] = convs, squeeze, _bypass(family, position, convs)
+            activation = block.activation or family.activation
+            units.append(Unit(number, stage, position, block.family, activation, *made[key]))
+            size = units[-1].resolution_out
+    return tuple(units)
+
+
+def round_to_8(value: float) -> int:
+    """The multiple of 8 that is nearest, 8 at least; ties go to the even multiple, as the programs have it."""
+    return max(8, 8 * round(value / 8))
+
+
+def _check(structure: Structure, resolution: int, frames: int, use_se: bool) -> None:
+    for name, value in (("resolution", resolution), ("frames", frames)):
+        if value < 1:
+            raise InputError(f"{name} must be 1 or more, got {value}")
+    if use_se and structure.notation == "tinynas":
+        raise InputError("use_se is for notation zennas; in tinynas the class of a block says whether it has it")
+    if frames > 1 and not structure.is_video:
+        raise InputError(f"this structure takes images, not videos of {frames} frames")
+
+
+def _channels(block: SuperBlock, family: Family) -> Iterator[tuple[int, int, int]]:
+    """Channels in, inside and out of every unit of a block."""
+    current, inside = block.in_channels, block.bottleneck or block.out_channels
+    for _ in range(block.layers if family.repeats else 1):
+        for number in range(family.units_per_layer):
+            if not family.expands_output:
+                yield current, inside, block.out_channels
+                current = block.out_channels
+            else:
+                out = block.out_channels if number == family.units_per_layer - 1 else inside
+                yield current, round_to_8(out * (block.expansion or 1)), out
+                current = out
+
+
+def _convs(
+    block: SuperBlock,
+    family: Family,
+    position: int,
+    channels: tuple[int, int, int],
+    size: int,
+    frames: int,
+    floor: bool,
+) -> tuple[Conv, ...]:
+    """The convolutions of a block's unit, which receives `size` pixels a side."""
+    convs: list[Conv] = []
+    last = len(family.layers) - 1
+    for number, layer in enumerate(family.layers):
+        inputs = channels[0] if number == 0 else channels[1]
+        stride = block.stride if position == 0 and number == family.strided else 1
+        bits = position * len(family.layers) + number
+        conv = Conv(
+            inputs,
+            channels[2] if number == last else channels[1],
+            1 if layer == "point" else block.kernel,
+            stride,
+            inputs if layer == "depthwise" else block.groups,
+            size,
+            size // stride if floor else -(-size // stride),
+            1 if layer == "point" else block.temporal_kernel or 1,
+            frames,
+            weight_bits=block.weight_bits[bits] if block.weight_bits else None,
+            activation_bits=block.activation_bits[bits] if block.activation_bits else None,
+        )
+        convs.append(conv)
+        size = conv.resolution_out
+    return tuple(convs)
+
+
+def _squeeze_excite(notation: Notation, family: Family, convs: tuple[Conv, ...]) -> SqueezeExcite:
+    assert family.squeeze_excite_after is not None
+    channels = convs[family.squeeze_excite_after].out_channels
+    if notation == "zennas":
+        squeezed = max(1, round(channels * 0.25))
+    else:
+        squeezed = max(1, round(channels / 4) // 8) * 8
+    return SqueezeExcite(family.squeeze_excite_after, channels, squeezed)
+
+
+def _bypass(family: Family, position: int, convs: tuple[Conv, ...]) -> Bypass | None:
+    first, last = convs[0], convs[-1]
+    stride = convs[family.strided].stride
+    changes = first.in_channels != last.out_channels
+    if family.shortcut == "none" or (family.shortcut == "identity" and changes):
+        return None
+    strided = family.shortcut == "strided"
+    projects = (family.projects_first and position == 0) or changes or (strided and stride > 1)
+    projection = Conv(
+        first.in_channels,
+        last.out_channels,
+        1,
+        stride if strided else 1,
+        1,
+        first.resolution_in if strided else last.resolution_out,
+        last.resolution_out,
+        frames=first.frames,
+        bias=strided,
+        weight_bits=first.weight_bits,  # a quantised unit's shortcut has those of its first convolution
+        activation_bits=first.activation_bits,
+    )
+    return Bypass(not strided and stride > 1, projection if projects else None)
+
+
+LARGEST_TEXT = 1_000_000
+_BYTE_ORDER_MARK = "\ufeff"
+_NAME_OF: dict[Notation, Callable[[SuperBlock], str]] = {"zennas": plainnet.name_of, "tinynas": tinynas.name_of}
+_WRITE: dict[Notation, Callable[[tuple[SuperBlock, ...]], str]] = {
+    "zennas": plainnet.write_text,
+    "tinynas": tinynas.write_text,
+}
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A network as a list of super-blocks.
+
+    Raises InputError naming the block, counted from 1, where channels do not chain or a block cannot stand.
+    """
+
+    blocks: tuple[SuperBlock, ...]
+    notation: Notation
+
+    def __post_init__(self) -> None:
+        if not self.blocks:
+            raise InputError("a structure needs one block or more")
+        for number, block in enumerate(self.blocks, 1):
+            try:
+                self._check(block, None if number == 1 else self.blocks[number - 2])
+            except InputError as error:
+                raise InputError(f"block {number} of {len(self.blocks)} ({block.family}): {error}") from error
+
+    def _check(self, block: SuperBlock, before: SuperBlock | None) -> None:
+        if (self.notation, block.family) not in FAMILIES:
+            known = ", ".join(name for notation, name in FAMILIES if notation == self.notation)
+            raise InputError(f"there is no such family in notation {self.notation}, which has {known}")
+        _NAME_OF[self.notation](block)  # what cannot be written down cannot stand
+        if before is not None and before.out_channels != block.in_channels:
+            raise InputError(
+                f"channels do not chain: it takes {block.in_channels}, the block before it gives {before.out_channels}"
+            )
+        if (block.temporal_kernel is None) != (self.blocks[0].temporal_kernel is None):
+            raise InputError("blocks for images and blocks for videos cannot stand in one network")
+
+    def family(self, block: SuperBlock) -> Family:
+        """How the units of a block of this structure are made."""
+        return FAMILIES[self.notation, block.family]
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images or videos."""
+        return self.blocks[0].in_channels
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the last feature map."""
+        return self.blocks[-1].out_channels
+
+    @property
+    def is_video(self) -> bool:
+        """Whether its convolutions span time: it takes (N, C, T, H, W)."""
+        return self.blocks[0].temporal_kernel is not None
+
+    @property
+    def total_stride(self) -> int:
+        """How many pixels of the image a pixel of the last feature map stands for, per side."""
+        return math.prod(block.stride for block in self.blocks)
+
+    # ---- text -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def parse(cls, text: str, index: int | None = None) -> Structure:
+        """Read a ZenNAS string or a TinyNAS literal, all of it: a byte-order mark, white space between blocks and lines
+        that begin with # mean nothing.
+
+        A TinyNAS literal may hold several `best_structures`, best first: `index`, from 0 on, says which is meant.
+        Raises InputError with the place and the reason, also where there are several and none is named. Nothing in the
+        text is run.
+        """
+        if not isinstance(text, str):
+            raise InputError(f"a structure is read from text, not from a {type(text).__name__}")
+        if len(text) > LARGEST_TEXT:
+            raise InputError(f"a text of {len(text)} characters is no structure")
+        lines = text.removeprefix(_BYTE_ORDER_MARK).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        text = "\n".join("" if line.lstrip().startswith("#") else line for line in lines)
+        if not text.strip():
+            raise InputError("an empty text is no structure")
+        if text.lstrip()[0] in "{[":
+            return cls(tinynas.read_text(text, index), "tinynas")
+        if index not in (None, 0):
+            raise InputError(f"index is {index}, but a text of notation zennas holds one structure")
+        return cls(plainnet.read_text(text), "zennas")
+
+    @classmethod
+    def from_tinynas(cls, document: Any, index: int | None = None) -> Structure:
+        """From what a TinyNAS file holds, as Python or JSON objects; `index` as in `parse`.
+
+        Raises InputError with the place and the reason.
+        """
+        return cls(tinynas.read_document(document, index), "tinynas")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], index: int | None = None) -> Structure:
+        """Read a text file of either notation; `index` as in `parse`.
+
+        Raises InputError naming the file, the place and the reason.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
+        try:
+            return cls.parse(text, index)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+    def to_text(self) -> str:
+        """One line in its notation; parsing it gives an equal structure."""
+        return _WRITE[self.notation](self.blocks)
+
+    # ---- what is inside ---------------------------------------------------------------------------------------
+
+    def units(self, resolution: int, frames: int = 1, *, use_se: bool = False, floor: bool = False) -> tuple[Unit, ...]:
+        """Its units in order, for square images of `resolution` pixels a side (videos of `frames` frames).
+
+        With a stride sizes are rounded up, as convolutions do; `floor` rounds them down, as both programs count.
+        `use_se` adds squeeze-and-excite to notation zennas.
+        """
+        return expand(self, resolution, frames, use_se=use_se, floor=floor)
+
+    def stages(self, resolution: int, *, floor: bool = True) -> tuple[Stage, ...]:
+        """Its stages: a new one begins at every block with a stride, except the first block. Sizes as in `units`."""
+        return stages_of(self.units(resolution, floor=floor))

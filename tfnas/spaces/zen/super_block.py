@@ -1,0 +1,95 @@
+"""A super-block: a stack of equal units, as both notations write a network down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tfnas.core.architecture import MOST_CHANNELS, MOST_KERNEL_SIZE, MOST_STRIDE
+from tfnas.core.errors import InputError
+from tfnas.core.json_yaml import short
+
+MOST_LAYERS = 1000
+_MOST = {
+    "kernel": MOST_KERNEL_SIZE,
+    "in_channels": MOST_CHANNELS,
+    "out_channels": MOST_CHANNELS,
+    "stride": MOST_STRIDE,
+    "layers": MOST_LAYERS,
+    "bottleneck": MOST_CHANNELS,
+    "expansion": MOST_CHANNELS,
+    "temporal_kernel": MOST_KERNEL_SIZE,
+    "groups": MOST_CHANNELS,
+}
+_MOST_BITS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperBlock:
+    """`layers` layers from `in_channels` to `out_channels`; the first layer has the stride.
+
+    Raises InputError naming the field that cannot be.
+    """
+
+    family: str
+    """`conv`, `kxkx`, `k1kx`, `k1kxk1`, `idw`, `k1dwk1` or `k1dwsek1`; see `tfnas.spaces.zen.structure_families`."""
+    kernel: int
+    in_channels: int
+    out_channels: int
+    stride: int = 1
+    layers: int = 1
+    bottleneck: int | None = None
+    """Channels inside; of `idw`, those between its two units."""
+    expansion: int | None = None
+    """Of `idw`: channels of the depthwise convolution, as a multiple."""
+    temporal_kernel: int | None = None
+    """Frames that the k x k convolution spans; none for images."""
+    groups: int = 1
+    """Of all convolutions but depthwise ones and shortcuts."""
+    activation: str | None = None
+    """Of a `conv`: `relu` or `silu` where it is written down. The others' follows from the family."""
+    weight_bits: tuple[int, ...] = ()
+    """Bits of every convolution's weights, where they are written down. The layers compute in floats.
+
+    Files also hold more or fewer numbers than there are convolutions: those are kept as they stand and mean nothing.
+    """
+    activation_bits: tuple[int, ...] = ()
+    """Bits of every convolution's input, likewise."""
+    label: str | None = field(default=None, compare=False)
+    """A name that a ZenNAS string may give; it means nothing."""
+
+    def __post_init__(self) -> None:
+        for name, most in _MOST.items():
+            if name not in ("bottleneck", "expansion", "temporal_kernel") or getattr(self, name) is not None:
+                _check_number(name, getattr(self, name), most)
+        for name in ("kernel", "temporal_kernel"):
+            if (getattr(self, name) or 1) % 2 == 0:
+                raise InputError(f"{name} must be odd, got {getattr(self, name)}")
+        if (self.bottleneck is None) != (self.family == "conv"):
+            raise InputError("bottleneck must be given, except for plain convolutions")
+        if (self.expansion is None) != (self.family != "idw"):
+            raise InputError("expansion must be given for idw, and for nothing else")
+        if self.activation not in (None, "relu", "silu"):
+            raise InputError(f"activation must be relu or silu, got {self.activation!r}")
+        if self.activation is not None and self.family != "conv":
+            raise InputError("activation can be chosen for plain convolutions only")
+        for channels in (self.in_channels, self.out_channels, self.bottleneck or self.groups):
+            if channels % self.groups:
+                raise InputError(f"{channels} channels cannot be split into {self.groups} groups")
+        for bits in (*self.weight_bits, *self.activation_bits):
+            _check_number("bits", bits, _MOST_BITS)
+
+    @property
+    def quantized(self) -> bool:
+        """Whether bits are written down."""
+        return bool(self.weight_bits or self.activation_bits)
+
+    def has_bits_of(self, convs: int) -> bool:
+        """Whether bits of weights and inputs are written down for each of so many convolutions."""
+        return len(self.weight_bits) == len(self.activation_bits) == convs
+
+
+def _check_number(name: str, value: object, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} must be a whole number from 1 on, got {short(value)}")
+    if value > most:
+        raise InputError(f"{name} must be {most} at most, got {short(value)}")

@@ -1,0 +1,99 @@
+"""Which images a training run uses: those of the run that it names, with what the user says in their place.
+
+The images to judge by stay those that the search has kept apart: all others it has trained or chosen on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from tfnas.core.architecture import Architecture
+from tfnas.core.errors import InputError
+from tfnas.data.data_config import RetrainDataConfig, retrain_data_name
+from tfnas.data.opening import data_of_search, data_of_training, with_said
+from tfnas.runs.checkpoint import FOLDER
+from tfnas.runs.resumption import SETTINGS, merged_settings
+from tfnas.runs.run_directory import CONFIG_FILE, read_config
+from tfnas.runs.search_run import search_checkpoints
+from tfnas.searching.differentiable.search_config import MAY_CHANGE
+from tfnas.training.train_config import TrainConfig
+
+_WHICH = ("data", "train_root", "val_root", "train_list", "val_list")
+_FLAGS = ("model_path", "inherit")
+
+
+def with_named_data(config: TrainConfig, found: Architecture, given: Collection[str] | None) -> TrainConfig:
+    """The configuration with the data of the run that it names, of a search or of training.
+
+    `given` names the settings that the user said, which go before (default: those that differ from their defaults).
+    Raises InputError where nothing says which images, or where they would be judged that the search has trained on.
+    """
+    named = {flag: path for flag in _FLAGS if (path := getattr(config, flag)) is not None}
+    if not named:
+        return config
+    own = {item.name: getattr(config, item.name) for item in dataclasses.fields(RetrainDataConfig)}
+    defaults = {item.name: item.default for item in dataclasses.fields(RetrainDataConfig)}
+    said = {
+        name: value
+        for name, value in own.items()
+        if value is not None and (value != defaults[name] if given is None else name in given)
+    }
+    searched = {flag: data for flag, path in named.items() if (data := _data_of(path, found)) is not None}
+    if searched:
+        config = dataclasses.replace(config, **with_said(next(iter(searched.values())), said))
+    elif not said.keys() & set(_WHICH):
+        flag, path = next(iter(named.items()))
+        raise InputError(
+            f"--{flag} {path}: there is no run directory that would say its images: name them with --data (digits, "
+            "folder, list, cifar10 or cifar100) and --train_root"
+        )
+    for flag, data in searched.items():
+        _check_kept_apart(config, data, f"--{flag} {named[flag]}")
+    return config
+
+
+def _data_of(path: str, found: Architecture) -> RetrainDataConfig | None:
+    """The data of the run in this directory, or of that which this file lies in; None where there is none."""
+    place = Path(path)
+    if not os.path.isdir(place):  # noqa: PTH112 - answers "no" where Path.is_dir raises
+        place = place.parent.parent if place.parent.name == FOLDER else place.parent
+    if not os.path.isfile(place / CONFIG_FILE):  # noqa: PTH113
+        return None
+    saved = read_config(place)
+    if "train_root" in saved:
+        return data_of_training(saved, str(place))
+    saved = _as_searched(saved, place)
+    if saved.get("data") is None:  # a search always says it; a lone architecture, brought to its target, had none
+        return None
+    return data_of_search(saved, found.image_size, found.num_classes)
+
+
+def _as_searched(written: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    """The settings of a search: what its config.yaml lacks, its checkpoint has.
+
+    Raises InputError where they differ: which images were kept apart depends on them.
+    """
+    try:
+        state, _, _ = search_checkpoints(run_dir).load_latest()
+    except (InputError, OSError):  # none is left, or none can be read: what was written is all that there is
+        return written
+    return merged_settings(written, state.get(SETTINGS, {}), run_dir, may_change=MAY_CHANGE)
+
+
+def _check_kept_apart(config: RetrainDataConfig, searched: RetrainDataConfig, source: str) -> None:
+    """Raise InputError where a larger part of a folder is judged by than the search had kept apart.
+
+    A smaller part is a part of that one.
+    """
+    if {retrain_data_name(config), retrain_data_name(searched)} != {"folder"} or config.val_root is not None:
+        return
+    if config.test_ratio > searched.test_ratio:
+        raise InputError(
+            f"--test_ratio {config.test_ratio:g} is more than the {searched.test_ratio:g} of every class that "
+            f"{source} kept apart: accuracy would be told on images that it has trained or chosen on. Leave the flag "
+            "out, or name another folder to judge by with --val_root"
+        )

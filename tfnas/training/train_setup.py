@@ -1,0 +1,224 @@
+"""`--inherit` of a directory that `tfnas latency close` made: its architecture, with the weights of its search.
+
+What retraining needs, opened and checked before anything is written: architecture, data, recipe, teacher.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.transforms import v2
+
+from tfnas.core.architecture import RUN_FILE, Architecture
+from tfnas.core.errors import InputError
+from tfnas.data.data_config import retrain_data_name
+from tfnas.data.opening import RetrainData, open_retrain_data
+from tfnas.data.transforms import NORMALISATIONS
+from tfnas.runs.architecture_source import UNFINISHED, Source, read_source
+from tfnas.runs.processes import Processes
+from tfnas.runs.resumption import with_absolute_paths
+from tfnas.runs.run_directory import CONFIG_FILE, read_config
+from tfnas.runs.search_run import search_checkpoints
+from tfnas.training.teacher import Teacher, open_teacher
+from tfnas.training.train_config import PATHS, Recipe, TrainConfig
+from tfnas.training.train_data import with_named_data
+
+
+def at_its_search(config: TrainConfig) -> TrainConfig:
+    """The configuration with `inherit` at the search, where it names a closed loop; else as it is.
+
+    The supernet holds the channels of every width, so a network whose widths were fitted again inherits too.
+    Raises InputError when the search is no longer where it was.
+    """
+    if config.inherit is None or not os.path.isfile(Path(config.inherit) / CONFIG_FILE):  # noqa: PTH113 - Path raises for long names
+        return config
+    searched_in = read_config(Path(config.inherit)).get("searched_in")
+    if not isinstance(searched_in, str):
+        return config
+    if not search_checkpoints(Path(searched_in)).saved():
+        raise InputError(
+            f"--inherit {config.inherit}: its network was found by the search in {searched_in}, where no checkpoint is "
+            f"left. Say where that search is: --inherit SEARCH_DIR --model_path {config.inherit}"
+        )
+    named = config.model_path or config.config_path
+    return dataclasses.replace(config, inherit=searched_in, model_path=config.model_path if named else config.inherit)
+
+
+AUTHORS_CLASSES = 1000  # the authors' parser writes this number whatever the data
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that a training run is given.
+
+    `recorded` is the search's target and table, `notes` are what the user should be warned of.
+    """
+
+    config: TrainConfig
+    architecture: Architecture
+    recorded: dict[str, Any]
+    recipe: Recipe
+    data: RetrainData
+    teacher: Teacher | None
+    processes: Processes
+    notes: tuple[str, ...] = ()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that an epoch takes; images that do not fill a batch wait for another epoch."""
+        return len(self.data.train) // self.recipe.batch_size
+
+
+def prepare(
+    config: TrainConfig,
+    processes: Processes,
+    run_dir: Path | None = None,
+    given: Collection[str] | None = None,
+) -> Setup:
+    """Open and check it all.
+
+    `run_dir` is that of a run that goes on, which holds its architecture and whose configuration says all; `given`
+    names the settings that were said (default: those that differ from their defaults).
+
+    Raises InputError for what does not fit together.
+    """
+    if run_dir is None:
+        config = at_its_search(config)
+    if run_dir is None and config.inherit is not None:
+        _check_search(config.inherit)
+    source = architecture_source(_architecture_path(config, run_dir))
+    found = source.architecture
+    if run_dir is None:
+        config = with_named_data(config, found, given)
+    image_size = config.image_size or found.image_size
+    data = open_retrain_data(config, image_size=image_size, seed=config.seed, augmentations=_augmentations(config))
+    _check_classes(found, data, config)
+    recipe = config.recipe()
+    if recipe.threads == 0:
+        recipe = dataclasses.replace(recipe, threads=torch.get_num_threads())
+    _check_batch(recipe.batch_size, config.accumulate, len(data.train), processes.number)
+    architecture = dataclasses.replace(found, image_size=image_size, num_classes=data.num_classes)
+    _check_statistics(architecture, recipe.batch_size, config, processes.number)
+    teacher = None
+    if config.teacher is not None:
+        names = data.class_names
+        teacher = open_teacher(config.teacher, config.teacher_weights, data.preprocessing, names, recipe.threads)
+    recorded, notes = _recorded(source), _notes(source, config, data)
+    return Setup(config, architecture, recorded, recipe, data, teacher, processes, notes)
+
+
+def effective(setup: Setup) -> TrainConfig:
+    """The configuration with every default written out, and with absolute paths."""
+    recipe = dataclasses.asdict(setup.recipe)
+    config = dataclasses.replace(
+        setup.config,
+        **recipe,
+        data=retrain_data_name(setup.config),
+        image_size=setup.data.preprocessing.image_size,
+        num_classes=setup.data.num_classes,
+        device=setup.config.device if setup.processes.number > 1 else str(setup.processes.device),
+        snapshot=None,
+    )
+    config = with_absolute_paths(config, set(PATHS) - {"train_list"})
+    if config.train_list is None:
+        return config
+    lists = ",".join(str(Path(listing).resolve()) for listing in config.train_list.split(","))
+    return dataclasses.replace(config, train_list=lists)
+
+
+def _check_search(run_dir: str) -> None:
+    try:
+        found = search_checkpoints(Path(run_dir)).saved()
+    except OSError:  # a name that is too long, a folder that may not be entered
+        found = []
+    if not found:
+        raise InputError(f"--inherit {run_dir} is no run directory of a search: there is no checkpoint of one")
+
+
+def architecture_source(path: str | Path) -> Source:
+    """What a path names an architecture by. Raises InputError where nothing can be read there."""
+    try:
+        return read_source(Path(path), None)
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise InputError(f"{path} cannot be read ({error.strerror}): give a run directory or a file in one") from error
+
+
+def _recorded(source: Source) -> dict[str, Any]:
+    """Target and table; a network of an unfinished search has not been brought to its target."""
+    if source.kind != UNFINISHED:
+        return source.recorded
+    return {name: None if name.startswith("target") else value for name, value in source.recorded.items()}
+
+
+def _notes(source: Source, config: TrainConfig, data: RetrainData) -> tuple[str, ...]:
+    """What the user should know of architecture and images, but for what a flag has settled."""
+    notes = [note.partition("; --space")[0] for note in source.notes]  # there is no such flag here
+    if config.image_size is not None:
+        notes = [note for note in notes if "--image_size" not in note]
+    both = data.judged_in_training()
+    if both and data.validation is not None:
+        notes.append(
+            f"{both} of the {len(data.validation)} images to judge by are trained on too: accuracy on them says little"
+        )
+    return tuple(notes)
+
+
+def _architecture_path(config: TrainConfig, run_dir: Path | None) -> Path:
+    if run_dir is not None and (run_dir / RUN_FILE).is_file():
+        return run_dir / RUN_FILE
+    path = config.model_path or config.config_path or config.inherit
+    if path is None:
+        raise InputError(f"{run_dir} names no architecture: it was stopped before it began; start a new run")
+    return Path(path)
+
+
+def _augmentations(config: TrainConfig) -> Sequence[nn.Module]:
+    """What --auto_augment and --random_erasing add, on uint8 images; erased is the data's mean colour."""
+    chosen: list[nn.Module] = []
+    if config.auto_augment != "none":
+        chosen.append(v2.RandAugment() if config.auto_augment == "rand" else v2.TrivialAugmentWide())
+    if config.random_erasing:
+        mean = NORMALISATIONS[retrain_data_name(config)].mean
+        chosen.append(v2.RandomErasing(p=config.random_erasing, value=[round(255 * value) for value in mean]))
+    return chosen
+
+
+def _check_classes(architecture: Architecture, data: RetrainData, config: TrainConfig) -> None:
+    if architecture.num_classes in (data.num_classes, AUTHORS_CLASSES) or config.num_classes is not None:
+        return
+    raise InputError(
+        f"the architecture has {architecture.num_classes} classes, the data ({data.name}) has {data.num_classes}: "
+        f"say --num_classes {data.num_classes} to give it another classifier, or name the data that it was searched on"
+    )
+
+
+def _check_batch(batch_size: int, accumulate: int, images: int, number: int) -> None:
+    if batch_size % number:
+        raise InputError(
+            f"--batch_size {batch_size} is over all processes and cannot be divided by {number} of them: "
+            f"give a multiple of {number}"
+        )
+    if batch_size % (number * accumulate):
+        raise InputError(
+            f"--batch_size {batch_size} over {number} processes cannot be divided into --accumulate {accumulate} pieces"
+        )
+    if batch_size > images:
+        raise InputError(f"--batch_size {batch_size} is more than the {images} training images: give a smaller one")
+
+
+def _check_statistics(architecture: Architecture, batch_size: int, config: TrainConfig, number: int) -> None:
+    """Raise InputError where batch norm would have a single value per channel."""
+    alone = batch_size == number * config.accumulate and not (config.sync_bn and number > 1)
+    if alone and architecture.feature_mix_size == 1:
+        raise InputError(
+            f"--batch_size {batch_size} leaves one image to a piece, and the last feature maps are 1 x 1 at "
+            f"{architecture.image_size} px: batch norm has nothing to average over. Give a larger --batch_size or "
+            "--image_size, or fewer pieces by --accumulate"
+        )

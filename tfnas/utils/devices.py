@@ -1,0 +1,103 @@
+"""What the processor is called, for figures that say where they were measured, and how much of it may be used.
+
+Where to compute: what `--device` means.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfnas.core.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+_CPUINFO = Path("/proc/cpuinfo")
+_X86_MACHINES = ("x86_64", "amd64", "i386", "i686")
+_ARITHMETIC = (
+    *("sse4_1", "avx", "f16c", "fma", "avx2", "avx512f", "avx512bw", "avx512vl"),
+    *("avx_vnni", "avx512_vnni", "avx_vnni_int8", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16", "amx_fp16"),
+    *("neon", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
+)
+_VNNI = ("amx_int8", "avx512_vnni", "avx_vnni_int8", "avx_vnni")
+_FOR_BYTES = (*_VNNI, "avx512bw", "avx2", "sse4_1", "i8mm", "asimddp", "asimd", "neon")
+
+
+def processor_name() -> str:
+    """The processor's name as Linux gives it, or what Python knows elsewhere."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """The processor's instruction sets for arithmetic on vectors, by Linux's names; none where the system tells none.
+
+    On x86 such as `avx2`, `avx512_vnni`, `amx_int8`; on Arm `asimd`, `asimddp` (8-bit dot products), `i8mm`.
+    """
+    return instruction_sets_among(_cpuinfo("flags") or _cpuinfo("Features"))
+
+
+def instruction_sets_among(flags: str) -> tuple[str, ...]:
+    """Those for arithmetic on vectors among a processor's flags, which stand in one line as Linux writes them."""
+    found = flags.split()
+    return tuple(name for name in _ARITHMETIC if name in found)
+
+
+def has_exact_byte_products() -> bool:
+    """Whether this processor adds products of unsigned and signed bytes in 32 bits, where no sum is cut off.
+
+    x86 processors without VNNI add neighbouring products in 16 bits, at most 32,767 (Intel's manual: VPMADDUBSW).
+    """
+    return platform.machine().lower() not in _X86_MACHINES or any(name in _VNNI for name in instruction_sets())
+
+
+def byte_instructions() -> str:
+    """The processor's widest instructions for products of bytes: `avx512_vnni`, `avx2`, `asimddp`; else its kind."""
+    found = instruction_sets()
+    return next((name for name in _FOR_BYTES if name in found), platform.machine())
+
+
+def _cpuinfo(field: str) -> str:
+    """The first value of a field of Linux's description of the processor; empty where there is none."""
+    lines = _CPUINFO.read_text(encoding="utf-8").splitlines() if _CPUINFO.is_file() else []
+    values = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in values if name.strip() == field), "")
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load_average() -> float | None:
+    """The load average of the last minute; None where the system tells none."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def check_threads(threads: int) -> None:
+    """Raise InputError for more threads than cores: they would take turns, and what is timed is of no machine."""
+    cores = usable_cores()
+    if threads > cores:
+        raise InputError(
+            f"{threads} threads need a core each, but this process may use {cores} only: measure with fewer threads, "
+            "or where there are more cores"
+        )
+
+
+def named_device(name: str) -> torch.device:
+    """The device of `cpu`, `cuda` or `cuda:N`, or with `auto` the first GPU if there is one. Raises InputError."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {name} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device

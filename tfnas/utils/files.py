@@ -1,0 +1,103 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tfnas.core.errors import RunFailed
+
+_TRIED_BYTES = 4096
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise RunFailed where something other than a file stands at `path`, or none can: a device is not replaced."""
+    with _failures_named(path):
+        if path.exists() and not path.is_file():
+            kind = "folder" if path.is_dir() else "device or pipe"
+            raise RunFailed(f"cannot write {path}: it is not a file but a {kind}")
+
+
+def check_writable(path: Path) -> None:
+    """Raise RunFailed as `write_whole` would where no file can be written at `path`: worth knowing before long work.
+
+    The write itself is tried, since neither permissions nor a free name tell of a full or read-only disk: a few
+    kilobytes in a hidden file beside `path`, and the folders above it that are missing. Nothing of it stays.
+    """
+    check_replaceable(path)
+    made: list[Path] = []
+    try:
+        with _failures_named(path):
+            made += [folder for folder in path.parents if not folder.exists()]
+        with _beside(path, bytes(_TRIED_BYTES)):
+            pass
+    finally:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Put the data at `path` by way of a temporary file in the same folder, flushed to disk and renamed.
+
+    Missing folders above it are made.
+
+    Raises RunFailed saying what could not be written and why; what stood at `path` before is then untouched.
+    """
+    with staged(path, data.encode() if isinstance(data, str) else data):
+        pass
+
+
+@contextmanager
+def staged(path: Path, data: bytes) -> Iterator[Path]:
+    """The data in a hidden file beside `path`, for the body to look at; it becomes `path` when the body ends well.
+
+    Missing folders above it are made. When the body raises, the hidden file is removed and what stood at `path` stays.
+
+    Raises RunFailed saying what could not be written and why.
+    """
+    check_replaceable(path)
+    with _beside(path, data) as temporary:
+        with _failures_named(path):
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # mkstemp makes files private
+        yield temporary
+        with _failures_named(path):
+            temporary.replace(path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # the new name too must outlive a power cut
+            finally:
+                os.close(folder)
+
+
+@contextmanager
+def _beside(path: Path, data: bytes) -> Iterator[Path]:
+    """The data, flushed to disk, in a hidden file beside `path`, which is removed at the end unless it has moved."""
+    temporary = None
+    try:
+        with _failures_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            temporary = Path(name)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        yield temporary
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _failures_named(path: Path) -> Iterator[None]:
+    """Raise the body's OSError as RunFailed that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFailed(f"cannot write {path}: {error.strerror or error}") from error
