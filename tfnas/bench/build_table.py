@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tfnas
 from tfnas.bench.build_config import BuildConfig
 from tfnas.bench.build_points import Point, Widths, drawn_points, probed_keys, width_classes_of, widths_by_key
 from tfnas.bench.local_bench import Bench
@@ -26,6 +25,7 @@ from tfnas.bench.visits import Visits
 from tfnas.bench.workloads import Workload, classifier_workload, stem_workloads
 from tfnas.core.errors import RunFailed
 from tfnas.core.space import SearchSpace
+from tfnas.core.version import __version__
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.table_contents import (
     BasePart,
@@ -288,7 +288,7 @@ def _subject(config: BuildConfig, space: SearchSpace, bench: Bench) -> dict[str,
     return {
         "space": space.fingerprint,
         "device": bench.device_name,
-        "versions": {"tfnas": tfnas.__version__, **bench.versions},
+        "versions": {"tfnas": __version__, **bench.versions},
         **{name: value for name, value in vars(config).items() if name not in _MAY_CHANGE},
     }
 
@@ -307,7 +307,7 @@ def _measurement(config: BuildConfig, space: SearchSpace, bench: Bench) -> Measu
         batch_size=config.batch,
         threads=config.threads,
         dtype=config.dtype,
-        versions={"python": platform.python_version(), "tfnas": tfnas.__version__, **bench.versions},
+        versions={"python": platform.python_version(), "tfnas": __version__, **bench.versions},
         date=datetime.date.today().isoformat(),
         procedure=_PROCEDURE.format(calls=config.calls),
         instruction_sets=bench.instruction_sets,

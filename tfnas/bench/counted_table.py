@@ -14,12 +14,12 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import tfnas
 from tfnas.bench.build_points import widths_by_key
 from tfnas.core.architecture import Block
 from tfnas.core.cost import COSTS, COUNTED
 from tfnas.core.errors import InputError
 from tfnas.core.space import SearchSpace
+from tfnas.core.version import __version__
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.table_contents import (
     ANY_DEVICE,
@@ -109,7 +109,7 @@ def _provenance(space: SearchSpace, cost: str, num_classes: int) -> Measurement:
         batch_size=1,
         threads=1,
         dtype=ANY_DEVICE,
-        versions={"tfnas": tfnas.__version__},
+        versions={"tfnas": __version__},
         date=datetime.date.today().isoformat(),
         procedure=f"Counted: {COSTS[cost].target_words} of one network, in closed form; nothing was measured.",
     )

@@ -16,7 +16,7 @@ import onnxruntime  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
-import tfnas
+from tfnas.core.version import __version__
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.export.export_checks import CHECK_BATCH, Answers, Call, answers, checked, shipping_warnings, top1_percent
 from tfnas.export.export_config import NEEDS, REPORT_SUFFIX, ExportConfig
@@ -109,7 +109,7 @@ def _facts(plan: _Plan) -> dict[str, Any]:
         "data": plan.model.data,
         "kind": plan.config.kind,
         **quantized,
-        "tfnas_version": tfnas.__version__,
+        "tfnas_version": __version__,
     }
 
 
@@ -157,7 +157,7 @@ def _examined(plan: _Plan, file: Path, data: bytes, plain: bytes) -> ExportRepor
         if config.quantize and calibration is not None
         else (),
         versions={
-            "tfnas": tfnas.__version__,
+            "tfnas": __version__,
             "torch": torch.__version__,
             "onnx": onnx.__version__,
             "onnxruntime": onnxruntime.__version__,

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import tfnas
 from tfnas.bench.timing import Visit
 from tfnas.core.errors import InputError
 from tfnas.core.space import IMAGE_CHANNELS
+from tfnas.core.version import __version__
 from tfnas.export.export_report import model_behind
 from tfnas.latency.table_contents import Conditions
 from tfnas.runs.intended import Intended, intended_for
@@ -152,7 +152,7 @@ def certify_file(
     under = MeasuredUnder.of(
         subject.conditions,
         _device_name(subject.conditions),
-        {**subject.versions, "tfnas": tfnas.__version__, "python": platform.python_version()},
+        {**subject.versions, "tfnas": __version__, "python": platform.python_version()},
         instruction_sets=instruction_sets() if subject.conditions.device_kind == "cpu" else (),
         load=None if before is None or after is None else (before, after),
     )

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import torch
 
-import tfnas
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
+from tfnas.core.version import __version__
 from tfnas.data.data_config import DataConfig
 from tfnas.data.loading import EpochBatches, loader
 from tfnas.data.opening import ImageData, open_data
@@ -115,4 +115,4 @@ def _searched(
 
 def computed_by(device: str) -> dict[str, str]:
     """Who computes a number: the kind of device and the versions, of which the last digits depend on."""
-    return {"device": torch.device(device).type, "tfnas": tfnas.__version__, "torch": torch.__version__}
+    return {"device": torch.device(device).type, "tfnas": __version__, "torch": torch.__version__}
