@@ -26,7 +26,7 @@ import onnxruntime
 import torch
 
 import tfnas
-from tfnas.bench.workloads import random_architectures
+from tfnas.bench.benchmark_cases import random_architectures
 from tfnas.data.images import ArraySource
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.export.export_images import Pictures

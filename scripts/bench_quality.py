@@ -36,9 +36,9 @@ from quality.settings import Settings, add_flags, read
 from quality.training import Data, open_images
 
 import tfnas
+from tfnas.bench.benchmark_cases import network_case
 from tfnas.bench.check_timing import Effort, time_in_rounds
 from tfnas.bench.open_bench import conditions_of, open_bench, reference_of
-from tfnas.bench.workloads import network_workload
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import Infeasible, TfnasError
 from tfnas.latency.default_table import open_table
@@ -160,7 +160,7 @@ class Benchmark:
         bench = open_bench(conditions_of(lookup), reference_of(space))
         effort = Effort(self.settings.rounds, _TIMING_CALLS, _MOST_TIMING_SECONDS, seed=0)
         timed = time_in_rounds(
-            bench, [network_workload(network) for network in networks], [reference_of(space)], effort, lambda *_: None
+            bench, [network_case(network) for network in networks], [reference_of(space)], effort, lambda *_: None
         )
         if timed.disturbance is not None:
             say(f"warning: {timed.disturbance}")

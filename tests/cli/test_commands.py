@@ -224,9 +224,9 @@ def test_latency_refuses_bad_input(capsys, arguments, fragments):
 def test_latency_build_hands_its_flags_over(capsys, monkeypatch):
     configs = []
 
-    def build_table(config, on_step, on_visit):
+    def build_table(config, on_step, on_measurement):
         on_step(Step("measuring", points=1, visits=1))
-        on_visit()
+        on_measurement()
         configs.append(config)
         return tfnas.LatencyTable.load(default_table_path("digits"))
 
@@ -239,9 +239,9 @@ def test_latency_build_hands_its_flags_over(capsys, monkeypatch):
 
 
 def test_latency_build_says_what_is_there_already(capsys, monkeypatch, tmp_path):
-    def build_table(config, on_step, on_visit):
+    def build_table(config, on_step, on_measurement):
         on_step(Step("measuring", points=1, visits=1))
-        on_visit()
+        on_measurement()
         return tfnas.LatencyTable.load(default_table_path("digits"))
 
     monkeypatch.setattr("tfnas.bench.build_table.build_table", build_table)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tfnas.bench.timing import Visit
+from tfnas.bench.timing import TimingSample
 from tfnas.core.architecture import Architecture
 from tfnas.latency.table_contents import Conditions
 
@@ -35,13 +35,13 @@ class MadeBench:
     def clock(self):
         return self.seconds
 
-    def visits(self, workloads, order, calls):
+    def measure(self, cases, order, calls):
         for index in order:
-            name = workloads[index].name
+            name = cases[index].name
             self.visited.append(name)
             ms = self.truth(Architecture.parse(name))
             pairs = [(self.call_ms(0.1), self.call_ms(ms)) for _ in range(calls)]
-            yield Visit(tuple(own for _, own in pairs), tuple(beside for beside, _ in pairs))
+            yield TimingSample(tuple(own for _, own in pairs), tuple(beside for beside, _ in pairs))
 
 
 class SlowNoise:
@@ -62,8 +62,8 @@ class SlowNoise:
     def clock(self):
         return self.seconds
 
-    def visits(self, workloads, order, calls):
-        true_ms = [self.truth(Architecture.parse(workload.name)) for workload in workloads]
+    def measure(self, cases, order, calls):
+        true_ms = [self.truth(Architecture.parse(case.name)) for case in cases]
         for index in order:
             keep = math.exp(-2 * calls * true_ms[index] / 1e3 / self.memory_s)
             self.level = keep * self.level + math.sqrt(1 - keep**2) * self.random.standard_normal()
@@ -71,4 +71,4 @@ class SlowNoise:
             own_ms = true_ms[index] * np.exp((4 if self.seconds > self.louder_from_s else 1) * noise)
             self.visit_seconds.append(2 * own_ms.sum() / 1e3)  # each call has one of the reference beside it
             self.seconds += self.visit_seconds[-1]
-            yield Visit(tuple(own_ms.tolist()), ())
+            yield TimingSample(tuple(own_ms.tolist()), ())

@@ -13,7 +13,7 @@ from made_bench import MadeBench, SlowNoise
 from scipy import stats
 from tiny import tiny_space
 
-from tfnas.bench.workloads import network_workload, random_architectures
+from tfnas.bench.benchmark_cases import network_case, random_architectures
 from tfnas.latency.table_contents import Conditions
 from tfnas.searching.refitting.certificate import (
     FEWEST_CALLS,
@@ -27,9 +27,9 @@ from tfnas.searching.refitting.sampling_budget import (
     Budget,
     Closeness,
     Length,
-    calls_per_visit,
+    calls_per_sample,
     sample,
-    sample_workload,
+    sample_case,
 )
 
 
@@ -206,7 +206,7 @@ def test_what_people_read():
 def timed(bench, until, seconds=100.0, expected_ms=10.0):
     (network,) = random_architectures(tiny_space(), 1, 10, 0)
     budget = Budget(seconds, bench.clock)
-    return sample_workload(bench, network_workload(network), expected_ms, until, budget), budget
+    return sample_case(bench, network_case(network), expected_ms, until, budget), budget
 
 
 def test_measuring_goes_on_until_the_interval_is_narrow():
@@ -306,16 +306,16 @@ def test_a_network_too_slow_for_a_pilot_is_called_often_enough_all_the_same():
 
 
 def test_visits_last_about_a_quarter_of_a_second():
-    assert [calls_per_visit(ms) for ms in (0.01, 10.0, 240.0, 5000.0)] == [64, 25, 1, 1]
+    assert [calls_per_sample(ms) for ms in (0.01, 10.0, 240.0, 5000.0)] == [64, 25, 1, 1]
 
 
 def test_a_bench_is_left_as_soon_as_it_is_enough():
     closed = []
 
     class Watched(MadeBench):
-        def visits(self, workloads, order, calls):
+        def measure(self, cases, order, calls):
             try:
-                yield from super().visits(workloads, order, calls)
+                yield from super().measure(cases, order, calls)
             finally:
                 closed.append(len(self.visited))
 
@@ -326,8 +326,8 @@ def test_a_bench_is_left_as_soon_as_it_is_enough():
 
 def test_a_bench_that_ends_its_visits_is_asked_for_more():
     class Short(MadeBench):
-        def visits(self, workloads, order, calls):
-            yield from super().visits(workloads, order[:1], calls)
+        def measure(self, cases, order, calls):
+            yield from super().measure(cases, order[:1], calls)
 
     found, _ = timed(Short(lambda _: 10.0), Closeness(lambda found: False, 0.0, 3.0))
     assert found.runs >= 290
@@ -336,5 +336,5 @@ def test_a_bench_that_ends_its_visits_is_asked_for_more():
 def test_plain_visits_do_too():
     bench = MadeBench(lambda _: 10.0)
     (network,) = random_architectures(tiny_space(), 1, 10, 0)
-    visits = bench.visits([network_workload(network)], [0] * 100, 4)
+    visits = bench.measure([network_case(network)], [0] * 100, 4)
     assert sample(visits, Closeness(lambda found: True, 0.0, 1.0), Budget(1.0, bench.clock)).runs == FEWEST_CALLS

@@ -17,8 +17,8 @@ from onnx import TensorProto, helper
 from PIL import Image
 from tiny import tiny_contents, tiny_space
 
-from tfnas.bench.timing import Visit
-from tfnas.bench.workloads import random_architectures
+from tfnas.bench.benchmark_cases import random_architectures
+from tfnas.bench.timing import TimingSample
 from tfnas.cli import latency as command
 from tfnas.core.errors import InputError, RunFailed, TfnasError
 from tfnas.data.preprocessing import Preprocessing
@@ -87,7 +87,7 @@ class MadeVisits:
                 self.level = self.keep * self.level + np.sqrt(1 - self.keep**2) * self.random.standard_normal()
                 own.append(10 * np.exp(self.noise * self.level))
             self.seconds += sum(own) / 1e3
-            yield Visit(tuple(own), ())
+            yield TimingSample(tuple(own), ())
 
     def clock(self):
         return self.seconds

@@ -22,8 +22,8 @@ from tiny import tiny_contents, tiny_space
 
 import tfnas
 from tfnas.bench import local_bench as benches
+from tfnas.bench.benchmark_cases import network_case, random_architectures
 from tfnas.bench.local_bench import LocalBench
-from tfnas.bench.workloads import network_workload, random_architectures
 from tfnas.cli import latency as command
 from tfnas.core.errors import Infeasible, InputError, Interrupted, RunFailed
 from tfnas.latency.cost_table import LatencyTable
@@ -605,8 +605,8 @@ def test_the_bench_counts_every_call_and_has_the_time_of_the_worker(tmp_path, mo
 def test_disturbed_calls_count_where_every_call_does(monkeypatch, every_call, tries):
     """Another program takes the core in every call; of a table's calls the first try is slow and the others are not."""
     (network,) = random_architectures(tiny_space(), 1, 10, 0)
-    workload = network_workload(network)
-    bench = LocalBench(Conditions(), workload, every_call=every_call)
+    case = network_case(network)
+    bench = LocalBench(Conditions(), case, every_call=every_call)
     switches, called = iter(range(10**6)), []
 
     def call_ms(prepared):
@@ -615,7 +615,7 @@ def test_disturbed_calls_count_where_every_call_does(monkeypatch, every_call, tr
 
     monkeypatch.setattr(benches, "_switches", lambda: next(switches))
     monkeypatch.setattr(bench, "_call_ms", call_ms)
-    (visit,) = bench.visits([workload], [0], 3)
+    (visit,) = bench.measure([case], [0], 3)
     assert len(called) == 4 + 3 * 2 * tries  # three of the reference at first, one of the network
     if every_call:
         assert visit.own_ms == (6.0, 8.0, 10.0)

@@ -9,7 +9,7 @@ import yaml
 from tiny import tiny_space
 from torch import nn
 
-from tfnas.bench.workloads import random_architectures
+from tfnas.bench.benchmark_cases import random_architectures
 from tfnas.core.space import Stage
 from tfnas.data.data_config import RetrainDataConfig
 from tfnas.data.preprocessing import Preprocessing

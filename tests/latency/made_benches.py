@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from tfnas.bench.timing import Visit
+from tfnas.bench.timing import TimingSample
 from tfnas.core.architecture import Architecture
 from tfnas.latency.table_contents import Conditions
 
@@ -31,14 +31,14 @@ class MadeBench:
         own_ms = self.truth(self.plain.architecture_ms(architecture), len(architecture.blocks))
         return own_ms * (self.slowness if number in self.slow else 1.0)
 
-    def visits(self, workloads, order, calls):
+    def measure(self, cases, order, calls):
         numbers = {}
         for index in order:
             number = numbers.setdefault(index, len(numbers))
-            name = workloads[index].name
+            name = cases[index].name
             self.visited.append(name)
             own_ms = self.pace * self._own_ms(name, number)
-            yield Visit(
+            yield TimingSample(
                 tuple(own_ms * (1 + self.rng.gauss(0, self.noise)) for _ in range(calls)),
                 tuple(self.pace * 0.5 * (1 + self.rng.gauss(0, self.noise)) for _ in range(calls)),
             )

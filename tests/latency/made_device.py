@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import zlib
 
-from tfnas.bench.timing import Visit
+from tfnas.bench.timing import TimingSample
 from tfnas.latency.table_contents import Conditions
 
 REFERENCE_MS = 0.7
@@ -14,7 +14,7 @@ REFERENCE_MS = 0.7
 class MadeDevice:
     """Blocks take `truth(key, width)` ms, everything else a number that its name gives.
 
-    Noise is relative, and drawn from the workload's name and how often it was visited, so that it does not depend on
+    Noise is relative, and drawn from the case's name and how often it was visited, so that it does not depend on
     when it is visited. `slow(count)` says how many times slower the whole device is at visit number `count`.
     `stop_after` visits it raises KeyboardInterrupt.
     """
@@ -32,16 +32,16 @@ class MadeDevice:
             return self.truth(key, int(width))
         return 0.1 + (zlib.crc32(name.encode()) % 1000) / 1000
 
-    def visits(self, workloads, order, calls):
+    def measure(self, cases, order, calls):
         for index in order:
             if self.count == self.stop_after:
                 raise KeyboardInterrupt
             self.count += 1
-            name = workloads[index].name
+            name = cases[index].name
             number = self.visited[name] = self.visited.get(name, 0) + 1
             draws = random.Random(f"{name} {number}")
             pace = self.slow(self.count)
-            yield Visit(
+            yield TimingSample(
                 tuple(pace * self.true_ms(name) * (1 + draws.gauss(0, self.noise)) for _ in range(calls)),
                 tuple(pace * REFERENCE_MS * (1 + draws.gauss(0, self.noise)) for _ in range(calls)),
             )

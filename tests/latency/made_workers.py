@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tiny import tiny_space
 
+from tfnas.bench.benchmark_cases import block_case
 from tfnas.bench.open_bench import reference_of
 from tfnas.bench.payloads import Parcel
 from tfnas.bench.remote_bench import WorkerBench
-from tfnas.bench.workloads import block_workload
 from tfnas.latency.table_contents import Conditions
 
 CONDITIONS = Conditions(runtime="onnxruntime")
@@ -130,12 +130,12 @@ sys.exit(7 if mode == "nonzero" else 0)
 """
 
 
-def tiny_workloads():
+def tiny_cases():
     """Three blocks of the tiny space, and its reference."""
     space = tiny_space()
     place = space.blocks[-1]
     found = [
-        block_workload(space.block(place, operation, width), place.input_size)
+        block_case(space.block(place, operation, width), place.input_size)
         for operation in space.operations
         for width in list(space.widths(place, operation))[:2]
     ]
@@ -144,8 +144,8 @@ def tiny_workloads():
 
 def fake_command(folder, *modes):
     """The command of a fake that answers its n-th request for visits in the n-th mode, and later ones in the last."""
-    workloads, reference = tiny_workloads()
-    parcels = [Parcel.of(workload, CONDITIONS, 0) for workload in (*workloads, reference)]
+    cases, reference = tiny_cases()
+    parcels = [Parcel.of(case, CONDITIONS, 0) for case in (*cases, reference)]
     known = {parcel.document["onnx"]: [place, parcel.output] for place, parcel in enumerate(parcels)}
     (folder / "known.json").write_text(json.dumps(known))
     (folder / "fake.py").write_text(FAKE)
@@ -153,7 +153,7 @@ def fake_command(folder, *modes):
 
 
 def fake_bench(folder, *modes, **settings):
-    return WorkerBench(fake_command(folder, *modes), CONDITIONS, tiny_workloads()[1], **settings)
+    return WorkerBench(fake_command(folder, *modes), CONDITIONS, tiny_cases()[1], **settings)
 
 
 def requests_of(folder):

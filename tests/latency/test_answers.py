@@ -14,7 +14,7 @@ from made_workers import fates
 
 from tfnas.bench.payloads import Parcel
 from tfnas.bench.remote_process import FarProcess, WorkerFault
-from tfnas.bench.timing import Visit
+from tfnas.bench.timing import TimingSample
 from tfnas.bench.worker_answers import Answers
 from tfnas.core.errors import InputError, RunFailed
 
@@ -47,7 +47,7 @@ def test_what_is_right_is_taken():
     hello = answers(b"Welcome", b"", HELLO).hello()
     assert (hello.device, hello.cores, hello.versions["numpy"]) == ("Toy", 2, "1.2")
     answers({"ready": OUTPUT}).ready(PARCEL, "float32")
-    expected = Visit((1.0, 2.0), (3.0, 4.0))
+    expected = TimingSample((1.0, 2.0), (3.0, 4.0))
     assert visit(VISIT) == visit({**VISIT, "output": OUTPUT}, "float32") == expected
     answers({"done": 3}, b"").done(3)
 
@@ -204,7 +204,7 @@ def test_the_end_of_a_process_is_known_and_ends_what_it_has_started(monkeypatch,
     assert fates(tmp_path) == [True]
 
 
-def test_a_refusal_says_which_workload():
+def test_a_refusal_says_which_case():
     with pytest.raises(RunFailed, match=r"cannot run block: no memory"):
         visit({"refused": "no memory"})
 

@@ -119,7 +119,7 @@ def test_the_time_budget_leaves_three_rounds_at_least(plain, monkeypatch):
     assert check(num_networks=6, rounds=50, time_budget="1s").rounds == 3
     told = []
     config = CheckConfig(lookup_path="t.json", space="little.yaml", num_networks=6, rounds=50, time_budget="85s")
-    report = check_table(config, on_visit=lambda done, planned: told.append((done, planned)))
+    report = check_table(config, on_measurement=lambda done, planned: told.append((done, planned)))
     assert report.rounds == 8
     visits = 8 * (6 + report.level.blocks)
     assert told[-1] == (visits, visits) and [done for done, _ in told] == list(range(1, visits + 1))
@@ -140,7 +140,7 @@ def test_figures_follow_from_the_truth(plain, monkeypatch):
 
 def test_reference_evens_out_a_machine_that_wavers(plain, monkeypatch):
     bench = put(monkeypatch, MadeBench(plain, truth))
-    made = bench.visits
+    made = bench.measure
     pace = random.Random(0)
 
     def wavering(*arguments):
@@ -148,7 +148,7 @@ def test_reference_evens_out_a_machine_that_wavers(plain, monkeypatch):
             factor = pace.uniform(1, 2)
             yield type(visit)(*(tuple(factor * ms for ms in row) for row in (visit.own_ms, visit.reference_ms)))
 
-    bench.visits = wavering
+    bench.measure = wavering
     report = check()
     assert report.evened
     ratios = [network.measured_ms / truth(network.sum_ms, network.blocks) for network in report.networks]
@@ -254,7 +254,7 @@ def test_a_fit_that_others_do_not_bear_out_is_not_stored(plain, monkeypatch):
 
 
 def _drawn(plain, count):
-    from tfnas.bench.workloads import random_architectures
+    from tfnas.bench.benchmark_cases import random_architectures
 
     @dataclasses.dataclass
     class Drawn:
@@ -391,7 +391,7 @@ def test_interrupted_nothing_is_written(plain, monkeypatch, folder):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        check_table(CheckConfig(lookup_path="t.json", space="little.yaml"), on_visit=stop)
+        check_table(CheckConfig(lookup_path="t.json", space="little.yaml"), on_measurement=stop)
     assert sorted((path.name, path.read_bytes()) for path in folder.iterdir()) == before
 
 
@@ -506,7 +506,7 @@ def test_a_table_that_was_changed_meanwhile_stays(plain, monkeypatch, folder, me
         elif done == 30:
             (folder / "t.json").unlink()
 
-    report = check_table(config, on_visit=somebody_else)
+    report = check_table(config, on_measurement=somebody_else)
     assert report.table_written is None and report.fit is not None
     assert report.verdict == (
         "the table stays as it is: t.json has been changed by somebody else meanwhile; check again"

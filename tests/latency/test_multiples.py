@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from made_tables import random_choice, random_table, staged_space, table_of
 
 import tfnas
+from tfnas.bench.benchmark_cases import random_architectures
 from tfnas.bench.counted_table import counted_table
-from tfnas.bench.workloads import random_architectures
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import Infeasible, InputError
 from tfnas.core.space import Stage

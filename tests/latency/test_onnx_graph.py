@@ -11,8 +11,8 @@ from onnx.reference import ReferenceEvaluator
 from tiny import tiny_space
 from torch import nn
 
+from tfnas.bench.benchmark_cases import random_architectures
 from tfnas.bench.onnx_graph import onnx_bytes_of
-from tfnas.bench.workloads import random_architectures
 from tfnas.core.architecture import Block, Conv
 from tfnas.core.errors import InputError
 from tfnas.nn.blocks import Classifier, ConvBN, ConvBNAct, MBConv, SqueezeExcite

@@ -18,10 +18,10 @@ from tiny import tiny_space
 import tfnas
 from tfnas import bench
 from tfnas.bench import runtime as runtimes
+from tfnas.bench.benchmark_cases import block_case, network_case, random_architectures
 from tfnas.bench.local_bench import LocalBench
 from tfnas.bench.open_bench import reference_of
 from tfnas.bench.runtime import open_runtime, runtime_names
-from tfnas.bench.workloads import block_workload, network_workload, random_architectures
 from tfnas.core.architecture import Block
 from tfnas.core.errors import InputError
 from tfnas.latency.table_contents import Conditions
@@ -109,12 +109,12 @@ def test_a_bench_measures_in_it(runtime):
     space = tfnas.space("digits")
     place, operation = space.blocks[0], space.operations[4]
     width = space.initial_width(place, operation)
-    workloads = [
-        block_workload(space.block(place, operation, width), place.input_size),
-        network_workload(random_architectures(space, 1, 10, seed=0)[0]),
+    cases = [
+        block_case(space.block(place, operation, width), place.input_size),
+        network_case(random_architectures(space, 1, 10, seed=0)[0]),
     ]
     bench = LocalBench(Conditions(runtime=runtime), reference_of(space))
-    visits = list(bench.visits(workloads, [1, 0, 1], calls=2))
+    visits = list(bench.measure(cases, [1, 0, 1], calls=2))
     assert [(len(visit.own_ms), len(visit.reference_ms)) for visit in visits] == [(2, 2)] * 3
     assert all(milliseconds > 0 for visit in visits for milliseconds in (*visit.own_ms, *visit.reference_ms))
     assert list(bench.versions) == [runtime] and re.match(r"\d+\.\d+", bench.versions[runtime])
@@ -187,7 +187,7 @@ def test_a_block_that_cannot_be_compiled(monkeypatch):
             return features + 1 if features.sum() > 0 else features
 
     runtime = open_runtime(Conditions(runtime="torch-compile"))
-    with pytest.raises(InputError, match="the runtime torch-compile cannot compile a workload here: "):
+    with pytest.raises(InputError, match="the runtime torch-compile cannot compile a benchmark case here: "):
         runtime.prepare(Branching().eval(), torch.ones(1, 2, 3, 3))
 
 
@@ -211,15 +211,15 @@ def documented(language):
 
 
 def measure_in(runtime):
-    """Visit two blocks of a tiny space in it."""
+    """Measure two blocks of a tiny space in it."""
     space = tiny_space()
     place, operation = space.blocks[0], space.operations[1]
-    workloads = [
-        block_workload(space.block(place, operation, width), place.input_size)
+    cases = [
+        block_case(space.block(place, operation, width), place.input_size)
         for width in space.width_range(place, operation)
     ]
     bench = LocalBench(Conditions(runtime=runtime), reference_of(space))
-    return [len(visit.own_ms) for visit in bench.visits(workloads, [0, 1, 0], calls=2)]
+    return [len(visit.own_ms) for visit in bench.measure(cases, [0, 1, 0], calls=2)]
 
 
 @pytest.fixture

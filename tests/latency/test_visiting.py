@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from tiny import tiny_space
 
-from tfnas.bench.timing import Visit
+from tfnas.bench.benchmark_cases import network_case, random_architectures
+from tfnas.bench.timing import TimingSample
 from tfnas.bench.visits import Visits
-from tfnas.bench.workloads import network_workload, random_architectures
 
-USUAL = Visit((1.0, 1.0), (1.0, 1.01))
+USUAL = TimingSample((1.0, 1.0), (1.0, 1.01))
 
 
 class Told:
@@ -18,26 +18,30 @@ class Told:
     def __init__(self, visits):
         self.answers = list(visits)
 
-    def visits(self, workloads, order, calls):
+    def measure(self, cases, order, calls):
         for _ in order:
             yield self.answers.pop(0)
 
 
 def visited(first, again):
-    """The visit of one workload that counts, where the other 19 were as usual, and how many were repeated."""
+    """The visit of one case that counts, where the other 19 were as usual, and how many were repeated."""
     (network,) = random_architectures(tiny_space(), 1, 10, 0)
     visits = Visits(Told([first, *[USUAL] * 19, again]), 2, 0, lambda: None)
-    visits.visit([network_workload(network)], 20)
-    return visits.by_name[network_workload(network).name][0], visits.repeated
+    visits.visit([network_case(network)], 20)
+    return visits.by_name[network_case(network).name][0], visits.repeated
 
 
 @pytest.mark.parametrize(
     ("first", "again", "kept"),
     [
-        (Visit((3.0, 3.0), (2.0, 2.0)), Visit((1.0, 1.0), (1.0, 1.02)), "again"),  # slow, however even
-        (Visit((3.0, 1.0), (2.0, 1.0)), Visit((1.0, 1.0), (1.0, 1.02)), "again"),
-        (Visit((3.0, 3.0), (2.0, 2.0)), Visit((3.1, 3.0), (2.0, 2.3)), "first"),  # both slow: the more even one
-        (Visit((1.3, 1.0), (1.6, 1.0)), Visit((3.0, 3.0), (2.0, 2.0)), "first"),
+        (TimingSample((3.0, 3.0), (2.0, 2.0)), TimingSample((1.0, 1.0), (1.0, 1.02)), "again"),  # slow, however even
+        (TimingSample((3.0, 1.0), (2.0, 1.0)), TimingSample((1.0, 1.0), (1.0, 1.02)), "again"),
+        (
+            TimingSample((3.0, 3.0), (2.0, 2.0)),
+            TimingSample((3.1, 3.0), (2.0, 2.3)),
+            "first",
+        ),  # both slow: the more even one
+        (TimingSample((1.3, 1.0), (1.6, 1.0)), TimingSample((3.0, 3.0), (2.0, 2.0)), "first"),
     ],
 )
 def test_the_less_disturbed_of_two_visits_counts(first, again, kept):

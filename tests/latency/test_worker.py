@@ -20,17 +20,17 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from made_workers import CONDITIONS, fake_bench, fates, requests_of, tiny_workloads
+from made_workers import CONDITIONS, fake_bench, fates, requests_of, tiny_cases
 from torch import nn
 
 from tfnas.bench import local_bench, worker
 from tfnas.bench import remote_bench as remote
+from tfnas.bench.benchmark_cases import BenchmarkCase
 from tfnas.bench.local_bench import LocalBench
 from tfnas.bench.onnx_graph import onnx_bytes_of
 from tfnas.bench.payloads import Parcel
 from tfnas.bench.remote_bench import WorkerBench, WorkerWarning
-from tfnas.bench.timing import Visit
-from tfnas.bench.workloads import Workload
+from tfnas.bench.timing import TimingSample
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.latency.table_contents import Conditions
 
@@ -45,17 +45,17 @@ def impatient(monkeypatch):
 
 
 def visits_of(bench, order=ORDER, calls=2):
-    return list(bench.visits(tiny_workloads()[0], order, calls))
+    return list(bench.measure(tiny_cases()[0], order, calls))
 
 
 def expected(order=ORDER, calls=2):
     """What the fake answers."""
-    return [Visit((1e-3 * (index + 1),) * calls, (5e-4,) * calls) for index in order]
+    return [TimingSample((1e-3 * (index + 1),) * calls, (5e-4,) * calls) for index in order]
 
 
 @pytest.fixture(scope="module")
 def bench_here():
-    return WorkerBench(HERE, CONDITIONS, tiny_workloads()[1], seed=3)
+    return WorkerBench(HERE, CONDITIONS, tiny_cases()[1], seed=3)
 
 
 # A real worker
@@ -81,14 +81,14 @@ def test_a_real_worker_says_who_it_is(bench_here):
 
 def test_half_precision(bench_here):
     conditions = Conditions(runtime="onnxruntime", dtype="float16", batch_size=2)
-    bench = WorkerBench(HERE, conditions, tiny_workloads()[1])
+    bench = WorkerBench(HERE, conditions, tiny_cases()[1])
     assert len(visits_of(bench)) == len(ORDER)
 
 
 def test_large_requests_are_split_and_nothing_is_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(remote, "_MOST_WORKLOADS", 2)
+    monkeypatch.setattr(remote, "_MOST_CASES", 2)
     assert visits_of(fake_bench(tmp_path, "ok")) == expected()
-    assert requests_of(tmp_path) == [[0, 1], [0, 1], [0]]  # of the workloads 0 and 1, 2 and 1, 0
+    assert requests_of(tmp_path) == [[0, 1], [0, 1], [0]]  # of the cases 0 and 1, 2 and 1, 0
 
 
 def test_a_workload_larger_than_the_memory_limit_goes_alone(tmp_path, monkeypatch):
@@ -104,21 +104,21 @@ def test_nothing_to_visit(tmp_path):
 def test_a_worker_that_lacks_onnxruntime():
     lacking = "import sys; sys.modules['onnxruntime'] = None; exec(sys.stdin.read())"
     with pytest.raises(InputError, match=r"cannot import numpy and onnxruntime .*pip install numpy onnxruntime"):
-        WorkerBench(shlex.join([sys.executable, "-c", lacking]), CONDITIONS, tiny_workloads()[1])
+        WorkerBench(shlex.join([sys.executable, "-c", lacking]), CONDITIONS, tiny_cases()[1])
 
 
 def test_a_block_that_onnxruntime_cannot_open(monkeypatch):
     nonsense = base64.b64encode(zlib.compress(b"no model")).decode()
     parcel = Parcel("unheard-of", {"shape": [1, 4, 4, 4], "onnx": nonsense}, {}, 1)
     monkeypatch.setattr(Parcel, "of", lambda *_: parcel)
-    bench = WorkerBench(HERE, CONDITIONS, tiny_workloads()[1])
+    bench = WorkerBench(HERE, CONDITIONS, tiny_cases()[1])
     with pytest.raises(RunFailed, match=r"cannot run unheard-of: .*pip install -U onnxruntime"):
         visits_of(bench)
 
 
 def test_a_shell_in_place_of_python_runs_nothing(tmp_path):
     with pytest.warns(WorkerWarning, match="exit status 64"), pytest.raises(RunFailed, match="has started a shell"):
-        WorkerBench("sh", CONDITIONS, tiny_workloads()[1])
+        WorkerBench("sh", CONDITIONS, tiny_cases()[1])
 
 
 # The worker itself
@@ -185,7 +185,7 @@ def test_the_loss_of_the_core_is_what_the_system_says(monkeypatch):
 
 
 def test_a_worker_is_asked_to_try_as_often_as_this_machine_does(tmp_path):
-    parcel = Parcel.of(tiny_workloads()[0][0], CONDITIONS, 0)
+    parcel = Parcel.of(tiny_cases()[0][0], CONDITIONS, 0)
     assert fake_bench(tmp_path, "ok")._request([parcel], 2)["tries"] == local_bench._TRIES
     assert fake_bench(tmp_path, "ok", every_call=True)._request([parcel], 2)["tries"] == 1
 
@@ -208,8 +208,8 @@ def test_a_summary_by_hand():
 
 
 def test_parcels_are_small_and_depend_on_the_seed_only():
-    workload = Workload("wide", lambda: nn.Conv2d(256, 512, 3), 256, 4)
-    first, again, other = (Parcel.of(workload, CONDITIONS, seed) for seed in (0, 0, 1))
+    case = BenchmarkCase("wide", lambda: nn.Conv2d(256, 512, 3), 256, 4)
+    first, again, other = (Parcel.of(case, CONDITIONS, seed) for seed in (0, 0, 1))
     assert first.document == again.document and first.output == again.output
     assert first.document != other.document
     weights = 4 * 256 * 512 * 9
@@ -270,7 +270,7 @@ def test_two_faults_in_a_row_end_it(tmp_path):
     bench = fake_bench(tmp_path, "die", "die_at_once")
     found = []
     with pytest.warns(WorkerWarning), pytest.raises(RunFailed, match=r"second failure in a row.*import numpy, onnx"):
-        for visit in bench.visits(tiny_workloads()[0], [0, 1, 2, 0, 1, 2], 2):
+        for visit in bench.measure(tiny_cases()[0], [0, 1, 2, 0, 1, 2], 2):
             found.append(visit)
     assert found == expected([0, 1])
 
@@ -283,13 +283,13 @@ def test_processes_that_get_on_are_no_failures_in_a_row(tmp_path):
     assert len(warned) == 2
     with pytest.warns(WorkerWarning, match="Killed by a toy"):
         for _ in range(3):
-            visits = bench.visits(tiny_workloads()[0], ORDER, 2)
+            visits = bench.measure(tiny_cases()[0], ORDER, 2)
             assert list(itertools.islice(visits, 3)) == expected(ORDER[:3])
             visits.close()
 
 
 def test_faults_that_do_not_follow_one_another_are_survived(tmp_path, monkeypatch):
-    monkeypatch.setattr(remote, "_MOST_WORKLOADS", 3)
+    monkeypatch.setattr(remote, "_MOST_CASES", 3)
     bench = fake_bench(tmp_path, "die", "ok", "die", "ok")
     for _ in range(2):
         with pytest.warns(WorkerWarning, match="Killed by a toy"):
@@ -336,7 +336,7 @@ def test_a_worker_that_reads_nothing(tmp_path, monkeypatch):
 
 
 def test_a_closed_generator_kills_the_worker(tmp_path):
-    visits = fake_bench(tmp_path, "hang").visits(tiny_workloads()[0], ORDER, 2)
+    visits = fake_bench(tmp_path, "hang").measure(tiny_cases()[0], ORDER, 2)
     assert list(itertools.islice(visits, 2)) == expected()[:2]
     deadline = time.monotonic() + 20
     while not (tmp_path / "pids").exists() and time.monotonic() < deadline:
@@ -379,7 +379,7 @@ def test_an_interrupt_kills_the_worker(tmp_path):
 )
 def test_commands_that_cannot_be(command, what):
     with pytest.raises(InputError, match=what):
-        WorkerBench(command, CONDITIONS, tiny_workloads()[1])
+        WorkerBench(command, CONDITIONS, tiny_cases()[1])
 
 
 @pytest.mark.parametrize(
@@ -392,27 +392,27 @@ def test_commands_that_cannot_be(command, what):
 )
 def test_conditions_that_cannot_be(changed, what):
     with pytest.raises(InputError, match=what):
-        WorkerBench(HERE, Conditions(**changed), tiny_workloads()[1])
+        WorkerBench(HERE, Conditions(**changed), tiny_cases()[1])
 
 
 def test_more_threads_than_cores(tmp_path):
     bench = fake_bench(tmp_path, "ok")  # it has two
     command = shlex.join(bench._arguments)
     with pytest.raises(InputError, match="--threads is 3, but the worker has 2 cores"):
-        WorkerBench(command, Conditions(runtime="onnxruntime", threads=3), tiny_workloads()[1])
+        WorkerBench(command, Conditions(runtime="onnxruntime", threads=3), tiny_cases()[1])
 
 
 def test_more_threads_than_cores_here():
     cores = len(os.sched_getaffinity(0))
     with pytest.raises(InputError, match=rf"{cores + 1} threads need a core each, but this process may use {cores}"):
-        LocalBench(Conditions(threads=cores + 1), tiny_workloads()[1])
-    assert LocalBench(Conditions(threads=cores), tiny_workloads()[1]).conditions.threads == cores
+        LocalBench(Conditions(threads=cores + 1), tiny_cases()[1])
+    assert LocalBench(Conditions(threads=cores), tiny_cases()[1]).conditions.threads == cores
 
 
 def test_no_time_to_answer():
     for seconds in (0, -1.0, math.nan):
         with pytest.raises(InputError, match="--worker_timeout must be above 0"):
-            WorkerBench(HERE, CONDITIONS, tiny_workloads()[1], timeout_s=seconds)
+            WorkerBench(HERE, CONDITIONS, tiny_cases()[1], timeout_s=seconds)
 
 
 def test_what_is_sent_is_plain_text_that_a_shell_leaves_at_once():

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
-from made_workers import CONDITIONS, tiny_workloads
+from made_workers import CONDITIONS, tiny_cases
 
 from tfnas.bench import remote_bench as remote
 from tfnas.bench.remote_bench import WorkerBench, WorkerWarning
@@ -66,9 +66,9 @@ def ssh(tmp_path_factory):
 
 
 def test_blocks_are_timed_through_ssh(ssh):
-    bench = WorkerBench(shlex.join([*ssh, sys.executable, "-"]), CONDITIONS, tiny_workloads()[1])
+    bench = WorkerBench(shlex.join([*ssh, sys.executable, "-"]), CONDITIONS, tiny_cases()[1])
     assert bench.versions["onnxruntime"] == onnxruntime.__version__
-    visits = list(bench.visits(tiny_workloads()[0], [2, 0, 1, 0], 3))
+    visits = list(bench.measure(tiny_cases()[0], [2, 0, 1, 0], 3))
     assert len(visits) == 4 and all(ms > 0 for visit in visits for ms in (*visit.own_ms, *visit.reference_ms))
 
 
@@ -82,7 +82,7 @@ def test_blocks_are_timed_through_ssh(ssh):
 def test_commands_that_are_wrong_on_the_far_side(ssh, monkeypatch, far, what):
     monkeypatch.setattr(remote, "_PAUSE_S", 0.0)
     with pytest.warns(WorkerWarning, match=what), pytest.raises(RunFailed, match=what):
-        WorkerBench(shlex.join([*ssh, *far]), CONDITIONS, tiny_workloads()[1])
+        WorkerBench(shlex.join([*ssh, *far]), CONDITIONS, tiny_cases()[1])
 
 
 def test_an_ssh_that_does_not_come_through(ssh, monkeypatch):
@@ -90,4 +90,4 @@ def test_an_ssh_that_does_not_come_through(ssh, monkeypatch):
     closed = [*ssh, sys.executable, "-"]
     closed[2] = "1"  # a port that nothing listens on
     with pytest.warns(WorkerWarning), pytest.raises(RunFailed, match=r"ssh has not come through.*refused"):
-        WorkerBench(shlex.join(closed), CONDITIONS, tiny_workloads()[1])
+        WorkerBench(shlex.join(closed), CONDITIONS, tiny_cases()[1])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
-from tfnas.bench.workloads import Workload, block_workload
+from tfnas.bench.benchmark_cases import BenchmarkCase, block_case
 from tfnas.core.architecture import Block
 from tfnas.core.space import SearchSpace
 from tfnas.latency.table_contents import Curve, WidthClasses, interpolated_ms
@@ -44,11 +44,11 @@ class Widths:
     input_size: int
     widths: tuple[int, ...]
 
-    def workload(self, width: int) -> Workload:
+    def case(self, width: int) -> BenchmarkCase:
         """The block at a width."""
         low, high = self.widths[0], self.widths[-1]
         block = Block(**{**vars(self.block), "mid_channels": width, "mid_range": (low, high)})
-        return block_workload(block, self.input_size)
+        return block_case(block, self.input_size)
 
     def first_points(self, classes: WidthClasses) -> list[int]:
         """What is measured of every curve: the ends of each class of widths, and a width in its middle.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfnas.bench.benchmark_cases import BenchmarkCase, classifier_case, stem_cases
 from tfnas.bench.build_config import BuildConfig
 from tfnas.bench.build_points import Point, Widths, drawn_points, probed_keys, width_classes_of, widths_by_key
 from tfnas.bench.local_bench import Bench
@@ -22,7 +23,6 @@ from tfnas.bench.measurement_journal import Journal
 from tfnas.bench.open_bench import open_bench, reference_of
 from tfnas.bench.timing import Timing
 from tfnas.bench.visits import Visits
-from tfnas.bench.workloads import Workload, classifier_workload, stem_workloads
 from tfnas.core.errors import RunFailed
 from tfnas.core.space import SearchSpace
 from tfnas.core.version import __version__
@@ -69,11 +69,12 @@ def build_table(
     config: BuildConfig,
     *,
     on_step: Callable[[Step], None] = lambda _: None,
-    on_visit: Callable[[], None] = lambda: None,
+    on_measurement: Callable[[], None] = lambda: None,
 ) -> LatencyTable:
     """Measure the table, write it to `config.out` and return it.
 
-    `on_step` and `on_visit` are told what happens. What `on_visit` raises ends the build; the same call goes on there.
+    `on_step` and `on_measurement` are called with the progress. What `on_measurement` raises ends the build; the same
+    call resumes it.
 
     Raises:
         InputError: The space, the runtime or the device is not there, or FILE.partial is of another build.
@@ -85,7 +86,7 @@ def build_table(
     check_writable(out)
     subject = _subject(config, space, bench)
     with Journal.open(out.with_name(f"{out.name}.partial"), subject, bench) as journal:
-        visits = Visits(journal, config.calls, config.seed, on_visit)
+        visits = Visits(journal, config.calls, config.seed, on_measurement)
         build = _Build(config, space, visits, on_step)
         build.run()
         contents = build.contents(_measurement(config, space, bench))
@@ -116,9 +117,9 @@ class _Build:
         self._budget_s = seconds_of("time_budget", config.time_budget)
         self._widths = widths_by_key(space)
         self._shallowest = shallowest_architecture(space, config.num_classes)
-        self._stems = stem_workloads(self._shallowest)
+        self._stems = stem_cases(self._shallowest)
         counts = sorted({*_CLASS_COUNTS, config.num_classes})
-        self._classifiers = {count: classifier_workload(self._shallowest, count) for count in counts}
+        self._classifiers = {count: classifier_case(self._shallowest, count) for count in counts}
         self._classes = WidthClasses()
         self._used: set[Point] = set()
         self._held_out: set[Point] = set()
@@ -157,24 +158,24 @@ class _Build:
     # ---- measuring --------------------------------------------------------------------------------------------
 
     def _measure(
-        self, words: str, points: Iterable[Point], parts: Iterable[Workload] = (), held_out: Iterable[Point] = ()
+        self, words: str, points: Iterable[Point], parts: Iterable[BenchmarkCase] = (), held_out: Iterable[Point] = ()
     ) -> None:
-        """Visit what has not been visited yet, in as many rounds as the time budget leaves room for."""
+        """Measure what has not been measured yet, in as many rounds as the time budget allows."""
         points = [point for point in points if point not in self._used]
-        workloads = [*parts, *(self._workload(point) for point in (*points, *held_out))]
+        cases = [*parts, *(self._case(point) for point in (*points, *held_out))]
         before = self._visits.journal.seconds
         least = min(self._config.rounds, _FEWEST_ROUNDS)
-        self._on_step(Step(f"{words}, first rounds", len(workloads), least * len(workloads)))
-        self._visits.visit(workloads, least)
+        self._on_step(Step(f"{words}, first rounds", len(cases), least * len(cases)))
+        self._visits.visit(cases, least)
         round_s = (self._visits.journal.seconds - before) / least
         left_s = _SHARE_BEFORE_REFINING * self._budget_s - self._visits.journal.seconds
         more = max(0, min(self._config.rounds - least, int(left_s / max(round_s, 1e-9))))
-        self._on_step(Step(words, len(workloads), more * len(workloads)))
-        self._visits.visit(workloads, more)
+        self._on_step(Step(words, len(cases), more * len(cases)))
+        self._visits.visit(cases, more)
         self._used.update(points)
 
-    def _workload(self, point: Point) -> Workload:
-        return self._widths[point.key].workload(point.width)
+    def _case(self, point: Point) -> BenchmarkCase:
+        return self._widths[point.key].case(point.width)
 
     def _refinements(self, measured: Iterable[Point]) -> list[Point]:
         """Widths half-way to both neighbours of every point that its curve would not have foretold without it.
@@ -188,7 +189,7 @@ class _Build:
             around = _neighbours(curves[point.key], point.width, self._classes)
             if around is None:
                 continue
-            timing = self._visits.timing(self._workload(point), reference_ms)
+            timing = self._visits.timing(self._case(point), reference_ms)
             noise = _NOISE * timing.standard_error_ms / timing.median_ms
             missed = abs(_foretold_share(curves[point.key], point.width, self._classes))
             if missed > max(self._tolerance, noise):
@@ -219,13 +220,13 @@ class _Build:
         reference_ms = self._visits.reference.median_ms
         rows: dict[str, dict[int, Timing]] = {}
         for point in sorted(points):
-            rows.setdefault(point.key, {})[point.width] = self._visits.timing(self._workload(point), reference_ms)
+            rows.setdefault(point.key, {})[point.width] = self._visits.timing(self._case(point), reference_ms)
         return {key: _curve(row) for key, row in rows.items()}
 
     def contents(self, measurement: Measurement) -> TableContents:
         """The table."""
         reference_ms = self._visits.reference.median_ms
-        timings = {name: self._visits.timing(workload, reference_ms) for name, workload in self._stems.items()}
+        timings = {name: self._visits.timing(case, reference_ms) for name, case in self._stems.items()}
         keys = stem_keys(self._shallowest)
         counts = {count: self._visits.timing(load, reference_ms) for count, load in self._classifiers.items()}
         curves = self._curves(self._used)

@@ -7,10 +7,10 @@ import random
 import warnings
 from dataclasses import dataclass
 
+from tfnas.bench.benchmark_cases import BenchmarkCase, block_case, random_architectures
 from tfnas.bench.check_config import CheckConfig
 from tfnas.bench.local_bench import Bench
 from tfnas.bench.open_bench import as_measured, conditions_of, open_bench, reference_of
-from tfnas.bench.workloads import Workload, block_workload, random_architectures
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
 from tfnas.core.space import SearchSpace
@@ -32,9 +32,9 @@ class CheckSubject:
     measurement: Measurement
     space: SearchSpace
     bench: Bench
-    reference: Workload
+    reference: BenchmarkCase
     networks: list[Architecture]
-    blocks: list[tuple[Workload, float]]
+    blocks: list[tuple[BenchmarkCase, float]]
     """Blocks at widths that were measured, with the plain table's milliseconds."""
 
     @property
@@ -92,11 +92,11 @@ def open_subject(config: CheckConfig) -> CheckSubject:
     return subject
 
 
-def _blocks_again(space: SearchSpace, plain: LatencyTable, seed: int) -> list[tuple[Workload, float]]:
+def _blocks_again(space: SearchSpace, plain: LatencyTable, seed: int) -> list[tuple[BenchmarkCase, float]]:
     """Some blocks of the table, each at a width that was measured, or where the space allows none at its least."""
     rng = random.Random(f"blocks {seed}")
     choices = [(place, operation) for place in space.blocks for operation in space.operations]
-    found: dict[str, tuple[Workload, float]] = {}
+    found: dict[str, tuple[BenchmarkCase, float]] = {}
     for place, operation in rng.sample(choices, len(choices)):
         allowed = space.widths(place, operation)
         block = space.block(place, operation, allowed[0])
@@ -105,7 +105,7 @@ def _blocks_again(space: SearchSpace, plain: LatencyTable, seed: int) -> list[tu
         widths = [width for width in measured if width in allowed] or [allowed[0]]
         if key not in found and len(found) < _BLOCKS:
             block = space.block(place, operation, rng.choice(widths))
-            found[key] = block_workload(block, place.input_size), plain.block_ms(block, place.input_size)
+            found[key] = block_case(block, place.input_size), plain.block_ms(block, place.input_size)
     return list(found.values())
 
 

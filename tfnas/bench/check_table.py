@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfnas.bench.benchmark_cases import network_case
 from tfnas.bench.check_config import SUFFIXES, CheckConfig
 from tfnas.bench.check_plot import check_picture
 from tfnas.bench.check_report import FITTED, HELD_OUT, CheckedNetwork, CheckReport, Level
 from tfnas.bench.check_subject import CheckSubject, open_subject
 from tfnas.bench.check_timing import Effort, RoundsTimed, ratio_now, time_in_rounds
 from tfnas.bench.correction import Outcome, Samples, decide, fitting_part, samples_of
-from tfnas.bench.workloads import network_workload
 from tfnas.utils.files import check_writable, write_whole
 from tfnas.utils.text import seconds_of
 
@@ -23,14 +23,14 @@ from tfnas.utils.text import seconds_of
 def check_table(
     config: CheckConfig,
     *,
-    on_visit: Callable[[int, int], None] = lambda *_: None,
+    on_measurement: Callable[[int, int], None] = lambda *_: None,
     on_found: Callable[[CheckReport], None] = lambda _: None,
 ) -> CheckReport:
     """Time random whole networks where the table was measured; compare, plot, and correct the table.
 
-    `on_visit` is told how many visits are made, and how many there will be. What it raises ends the check, and nothing
-    is written. `on_found` is told what was found before that is written. A correction is fitted to the plain sums,
-    never on top of one that the table has.
+    `on_measurement` is called with the number of measurements made, and of all that there will be. What it raises ends
+    the check, and nothing is written. `on_found` is called with the findings before they are written. A correction is
+    fitted to the uncorrected sums, never on top of one that the table has.
 
     Raises:
         InputError: The table, its space or its device does not allow it; the message says why.
@@ -40,10 +40,10 @@ def check_table(
     _check_places(config)
     timed = time_in_rounds(
         subject.bench,
-        [network_workload(network) for network in subject.networks],
-        [workload for workload, _ in subject.blocks],
+        [network_case(network) for network in subject.networks],
+        [case for case, _ in subject.blocks],
         Effort(config.rounds, config.calls, seconds_of("time_budget", config.time_budget), config.seed),
-        on_visit,
+        on_measurement,
     )
     level = _level(subject, timed)
     share = 1.0 if config.level == "now" else level.ratio

@@ -11,9 +11,9 @@ from typing import TypedDict
 
 import numpy as np
 
+from tfnas.bench.benchmark_cases import BenchmarkCase
 from tfnas.bench.local_bench import Bench, LocalBench
-from tfnas.bench.timing import Timing, Visit, fair_timing, reference_timing
-from tfnas.bench.workloads import Workload
+from tfnas.bench.timing import Timing, TimingSample, normalised_timing, reference_timing
 
 FEWEST_ROUNDS = 3
 
@@ -91,44 +91,44 @@ def _scatter(timings: Sequence[Timing]) -> float:
 
 def time_in_rounds(
     bench: Bench,
-    networks: Sequence[Workload],
-    blocks: Sequence[Workload],
+    networks: Sequence[BenchmarkCase],
+    blocks: Sequence[BenchmarkCase],
     effort: Effort,
-    on_visit: Callable[[int, int], None],
+    on_measurement: Callable[[int, int], None],
 ) -> RoundsTimed:
-    """Visit everything once a round, in a new order each, the blocks one after another so that none follows a network.
+    """Measure everything once a round, in a new order each; blocks follow one another, so that none follows a network.
 
-    `on_visit` is told how many visits are done, and how many there will be as far as is known.
+    `on_measurement` is told how many visits are done, and how many there will be as far as is known.
     """
-    workloads = [*networks, *blocks]
+    cases = [*networks, *blocks]
     order = _order(len(networks), len(blocks), effort)
-    visits: list[Visit] = []
+    visits: list[TimingSample] = []
     started = round_started = time.monotonic()
     clocks = [_Clocks.at(started)]
-    source = bench.visits(workloads, order, effort.calls)
+    source = bench.measure(cases, order, effort.calls)
     planned = effort.rounds
     for visit in source:
         visits.append(visit)
-        rounds, rest = divmod(len(visits), len(workloads))
+        rounds, rest = divmod(len(visits), len(cases))
         if rest == 0:
             now = time.monotonic()
             round_s, round_started = now - round_started, now
             clocks.append(_Clocks.at(now))
             left = int(max(0.0, started + effort.seconds - now) / max(round_s, 1e-9))
             planned = min(effort.rounds, max(FEWEST_ROUNDS, rounds + left))
-        on_visit(len(visits), planned * len(workloads))
+        on_measurement(len(visits), planned * len(cases))
         if rest == 0 and rounds >= planned:
             break
     if isinstance(source, Generator):
         source.close()
-    by_index: list[list[Visit]] = [[] for _ in workloads]
+    by_index: list[list[TimingSample]] = [[] for _ in cases]
     for index, visit in zip(order, visits, strict=False):
         by_index[index].append(visit)
     on_cpu = isinstance(bench, LocalBench) and bench.conditions.device_kind == "cpu"
     first, last = clocks[1 if len(clocks) > 2 else 0], clocks[-1]
     return RoundsTimed(
         **_timings(by_index[: len(networks)], by_index[len(networks) :]),
-        rounds=len(visits) // len(workloads),
+        rounds=len(visits) // len(cases),
         seconds=last.passed_s - started,
         cpu_share=(last.computed_s - first.computed_s) / (last.passed_s - first.passed_s) if on_cpu else None,
         lost_core_per_s=(last.lost - first.lost) / (last.computed_s - first.computed_s) if on_cpu else None,
@@ -160,13 +160,13 @@ def _order(networks: int, blocks: int, effort: Effort) -> list[int]:
     return order
 
 
-def _timings(networks: Sequence[Sequence[Visit]], blocks: Sequence[Sequence[Visit]]) -> _Timings:
+def _timings(networks: Sequence[Sequence[TimingSample]], blocks: Sequence[Sequence[TimingSample]]) -> _Timings:
     beside_networks = reference_timing([visit for row in networks for visit in row])
     beside_blocks = reference_timing([visit for row in blocks for visit in row])
     return _Timings(
         plain=[Timing.of([ms for visit in row for ms in visit.own_ms]) for row in networks],
-        evened=[fair_timing(row, beside_networks.median_ms) for row in networks],
-        blocks=[fair_timing(row, beside_blocks.median_ms) for row in blocks],
+        evened=[normalised_timing(row, beside_networks.median_ms) for row in networks],
+        blocks=[normalised_timing(row, beside_blocks.median_ms) for row in blocks],
         block_reference=beside_blocks,
     )
 

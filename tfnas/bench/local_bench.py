@@ -1,4 +1,4 @@
-"""Timing many workloads fairly against one another, on this machine or wherever a bench stands.
+"""Timing many cases fairly against one another, on this machine or wherever a bench stands.
 
 What makes naive figures wrong on a CPU, and what is done here about it:
 
@@ -22,9 +22,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tfnas.bench.benchmark_cases import BenchmarkCase
 from tfnas.bench.runtime import Runtime, open_runtime
-from tfnas.bench.timing import Visit
-from tfnas.bench.workloads import Workload
+from tfnas.bench.timing import TimingSample
 from tfnas.core.errors import RunFailed
 from tfnas.latency.table_contents import Conditions
 from tfnas.utils.devices import check_threads, instruction_sets, named_device, processor_name
@@ -36,7 +36,7 @@ _REST_SECONDS = 0.002
 
 
 class Bench(Protocol):
-    """Where workloads are timed."""
+    """Where cases are timed."""
 
     @property
     def conditions(self) -> Conditions:
@@ -58,10 +58,10 @@ class Bench(Protocol):
         """Of what computes there."""
         ...
 
-    def visits(self, workloads: Sequence[Workload], order: Sequence[int], calls: int) -> Iterator[Visit]:
-        """Visit workloads in this order of their indices, with so many timed calls each; one result per visit.
+    def measure(self, cases: Sequence[BenchmarkCase], order: Sequence[int], calls: int) -> Iterator[TimingSample]:
+        """Measure cases in this order of their indices, with so many timed calls each; yields a sample for each.
 
-        Every workload is prepared when it is first visited and kept until the last visit is done.
+        Every case is prepared when it is first visited and kept until the last visit is done.
         """
         ...
 
@@ -79,7 +79,9 @@ class LocalBench:
     programs; with `every_call` it counts as it is, because a latency that is promised includes them.
     """
 
-    def __init__(self, conditions: Conditions, reference: Workload, seed: int = 0, *, every_call: bool = False) -> None:
+    def __init__(
+        self, conditions: Conditions, reference: BenchmarkCase, seed: int = 0, *, every_call: bool = False
+    ) -> None:
         """Raises InputError when the runtime is not installed, the device is not there, or has too few cores."""
         self.conditions = conditions
         self._device = named_device(conditions.device)
@@ -106,9 +108,9 @@ class LocalBench:
         """Of the runtime's libraries."""
         return self._runtime.versions
 
-    def visits(self, workloads: Sequence[Workload], order: Sequence[int], calls: int) -> Iterator[Visit]:
+    def measure(self, cases: Sequence[BenchmarkCase], order: Sequence[int], calls: int) -> Iterator[TimingSample]:
         """See `Bench`. The threads are fixed, and on a CPU bound to as many cores, while a visit lasts."""
-        if not {workload.name for workload in workloads} & set(self._kept):
+        if not {case.name for case in cases} & set(self._kept):
             self._kept.clear()
         prepared = self._kept
         prime_allocator()
@@ -118,9 +120,9 @@ class LocalBench:
                 self._call_ms(reference)
         for index in order:
             with self._steady():
-                name = workloads[index].name
+                name = cases[index].name
                 if name not in prepared:
-                    prepared[name] = self._prepare(workloads[index])
+                    prepared[name] = self._prepare(cases[index])
                 visit = self._visit(prepared[name], reference, calls)
             yield visit
 
@@ -138,13 +140,13 @@ class LocalBench:
                 raise RunFailed(advice) from error
             raise
 
-    def _prepare(self, workload: Workload) -> _Prepared:
-        """The workload's module and input on the device; weights and inputs depend on the seed only."""
+    def _prepare(self, case: BenchmarkCase) -> _Prepared:
+        """The case's module and input on the device; weights and inputs depend on the seed only."""
         dtype: torch.dtype = getattr(torch, self.conditions.dtype)
         with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self._seed)
-            module = workload.make().eval().requires_grad_(False).to(self._device, dtype)
-            shape = workload.channels, workload.size
+            module = case.make().eval().requires_grad_(False).to(self._device, dtype)
+            shape = case.channels, case.size
             if shape not in self._inputs:
                 values = torch.randn(self.conditions.batch_size, shape[0], shape[1], shape[1])
                 values = values.to(self._device, dtype)
@@ -152,14 +154,14 @@ class LocalBench:
             example_input = self._inputs[shape]
             return _Prepared(self._runtime.prepare(module, example_input), example_input)
 
-    def _visit(self, own: _Prepared, reference: _Prepared, calls: int) -> Visit:
-        """The reference and the workload, called in turn."""
+    def _visit(self, own: _Prepared, reference: _Prepared, calls: int) -> TimingSample:
+        """The reference and the case, called in turn."""
         self._call_ms(own)  # compiles what the library compiles on first use and may have dropped since the last visit
         pairs = [self._undisturbed_pair_ms(own, reference) for _ in range(calls)]
-        return Visit(tuple(own_ms for own_ms, _ in pairs), tuple(reference_ms for _, reference_ms in pairs))
+        return TimingSample(tuple(own_ms for own_ms, _ in pairs), tuple(reference_ms for _, reference_ms in pairs))
 
     def _undisturbed_pair_ms(self, own: _Prepared, reference: _Prepared) -> tuple[float, float]:
-        """Milliseconds of the workload and of the reference before it, from a try that kept the processor if possible.
+        """Milliseconds of the case and of the reference before it, from a try that kept the processor if possible.
 
         Another program that gets the core in between shows as a context switch that this process did not ask for.
         """

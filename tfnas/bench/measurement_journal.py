@@ -18,9 +18,9 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from tfnas.bench.benchmark_cases import BenchmarkCase
 from tfnas.bench.local_bench import Bench
-from tfnas.bench.timing import Visit
-from tfnas.bench.workloads import Workload
+from tfnas.bench.timing import TimingSample
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.utils.text import typed
 
@@ -58,27 +58,27 @@ class Journal:
             recorded = _entries(path, file, dict(subject))
             yield cls(path, file, bench, recorded)
 
-    def visits(self, workloads: Sequence[Workload], order: Sequence[int], calls: int) -> Iterator[Visit]:
+    def measure(self, cases: Sequence[BenchmarkCase], order: Sequence[int], calls: int) -> Iterator[TimingSample]:
         """As the bench's; those already in the file come from there."""
         done = 0
         while done < len(order) and self._recorded:
             entry = self._recorded.pop()
-            name = workloads[order[done]].name
+            name = cases[order[done]].name
             if entry["name"] != name or len(entry["own_ms"]) != calls:
                 raise InputError(
                     f"{self._path} is damaged: it holds a visit of {entry['name']} where {name} belongs; "
                     f"remove it (rm {typed(self._path)}) and measure anew"
                 )
             self.seconds = entry["seconds"]
-            yield Visit(tuple(entry["own_ms"]), tuple(entry["reference_ms"]))
+            yield TimingSample(tuple(entry["own_ms"]), tuple(entry["reference_ms"]))
             done += 1
         rest = order[done:]
         if not rest:
             return
         started = time.monotonic() - self.seconds
-        for index, visit in zip(rest, self._bench.visits(workloads, rest, calls), strict=True):
+        for index, visit in zip(rest, self._bench.measure(cases, rest, calls), strict=True):
             self.seconds = round(time.monotonic() - started, 3)  # as it is read back, so that decisions come out alike
-            self._write({"name": workloads[index].name, **vars(visit), "seconds": self.seconds})
+            self._write({"name": cases[index].name, **vars(visit), "seconds": self.seconds})
             yield visit
 
     def remove(self) -> None:

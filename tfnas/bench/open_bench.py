@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tfnas.bench.benchmark_cases import BenchmarkCase, block_case
 from tfnas.bench.local_bench import Bench, LocalBench
-from tfnas.bench.workloads import Workload, block_workload
 from tfnas.core.errors import InputError
 from tfnas.core.space import SearchSpace
 from tfnas.latency.cost_table import LatencyTable
@@ -14,10 +14,10 @@ from tfnas.latency.table_contents import Conditions, Measurement
 from tfnas.utils.text import command_line
 
 
-def reference_of(space: SearchSpace) -> Workload:
+def reference_of(space: SearchSpace) -> BenchmarkCase:
     """The block that every call is held against: the middle one, as the space's first operation at its usual width."""
     place, operation = space.blocks[len(space.blocks) // 2], space.operations[0]
-    return block_workload(space.block(place, operation, space.initial_width(place, operation)), place.input_size)
+    return block_case(space.block(place, operation, space.initial_width(place, operation)), place.input_size)
 
 
 def conditions_of(table: LatencyTable, device: str | None = None) -> Conditions:
@@ -64,7 +64,7 @@ def as_measured(table: LatencyTable) -> Iterator[None]:
 
 def open_bench(
     conditions: Conditions,
-    reference: Workload,
+    reference: BenchmarkCase,
     worker: str | None = None,
     seed: int = 0,
     worker_timeout_s: float = 60.0,

@@ -32,7 +32,7 @@ class OpenVinoRuntime:
         self._threads, self._precision = conditions.threads, _PRECISIONS[conditions.dtype]
         self._core = self._library.Core()
         # It counts the cores once in a process, when its CPU part is first asked for anything. That must happen here:
-        # while workloads are timed, this thread is bound to few cores, and OpenVINO would never see the others.
+        # while cases are timed, this thread is bound to few cores, and OpenVINO would never see the others.
         self._core.get_property("CPU", "AVAILABLE_DEVICES")
 
     @property

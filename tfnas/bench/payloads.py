@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tfnas.bench.benchmark_cases import BenchmarkCase
 from tfnas.bench.onnx_graph import onnx_bytes_of
 from tfnas.bench.worker import example_input, summary
-from tfnas.bench.workloads import Workload
 from tfnas.latency.table_contents import Conditions
 
 _PERIOD = 509  # a prime, so that the rows of a matrix differ
@@ -29,7 +29,7 @@ _SMALLEST_SCALE = {"float32": 1e-20, "float16": 1e-3}
 
 @dataclass(frozen=True, eq=False)
 class Parcel:
-    """A workload to send."""
+    """A case to send."""
 
     name: str
     document: dict[str, Any]
@@ -40,20 +40,20 @@ class Parcel:
     """About what it takes there: its weights, and its activations estimated by the size of its input."""
 
     @classmethod
-    def of(cls, workload: Workload, conditions: Conditions, seed: int) -> Parcel:
-        """Build, convert and run the workload; its weights and input depend on the seed only."""
+    def of(cls, case: BenchmarkCase, conditions: Conditions, seed: int) -> Parcel:
+        """Build, convert and run the case; its weights and input depend on the seed only."""
         dtype: torch.dtype = getattr(torch, conditions.dtype)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            module = workload.make().eval().requires_grad_(False)
+            module = case.make().eval().requires_grad_(False)
         _repeat_weights(module)
-        shape = (conditions.batch_size, workload.channels, workload.size, workload.size)
+        shape = (conditions.batch_size, case.channels, case.size, case.size)
         values: Tensor = torch.from_numpy(example_input(shape, conditions.dtype, seed))
         output = _scaling_output(module, values.float())
         model = onnx_bytes_of(module.to(dtype), values)
         text = base64.b64encode(zlib.compress(model)).decode("ascii")
         memory_bytes = len(model) + _MEMORY_PER_INPUT * values.nbytes
-        return cls(workload.name, {"shape": list(shape), "onnx": text}, summary(output.numpy()), memory_bytes)
+        return cls(case.name, {"shape": list(shape), "onnx": text}, summary(output.numpy()), memory_bytes)
 
     def is_output(self, document: dict[str, Any], dtype: str) -> bool:
         """Whether a worker's summary says the same output, as exactly as the number type can."""

@@ -1,7 +1,7 @@
 """Another device as a bench: blocks go out over a command's standard input, and times come back in lines.
 
 Every request is a process of its own (`ssh pi@raspberrypi python3 -` reads its program to the end before it runs any of
-it, and then nothing more), so workloads are sent many at a time.
+it, and then nothing more), so cases are sent many at a time.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 
+from tfnas.bench.benchmark_cases import BenchmarkCase
 from tfnas.bench.payloads import Parcel
 from tfnas.bench.remote_process import FarProcess, WorkerFault, printable
-from tfnas.bench.timing import Visit
+from tfnas.bench.timing import TimingSample
 from tfnas.bench.worker_answers import Answers, Hello
-from tfnas.bench.workloads import Workload
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.latency.table_contents import Conditions
 
 TIMEOUT_S = 60.0
 _NEXT_FACTOR = 5
-_MOST_WORKLOADS = 256
+_MOST_CASES = 256
 _MOST_MEMORY_BYTES = 256 * 2**20
 _PIECE = 4000
 _TRIES = 8
@@ -48,7 +48,7 @@ class WorkerBench:
         self,
         command: str,
         conditions: Conditions,
-        reference: Workload,
+        reference: BenchmarkCase,
         seed: int = 0,
         timeout_s: float = TIMEOUT_S,
         *,
@@ -66,7 +66,7 @@ class WorkerBench:
             raise InputError(f"--worker_timeout must be above 0 s, got {timeout_s}")
         self.conditions = conditions
         self._arguments = _split(command)
-        self._reference_workload, self._seed, self._timeout_s = reference, seed, timeout_s
+        self._reference_case, self._seed, self._timeout_s = reference, seed, timeout_s
         self._tries = 1 if every_call else _TRIES
         self._parcels: dict[str, Parcel] = {}
         self._failures = 0
@@ -94,15 +94,15 @@ class WorkerBench:
         assert self._hello is not None
         return self._hello.versions
 
-    def visits(self, workloads: Sequence[Workload], order: Sequence[int], calls: int) -> Iterator[Visit]:
-        """See `Bench`; a workload is kept while a batch lasts: as many visits as fit into the memory of a small device.
+    def measure(self, cases: Sequence[BenchmarkCase], order: Sequence[int], calls: int) -> Iterator[TimingSample]:
+        """See `Bench`; a case is kept while a batch lasts: as many visits as fit into the memory of a small device.
 
         A failure costs a warning (WorkerWarning), and what has not been answered is asked for again. Raises RunFailed
-        when two processes fail and no visit has been answered in between, and when the far side cannot run a workload.
+        when two processes fail and no visit has been answered in between, and when the far side cannot run a case.
         """
         answered = 0
         while answered < len(order):
-            batch = self._batch(workloads, order[answered:])
+            batch = self._batch(cases, order[answered:])
             with FarProcess(self._arguments, program(self._request(batch, calls))) as far:
                 answers, made = Answers(far, self._timeout_s, _NEXT_FACTOR * self._timeout_s), 0
                 try:
@@ -120,21 +120,21 @@ class WorkerBench:
 
     @property
     def _reference(self) -> Parcel:
-        return self._parcel(self._reference_workload)
+        return self._parcel(self._reference_case)
 
-    def _parcel(self, workload: Workload) -> Parcel:
-        if workload.name not in self._parcels:
-            self._parcels[workload.name] = Parcel.of(workload, self.conditions, self._seed)
-        return self._parcels[workload.name]
+    def _parcel(self, case: BenchmarkCase) -> Parcel:
+        if case.name not in self._parcels:
+            self._parcels[case.name] = Parcel.of(case, self.conditions, self._seed)
+        return self._parcels[case.name]
 
-    def _batch(self, workloads: Sequence[Workload], order: Sequence[int]) -> list[Parcel]:
+    def _batch(self, cases: Sequence[BenchmarkCase], order: Sequence[int]) -> list[Parcel]:
         """The first visits of an order that one process is asked for."""
         batch: list[Parcel] = []
         known: dict[str, int] = {}
         for index in order:
-            parcel = self._parcel(workloads[index])
+            parcel = self._parcel(cases[index])
             known[parcel.name] = parcel.memory_bytes
-            if batch and (len(known) > _MOST_WORKLOADS or sum(known.values()) > _MOST_MEMORY_BYTES):
+            if batch and (len(known) > _MOST_CASES or sum(known.values()) > _MOST_MEMORY_BYTES):
                 break
             batch.append(parcel)
         return batch

@@ -78,20 +78,20 @@ def _wait_for(device: torch.device) -> None:
 
 
 @dataclass(frozen=True)
-class Visit:
-    """What one visit to a workload measured: milliseconds of its calls, and of the reference's call before each."""
+class TimingSample:
+    """What one visit to a case measured: milliseconds of its calls, and of the reference's call before each."""
 
     own_ms: tuple[float, ...]
     reference_ms: tuple[float, ...]
 
 
-def reference_timing(visits: Sequence[Visit]) -> Timing:
-    """Of the reference, over all visits of all workloads."""
+def reference_timing(visits: Sequence[TimingSample]) -> Timing:
+    """Of the reference, over all visits of all cases."""
     return Timing.of([milliseconds for visit in visits for milliseconds in visit.reference_ms])
 
 
-def fair_timing(visits: Sequence[Visit], reference_ms: float) -> Timing:
-    """Of one workload: every call is divided by the median of the reference beside it, and multiplied by its usual one.
+def normalised_timing(visits: Sequence[TimingSample], reference_ms: float) -> Timing:
+    """Of one case: every call is divided by the median of the reference beside it, and multiplied by its usual one.
 
     `reference_ms` is the median of `reference_timing` over everything measured together.
     """

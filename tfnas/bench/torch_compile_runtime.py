@@ -54,7 +54,7 @@ class TorchCompileRuntime:
                 compiled(example_input)
             except (torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
                 reason = " ".join(str(error).split())[:300]
-                raise InputError(f"the runtime torch-compile cannot compile a workload here: {reason}") from error
+                raise InputError(f"the runtime torch-compile cannot compile a benchmark case here: {reason}") from error
         return lambda: compiled(example_input)
 
     def synchronise(self) -> None:

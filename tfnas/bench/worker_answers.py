@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from tfnas.bench.payloads import Parcel
 from tfnas.bench.remote_process import FarProcess, WorkerFault, printable
-from tfnas.bench.timing import Visit
+from tfnas.bench.timing import TimingSample
 from tfnas.bench.worker import PROTOCOL
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.utils.devices import instruction_sets_among
@@ -68,7 +68,7 @@ class Answers:
         document = self._next({"ready"}, reference.name)
         _check_output(document["ready"], reference, dtype)
 
-    def visit(self, number: int, parcel: Parcel, calls: int, fresh_dtype: str | None) -> Visit:
+    def visit(self, number: int, parcel: Parcel, calls: int, fresh_dtype: str | None) -> TimingSample:
         """The answer with this number: `calls` times of each. `fresh_dtype`: the parcel is visited for the first time
         in this request, so that its output, of this number type, must come along.
         """
@@ -83,7 +83,7 @@ class Answers:
         passed_ms = (time.monotonic() - self._far.started) * 1e3
         if self._total_ms > _SLACK * passed_ms + _SLACK_MS:
             raise WorkerFault(f"it claims to have timed {self._total_ms:.0f} ms, but {passed_ms:.0f} ms have passed")
-        return Visit(own_ms, reference_ms)
+        return TimingSample(own_ms, reference_ms)
 
     def done(self, visits: int) -> None:
         """The last answer, and nothing after it but empty lines, up to a limit; its end must come in time."""

@@ -82,8 +82,8 @@ def run(prog: str, arguments: Sequence[str]) -> None:
     console = Console(stderr=True)
     for line in _beforehand(Path(config.out)):
         say(console, line)
-    with _shown(console, config) as (on_step, on_visit):
-        table = build_table(config, on_step=on_step, on_visit=on_visit)
+    with _shown(console, config) as (on_step, on_measurement):
+        table = build_table(config, on_step=on_step, on_measurement=on_measurement)
     _report(Console(soft_wrap=True), config, table)
 
 
@@ -119,11 +119,11 @@ def _shown(console: Console, config: BuildConfig) -> Iterator[tuple[Callable[[St
             if not console.is_terminal:
                 say(console, f"{step.words}: {step.points} points, {step.visits} visits")
 
-        def on_visit() -> None:
+        def on_measurement() -> None:
             watch.raise_if_asked(kept)
             progress.advance(tasks[-1])
 
-        yield on_step, on_visit
+        yield on_step, on_measurement
 
 
 def _report(console: Console, config: BuildConfig, table: LatencyTable) -> None:

@@ -42,8 +42,8 @@ def run(prog: str, arguments: Sequence[str]) -> None:
     from tfnas.report.check_text import print_found, print_written
 
     with ExitStack() as shown:
-        on_visit = shown.enter_context(counting(Console(stderr=True), "timing whole networks"))
+        on_measurement = shown.enter_context(counting(Console(stderr=True), "timing whole networks"))
         on_found = ShownFirst[CheckReport](shown, lambda found: print_found(Console(), found))
-        report = check_table(config, on_visit=on_visit, on_found=on_found)
+        report = check_table(config, on_measurement=on_measurement, on_found=on_found)
     on_found.finish()
     print_written(Console(), report)

@@ -20,7 +20,7 @@ from tfnas.core.space import SearchSpace
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.knapsack import best_selections
 from tfnas.latency.range_text import outside_text
-from tfnas.latency.reachable import SAME, Band, StageItems, refined_sums
+from tfnas.latency.reachable import SAME, Band, StageItems, reachable_latencies
 from tfnas.latency.widths import check_target_ms, fit_channels, fit_widths
 
 FloatArray = NDArray[np.float64]
@@ -91,7 +91,7 @@ def _search_everything(
         StageItems(depths, tuple(items[first : first + stage.blocks]))
         for stage, first, depths in zip(space.stages, space.first_blocks, space.depth_choices, strict=True)
     ]
-    for sums in refined_sums(stages, band.less(base_ms)):
+    for sums in reachable_latencies(stages, band.less(base_ms)):
         inside = reversed(band.where(base_ms + sums.ms, slack_ms=SAME * band.high_ms))
         found = band.first((_architecture(choice, curves, *sums.trace(index)) for index in inside), table)
         if found is not None:
@@ -99,7 +99,7 @@ def _search_everything(
     below, above = table.range_ms(space, choice.num_classes)
     step_ms = max(float(ms.max()) for ms in items)  # from any latency to the next reachable one, at most
     window = Band(max(below, band.low_ms - step_ms), min(above, band.high_ms + step_ms))
-    for sums in refined_sums(stages, window.less(base_ms), band.width_ms):
+    for sums in reachable_latencies(stages, window.less(base_ms), band.width_ms):
         total_ms = base_ms + sums.ms
         below = float(total_ms[total_ms < band.low_ms].max(initial=below))
         above = float(total_ms[total_ms > band.high_ms].min(initial=above))

@@ -87,7 +87,7 @@ class _Layer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reachable:
+class ReachableLatencies:
     """The reachable sums `ms` in rising order; `exact` says that none was given up.
 
     `largest_layer` is how many sums the largest step went through.
@@ -117,7 +117,9 @@ class Reachable:
         return tuple(reversed(depths)), tuple(reversed(items))
 
 
-def refined_sums(stages: Sequence[StageItems], window: Band, resolution_ms: float | None = None) -> Iterator[Reachable]:
+def reachable_latencies(
+    stages: Sequence[StageItems], window: Band, resolution_ms: float | None = None
+) -> Iterator[ReachableLatencies]:
     """The sums within a window (those outside may be left out), on ever finer grids; the last is exact if feasible.
 
     The first grid has a few cells per `resolution_ms`, by default the width of the window. Ends early where a finer
@@ -130,7 +132,7 @@ def refined_sums(stages: Sequence[StageItems], window: Band, resolution_ms: floa
         yield (sums := _sums(stages, window, cell_ms))
 
 
-def _sums(stages: Sequence[StageItems], window: Band, cell_ms: float) -> Reachable:
+def _sums(stages: Sequence[StageItems], window: Band, cell_ms: float) -> ReachableLatencies:
     """The sums on one grid."""
     same_ms = SAME * window.high_ms
     trimmer = _Trimmer(cell_ms, same_ms)
@@ -147,7 +149,7 @@ def _sums(stages: Sequence[StageItems], window: Band, cell_ms: float) -> Reachab
         end = trimmer.trim(_joined(layers, depths))
         all_layers.append(tuple(layers))
         ends.append(end)
-    return Reachable(tuple(all_layers), tuple(ends), trimmer.exact, largest)
+    return ReachableLatencies(tuple(all_layers), tuple(ends), trimmer.exact, largest)
 
 
 class _Trimmer:

@@ -17,7 +17,7 @@ from tfnas.core.architecture import Architecture
 from tfnas.core.cost import MILLISECONDS, Cost
 from tfnas.core.errors import InputError
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.latency.reachable import SAME, Band, StageItems, refined_sums
+from tfnas.latency.reachable import SAME, Band, StageItems, reachable_latencies
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -174,7 +174,7 @@ def _search_around(
         lows = curves.lows + starts * curves.steps
         spans = zip(curves.ms, starts, ends + 1, strict=True)
         items = StageItems((len(widths),), tuple(ms[start:stop] for ms, start, stop in spans))
-        sums = next(refined_sums([items], band.less(curves.base_ms)))
+        sums = next(reachable_latencies([items], band.less(curves.base_ms)))
         inside = reversed(band.where(curves.base_ms + sums.ms, slack_ms=SAME * band.high_ms))
         candidates = (at_widths(fitted, lows + np.array(sums.trace(index)[1]) * curves.steps) for index in inside)
         found = band.first(candidates, table)

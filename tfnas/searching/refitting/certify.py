@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tfnas.bench.timing import Visit
+from tfnas.bench.timing import TimingSample
 from tfnas.core.errors import InputError
 from tfnas.core.space import IMAGE_CHANNELS
 from tfnas.core.version import __version__
@@ -25,7 +25,7 @@ from tfnas.runs.model_file import MODEL_FILE, TrainedModel
 from tfnas.searching.refitting.certificate import Certificate, MeasuredUnder, Verdict, certificate_lines, verdict_text
 from tfnas.searching.refitting.refit_config import FORMAT, CertifyConfig
 from tfnas.searching.refitting.refit_loop import LEAST_SECONDS, PRECISION
-from tfnas.searching.refitting.sampling_budget import Budget, Length, OnSpent, calls_per_visit, measure_fixed
+from tfnas.searching.refitting.sampling_budget import Budget, Length, OnSpent, calls_per_sample, measure_fixed
 from tfnas.utils.devices import check_threads, instruction_sets, load_average, named_device, processor_name
 from tfnas.utils.files import check_writable, write_whole
 from tfnas.utils.text import seconds_of, share_of
@@ -37,7 +37,7 @@ _WARMUP = 3
 _PILOT_SHARE = 1 / 6
 
 Call = Callable[[], object]
-VisitsOf = Callable[[Call], Iterator[Visit]]
+VisitsOf = Callable[[Call], Iterator[TimingSample]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,11 +264,11 @@ def _images(config: CertifyConfig, size: int) -> Tensor:
     return torch.rand(config.batch, IMAGE_CHANNELS, size, size, generator=generator)
 
 
-def _timed_visits(call: Call) -> Iterator[Visit]:
+def _timed_visits(call: Call) -> Iterator[TimingSample]:
     """A quarter of a second of timed calls at a time, without end."""
     first_ms = [_call_ms(call) for _ in range(_WARMUP)][-1]
     while True:
-        yield Visit(tuple(_call_ms(call) for _ in range(calls_per_visit(first_ms))), ())
+        yield TimingSample(tuple(_call_ms(call) for _ in range(calls_per_sample(first_ms))), ())
 
 
 def _call_ms(call: Call) -> float:

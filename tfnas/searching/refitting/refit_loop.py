@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tfnas.bench.benchmark_cases import network_case
 from tfnas.bench.local_bench import Bench
-from tfnas.bench.workloads import network_workload
 from tfnas.core.architecture import Architecture
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.reachable import Band
 from tfnas.latency.widths import WidthCurves, at_widths, fit_channels, fit_widths
 from tfnas.searching.refitting.certificate import Certificate, Verdict
-from tfnas.searching.refitting.sampling_budget import Budget, Closeness, Length, sample_workload
+from tfnas.searching.refitting.sampling_budget import Budget, Closeness, Length, sample_case
 
 PRECISION = 1 / 3
 """Half-width of the interval that is measured for, as a share of epsilon."""
@@ -162,7 +162,7 @@ class _Loop:
         purpose: Purpose = "certify" if isinstance(until, Length) else "fit"
         before = sum(point.purpose == purpose for point in self.points)
         self.on_phase(Phase(purpose, before + 1, until.most_seconds))
-        found = sample_workload(self.bench, network_workload(architecture), expected_ms, until, self.budget)
+        found = sample_case(self.bench, network_case(architecture), expected_ms, until, self.budget)
         point = Point(architecture, table_ms, found, purpose)
         self.points.append(point)
         self.on_point(point)

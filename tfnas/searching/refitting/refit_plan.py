@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfnas.bench.benchmark_cases import BenchmarkCase, block_case
 from tfnas.bench.local_bench import Bench
 from tfnas.bench.open_bench import as_measured, conditions_of, open_bench
-from tfnas.bench.workloads import Workload, block_workload
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import DataConfig
@@ -26,7 +26,7 @@ from tfnas.searching.refitting.refit_loop import Goal
 from tfnas.utils.annotations import kinds_of
 from tfnas.utils.text import command_line, seconds_of, share_of
 
-BenchOpener = Callable[[Workload], Bench]
+BenchOpener = Callable[[BenchmarkCase], Bench]
 
 _MOST_MS = 1e9
 
@@ -71,7 +71,7 @@ def prepare(config: CloseConfig, opener: BenchOpener | None, clock: Callable[[],
     return Plan(_with_search(config, run_dir, saved, lookup_path), source, table, goal, bench, clock)
 
 
-def _bench(conditions: Conditions, reference: Workload, config: CloseConfig) -> Bench:
+def _bench(conditions: Conditions, reference: BenchmarkCase, config: CloseConfig) -> Bench:
     """What times; every call counts, as in use, also those that lost the processor to another program for a while."""
     return open_bench(conditions, reference, config.worker, config.seed, config.worker_timeout, every_call=True)
 
@@ -117,13 +117,13 @@ def _lookup_path(config: CloseConfig, source: Source, saved: dict[str, Any]) -> 
     return next((path for path in paths if Path(path).is_file()), paths[0])
 
 
-def _reference_of(architecture: Architecture) -> Workload:
+def _reference_of(architecture: Architecture) -> BenchmarkCase:
     """What runs before every timed call, so that the network finds its weights as cold as in use: its middle block."""
     if not architecture.blocks:
         size = -(-architecture.image_size // architecture.first_stem.stride)
-        return block_workload(architecture.second_stem, size)
+        return block_case(architecture.second_stem, size)
     place = architecture.blocks[len(architecture.blocks) // 2]
-    return block_workload(place.block, place.input_size)
+    return block_case(place.block, place.input_size)
 
 
 def _with_search(config: CloseConfig, run_dir: Path | None, saved: dict[str, Any], lookup_path: str) -> ClosedConfig:

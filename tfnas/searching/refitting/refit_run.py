@@ -54,7 +54,7 @@ def close_run(
 ) -> ClosedRun:
     """Fit the widths of a network until it measures its target, and write what came out as a new run directory.
 
-    `bench` opens what times (given the reference workload); by default this machine, or the worker, in the table's
+    `bench` opens what times (given the reference case); by default this machine, or the worker, in the table's
     runtime. `clock` tells the seconds of the time budget.
 
     Raises InputError (before anything is written), Interrupted (nothing is left behind), and Infeasible when the

@@ -12,9 +12,9 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
+from tfnas.bench.benchmark_cases import BenchmarkCase
 from tfnas.bench.local_bench import Bench
-from tfnas.bench.timing import Visit
-from tfnas.bench.workloads import Workload
+from tfnas.bench.timing import TimingSample
 from tfnas.searching.refitting.certificate import FEWEST_CALLS, Certificate
 
 _VISIT_MS = 250.0
@@ -71,7 +71,7 @@ OnSpent = Callable[[float, float | None], None]
 
 
 def measure_fixed(
-    visits: Iterator[Visit], length: Length, budget: Budget, on_spent: OnSpent = lambda *_: None
+    visits: Iterator[TimingSample], length: Length, budget: Budget, on_spent: OnSpent = lambda *_: None
 ) -> Certificate:
     """A certificate of calls whose number of seconds was chosen before the first of them was made.
 
@@ -90,7 +90,7 @@ def measure_fixed(
 
 
 def _taken(
-    visits: Iterator[Visit],
+    visits: Iterator[TimingSample],
     seconds: float,
     fewest: int,
     clock: Callable[[], float],
@@ -112,7 +112,7 @@ def _taken(
     return own_ms, before
 
 
-def sample(visits: Iterator[Visit], until: Closeness, budget: Budget) -> Certificate:
+def sample(visits: Iterator[TimingSample], until: Closeness, budget: Budget) -> Certificate:
     """Take visits until it is enough, to steer by: the interval of such calls promises more than it holds.
 
     Their seconds are taken off the budget, but what prepares the first is not. `FEWEST_CALLS` are made in any case.
@@ -137,23 +137,23 @@ def sample(visits: Iterator[Visit], until: Closeness, budget: Budget) -> Certifi
     return Certificate.of(own_ms, spent)
 
 
-def sample_workload(
-    bench: Bench, workload: Workload, expected_ms: float, until: Closeness | Length, budget: Budget
+def sample_case(
+    bench: Bench, case: BenchmarkCase, expected_ms: float, until: Closeness | Length, budget: Budget
 ) -> Certificate:
-    """`sample`, or with a length `measure_fixed`, of a workload on a bench.
+    """`sample`, or with a length `measure_fixed`, of a case on a bench.
 
     A visit lasts about a quarter of a second by the latency expected.
     """
-    with closing(_visits(bench, workload, calls_per_visit(expected_ms))) as visits:
+    with closing(_visits(bench, case, calls_per_sample(expected_ms))) as visits:
         return measure_fixed(visits, until, budget) if isinstance(until, Length) else sample(visits, until, budget)
 
 
-def calls_per_visit(expected_ms: float) -> int:
+def calls_per_sample(expected_ms: float) -> int:
     """So many that a visit lasts about a quarter of a second."""
     return min(max(round(_VISIT_MS / expected_ms), 1), _MOST_CALLS)
 
 
-def _visits(bench: Bench, workload: Workload, calls: int) -> Generator[Visit, None, None]:
+def _visits(bench: Bench, case: BenchmarkCase, calls: int) -> Generator[TimingSample, None, None]:
     """Visits without end; a bench that works ahead is asked for a few minutes of them at a time."""
     while True:
-        yield from bench.visits([workload], [0] * _VISITS_AHEAD, calls)
+        yield from bench.measure([case], [0] * _VISITS_AHEAD, calls)

@@ -16,10 +16,10 @@ from tfnas.nn.network import Network
 
 
 @dataclass(frozen=True)
-class Workload:
+class BenchmarkCase:
     """Something to time: `make` builds the module (in float32 on the CPU); it receives (batch, channels, size, size).
 
-    `name` tells workloads apart and is the same in every process.
+    `name` tells cases apart and is the same in every process.
     """
 
     name: str
@@ -28,30 +28,30 @@ class Workload:
     size: int
 
 
-def block_workload(block: Block, input_size: int) -> Workload:
+def block_case(block: Block, input_size: int) -> BenchmarkCase:
     """A block that receives `input_size` x `input_size` pixels."""
-    return Workload(key_with_width(block, input_size), lambda: MBConv(block), block.in_channels, input_size)
+    return BenchmarkCase(key_with_width(block, input_size), lambda: MBConv(block), block.in_channels, input_size)
 
 
-def network_workload(architecture: Architecture) -> Workload:
+def network_case(architecture: Architecture) -> BenchmarkCase:
     """A whole network, images in, logits out."""
-    return Workload(architecture.to_text(), lambda: Network(architecture), IMAGE_CHANNELS, architecture.image_size)
+    return BenchmarkCase(architecture.to_text(), lambda: Network(architecture), IMAGE_CHANNELS, architecture.image_size)
 
 
-def stem_workloads(architecture: Architecture) -> dict[str, Workload]:
+def stem_cases(architecture: Architecture) -> dict[str, BenchmarkCase]:
     """Stems and feature mix of an architecture, under the names of `STEM_PARTS`."""
     stem, mix, mix_size = architecture.first_stem, architecture.feature_mix, architecture.feature_mix_size
     return {
-        "first_stem": Workload("first_stem", lambda: ConvBNAct(stem), stem.in_channels, architecture.image_size),
-        "second_stem": block_workload(architecture.second_stem, -(-architecture.image_size // stem.stride)),
-        "feature_mix": Workload("feature_mix", lambda: ConvBNAct(mix), mix.in_channels, mix_size),
+        "first_stem": BenchmarkCase("first_stem", lambda: ConvBNAct(stem), stem.in_channels, architecture.image_size),
+        "second_stem": block_case(architecture.second_stem, -(-architecture.image_size // stem.stride)),
+        "feature_mix": BenchmarkCase("feature_mix", lambda: ConvBNAct(mix), mix.in_channels, mix_size),
     }
 
 
-def classifier_workload(architecture: Architecture, num_classes: int) -> Workload:
+def classifier_case(architecture: Architecture, num_classes: int) -> BenchmarkCase:
     """The classifier of an architecture with so many classes, its global pool included."""
     channels, size = architecture.feature_mix.out_channels, architecture.feature_mix_size
-    return Workload(f"classifier_n{num_classes}", lambda: Classifier(channels, num_classes), channels, size)
+    return BenchmarkCase(f"classifier_n{num_classes}", lambda: Classifier(channels, num_classes), channels, size)
 
 
 def random_architectures(space: SearchSpace, count: int, num_classes: int, seed: int) -> list[Architecture]:
