@@ -15,6 +15,7 @@ from authors_checkpoint import authors_document
 from rich.console import Console
 
 import tfnas
+from tfnas.bench.timing import time_network
 from tfnas.cli import parsing_model
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.latency.cost_table import LatencyTable
@@ -24,7 +25,6 @@ from tfnas.latency.table_keys import classifier_key, latency_key, stem_keys
 from tfnas.nn.network import Network
 from tfnas.report.parse_report import print_report, print_timings
 from tfnas.runs.search_run import search_checkpoints
-from tfnas.searching.parsed_timing import time_here
 from tfnas.searching.parsing import parse_model, write_files
 
 TEXT = (
@@ -459,11 +459,17 @@ def test_widest_rows_fit_80_columns(tmp_path):
     assert max(map(len, rows)) <= 80
 
 
+def time_here(parsed, device):
+    """The timings that `--print_lat` prints."""
+    architecture = parsed.architecture
+    return time_network(lambda: Network(architecture), architecture.image_size, parsed.timed_batches, device, seed=2)
+
+
 def test_timing_here(run_dir):
     torch.manual_seed(0)
     before = torch.get_rng_state()
     parsed = parse_model(run_dir)
-    found = list(time_here(parsed, "cpu", seed=2))
+    found = list(time_here(parsed, "cpu"))
     assert [(item.device, item.batch_size) for item in found] == [("CPU, 1 thread", batch) for batch in (1, 3, 32)]
     assert all(item.timing.median_ms > 0 and item.timing.runs >= 5 for item in found)
     assert torch.equal(torch.get_rng_state(), before)
@@ -477,7 +483,7 @@ def test_timing_here(run_dir):
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
 def test_devices_refused(run_dir, device):
     with pytest.raises(InputError, match=device):
-        time_here(parse_model(run_dir), device, seed=2)
+        time_here(parse_model(run_dir), device)
 
 
 def test_the_run_can_move(tmp_path, run_dir, architecture):

@@ -12,7 +12,7 @@ from tiny import measurement, tiny_contents, tiny_space
 
 import tfnas
 from tfnas.bench.counted_table import counted_table
-from tfnas.bench.timing import Timing
+from tfnas.bench.timing import NetworkTiming, Timing
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import (
     default_table_path,
@@ -24,7 +24,6 @@ from tfnas.latency.default_table import (
 from tfnas.report.parse_report import print_timings
 from tfnas.searching.differentiable.search_config import SearchConfig
 from tfnas.searching.differentiable.search_setup import prepare
-from tfnas.searching.parsed_timing import NetworkTiming
 from tfnas.searching.parsing import parse_model
 
 

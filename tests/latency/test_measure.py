@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 
 import pytest
 import torch
 from torch import nn
 
-from tfnas.bench.timing import Timing, time_network
+from tfnas.bench.timing import RoundLimits, Timing, call_ms, shuffled_rounds, steady, time_interleaved, time_network
 from tfnas.utils.torch_settings import pinned, torch_threads
 
 
@@ -28,13 +29,47 @@ def test_timing_is_median_and_interquartile_spread():
     assert Timing.of([4.0, 1.0, 3.0, 2.0, 100.0]) == Timing(median_ms=3.0, spread_ms=2.0, runs=5)
 
 
-def test_time_network_calls_in_evaluation_mode_and_restores_it():
+def test_networks_are_timed_in_evaluation_mode_with_as_many_runs_as_fit():
     calls = []
-    module = Recorder("net", calls).train()
-    timing = time_network(module, torch.ones(2, 3), runs=7, warmup=2)
-    assert len(calls) == 9 and timing.runs == 7
-    assert not any(training for _, training, _ in calls) and module.training
-    assert timing.median_ms > 0 and timing.spread_ms >= 0
+    found = list(time_network(lambda: Recorder("net", calls), 4, (1, 2), "cpu", seed=0))
+    assert [(timing.batch_size, timing.timing.runs) for timing in found] == [(1, 30), (2, 30)]
+    assert len(calls) == 2 * (3 + 1 + 30) and not any(training for _, training, _ in calls)
+    assert all(item.timing.median_ms > 0 and item.timing.spread_ms >= 0 for item in found)
+
+
+def test_calls_timed_together_are_called_in_rounds_each_in_a_new_order():
+    called = []
+    calls = [lambda name=name: called.append(name) for name in "abc"]
+    timings = time_interleaved(calls, RoundLimits(seconds=0.0, fewest=8, most=9, warm_up=2))
+    assert [timing.runs for timing in timings] == [8, 8, 8]
+    assert called[:9] == [*"aabbcc", *"abc"]
+    rounds = [tuple(called[start : start + 3]) for start in range(9, len(called), 3)]
+    assert len(rounds) == 8 and all(sorted(row) == [*"abc"] for row in rounds) and len(set(rounds)) > 1
+
+
+def test_a_round_goes_through_its_groups_one_after_another():
+    order = shuffled_rounds([range(3), range(3, 5)], 4, random.Random(0))
+    assert len(order) == 20
+    for start in range(0, 20, 5):
+        assert sorted(order[start : start + 3]) == [0, 1, 2] and sorted(order[start + 3 : start + 5]) == [3, 4]
+
+
+def test_a_call_is_timed_from_idle_to_idle():
+    told = []
+    assert call_ms(lambda: told.append("call"), lambda: told.append("wait")) > 0
+    assert told == ["wait", "call", "wait"]
+
+
+def test_steady_computes_without_gradients_on_its_threads_and_cores():
+    threads, cores = torch.get_num_threads(), os.sched_getaffinity(0)
+    with pytest.raises(KeyError), steady(1):
+        assert torch.is_inference_mode_enabled() and torch.get_num_threads() == 1
+        assert len(os.sched_getaffinity(0)) == 1
+        raise KeyError
+    assert torch.get_num_threads() == threads and os.sched_getaffinity(0) == cores
+    with steady(1, bind=False):
+        assert os.sched_getaffinity(0) == cores
+    assert not torch.is_inference_mode_enabled()
 
 
 def test_threads_are_restored_even_after_an_error():

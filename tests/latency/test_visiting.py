@@ -6,8 +6,7 @@ import pytest
 from tiny import tiny_space
 
 from tfnas.bench.benchmark_cases import network_case, random_architectures
-from tfnas.bench.timing import TimingSample
-from tfnas.bench.visits import Visits
+from tfnas.bench.timing import InterleavedTiming, TimingSample
 
 USUAL = TimingSample((1.0, 1.0), (1.0, 1.01))
 
@@ -26,9 +25,9 @@ class Told:
 def visited(first, again):
     """The visit of one case that counts, where the other 19 were as usual, and how many were repeated."""
     (network,) = random_architectures(tiny_space(), 1, 10, 0)
-    visits = Visits(Told([first, *[USUAL] * 19, again]), 2, 0, lambda: None)
-    visits.visit([network_case(network)], 20)
-    return visits.by_name[network_case(network).name][0], visits.repeated
+    timing = InterleavedTiming(Told([first, *[USUAL] * 19, again]).measure, 2, 0, lambda: None)
+    timing.run([network_case(network)], 20)
+    return timing.by_name[network_case(network).name][0], timing.repeated
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,7 @@ from tfnas.bench.build_points import Point, Widths, drawn_points, probed_keys, w
 from tfnas.bench.local_bench import Bench
 from tfnas.bench.measurement_journal import Journal
 from tfnas.bench.open_bench import open_bench, reference_of
-from tfnas.bench.timing import Timing
-from tfnas.bench.visits import Visits
+from tfnas.bench.timing import InterleavedTiming, Timing
 from tfnas.core.errors import RunFailed
 from tfnas.core.space import SearchSpace
 from tfnas.core.version import __version__
@@ -86,8 +85,8 @@ def build_table(
     check_writable(out)
     subject = _subject(config, space, bench)
     with Journal.open(out.with_name(f"{out.name}.partial"), subject, bench) as journal:
-        visits = Visits(journal, config.calls, config.seed, on_measurement)
-        build = _Build(config, space, visits, on_step)
+        timing = InterleavedTiming(journal.measure, config.calls, config.seed, on_measurement)
+        build = _Build(config, space, journal, timing, on_step)
         build.run()
         contents = build.contents(_measurement(config, space, bench))
         table = LatencyTable(contents, f"latency table {config.out}", config.out)
@@ -107,12 +106,18 @@ def _save(table: LatencyTable, out: Path) -> None:
 
 
 class _Build:
-    """The state of a build; every decision follows from the visits so far, so that it comes out alike when resumed."""
+    """The state of a build; every decision follows from the samples so far, so that a resumed build decides alike."""
 
     def __init__(
-        self, config: BuildConfig, space: SearchSpace, visits: Visits, on_step: Callable[[Step], None]
+        self,
+        config: BuildConfig,
+        space: SearchSpace,
+        journal: Journal,
+        timing: InterleavedTiming,
+        on_step: Callable[[Step], None],
     ) -> None:
-        self._config, self._space, self._visits, self._on_step = config, space, visits, on_step
+        self._config, self._space, self._on_step = config, space, on_step
+        self._journal, self._timing = journal, timing
         self._tolerance = share_of("tolerance", config.tolerance)
         self._budget_s = seconds_of("time_budget", config.time_budget)
         self._widths = widths_by_key(space)
@@ -137,7 +142,7 @@ class _Build:
         self._held_out = set(drawn)
         self._measure("measuring every block", first, held_out=drawn)
         frontier, most_points = self._refinements(self._used), self._most_points()
-        while frontier and self._visits.journal.seconds < self._budget_s:
+        while frontier and self._journal.seconds < self._budget_s:
             self._measure("measuring where interpolation missed", frontier[: most_points - self._points])
             frontier = self._refinements(frontier) if self._points < most_points else []
 
@@ -163,15 +168,15 @@ class _Build:
         """Measure what has not been measured yet, in as many rounds as the time budget allows."""
         points = [point for point in points if point not in self._used]
         cases = [*parts, *(self._case(point) for point in (*points, *held_out))]
-        before = self._visits.journal.seconds
+        before = self._journal.seconds
         least = min(self._config.rounds, _FEWEST_ROUNDS)
         self._on_step(Step(f"{words}, first rounds", len(cases), least * len(cases)))
-        self._visits.visit(cases, least)
-        round_s = (self._visits.journal.seconds - before) / least
-        left_s = _SHARE_BEFORE_REFINING * self._budget_s - self._visits.journal.seconds
+        self._timing.run(cases, least)
+        round_s = (self._journal.seconds - before) / least
+        left_s = _SHARE_BEFORE_REFINING * self._budget_s - self._journal.seconds
         more = max(0, min(self._config.rounds - least, int(left_s / max(round_s, 1e-9))))
         self._on_step(Step(words, len(cases), more * len(cases)))
-        self._visits.visit(cases, more)
+        self._timing.run(cases, more)
         self._used.update(points)
 
     def _case(self, point: Point) -> BenchmarkCase:
@@ -183,13 +188,13 @@ class _Build:
         A miss counts beyond the tolerance, and beyond the noise of the point itself. The largest misses come first.
         """
         curves = self._curves(self._used)
-        reference_ms = self._visits.reference.median_ms
+        reference_ms = self._timing.reference.median_ms
         wanted: dict[Point, float] = {}
         for point in measured:
             around = _neighbours(curves[point.key], point.width, self._classes)
             if around is None:
                 continue
-            timing = self._visits.timing(self._case(point), reference_ms)
+            timing = self._timing.timing(self._case(point), reference_ms)
             noise = _NOISE * timing.standard_error_ms / timing.median_ms
             missed = abs(_foretold_share(curves[point.key], point.width, self._classes))
             if missed > max(self._tolerance, noise):
@@ -217,18 +222,18 @@ class _Build:
 
     def _curves(self, points: Iterable[Point]) -> dict[str, Curve]:
         """What has been measured at these points, by key."""
-        reference_ms = self._visits.reference.median_ms
+        reference_ms = self._timing.reference.median_ms
         rows: dict[str, dict[int, Timing]] = {}
         for point in sorted(points):
-            rows.setdefault(point.key, {})[point.width] = self._visits.timing(self._case(point), reference_ms)
+            rows.setdefault(point.key, {})[point.width] = self._timing.timing(self._case(point), reference_ms)
         return {key: _curve(row) for key, row in rows.items()}
 
     def contents(self, measurement: Measurement) -> TableContents:
         """The table."""
-        reference_ms = self._visits.reference.median_ms
-        timings = {name: self._visits.timing(case, reference_ms) for name, case in self._stems.items()}
+        reference_ms = self._timing.reference.median_ms
+        timings = {name: self._timing.timing(case, reference_ms) for name, case in self._stems.items()}
         keys = stem_keys(self._shallowest)
-        counts = {count: self._visits.timing(load, reference_ms) for count, load in self._classifiers.items()}
+        counts = {count: self._timing.timing(load, reference_ms) for count, load in self._classifiers.items()}
         curves = self._curves(self._used)
         return TableContents(
             base={name: BasePart(keys[name], timings[name].median_ms, timings[name].spread_ms) for name in STEM_PARTS},
@@ -241,14 +246,14 @@ class _Build:
         )
 
     def _report(self) -> BuildReport:
-        reference, (fastest, slowest) = self._visits.reference, self._visits.drift
+        reference, (fastest, slowest) = self._timing.reference, self._timing.drift
         return BuildReport(
             points=len(self._used),
             held_out_points=len(self._held_out),
             enumerated_points=_enumerated(self._widths),
-            seconds=self._visits.journal.seconds,
-            visits=len(self._visits.in_order),
-            repeated_visits=self._visits.repeated,
+            seconds=self._journal.seconds,
+            visits=len(self._timing.in_order),
+            repeated_visits=self._timing.repeated,
             reference=reference_of(self._space).name,
             reference_ms=reference.median_ms,
             reference_spread_ms=reference.spread_ms,

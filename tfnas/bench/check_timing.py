@@ -13,7 +13,7 @@ import numpy as np
 
 from tfnas.bench.benchmark_cases import BenchmarkCase
 from tfnas.bench.local_bench import Bench, LocalBench
-from tfnas.bench.timing import Timing, TimingSample, normalised_timing, reference_timing
+from tfnas.bench.timing import Timing, TimingSample, normalised_timing, reference_timing, shuffled_rounds
 
 FEWEST_ROUNDS = 3
 
@@ -101,7 +101,8 @@ def time_in_rounds(
     `on_measurement` is told how many visits are done, and how many there will be as far as is known.
     """
     cases = [*networks, *blocks]
-    order = _order(len(networks), len(blocks), effort)
+    groups = [range(len(networks)), range(len(networks), len(cases))]
+    order = shuffled_rounds(groups, effort.rounds, random.Random(f"order {effort.seed}"))
     visits: list[TimingSample] = []
     started = round_started = time.monotonic()
     clocks = [_Clocks.at(started)]
@@ -149,15 +150,6 @@ class _Clocks:
         """At this moment, which is called `passed_s`."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return cls(passed_s, usage.ru_utime + usage.ru_stime, usage.ru_nivcsw)
-
-
-def _order(networks: int, blocks: int, effort: Effort) -> list[int]:
-    rng = random.Random(f"order {effort.seed}")
-    order: list[int] = []
-    for _ in range(effort.rounds):
-        order += rng.sample(range(networks), networks)
-        order += rng.sample(range(networks, networks + blocks), blocks)
-    return order
 
 
 def _timings(networks: Sequence[Sequence[TimingSample]], blocks: Sequence[Sequence[TimingSample]]) -> _Timings:

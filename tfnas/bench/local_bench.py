@@ -1,4 +1,4 @@
-"""Timing many cases fairly against one another, on this machine or wherever a bench stands.
+"""Interleaved timing of many benchmark cases, on this machine or a remote one.
 
 What makes naive figures wrong on a CPU, and what is done here about it:
 
@@ -6,7 +6,7 @@ What makes naive figures wrong on a CPU, and what is done here about it:
   and the page faults make the same block two or three times slower. `prime_allocator` ends that.
 * A block called again and again finds its weights in the cache, a block inside a network does not. Before every timed
   call another block (the reference) runs and the input is written anew, as the layer before would have done.
-* A machine is not equally fast from minute to minute. Every call is held against the reference's time beside it.
+* A machine is not equally fast from minute to minute. Every call is normalised to the adjacent reference call.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from torch import Tensor
 
 from tfnas.bench.benchmark_cases import BenchmarkCase
 from tfnas.bench.runtime import Runtime, open_runtime
-from tfnas.bench.timing import TimingSample
+from tfnas.bench.timing import TimingSample, call_ms, steady
 from tfnas.core.errors import RunFailed
 from tfnas.latency.table_contents import Conditions
 from tfnas.utils.devices import check_threads, instruction_sets, named_device, processor_name
-from tfnas.utils.torch_settings import pinned, prime_allocator, torch_threads
 
 _REFERENCE_CALLS_FIRST = 3
 _TRIES = 8
@@ -113,7 +112,6 @@ class LocalBench:
         if not {case.name for case in cases} & set(self._kept):
             self._kept.clear()
         prepared = self._kept
-        prime_allocator()
         with self._steady():
             reference = self._prepare(self._reference)
             for _ in range(_REFERENCE_CALLS_FIRST):
@@ -131,7 +129,7 @@ class LocalBench:
         threads = self.conditions.threads
         advice = f"out of memory with {self.conditions.batch_size} images at once: give a smaller --batch"
         try:
-            with torch_threads(threads), pinned(threads), torch.inference_mode():
+            with steady(threads):
                 yield
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise RunFailed(advice) from error
@@ -180,12 +178,7 @@ class LocalBench:
         return best
 
     def _call_ms(self, prepared: _Prepared) -> float:
-        """Milliseconds of one call; on a GPU from idle to idle."""
-        self._runtime.synchronise()
-        start = time.perf_counter()
-        prepared.call()
-        self._runtime.synchronise()
-        return (time.perf_counter() - start) * 1e3
+        return call_ms(prepared.call, self._runtime.synchronise)
 
 
 def _switches() -> int:

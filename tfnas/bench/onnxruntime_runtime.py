@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tfnas.bench.runtime import require_conditions, required_library
+from tfnas.bench.timing import wait_for
 from tfnas.core.errors import InputError
 from tfnas.latency.table_contents import Conditions
 from tfnas.utils.devices import named_device
@@ -78,8 +79,7 @@ class OnnxRuntime:
 
     def synchronise(self) -> None:
         """Wait for the GPU, where there is one."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        wait_for(self._device)
 
     def _session_options(self) -> Any:
         options = self._library.SessionOptions()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tfnas.bench.timing import wait_for
 from tfnas.core.errors import InputError
 from tfnas.latency.table_contents import Conditions
 from tfnas.utils.devices import named_device
@@ -59,8 +60,7 @@ class TorchCompileRuntime:
 
     def synchronise(self) -> None:
         """Wait for the GPU, where there is one."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        wait_for(self._device)
 
 
 RUNTIME = TorchCompileRuntime

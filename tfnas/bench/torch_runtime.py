@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from tfnas.bench.timing import wait_for
 from tfnas.latency.table_contents import Conditions
 from tfnas.utils.devices import named_device
 
@@ -31,8 +32,7 @@ class TorchRuntime:
 
     def synchronise(self) -> None:
         """Wait for the GPU, where there is one."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        wait_for(self._device)
 
 
 RUNTIME = TorchRuntime

@@ -47,7 +47,6 @@ def _parse(prog: str, arguments: Sequence[str]) -> None:
     config = parser.read(arguments)
     say_loading(prog)
     from tfnas.report.parse_report import print_report, print_timings
-    from tfnas.searching.parsed_timing import time_here
     from tfnas.searching.parsing import parse_model, write_files
 
     console = Console()
@@ -66,4 +65,11 @@ def _parse(prog: str, arguments: Sequence[str]) -> None:
     written = write_files(parsed, config.save_path)
     print_report(console, parsed, written)
     if config.print_lat:
-        print_timings(console, parsed, time_here(parsed, config.device, config.seed))
+        from tfnas.bench.timing import time_network
+        from tfnas.nn.network import Network
+
+        architecture, batches = parsed.architecture, parsed.timed_batches
+        timings = time_network(
+            lambda: Network(architecture), architecture.image_size, batches, config.device, config.seed
+        )
+        print_timings(console, parsed, timings)

@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tfnas.bench.timing import NETWORK_THREADS, NetworkTiming
 from tfnas.core.architecture import Block, Conv
 from tfnas.latency.default_table import other_conditions
 from tfnas.runs.architecture_source import UNFINISHED
-from tfnas.searching.parsed_timing import THREADS, NetworkTiming
 from tfnas.searching.parsing import Parsed, Part
 from tfnas.utils.progress import waiting
 from tfnas.utils.text import percent, print_whole, say, short
@@ -51,7 +51,7 @@ def _against_table(parsed: Parsed, found: NetworkTiming) -> str:
     if parsed.table is None or parsed.table_ms is None or found.batch_size != parsed.table.batch_size:
         return ""
     measurement = parsed.table.contents.measurement
-    other = [] if measurement is None else other_conditions(measurement, found.device_name, THREADS)
+    other = [] if measurement is None else other_conditions(measurement, found.device_name, NETWORK_THREADS)
     return f"; the table says {parsed.table_ms:.3f} ms" + (f" ({', '.join(other)})" if other else "")
 
 

@@ -27,6 +27,8 @@ from tfnas.spaces.mbconv.space_file import space as load_space
 from tfnas.spaces.mbconv.space_file import space_names
 from tfnas.utils.text import typed
 
+_TIMED_BATCHES = (1, 32)
+
 
 @dataclass(frozen=True)
 class Part:
@@ -54,6 +56,12 @@ class Parsed:
     counts: Counts
     table: LatencyTable | None
     notes: tuple[str, ...]
+
+    @property
+    def timed_batches(self) -> list[int]:
+        """Batch sizes to time: 1, 32 and, if it is known, that of the table."""
+        of_table = None if self.table is None else self.table.batch_size
+        return sorted({*_TIMED_BATCHES, *(() if of_table is None else (of_table,))})
 
     @property
     def target_ms(self) -> float | None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tfnas.bench.timing import TimingSample
+from tfnas.bench.timing import TimingSample, call_ms, steady, wait_for
 from tfnas.core.errors import InputError
 from tfnas.core.space import IMAGE_CHANNELS
 from tfnas.core.version import __version__
@@ -29,7 +29,6 @@ from tfnas.searching.refitting.sampling_budget import Budget, Length, OnSpent, c
 from tfnas.utils.devices import check_threads, instruction_sets, load_average, named_device, processor_name
 from tfnas.utils.files import check_writable, write_whole
 from tfnas.utils.text import seconds_of, share_of
-from tfnas.utils.torch_settings import pinned, prime_allocator, torch_threads
 
 VERSION = 1
 
@@ -143,8 +142,7 @@ def certify_file(
         most_seconds=most,
     )
     data = _read(path)
-    prime_allocator()
-    with pinned(config.threads), torch_threads(config.threads), torch.inference_mode():
+    with steady(config.threads):
         subject = _opened(path, data, config)
         before = load_average()
         found = measure_fixed((visits or _timed_visits)(subject.call), length, Budget(most, clock), on_spent)
@@ -240,8 +238,7 @@ def _trained(path: Path, config: CertifyConfig) -> _Subject:
 
     def call() -> Tensor:
         logits: Tensor = network(images)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait_for(device)
         return logits
 
     dtype = next(network.parameters()).dtype
@@ -266,15 +263,9 @@ def _images(config: CertifyConfig, size: int) -> Tensor:
 
 def _timed_visits(call: Call) -> Iterator[TimingSample]:
     """A quarter of a second of timed calls at a time, without end."""
-    first_ms = [_call_ms(call) for _ in range(_WARMUP)][-1]
+    first_ms = [call_ms(call) for _ in range(_WARMUP)][-1]
     while True:
-        yield TimingSample(tuple(_call_ms(call) for _ in range(calls_per_sample(first_ms))), ())
-
-
-def _call_ms(call: Call) -> float:
-    start = time.perf_counter()
-    call()
-    return (time.perf_counter() - start) * 1e3
+        yield TimingSample(tuple(call_ms(call) for _ in range(calls_per_sample(first_ms))), ())
 
 
 def _device_name(conditions: Conditions) -> str:
