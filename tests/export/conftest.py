@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tfnas.export import file_timing as timing
+from tfnas.bench.timing import RoundLimits
+from tfnas.export import exporting
 
 
 @pytest.fixture(scope="session", autouse=True)
 def few_timed_calls():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "_RUNS", (10, 10))
+        patch.setattr(exporting, "_TIMED", RoundLimits(seconds=0.0, fewest=10, most=10))
         yield

@@ -6,8 +6,9 @@ import datetime
 import json
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,18 @@ import torch
 from torch import Tensor
 
 from tfnas.core.version import __version__
+from tfnas.bench.timing import RoundLimits, steady, time_interleaved
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.export.export_checks import CHECK_BATCH, Answers, Call, answers, checked, shipping_warnings, top1_percent
 from tfnas.export.export_config import NEEDS, REPORT_SUFFIX, ExportConfig
 from tfnas.export.export_images import ExportImages, open_images
 from tfnas.export.export_report import Accuracy, Calibration, Check, ExportReport, Latency
 from tfnas.export.exported_files import json_text, load_own, onnx_bytes, torch_export_bytes
-from tfnas.export.file_timing import Subject, time_in_turn
 from tfnas.export.onnx_model import OnnxModel, SaturationWarning, in_batches
 from tfnas.export.quantizing import WEIGHTS, method_text, quantized_bytes
 from tfnas.export.traced import Deployed, at_size, trace
 from tfnas.runs.model_file import TrainedModel
-from tfnas.utils.devices import byte_instructions, instruction_sets
+from tfnas.utils.devices import byte_instructions, instruction_sets, processor_name
 from tfnas.utils.files import check_writable, staged, write_whole
 from tfnas.utils.onnx_export import OPSET
 from tfnas.utils.torch_settings import torch_threads
@@ -36,6 +37,16 @@ from tfnas.utils.torch_settings import torch_threads
 ONNXRUNTIME = f"onnxruntime {onnxruntime.__version__}"
 TORCH = f"torch {torch.__version__.partition('+')[0]}"
 _REFERENCE = "reference"
+_TIMED = RoundLimits(seconds=6.0, fewest=10, most=100)
+
+
+@dataclass(frozen=True, eq=False)
+class _Graph:
+    """What is checked and timed: what runs it and in which number type, and the call on float32 images in 0..1."""
+
+    kind: str
+    runtime: str
+    call: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,16 +132,16 @@ def _texts(plan: _Plan) -> dict[str, str]:
 def _examined(plan: _Plan, file: Path, data: bytes, plain: bytes) -> ExportReport:
     """Run the file on pictures and against the clock. Raises RunFailed where it is wrong."""
     config, pictures = plan.config, plan.images.check
-    subjects = _subjects(plan, file, plain)
+    graphs = _graphs(plan, file, plain)
     network = plan.model.network()
-    calls: dict[str, Call] = {subject.kind: subject.call for subject in subjects}
+    calls: dict[str, Call] = {graph.kind: graph.call for graph in graphs}
     if config.quantize:
         reference = OnnxModel.from_bytes(data, str(plan.target), threads=config.threads, optimized=False)
         calls[_REFERENCE] = reference.logits
     found = answers(network, plan.preprocessing, calls, pictures, config.batch_size)
     checks = _checks(plan, found)
     accuracy = _accuracy(plan, found, len(pictures))
-    latency = _latency(plan, subjects)
+    latency = _latency(plan, graphs)
     calibration = plan.images.calibration
     return ExportReport(
         file=str(plan.target),
@@ -167,19 +178,19 @@ def _examined(plan: _Plan, file: Path, data: bytes, plain: bytes) -> ExportRepor
     )
 
 
-def _subjects(plan: _Plan, file: Path, plain: bytes) -> list[Subject]:
+def _graphs(plan: _Plan, file: Path, plain: bytes) -> list[_Graph]:
     """The graphs to check and to time: the file, and for int8 first the float32 graph that it comes from."""
     config = plan.config
     if config.format == "torch_export":
         run, batch_size = load_own(file), config.batch_size
-        return [Subject(config.kind, f"{TORCH} export", lambda images: in_batches(run, images, batch_size))]
+        return [_Graph(config.kind, f"{TORCH} export", lambda images: in_batches(run, images, batch_size))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SaturationWarning)  # what comes of it is measured here, and reported
-        subjects = [Subject(config.kind, ONNXRUNTIME, OnnxModel.load(file, threads=config.threads).logits)]
+        graphs = [_Graph(config.kind, ONNXRUNTIME, OnnxModel.load(file, threads=config.threads).logits)]
     if config.quantize:
         before = OnnxModel.from_bytes(plain, "the float32 graph", threads=config.threads)
-        subjects.insert(0, Subject("float32", ONNXRUNTIME, before.logits))
-    return subjects
+        graphs.insert(0, _Graph("float32", ONNXRUNTIME, before.logits))
+    return graphs
 
 
 def _checks(plan: _Plan, found: Answers) -> tuple[Check, ...]:
@@ -211,7 +222,7 @@ def _accuracy(plan: _Plan, found: Answers, count: int) -> Accuracy | None:
     )
 
 
-def _latency(plan: _Plan, subjects: list[Subject]) -> tuple[Latency, ...]:
+def _latency(plan: _Plan, graphs: list[_Graph]) -> tuple[Latency, ...]:
     """Single images and the larger batch, or the one batch that the file takes; PyTorch's float32 beside it."""
     config = plan.config
     sizes = sorted({1, config.measure_batch}) if config.batch_size is None else [config.batch_size]
@@ -224,7 +235,20 @@ def _latency(plan: _Plan, subjects: list[Subject]) -> tuple[Latency, ...]:
 
     pixels = torch.cat(list(plan.images.check.first(max(sizes)).pixels(CHECK_BATCH))).float() / 255
     repeated = pixels.repeat(-(-max(sizes) // len(pixels)), 1, 1, 1)  # there may be fewer pictures than the batch takes
-    everything = [*subjects, Subject("float32", f"{TORCH} eager", beside)]
-    return tuple(
-        latency for size in sizes for latency in time_in_turn(everything, repeated[:size].clone(), config.threads)
-    )
+    everything = [*graphs, _Graph("float32", f"{TORCH} eager", beside)]
+    return tuple(latency for size in sizes for latency in _timed(everything, repeated[:size].clone(), config.threads))
+
+
+def _timed(graphs: list[_Graph], images: Tensor, threads: int) -> Iterator[Latency]:
+    """The latency of every graph on one batch of images; they have been opened with that many threads."""
+    with steady(threads, bind=False):
+        timings = time_interleaved([partial(graph.call, images) for graph in graphs], _TIMED)
+    for graph, timing in zip(graphs, timings, strict=True):
+        yield Latency(
+            kind=graph.kind,
+            runtime=graph.runtime,
+            batch_size=len(images),
+            threads=threads,
+            device=processor_name(),
+            **vars(timing),
+        )
