@@ -11,15 +11,15 @@ from PIL import Image
 
 from tfnas.evaluation.confusion_picture import confusion_picture
 from tfnas.evaluation.evaluation_report import EvaluationReport, Throughput
-from tfnas.evaluation.metrics import Scores
+from tfnas.nn.classification_metrics import ClassificationMetrics
 
 
 def drawn(confusion, names):
     """The picture's pixels."""
     images = int(confusion.sum())
-    scores = Scores(100 * float(np.trace(confusion)) / images, 100.0, 1.0, images)
+    metrics = ClassificationMetrics(100 * float(np.trace(confusion)) / images, 100.0, 1.0, images)
     speed = Throughput(1.0, 1.0, 1, "none", 1, 0)
-    report = EvaluationReport("network", "images", names, 8, 1, 1, scores, confusion, speed, Path())
+    report = EvaluationReport("network", "images", names, 8, 1, 1, metrics, confusion, speed, Path())
     with Image.open(io.BytesIO(confusion_picture(report))) as picture:
         return np.asarray(picture.convert("RGB")).astype(int)
 

@@ -64,7 +64,7 @@ def refused(capsys, *arguments):
 
 
 def check_by_hand(found, logits, labels):
-    """Scores and confusion matrix by numpy."""
+    """Metrics and confusion matrix by numpy."""
     labels, count = np.asarray(labels), logits.shape[1]
     order = np.argsort(-logits, axis=1, kind="stable")
     assert len(set(order[:, 0])) > 1  # else a constant would do
@@ -270,7 +270,7 @@ def test_the_interval_of_top1_is_wilsons(tmp_path):
     named_model().save(tmp_path / "model.pt")
     write_pictures(tmp_path / "val")
     report = evaluate(EvaluationConfig(model_path="model.pt", val_root="val", workers=0, device="cpu"))
-    n, p, z = 35, report.scores.top1 / 100, 1.959963984540054
+    n, p, z = 35, report.metrics.top1 / 100, 1.959963984540054
     centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     expected = [100 * (centre + sign * half) / (1 + z * z / n) for sign in (-1, 1)]
     assert report.top1_interval == pytest.approx(expected)

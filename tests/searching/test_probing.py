@@ -27,7 +27,13 @@ from tfnas.runs.processes import Processes
 from tfnas.runs.search_run import KIND, choice_of, search_checkpoints
 from tfnas.searching.differentiable import search_loop
 from tfnas.searching.differentiable.derive import derived_accuracy
-from tfnas.searching.differentiable.sanity_networks import Probes, agreement, blank_choice, judge, random_networks
+from tfnas.searching.differentiable.sanity_networks import (
+    Probes,
+    agreement,
+    blank_choice,
+    evaluate_inherited,
+    random_networks,
+)
 from tfnas.searching.differentiable.search_batches import WholeBatches
 from tfnas.searching.differentiable.search_conclusion import _probe_lines, _probed
 from tfnas.searching.differentiable.search_config import SearchConfig
@@ -113,12 +119,12 @@ def test_networks_are_judged_as_the_stand_alone_ones_with_inherited_weights(floa
     supernet = random_supernet(varied_space())
     networks, batches = random_architectures(supernet.space, 12), [random_batch(seed=3), random_batch(seed=4, size=5)]
     before = everything(supernet)
-    judged = judge(supernet, networks, iter(batches), ALONE)
+    judged = evaluate_inherited(supernet, networks, iter(batches), ALONE)
     assert_same(everything(supernet), before)
     expected = [judged_by_extraction(supernet, network, batches) for network in networks]
-    assert judged.losses == pytest.approx([loss for loss, _ in expected], rel=1e-10)
-    assert judged.top1 == pytest.approx([top1 for _, top1 in expected], rel=1e-12)
-    assert len(set(judged.losses)) > 6 and len(set(judged.top1)) > 1
+    assert [found.loss for found in judged] == pytest.approx([loss for loss, _ in expected], rel=1e-10)
+    assert [found.top1 for found in judged] == pytest.approx([top1 for _, top1 in expected], rel=1e-12)
+    assert len({found.loss for found in judged}) > 6 and len({found.top1 for found in judged}) > 1
     for network, (_, top1) in zip(networks, expected, strict=True):
         assert derived_accuracy(supernet, network, batches, ALONE.device) == pytest.approx(top1, rel=1e-12)
     assert_same(everything(supernet), before)

@@ -39,8 +39,8 @@ def confusion_picture(report: EvaluationReport) -> bytes:
     bar.set_label("% of the class's images", fontsize=size)
     axes.set_xlabel("taken for", fontsize=size)
     axes.set_ylabel("class", fontsize=size)
-    scores = report.scores
-    axes.set_title(f"top-1 {scores.top1:.2f} % of {scores.images:,} images, {count} classes", fontsize=size + 1)
+    metrics = report.metrics
+    axes.set_title(f"top-1 {metrics.top1:.2f} % of {metrics.images:,} images, {count} classes", fontsize=size + 1)
     if count <= _MOST_NAMED:
         _write_names(axes, report.class_names, inches)
     else:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from tfnas.core.errors import RunFailed
 from tfnas.data.loading import EpochBatches, loader
@@ -19,8 +19,8 @@ from tfnas.evaluation.evaluated_images import JudgedImages, open_images
 from tfnas.evaluation.evaluated_model import Subject, open_subject
 from tfnas.evaluation.evaluation_config import PICTURE_FILE, REPORT_FILE, TABLE_FILE, EvaluationConfig
 from tfnas.evaluation.evaluation_report import EvaluationReport, Throughput, per_class_csv
-from tfnas.evaluation.metrics import Judgement, evaluating
 from tfnas.nn.architecture_counts import architecture_counts
+from tfnas.nn.classification_metrics import evaluate_batches, evaluating
 from tfnas.utils.devices import named_device, processor_name
 from tfnas.utils.files import write_whole
 from tfnas.utils.torch_settings import computing
@@ -96,25 +96,31 @@ def _judged(
 ) -> EvaluationReport:
     folder = config.folder(subject.run_dir, subject.results)  # refused before the work, not after it
     num_classes = len(subject.class_names)
-    judgement = Judgement(num_classes, device)
-    confusion = MulticlassConfusionMatrix(num_classes, validate_args=False).to(device)
     network = subject.network.to(device)
     order = EpochBatches(len(images.images), batch_size=config.batch_size, epoch=0, seed=None)
     batches = loader(images.images, order, workers=images.workers, device=device)
-    watch, done, told = _Stopwatch(network), 0, 0.0
-    with _memory_told(config.batch_size), evaluating(network):
-        for pixels, labels in batches:
-            logits, placed = watch.call(pixels), labels.to(device)
-            judgement.update(logits, placed)
-            confusion.update(logits.argmax(1), placed)
-            done, elapsed = done + len(labels), watch.elapsed()
-            if on_progress is not None and 0 < config.print_freq <= elapsed - told:
+    watch, predicted = _Stopwatch(network), []
+
+    def logits(pixels: Tensor) -> Tensor:
+        found = watch.call(pixels)
+        predicted.append(found.argmax(1).cpu())
+        return found
+
+    def shown() -> Iterator[list[Tensor]]:
+        done, last = 0, 0.0
+        for batch in batches:
+            yield batch
+            done, elapsed = done + len(batch[1]), watch.elapsed()
+            if on_progress is not None and 0 < config.print_freq <= elapsed - last:
                 on_progress(done, len(images.images), elapsed)
-                told = elapsed
+                last = elapsed
+
+    with _memory_told(config.batch_size), evaluating(network):
+        metrics = evaluate_batches(logits, shown(), device, num_classes=num_classes)
     elapsed = watch.elapsed()
-    scores = judgement.compute()
-    if not math.isfinite(scores.loss):
-        raise RunFailed(f"the loss is {scores.loss}: the weights of {subject.words} give outputs that are not finite")
+    confusion = confusion_matrix(images.images.labels, torch.cat(predicted), labels=range(num_classes))
+    if not math.isfinite(metrics.loss):
+        raise RunFailed(f"the loss is {metrics.loss}: the weights of {subject.words} give outputs that are not finite")
     counts = architecture_counts(subject.architecture)
     return EvaluationReport(
         network=subject.words,
@@ -123,12 +129,12 @@ def _judged(
         image_size=subject.preprocessing.image_size,
         params=counts.params,
         macs=counts.macs,
-        scores=scores,
-        confusion=confusion.compute().cpu().numpy(),
+        metrics=metrics,
+        confusion=confusion,
         throughput=Throughput(
-            network=scores.images / watch.computing,
-            with_loading=scores.images / elapsed,
-            batch_size=min(config.batch_size, scores.images),
+            network=metrics.images / watch.computing,
+            with_loading=metrics.images / elapsed,
+            batch_size=min(config.batch_size, metrics.images),
             device=processor_name() if device.type == "cpu" else torch.cuda.get_device_name(device),
             threads=torch.get_num_threads(),
             workers=images.workers,

@@ -1,4 +1,4 @@
-"""What a test found: scores, the classes one by one, speed, and under which conditions."""
+"""What a test found: metrics, the classes one by one, speed, and under which conditions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from tfnas.evaluation.metrics import Scores
+from tfnas.nn.classification_metrics import ClassificationMetrics
 
 FORMAT, VERSION = "tfnas-test", 1
 _CONFIDENCE = 0.95
@@ -59,7 +59,7 @@ class EvaluationReport:
     image_size: int
     params: int
     macs: int
-    scores: Scores
+    metrics: ClassificationMetrics
     confusion: np.ndarray[tuple[int, int], np.dtype[np.int64]]
     throughput: Throughput
     folder: Path
@@ -71,7 +71,7 @@ class EvaluationReport:
     def top1_interval(self) -> tuple[float, float]:
         """95 % confidence interval of top-1 in percent (Wilson, 1927): what other images of this kind would give."""
         correct = int(np.trace(self.confusion))
-        found = binomtest(correct, self.scores.images).proportion_ci(_CONFIDENCE, method="wilson")
+        found = binomtest(correct, self.metrics.images).proportion_ci(_CONFIDENCE, method="wilson")
         return 100 * float(found.low), 100 * float(found.high)
 
     def classes(self) -> list[ClassResult]:
@@ -93,15 +93,15 @@ class EvaluationReport:
             "version": VERSION,
             "network": self.network,
             "images": self.images,
-            "num_images": self.scores.images,
+            "num_images": self.metrics.images,
             "num_classes": len(self.class_names),
             "image_size": self.image_size,
             "parameters": self.params,
             "macs": self.macs,
-            "top1": self.scores.top1,
+            "top1": self.metrics.top1,
             "top1_interval_95": list(self.top1_interval),
-            "top5": self.scores.top5,
-            "loss": self.scores.loss,
+            "top5": self.metrics.top5,
+            "loss": self.metrics.loss,
             "warning": self.warning,
             "throughput": asdict(self.throughput),
             "classes": [{**asdict(found), "accuracy": found.accuracy} for found in self.classes()],

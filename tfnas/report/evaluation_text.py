@@ -18,7 +18,7 @@ _LONGEST_NAME = 28
 
 
 def print_evaluation(console: Console, report: EvaluationReport) -> None:
-    """Scores, the classes in a table (the worst of many), and speed."""
+    """Metrics, the classes in a table (the worst of many), and speed."""
     for name, text in _scores(report):
         say(console, f"{name:<12}{text}")
     console.print()
@@ -43,15 +43,15 @@ def progress_line(done: int, count: int, seconds: float) -> str:
 
 
 def _scores(report: EvaluationReport) -> Iterator[tuple[str, str]]:
-    scores, (low, high) = report.scores, report.top1_interval
+    metrics, (low, high) = report.metrics, report.top1_interval
     size, count = report.image_size, len(report.class_names)
     yield "network", report.network
     yield "", f"{short(report.params)} parameters, {short(report.macs)} MACs at {size} x {size}, {count} classes"
-    yield "images", f"{scores.images:,}: {report.images}"
-    yield "top-1", f"{scores.top1:.2f} % (95 % confidence {low:.2f} to {high:.2f} %)"
+    yield "images", f"{metrics.images:,}: {report.images}"
+    yield "top-1", f"{metrics.top1:.2f} % (95 % confidence {low:.2f} to {high:.2f} %)"
     among = "" if count > 5 else f" (every image: there are only {count} classes)"
-    yield "top-5", f"{scores.top5:.2f} %{among}"
-    yield "loss", f"{scores.loss:.4f} (mean cross entropy)"
+    yield "top-5", f"{metrics.top5:.2f} %{among}"
+    yield "loss", f"{metrics.loss:.4f} (mean cross entropy)"
 
 
 def _rows(classes: Sequence[ClassResult], folder: Path) -> tuple[list[ClassResult], list[tuple[str, str]]]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tfnas.data.images import ImageSet
 from tfnas.data.loading import EpochBatches, ImageLoader, kept_workers, loader
-from tfnas.evaluation.metrics import Scores
+from tfnas.nn.classification_metrics import ClassificationMetrics
 from tfnas.runs.endings import Remains, end_together, noticing_lost_processes, told_endings, told_once
 from tfnas.runs.processes import joined_processes
 from tfnas.runs.resumption import changed_settings, newest_state
@@ -106,7 +106,7 @@ class _Training:
                 self._judge_inherited(reporter)
                 while self.session.epoch < self.setup.recipe.epochs:
                     self._train_epoch(reporter)
-                    reporter.show_epoch(self.session.finish_epoch(self._judge()))
+                    reporter.show_epoch(self.session.finish_epoch(self._evaluate()))
                     self._save()
                 summary = conclude(self.session, self.run_dir)
         return TrainResult(self.run_dir.path, summary)
@@ -160,12 +160,12 @@ class _Training:
         self.saved_at = time.monotonic()
         self.session.spend("saving", self.saved_at - start)
 
-    def _judge(self) -> Scores | None:
+    def _evaluate(self) -> ClassificationMetrics | None:
         images = self.setup.data.validation
         if images is None:
             return None
         start = time.perf_counter()
-        scores = self.session.judge(self._interruptible(self._batches(images, shuffle=False)))
+        scores = self.session.evaluate(self._interruptible(self._batches(images, shuffle=False)))
         self.session.spend("judging", time.perf_counter() - start)
         return scores
 
@@ -174,7 +174,7 @@ class _Training:
         session = self.session
         if self.setup.config.inherit is None or session.inherited or (session.epoch, session.step) != (0, 0):
             return
-        scores = self._judge()
+        scores = self._evaluate()
         session.inherited = {} if scores is None else {"top1": scores.top1, "top5": scores.top5, "loss": scores.loss}
         reporter.show_inherited()
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.data.images import derived_seed
-from tfnas.evaluation.metrics import Scores, judge
+from tfnas.nn.classification_metrics import ClassificationMetrics, evaluate_batches, evaluating
 from tfnas.nn.network import Network
 from tfnas.runs.checkpoint import Checkpoints, State
 from tfnas.runs.resumption import SETTINGS, recorded_settings, short_names
@@ -78,15 +78,21 @@ class Session:
         self.step += 1
         return report.stop
 
-    def judge(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Scores:
-        """The judged network's scores on this process's share of images, over all processes."""
-        learner = self.learner
-        self.setup.processes.spread(list(learner.judged.buffers()))
+    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> ClassificationMetrics:
+        """The metrics of the evaluated network on this process's share of images, over all processes."""
+        learner, processes = self.learner, self.setup.processes
+        processes.spread(list(learner.judged.buffers()))
         placed = ((learner.place(images), labels) for images, labels in batches)
-        with learner.precision.forward():
-            return judge(learner.judged, placed, self.setup.processes.device, self.setup.data.num_classes)
+        with learner.precision.forward(), evaluating(learner.judged):
+            return evaluate_batches(
+                learner.judged,
+                placed,
+                processes.device,
+                num_classes=self.setup.data.num_classes,
+                all_reduce=processes.sums,
+            )
 
-    def finish_epoch(self, scores: Scores | None) -> dict[str, float]:
+    def finish_epoch(self, scores: ClassificationMetrics | None) -> dict[str, float]:
         """Go on to the next epoch. Returns the numbers of this one, which are kept in `history`."""
         entry = {"epoch": float(self.epoch + 1), **self.totals.averages()}
         entry["lr"] = learning_rate(self.setup.recipe, self.epoch)

@@ -1,4 +1,4 @@
-"""From what has been learned to an architecture: deriving, elasticity scaling of width, and judging a derived path."""
+"""From what has been learned to an architecture: deriving, elasticity scaling of width, evaluating a derived path."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tfnas.core.architecture import Architecture
 from tfnas.core.choice import Choice
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.widths import fit_widths
+from tfnas.nn.classification_metrics import evaluate_batches
 from tfnas.runs.processes import Processes
 from tfnas.runs.search_run import choice_from
 from tfnas.searching.differentiable.architecture_parameters import operations_ms
@@ -46,7 +47,6 @@ def look_up(learner: Learner, table: LatencyTable) -> None:
     learner.table_ms = found.to(learner.parameters.log_alphas)
 
 
-@torch.no_grad()
 def derived_accuracy(
     supernet: Supernet,
     architecture: Architecture,
@@ -81,7 +81,6 @@ def at_widths_of(supernet: Supernet, architecture: Architecture) -> Iterator[tup
             operation.set_active(active)
 
 
-@torch.no_grad()
 def accuracy(
     supernet: Supernet,
     path: Path,
@@ -91,11 +90,10 @@ def accuracy(
     processes: Processes | None = None,
 ) -> float:
     """Top-1 in percent of one path, over the batches of all processes."""
-    correct = total = 0
-    for images, labels in batches:
-        images = images.to(device, memory_format=torch.channels_last)
-        correct += int((supernet(images, path, depth_weights).argmax(1).cpu() == labels).sum())
-        total += len(labels)
-    if processes is not None:
-        correct, total = map(round, processes.sums([correct, total]))
-    return 100 * correct / total
+
+    def logits(images: Tensor) -> Tensor:
+        found: Tensor = supernet(images.to(memory_format=torch.channels_last), path, depth_weights)
+        return found
+
+    all_reduce = list if processes is None else processes.sums
+    return evaluate_batches(logits, batches, device, all_reduce=all_reduce).top1

@@ -15,7 +15,7 @@ from tfnas.latency.table_keys import shallowest_architecture
 from tfnas.nn.architecture_counts import Counts, block_counts, part_counts
 from tfnas.runs.processes import Processes
 from tfnas.searching.differentiable.architecture_parameters import trains_architecture
-from tfnas.searching.differentiable.sanity_networks import judge
+from tfnas.searching.differentiable.sanity_networks import evaluate_inherited
 from tfnas.searching.differentiable.search_batches import judged_batch_count, probe_batch_count
 from tfnas.searching.differentiable.search_session import JUDGED_EPOCHS, Session
 from tfnas.searching.differentiable.search_steps import architecture_loss, weight_loss
@@ -141,7 +141,7 @@ def forecast(session: Session, images: torch.Tensor, labels: torch.Tensor) -> Fo
     networks = () if probes is None else probes.networks
 
     def evaluation_rehearsal() -> None:
-        judge(learner.supernet, networks, [(images, labels)], alone)
+        evaluate_inherited(learner.supernet, networks, [(images, labels)], alone)
 
     return Forecast(
         schedule,

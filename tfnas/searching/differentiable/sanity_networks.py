@@ -13,19 +13,19 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from tfnas.core.architecture import Architecture
 from tfnas.core.choice import Choice
 from tfnas.core.space import SearchSpace
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.meet_target import meet_target
+from tfnas.nn.classification_metrics import ClassificationMetrics, evaluate_networks
 from tfnas.runs.processes import Processes
 from tfnas.searching.differentiable.derive import at_widths_of
 from tfnas.searching.differentiable.search_setup import Setup
@@ -44,14 +44,6 @@ class Probes:
 
     networks: tuple[Architecture, ...]
     seconds: float
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """Per network, with inherited weights: mean cross entropy, and top-1 in percent."""
-
-    losses: tuple[float, ...]
-    top1: tuple[float, ...]
 
 
 def blank_choice(space: SearchSpace, num_classes: int) -> Choice:
@@ -105,40 +97,38 @@ def draw_probes(setup: Setup) -> Probes:
     return Probes(tuple(Architecture.parse(text) for text in texts), time.perf_counter() - start)
 
 
-@torch.no_grad()
-def judge(
+def evaluate_inherited(
     supernet: Supernet,
     networks: Sequence[Architecture],
     batches: Iterable[tuple[Tensor, Tensor]],
     processes: Processes,
-) -> Judgement:
-    """Judge networks with inherited weights: their widths, one-hot depth, batch statistics. Changes nothing.
+) -> list[ClassificationMetrics]:
+    """Evaluate networks with inherited weights: their widths, one-hot depth, batch statistics. Changes nothing.
 
     Of several processes each has batches of its own; all get the same answer.
     """
-    sums, count, device = np.zeros((2, len(networks))), 0, processes.device
-    for images, labels in batches:
-        placed, wanted = images.to(device, memory_format=torch.channels_last), labels.to(device)
-        features = supernet.stem(placed)  # precedes all that they differ in
-        count += len(labels)
-        for number, network in enumerate(networks):
+
+    def logits(images: Tensor) -> Iterator[Tensor]:
+        features = supernet.stem(images.to(memory_format=torch.channels_last))  # precedes all that they differ in
+        for network in networks:
             with at_widths_of(supernet, network) as (path, depth_weights):
-                logits = supernet.along(path, features, depth_weights).double()
-            sums[0, number] += functional.cross_entropy(logits, wanted, reduction="sum").item()
-            sums[1, number] += (logits.argmax(1) == wanted).sum().item()
-    *totals, images_of_all = processes.sums([*sums.ravel().tolist(), float(count)])
-    means = [total / images_of_all for total in totals]
-    return Judgement(tuple(means[: len(networks)]), tuple(100 * hit for hit in means[len(networks) :]))
+                yield supernet.along(path, features, depth_weights)
+
+    return evaluate_networks(logits, len(networks), batches, processes.device, all_reduce=processes.sums)
 
 
 def probe_entry(
-    supernet: Supernet, judged: Judgement, networks: Sequence[Architecture], choice: Choice | None
+    supernet: Supernet,
+    found: Sequence[ClassificationMetrics],
+    networks: Sequence[Architecture],
+    choice: Choice | None,
 ) -> dict[str, float]:
     """An epoch's numbers: means over the networks and, with a trained choice, how far it agrees with their losses."""
-    entry = {"probe_loss": float(np.mean(judged.losses)), "probe_top1": float(np.mean(judged.top1))}
+    losses = [metrics.loss for metrics in found]
+    entry = {"probe_loss": float(np.mean(losses)), "probe_top1": float(np.mean([metrics.top1 for metrics in found]))}
     if choice is not None:
         preferences = [choice.score(*route_of(supernet, network)) for network in networks]
-        entry.update(agreement(preferences, judged.losses))
+        entry.update(agreement(preferences, losses))
     return entry
 
 

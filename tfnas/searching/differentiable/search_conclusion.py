@@ -24,7 +24,7 @@ from tfnas.searching.differentiable.architecture_parameters import sample_path
 from tfnas.searching.differentiable.derive import accuracy, choice_of, derived_accuracy
 from tfnas.searching.differentiable.forecast import JUDGED_PATHS
 from tfnas.searching.differentiable.health import UNIFORM_ENTROPY, depth_entropy, near_chance, operation_entropy
-from tfnas.searching.differentiable.sanity_networks import judge
+from tfnas.searching.differentiable.sanity_networks import evaluate_inherited
 from tfnas.searching.differentiable.search_batches import probe_images
 from tfnas.searching.differentiable.search_reporter import Reporter
 from tfnas.searching.differentiable.search_session import Session
@@ -91,7 +91,7 @@ def _chosen(
     if len(candidates) == 1:
         return candidates[0], {}
     batches = reporter.evaluating(f"evaluating {len(candidates)} candidates", len(candidates), held_out())
-    losses = judge(session.learner.supernet, candidates, batches, processes).losses
+    losses = [found.loss for found in evaluate_inherited(session.learner.supernet, candidates, batches, processes)]
     best = min(range(len(candidates)), key=losses.__getitem__)
     numbers = {"candidates": len(candidates), "derived_loss": losses[0], "chosen_loss": losses[best]}
     return candidates[best], numbers | {"derived_architecture": texts[0]}

@@ -26,7 +26,7 @@ from tfnas.searching.differentiable.architecture_parameters import (
 )
 from tfnas.searching.differentiable.derive import accuracy, choice_of, look_up, scale_widths
 from tfnas.searching.differentiable.health import depth_entropy, operation_entropy
-from tfnas.searching.differentiable.sanity_networks import Probes, judge, probe_entry
+from tfnas.searching.differentiable.sanity_networks import Probes, evaluate_inherited, probe_entry
 from tfnas.searching.differentiable.search_batches import probe_batches
 from tfnas.searching.differentiable.search_config import RESCUES
 from tfnas.searching.differentiable.search_setup import Setup, effective
@@ -138,7 +138,7 @@ class Session:
     # ---- the end of an epoch ----------------------------------------------------------------------------------
 
     def finish_epoch(self, held_out: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
-        """Scale widths if the architecture was trained, judge, and go on to the next epoch.
+        """Scale widths if the architecture was trained, evaluate_inherited, and go on to the next epoch.
 
         What is judged is the probe networks and, in the last epochs, a sampled path too, which sees all of `held_out`.
 
@@ -173,7 +173,7 @@ class Session:
         setup, supernet, start = self.setup, self.learner.supernet, time.perf_counter()
         if self.probes is None:
             return {}
-        judged = judge(supernet, self.probes.networks, probe_batches(setup), setup.processes)
+        judged = evaluate_inherited(supernet, self.probes.networks, probe_batches(setup), setup.processes)
         trained = choice if trains_architecture(setup.schedule, self.epoch) else None
         entry = probe_entry(supernet, judged, self.probes.networks, trained)
         self.spend("judging", time.perf_counter() - start)

@@ -23,7 +23,7 @@ from tfnas.data.loading import EpochBatches, loader
 from tfnas.data.opening import loader_processes, open_parts
 from tfnas.data.parts import stratified_split
 from tfnas.data.transforms import plain_transform, training_transform
-from tfnas.evaluation.metrics import judge
+from tfnas.nn.classification_metrics import evaluate_batches, evaluating
 from tfnas.nn.network import Network
 from tfnas.runs.processes import Processes
 from tfnas.searching.reranking.rerank_tasks import computed_by
@@ -79,7 +79,8 @@ class TrainedTask:
             learner = self._trained(architecture, images, device, workers)
             plain = EpochBatches(len(images.to_judge), batch_size=_JUDGED_AT_ONCE, epoch=0, seed=None)
             batches = ((pictures, labels) for pictures, labels in loader(images.to_judge, plain, workers=workers))
-            return judge(learner.network, batches, device, architecture.num_classes).top1
+            with evaluating(learner.network):
+                return evaluate_batches(learner.network, batches, device, num_classes=architecture.num_classes).top1
 
     def _trained(
         self, architecture: Architecture, images: CalibrationImages, device: torch.device, workers: int

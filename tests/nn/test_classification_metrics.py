@@ -7,12 +7,19 @@ import multiprocessing
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import top_k_accuracy_score
 from torch import nn
-from torchmetrics.functional.classification import multiclass_accuracy
 
 from tests.made_networks import random_network
 from tfnas.core.errors import InputError
-from tfnas.evaluation.metrics import Judgement, judge, label_ranks
+from tfnas.nn.classification_metrics import (
+    MetricSums,
+    evaluate_batches,
+    evaluate_networks,
+    evaluating,
+    label_ranks,
+)
+from tfnas.runs.processes import Processes
 
 CPU = torch.device("cpu")
 
@@ -35,25 +42,37 @@ def by_hand(logits, labels):
     )
 
 
-def test_numbers_by_hand_and_by_torchmetrics():
+def found_in(logits, labels, num_classes):
+    """The metrics of logits given in one batch."""
+    return evaluate_batches(nn.Identity(), [(logits, labels)], CPU, num_classes=num_classes)
+
+
+def test_numbers_by_hand_and_by_scikit_learn():
     logits, labels = logits_and_labels()
-    judgement = Judgement(7, CPU)
-    for start in range(0, 61, 10):
-        judgement.update(logits[start : start + 10], labels[start : start + 10])
-    scores = judgement.compute()
-    assert scores[:3] == pytest.approx(by_hand(logits, labels), rel=1e-12)
-    assert scores.images == 61
-    for k, value in ((1, scores.top1), (5, scores.top5)):
-        assert value == pytest.approx(100 * multiclass_accuracy(logits, labels, 7, "micro", top_k=k).item(), rel=1e-6)
+    batches = [(logits[start : start + 10], labels[start : start + 10]) for start in range(0, 61, 10)]
+    metrics = evaluate_batches(nn.Identity(), batches, CPU, num_classes=7)
+    assert metrics[:3] == pytest.approx(by_hand(logits, labels), rel=1e-12)
+    assert metrics.images == 61
+    for k, value in ((1, metrics.top1), (5, metrics.top5)):
+        assert value == pytest.approx(100 * top_k_accuracy_score(labels, logits, k=k, labels=range(7)), rel=1e-12)
+
+
+def test_several_networks_see_every_batch():
+    logits, labels = logits_and_labels()
+    batches = [(logits[:20], labels[:20]), (logits[20:20], labels[20:20]), (logits[20:], labels[20:])]
+    found = evaluate_networks(lambda images: (factor * images for factor in (1, -2, 3)), 3, batches, CPU)
+    for metrics, factor in zip(found, (1, -2, 3), strict=True):
+        assert metrics[:3] == pytest.approx(by_hand(factor * logits, labels), rel=1e-6)
+        assert metrics.images == 61
+    with pytest.raises(ValueError, match="zip"):
+        evaluate_networks(lambda images: (images, images), 3, batches, CPU)
 
 
 def test_few_classes_are_all_among_five():
     logits, labels = logits_and_labels(classes=4)
-    judgement = Judgement(4, CPU)
-    judgement.update(logits, labels)
-    scores = judgement.compute()
-    assert scores.top5 == 100.0
-    assert scores.top1 == pytest.approx(by_hand(logits, labels)[0])
+    metrics = found_in(logits, labels, 4)
+    assert metrics.top5 == 100.0
+    assert metrics.top1 == pytest.approx(by_hand(logits, labels)[0])
 
 
 def test_equal_logits_and_no_numbers():
@@ -64,47 +83,47 @@ def test_equal_logits_and_no_numbers():
 
 
 def test_half_precision_is_summed_in_double():
-    logits = torch.full((4096, 2), 0.5, dtype=torch.bfloat16)
-    judgement = Judgement(2, CPU)
+    sums = MetricSums(CPU, num_classes=2)
     for _ in range(3):
-        judgement.update(logits, torch.zeros(4096, dtype=torch.int64))
-    assert judgement.compute().loss == pytest.approx(np.log(2), rel=1e-14)
+        sums.update([torch.full((4096, 2), 0.5, dtype=torch.bfloat16)], torch.zeros(4096, dtype=torch.int64))
+    assert sums.metrics()[0].loss == pytest.approx(np.log(2), rel=1e-14)
 
 
 def test_no_images_and_other_classes():
-    with pytest.raises(InputError, match="no images"):
-        Judgement(3, CPU).compute()
+    with pytest.raises(InputError, match="no evaluation images"):
+        evaluate_batches(nn.Identity(), [], CPU)
     with pytest.raises(InputError, match="the network has 4 classes, the images have 3"):
-        Judgement(3, CPU).update(torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64))
+        found_in(torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64), 3)
 
 
-def test_judging_leaves_every_module_in_its_mode():
+def test_evaluating_leaves_every_module_in_its_mode():
     network = random_network(dropout_rate=0.5)
     network.train()
     network.stage1.eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     images = torch.rand(9, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     labels = torch.arange(9)
-    scores = judge(network, [(images[:4], labels[:4]), (images[4:], labels[4:])], CPU, 10)
+    with evaluating(network):
+        metrics = evaluate_batches(network, [(images[:4], labels[:4]), (images[4:], labels[4:])], CPU, num_classes=10)
     assert network.training
     assert not network.stage1.training
     assert not network.stage1[0].training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     with torch.no_grad():
         logits = network.eval()(images)
-    assert scores[:3] == pytest.approx(by_hand(logits, labels), rel=1e-6)
+    assert metrics[:3] == pytest.approx(by_hand(logits, labels), rel=1e-6)
 
 
 def test_the_mode_comes_back_after_a_failure():
     network = nn.Linear(3, 2)
-    with pytest.raises(RuntimeError):
-        judge(network, [(torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64))], CPU, 2)
+    with pytest.raises(RuntimeError), evaluating(network):
+        evaluate_batches(network, [(torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64))], CPU)
     assert network.training
     assert torch.is_grad_enabled()
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded")  # Python 3.12 and later warn of forking beside torch's threads
-def test_two_processes_judge_as_one(tmp_path):
+def test_two_processes_evaluate_as_one(tmp_path):
     """The first has 17 of the images, then none; each process must find the scores of all."""
     logits, labels = logits_and_labels()
     torch.save({"logits": logits, "labels": labels, "first": [17, 0]}, tmp_path / "data.pt")
@@ -115,9 +134,7 @@ def test_two_processes_judge_as_one(tmp_path):
     for process in running:
         process.join(60)
     assert [process.exitcode for process in running] == [0, 0]
-    whole = Judgement(7, CPU)
-    whole.update(logits, labels)
-    alone = whole.compute()
+    alone = found_in(logits, labels, 7)
     for rank in range(2):
         for top1, top5, loss, images in torch.load(tmp_path / f"{rank}.pt"):
             assert (top1, top5, images) == (alone.top1, alone.top5, 61)
@@ -133,6 +150,6 @@ def one_of_two(folder, rank):
         part = slice(None, first) if rank == 0 else slice(first, None)
         logits, labels = data["logits"][part], data["labels"][part]
         batches = [(logits[i : i + 8], labels[i : i + 8]) for i in range(0, len(labels), 8)]
-        found.append(list(judge(nn.Identity(), batches, CPU, 7)))
+        found.append(list(evaluate_batches(nn.Identity(), batches, CPU, all_reduce=Processes(rank, 2, CPU).sums)))
     torch.save(found, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
