@@ -30,9 +30,9 @@ from tfnas.searching.differentiable.sanity_networks import blank_choice
 from tfnas.searching.differentiable.search_conclusion import _close_command
 from tfnas.searching.refitting import refit_plan as plan
 from tfnas.searching.refitting.certificate import Certificate
-from tfnas.searching.refitting.refit_loop import Closed, Point
+from tfnas.searching.refitting.refit_loop import RefitResult, TimedNetwork
 from tfnas.searching.refitting.refit_text import next_steps
-from tfnas.searching.reranking.rerank_subject import open_subject
+from tfnas.searching.reranking.finished_search import open_search
 from tfnas.spaces.mbconv.space_file import space_arguments
 from tfnas.utils.text import SCRIPTS, command_line, say
 
@@ -169,7 +169,7 @@ def test_how_to_resume(folder, searched, meaning, command):
             TrainedModel.load(where)
     else:
         with pytest.raises(InputError) as refused:
-            open_subject(where, None)
+            open_search(where, None)
     (again,) = printed_commands(str(refused.value))
     assert meaning(again) == config
 
@@ -261,11 +261,11 @@ def test_a_closed_loop_names_its_training(searched, folder, meaning):
     """With the weights of its search, where that is still there."""
     architecture = tfnas.Architecture.load(folder / "a run")
     found = Certificate.of([10.0] * 64, 1.0)
-    point = Point(architecture, 10.0, found, "certify")
-    closed = Closed(point, "inside", (point,), (5.0, 15.0), "certified")
+    point = TimedNetwork(architecture, 10.0, found, "certify")
+    closed = RefitResult(point, "inside", (point,), (5.0, 15.0), "certified")
     for searched_in, inherit in ((None, False), (str(folder / "a run"), True), (str(folder / "gone"), False)):
         config = type("Config", (), {"searched_in": searched_in})()
-        made = type("Plan", (), {"config": config})()
+        made = type("RefitPlan", (), {"config": config})()
         (folder / "closed").mkdir(exist_ok=True)
         (line,) = printed_commands("\n".join(next_steps(made, closed, folder / "closed")))
         named = meaning(line)

@@ -18,7 +18,7 @@ from quality.settings import Settings
 from quality.training import Data, Recipe, Watch, judged, trained
 from tfnas.core.architecture import Architecture
 from tfnas.runs.search_run import choice_of, search_checkpoints
-from tfnas.searching.candidates import preference_of
+from tfnas.searching.differentiable.candidates import log_prob_gap
 from tfnas.searching.differentiable.derive import derived_accuracy
 from tfnas.searching.differentiable.search_config import SearchConfig
 from tfnas.searching.differentiable.search_loop import search
@@ -211,5 +211,5 @@ class Finder:
         device = torch.device("cpu")
         return {
             "inherited": [derived_accuracy(supernet, network, batches, device) for network in networks],
-            "preference": [preference_of(choice, network) for network in networks],
+            "preference": [log_prob_gap(choice, network) for network in networks],
         }

@@ -25,9 +25,9 @@ from tfnas.searching.refitting.certificate import (
 )
 from tfnas.searching.refitting.sampling_budget import (
     Budget,
-    Closeness,
     Length,
     calls_per_sample,
+    StoppingRule,
     sample,
     sample_case,
 )
@@ -211,8 +211,8 @@ def timed(bench, until, seconds=100.0, expected_ms=10.0):
 
 def test_measuring_goes_on_until_the_interval_is_narrow():
     bench = MadeBench(lambda _: 10.0, noise=0.03, memory=20, seed=3)
-    short, _ = timed(bench, Closeness(lambda found: True, 0.0, 100.0))
-    long, budget = timed(bench, Closeness(lambda found: found.half_width < 0.006, 0.0, 100.0))
+    short, _ = timed(bench, StoppingRule(lambda found: True, 0.0, 100.0))
+    long, budget = timed(bench, StoppingRule(lambda found: found.half_width < 0.006, 0.0, 100.0))
     assert FEWEST_CALLS <= short.runs < 2 * FEWEST_CALLS < long.runs
     assert long.half_width < 0.006 < short.half_width
     assert long.seconds == pytest.approx(100.0 - budget.seconds)
@@ -220,11 +220,11 @@ def test_measuring_goes_on_until_the_interval_is_narrow():
 
 def test_measuring_ends_with_its_time_and_lasts_the_least():
     bench = MadeBench(lambda _: 10.0, noise=0.03, seed=3)
-    found, budget = timed(bench, Closeness(lambda found: False, 0.0, 5.0))
+    found, budget = timed(bench, StoppingRule(lambda found: False, 0.0, 5.0))
     assert 5.0 <= found.seconds < 5.6 and 94.4 < budget.seconds <= 95.0  # one visit of 0.25 s beyond, at most
-    found, _ = timed(bench, Closeness(lambda found: True, 4.0, 5.0))
+    found, _ = timed(bench, StoppingRule(lambda found: True, 4.0, 5.0))
     assert 4.0 <= found.seconds < 5.5
-    _, budget = timed(bench, Closeness(lambda found: False, 0.0, 5.0), seconds=1.0)
+    _, budget = timed(bench, StoppingRule(lambda found: False, 0.0, 5.0), seconds=1.0)
     assert budget.seconds == 0
 
 
@@ -256,7 +256,7 @@ def test_the_interval_of_a_measurement_holds_the_truth_about_as_often_as_it_says
 
 @pytest.mark.slow
 def test_stopping_when_the_interval_is_narrow_would_not():
-    looking = Closeness(lambda found: found.half_width <= 1 / 300, 10.0, 60.0)
+    looking = StoppingRule(lambda found: found.half_width <= 1 / 300, 10.0, 60.0)
     found, _ = measured(looking, 1.2)
     held = [one.interval_ms[0] <= 10 <= one.interval_ms[1] for one in found]
     assert np.mean(held) < 0.865
@@ -320,7 +320,7 @@ def test_a_bench_is_left_as_soon_as_it_is_enough():
                 closed.append(len(self.visited))
 
     bench = Watched(lambda _: 10.0)
-    timed(bench, Closeness(lambda found: True, 0.0, 1.0))
+    timed(bench, StoppingRule(lambda found: True, 0.0, 1.0))
     assert closed == [len(bench.visited)] and len(bench.visited) == 2
 
 
@@ -329,7 +329,7 @@ def test_a_bench_that_ends_its_visits_is_asked_for_more():
         def measure(self, cases, order, calls):
             yield from super().measure(cases, order[:1], calls)
 
-    found, _ = timed(Short(lambda _: 10.0), Closeness(lambda found: False, 0.0, 3.0))
+    found, _ = timed(Short(lambda _: 10.0), StoppingRule(lambda found: False, 0.0, 3.0))
     assert found.runs >= 290
 
 
@@ -337,4 +337,4 @@ def test_plain_visits_do_too():
     bench = MadeBench(lambda _: 10.0)
     (network,) = random_architectures(tiny_space(), 1, 10, 0)
     visits = bench.measure([network_case(network)], [0] * 100, 4)
-    assert sample(visits, Closeness(lambda found: True, 0.0, 1.0), Budget(1.0, bench.clock)).runs == FEWEST_CALLS
+    assert sample(visits, StoppingRule(lambda found: True, 0.0, 1.0), Budget(1.0, bench.clock)).runs == FEWEST_CALLS

@@ -35,7 +35,7 @@ from tfnas.runs.run_directory import RunDirectory
 from tfnas.searching.parsing import parse_model
 from tfnas.searching.refitting import refit_plan as plan
 from tfnas.searching.refitting.refit_config import CloseConfig
-from tfnas.searching.refitting.refit_loop import Goal, close_loop, fitted_at, widths_range_ms
+from tfnas.searching.refitting.refit_loop import Goal, fitted_at, refit_to_target, widths_range_ms
 from tfnas.searching.refitting.refit_run import close_run
 from tfnas.searching.refitting.refit_text import phase_text
 from tfnas.training.train_config import TrainConfig
@@ -79,7 +79,7 @@ def closed_at(start, table, ratio, bench, *, epsilon=0.01, seconds=300.0, iterat
     """The result for a target of `ratio` times what the start truly takes, and the target."""
     target_ms = ratio * bench.truth(start)
     goal = Goal(target_ms=target_ms, epsilon=epsilon, iterations=iterations, seconds=seconds)
-    return close_loop(start, table, bench, goal, clock=bench.clock), target_ms
+    return refit_to_target(start, table, bench, goal, clock=bench.clock), target_ms
 
 
 # ---- the loop -------------------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_a_network_far_from_the_target_is_not_known_closely(table, starts):
         bench = SlowNoise(0.3, 0.01, 0, truth=slow_truth(table))
         widest = bench.truth(fitted_at(starts[0], table, 1e9, 0.01))
         goal = Goal(target_ms=beyond * widest, epsilon=0.01, iterations=8, seconds=300.0)
-        closed = close_loop(starts[0], table, bench, goal, clock=bench.clock)
+        closed = refit_to_target(starts[0], table, bench, goal, clock=bench.clock)
         assert closed.verdict == "outside" and closed.certificates == 1
         found[beyond] = closed.point.found
     assert found[1.03].half_width < 0.005
@@ -154,7 +154,7 @@ def test_every_phase_is_told_before_it_is_timed(table, starts):
     told = []
     bench = SlowNoise(0.3, 0.005, 0, truth=slow_truth(table))
     goal = Goal(target_ms=0.97 * bench.truth(starts[0]), epsilon=0.01, iterations=8, seconds=300.0)
-    closed = close_loop(starts[0], table, bench, goal, told.append, bench.clock, told.append)
+    closed = refit_to_target(starts[0], table, bench, goal, told.append, bench.clock, told.append)
     phases, points = told[::2], told[1::2]
     assert [phase.purpose for phase in phases] == [point.purpose for point in points]
     assert list(closed.points) == points and len(points) >= 3
@@ -256,7 +256,7 @@ def test_steps_too_coarse_for_epsilon_end_too():
     low_ms, high_ms = (bench.truth(fitted_at(start, table, aim_ms, 0.01)) for aim_ms in (1e-9, 1e9))
     target_ms = low_ms + 0.37 * (high_ms - low_ms)
     goal = Goal(target_ms=target_ms, epsilon=0.002, iterations=20, seconds=1000)
-    closed = close_loop(start, table, bench, goal, clock=bench.clock)
+    closed = refit_to_target(start, table, bench, goal, clock=bench.clock)
     assert closed.verdict == "outside" and "no widths are nearer" in closed.ending
     fits = [point.architecture for point in closed.points if point.purpose == "fit"]
     assert len(fits) < 20

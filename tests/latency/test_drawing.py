@@ -17,7 +17,7 @@ from tfnas.core.space import Operation, Stage
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.meet_target import meet_target
 from tfnas.latency.table_contents import Curve
-from tfnas.searching.candidates import TEMPERATURES, draw_candidates, preference_of
+from tfnas.searching.differentiable.candidates import TEMPERATURES, draw_candidates, log_prob_gap
 
 
 def choice_for(space, seed=0, sharpness=1.0):
@@ -108,7 +108,7 @@ def test_preference_is_the_loss_of_log_probability(rich):
                 expected += row[choice.space.operation_index(place, block)] - row.max()
             number += choice.space.stages[stage].blocks
         assert candidate.preference == pytest.approx(expected, abs=1e-12)
-        assert preference_of(choice, candidate.architecture) == candidate.preference
+        assert log_prob_gap(choice, candidate.architecture) == candidate.preference
 
 
 def test_where_the_band_forbids_nothing_draws_follow_the_probabilities():

@@ -1,4 +1,4 @@
-"""Calibration: what trains and judges, what a verdict says, and what is left out of the combination."""
+"""ScoreCalibration: what trains and judges, what a verdict says, and what is left out of the combination."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tfnas
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import DataConfig
 from tfnas.data.opening import open_data
-from tfnas.searching.reranking.score_calibration import calibrate, chosen_for_training
+from tfnas.searching.reranking.score_calibration import calibrate, select_for_training
 from tfnas.searching.reranking.train_from_scratch import TrainedTask, calibration_images, short_recipe
 
 DIGITS = DataConfig(data="digits")
@@ -80,10 +80,10 @@ def made_up_top1(task):
 
 
 def test_who_is_trained():
-    numbers = chosen_for_training(64, 16, seed=3)
+    numbers = select_for_training(64, 16, seed=3)
     assert len(set(numbers)) == 16 and numbers[0] == 0 and list(numbers) == sorted(numbers)
-    assert numbers == chosen_for_training(64, 16, seed=3) != chosen_for_training(64, 16, seed=4)
-    assert chosen_for_training(6, 16, seed=3) == (0, 1, 2, 3, 4, 5)
+    assert numbers == select_for_training(64, 16, seed=3) != select_for_training(64, 16, seed=4)
+    assert select_for_training(6, 16, seed=3) == (0, 1, 2, 3, 4, 5)
 
 
 def verdicts(measures, runs):

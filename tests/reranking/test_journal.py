@@ -11,14 +11,14 @@ from rich.console import Console
 
 from tfnas.core.errors import InputError, Interrupted, RunFailed
 from tfnas.runs.run_directory import Interruption
-from tfnas.searching.reranking.rerank_journal import JOURNAL_FILE, Journal
-from tfnas.searching.reranking.rerank_workers import Crew, Outcome, numbers_of
+from tfnas.searching.reranking.rerank_journal import JOURNAL_FILE, ResultJournal
+from tfnas.searching.reranking.rerank_workers import TaskResult, WorkerPool, compute_tasks
 
 
 def fill(folder, tasks, stop_after=None):
     """The numbers of the tasks, by a journal in the folder; Ctrl-C during the task of that text."""
     interruption = Interruption(Console(quiet=True))
-    with Journal.open(folder) as journal:
+    with ResultJournal.open(folder) as journal:
         if stop_after is not None:
             record = journal.record
 
@@ -28,7 +28,7 @@ def fill(folder, tasks, stop_after=None):
                     interruption.signal = signal.SIGINT
 
             journal.record = recording
-        return numbers_of(tasks, Crew(), journal, interruption, "counting")
+        return compute_tasks(tasks, WorkerPool(), journal, interruption, "counting")
 
 
 def counted(folder, texts, **settings):
@@ -73,13 +73,13 @@ def test_a_process_that_dies_of_the_same_interruption_is_no_failure(tmp_path, mo
     interruption = Interruption(Console(quiet=True))
 
     def outcomes(_crew, _tasks):
-        yield Outcome(0, 1.0, 0.0)
+        yield TaskResult(0, 1.0, 0.0)
         raise RunFailed("a process failed while computing")
 
-    monkeypatch.setattr(Crew, "outcomes", outcomes)
-    with Journal.open(tmp_path) as journal:
+    monkeypatch.setattr(WorkerPool, "outcomes", outcomes)
+    with ResultJournal.open(tmp_path) as journal:
         with pytest.raises(RunFailed, match="a process failed"):
-            numbers_of([MadeTask("a"), MadeTask("bb")], Crew(), journal, interruption, "counting")
+            compute_tasks([MadeTask("a"), MadeTask("bb")], WorkerPool(), journal, interruption, "counting")
         record = journal.record
 
         def interrupted_meanwhile(task, value, seconds):
@@ -89,7 +89,7 @@ def test_a_process_that_dies_of_the_same_interruption_is_no_failure(tmp_path, mo
         journal.record = interrupted_meanwhile
         interruption.raise_if_asked = once_later(interruption.raise_if_asked)
         with pytest.raises(Interrupted, match="every number found so far is kept"):
-            numbers_of([MadeTask("ccc"), MadeTask("bb")], Crew(), journal, interruption, "counting")
+            compute_tasks([MadeTask("ccc"), MadeTask("bb")], WorkerPool(), journal, interruption, "counting")
 
 
 def once_later(raise_if_asked):
@@ -150,5 +150,5 @@ def test_trouble_names_the_task_and_keeps_the_rest(tmp_path):
 
 
 def test_a_folder_that_is_gone_is_a_failed_run(tmp_path):
-    with pytest.raises(RunFailed, match="cannot be written"), Journal.open(tmp_path / "none"):
+    with pytest.raises(RunFailed, match="cannot be written"), ResultJournal.open(tmp_path / "none"):
         pass

@@ -10,7 +10,7 @@ import pytest
 from made_tasks import MadeTask
 
 from tfnas.core.errors import InputError, RunFailed
-from tfnas.searching.reranking.rerank_workers import Crew, Outcome, own_processes
+from tfnas.searching.reranking.rerank_workers import TaskResult, WorkerPool, own_processes
 
 TEXTS = ["a", "bb", "ccc", "dddd", "eeeee", "ffffff", "ggggggg"]
 
@@ -20,25 +20,25 @@ def values(outcomes):
 
 
 def test_in_this_process():
-    outcomes = list(Crew().outcomes([MadeTask(text) for text in [*TEXTS, "process"]]))
+    outcomes = list(WorkerPool().outcomes([MadeTask(text) for text in [*TEXTS, "process"]]))
     assert values(outcomes) == [1, 2, 3, 4, 5, 6, 7, os.getpid()]
     assert all(outcome.problem is None and outcome.status == 0 for outcome in outcomes)
-    assert list(Crew().outcomes([])) == []
+    assert list(WorkerPool().outcomes([])) == []
 
 
 def test_a_problem_comes_back_with_its_status():
-    found = [outcome[3:] for outcome in Crew().outcomes([MadeTask("refused"), MadeTask("a"), MadeTask("failed")])]
+    found = [outcome[3:] for outcome in WorkerPool().outcomes([MadeTask("refused"), MadeTask("a"), MadeTask("failed")])]
     assert found == [("this one cannot be had", 2), (None, 0), ("this one broke", 1)]
 
 
 def test_leaving_early_is_quiet():
-    outcomes = Crew().outcomes([MadeTask(text) for text in TEXTS])
-    assert isinstance(next(outcomes), Outcome)
+    outcomes = WorkerPool().outcomes([MadeTask(text) for text in TEXTS])
+    assert isinstance(next(outcomes), TaskResult)
     outcomes.close()
 
 
 def test_in_other_processes():
-    outcomes = list(Crew(jobs=2).outcomes([MadeTask(text) for text in [*TEXTS, "process", "refused"]]))
+    outcomes = list(WorkerPool(jobs=2).outcomes([MadeTask(text) for text in [*TEXTS, "process", "refused"]]))
     assert values(outcomes)[:7] == [1, 2, 3, 4, 5, 6, 7]
     assert values(outcomes)[7] != os.getpid()
     assert sorted(outcomes)[8].status == 2
@@ -48,7 +48,7 @@ def test_processes_end_with_the_work(monkeypatch):
     """Left alone, they are waited for at the end of the program; those of others stay."""
     monkeypatch.setattr(joblib.externals.loky.reusable_executor, "_executor", None)
     with own_processes():
-        assert len(list(Crew(jobs=2).outcomes([MadeTask("process")]))) == 1
+        assert len(list(WorkerPool(jobs=2).outcomes([MadeTask("process")]))) == 1
         processes = list(joblib.externals.loky.reusable_executor._executor._processes.values())
     assert processes and not any(process.is_alive() for process in processes)
     monkeypatch.setattr(joblib.externals.loky.reusable_executor, "_executor", "of somebody else")
@@ -61,7 +61,7 @@ def test_processes_end_with_the_work(monkeypatch):
 
 @pytest.mark.slow
 def test_other_processes_left_early_and_one_that_dies():
-    crew = Crew(jobs=2)
+    crew = WorkerPool(jobs=2)
     leaving = crew.outcomes([MadeTask(text, seconds=0.01) for text in TEXTS])
     next(leaving)
     leaving.close()
@@ -74,7 +74,7 @@ def test_a_backend_that_is_not_installed_is_named(backend, monkeypatch):
     for name in ("distributed", "ray"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InputError, match=rf"--joblib_backend {backend} needs .* pip install 'tfnas\[{backend}\]'"):
-        list(Crew(backend).outcomes([MadeTask("a")]))
+        list(WorkerPool(backend).outcomes([MadeTask("a")]))
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_a_backend_that_is_not_installed_is_named(backend, monkeypatch):
 def test_on_a_dask_cluster():
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        crew = Crew("dask", 1, cluster.scheduler_address)
+        crew = WorkerPool("dask", 1, cluster.scheduler_address)
         outcomes = list(crew.outcomes([MadeTask(text) for text in [*TEXTS, "process", "refused"]]))
     assert values(outcomes)[:7] == [1, 2, 3, 4, 5, 6, 7]
     assert values(outcomes)[7] != os.getpid()

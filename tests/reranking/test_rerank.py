@@ -22,8 +22,8 @@ from tfnas.nn.network import Network
 from tfnas.runs.search_run import search_checkpoints
 from tfnas.searching.parsing import parse_model
 from tfnas.searching.reranking import rerank_tasks as tasks
+from tfnas.searching.reranking.finished_search import open_search
 from tfnas.searching.reranking.rerank_journal import JOURNAL_FILE
-from tfnas.searching.reranking.rerank_subject import open_subject
 from tfnas.supernet.extract import extract_network, supernet_from_state
 
 
@@ -192,7 +192,7 @@ def test_counted_targets_have_their_own_band(tmp_path):
 
 def refusal(path, **settings):
     with pytest.raises(InputError) as caught:
-        open_subject(str(path), settings.get("lookup_path"))
+        open_search(str(path), settings.get("lookup_path"))
     return str(caught.value)
 
 
@@ -224,7 +224,7 @@ def test_refusals_say_what_is_in_the_way(searched, tmp_path):
 
 def test_settings_that_config_yaml_lacks_are_those_of_the_checkpoint(searched):
     def settings():
-        subject = open_subject(str(searched), None)
+        subject = open_search(str(searched), None)
         return subject.seed, subject.batch_size, subject.data
 
     expected, config = settings(), searched / "config.yaml"
@@ -242,6 +242,6 @@ def test_a_run_without_checkpoints_is_refused(searched):
 
 
 def test_files_inside_the_run_name_it(searched):
-    expected = open_subject(str(searched), None)
+    expected = open_search(str(searched), None)
     for path in (searched / "model.config", expected.checkpoint):
-        assert open_subject(str(path), None).derived == expected.derived
+        assert open_search(str(path), None).derived == expected.derived

@@ -14,7 +14,8 @@ from commands import outcome
 from tfnas.cli import parsing_model, rerank
 from tfnas.core.errors import InputError
 from tfnas.proxies.score import score_names
-from tfnas.searching.reranking.rerank_config import ParseAndRerankConfig, RerankConfig
+from tfnas.searching.parse_config import ParseAndRerankConfig
+from tfnas.searching.reranking.rerank_config import RerankConfig
 
 PROJECT = Path(__file__).resolve().parents[2]
 

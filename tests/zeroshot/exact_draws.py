@@ -8,10 +8,10 @@ import math
 import numpy as np
 import torch
 
-from tfnas.proxies.initialise import Draws
+from tfnas.proxies.initialise import RandomGenerator
 
 
-class ExactDraws(Draws):
+class ExactDraws(RandomGenerator):
     """Numbers of numpy seeds: 1000 + k for the k-th layer, j for the j-th batch, 7 for labels.
 
     `single`: weights rounded to single precision, as where the program draws them before it goes on in double.

@@ -15,7 +15,7 @@ from tfnas.proxies.incorporated import PUBLISHED_WEIGHTS, combined, penalised_en
 from tfnas.proxies.quantized_entropy import quantized_std
 from tfnas.proxies.score import ScoreFailed, score
 from tfnas.proxies.score_options import ScoreOptions
-from tfnas.proxies.target import Subject
+from tfnas.proxies.scored_network import ScoredNetwork
 from tfnas.proxies.unit_entropy import depth_penalty_of
 from tfnas.spaces.zen.structure import Structure
 from tfnas.spaces.zen.structure_network import StructureNetwork
@@ -248,7 +248,7 @@ def test_quantised_spreads_of_the_oracle(shared_data):
 def test_incorporated_of_the_program(shared_data):
     for entry in zeroshot_values(shared_data)["incorporated"].values():
         options = ScoreOptions(image_size=entry["resolution"])
-        entropy = penalised_entropy(Subject.of(entry["structure"]), options, as_program=True)
+        entropy = penalised_entropy(ScoredNetwork.of(entry["structure"]), options, as_program=True)
         close(entropy, entry["entropy_minus_penalty"])
         assert math.isclose(effectiveness(entry["structure"]), entry["efficient_score_rho"], rel_tol=1e-12)
         zen = entry["zen_search_mean"]
@@ -265,7 +265,7 @@ def test_incorporated_of_a_small_network():
     value = score("incorporated", INIT, image_size=32, variant="incorporated_l")
     assert abs(value - 14.4908) < 0.9 * 5 * 0.0532  # five standard deviations of the Zen-Score
     both = [score("incorporated", INIT, image_size=32, variant=name) for name in ("logarithm", "square_root")]
-    entropy = penalised_entropy(Subject.of(INIT), ScoreOptions(image_size=32), as_program=False)
+    entropy = penalised_entropy(ScoredNetwork.of(INIT), ScoreOptions(image_size=32), as_program=False)
     close(both[1] - both[0], 0.1 * (math.sqrt(entropy) - math.log(entropy)))
 
 

@@ -38,7 +38,7 @@ def _parse(prog: str, arguments: Sequence[str]) -> None:
     from rich.console import Console
 
     from tfnas.cli.flags import FlagParser
-    from tfnas.searching.reranking.rerank_config import ParseAndRerankConfig
+    from tfnas.searching.parse_config import ParseAndRerankConfig
 
     description = "Write out the architecture that a search found, and show what it costs."
     parser = FlagParser(

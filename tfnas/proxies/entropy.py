@@ -22,7 +22,7 @@ import math
 from tfnas.core.errors import InputError
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
-from tfnas.proxies.target import Subject
+from tfnas.proxies.scored_network import ScoredNetwork
 from tfnas.proxies.unit_entropy import (
     Chain,
     depth_penalty_of,
@@ -40,7 +40,7 @@ _FIRST_DEPTHS_LEFT_OUT = {"k1kxk1": 2, "kxkx": 1}
 _DEPTHS_OF_THE_PROGRAM = 5
 
 
-def measure(subject: Subject, options: ScoreOptions) -> float:
+def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     if SCORE.chosen_variant(options.variant) == "tinynas":
         return _as_tinynas(subject, options)
@@ -66,7 +66,7 @@ def effectiveness(subject: object, *, image_size: int | None = None, as_program:
 
     Raises InputError for a module that is not of this package.
     """
-    chain = Subject.of(subject).chain(ScoreOptions(image_size=image_size), "effectiveness")
+    chain = ScoredNetwork.of(subject).chain(ScoreOptions(image_size=image_size), "effectiveness")
     return effectiveness_of(chain, fan_in_without_groups if as_program else fan_in)
 
 
@@ -76,7 +76,7 @@ def kept_depths(chain: Chain) -> tuple[int, ...]:
     return chain.depths[_FIRST_DEPTHS_LEFT_OUT.get(first, 0) :]
 
 
-def _as_tinynas(subject: Subject, options: ScoreOptions) -> float:
+def _as_tinynas(subject: ScoredNetwork, options: ScoreOptions) -> float:
     structure = subject.structure(f"{SCORE.name} (variant tinynas)", "tinynas")
     chain = subject.chain(options, SCORE.name, floor=True)
     weights = weights_of_stages(chain, STAGE_WEIGHTS, options.stage_weights, score=SCORE.name, as_program=True)

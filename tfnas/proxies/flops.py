@@ -12,16 +12,16 @@ from __future__ import annotations
 from tfnas.nn.architecture_counts import Counts, architecture_counts
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import NUM_CLASSES, ScoreOptions
-from tfnas.proxies.target import Subject
+from tfnas.proxies.scored_network import ScoredNetwork
 from tfnas.spaces.zen.structure_counts import BookCounts, book_counts, real_counts
 
 
-def measure(subject: Subject, options: ScoreOptions) -> float:
+def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     return counts_of(subject, options, SCORE).macs
 
 
-def counts_of(subject: Subject, options: ScoreOptions, score: Score) -> Counts | BookCounts:
+def counts_of(subject: ScoredNetwork, options: ScoreOptions, score: Score) -> Counts | BookCounts:
     """The counts that `flops` and `params` are taken from."""
     variant = score.chosen_variant(options.variant)
     if variant != "default":
@@ -29,7 +29,7 @@ def counts_of(subject: Subject, options: ScoreOptions, score: Score) -> Counts |
     size = subject.image_size(options)
     if subject.module is not None:
         from tfnas.nn.counting import count
-        from tfnas.proxies.target import private_copy
+        from tfnas.proxies.scored_network import private_copy
 
         return count(private_copy(subject.module), size, options.frames)
     architecture = subject.architecture(options)
@@ -40,7 +40,7 @@ def counts_of(subject: Subject, options: ScoreOptions, score: Score) -> Counts |
     return real_counts(structure, size, options.num_classes, options.residuals is not False, frames=frames)
 
 
-def _book(subject: Subject, options: ScoreOptions, score: str, notation: str) -> BookCounts:
+def _book(subject: ScoredNetwork, options: ScoreOptions, score: str, notation: str) -> BookCounts:
     structure = subject.structure(score, notation)
     size, frames = subject.image_size(options), options.frames if structure.is_video else 1
     if notation == "tinynas":

@@ -86,7 +86,7 @@ def logits_of(network: nn.Module, images: Tensor, score: str) -> Tensor:
 
 
 @contextmanager
-def watching_gates(
+def hook_activations(
     network: nn.Module,
     see: Callable[[Tensor], None],
     kinds: tuple[type[nn.Module], ...] = GATES,

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from tfnas.proxies.entropy import kept_depths, weighted_entropy
 from tfnas.proxies.score import Score, ScoreFailed
 from tfnas.proxies.score_options import ScoreOptions
-from tfnas.proxies.target import Subject
+from tfnas.proxies.scored_network import ScoredNetwork
 from tfnas.proxies.unit_entropy import depth_penalty_of, unit_entropies
 from tfnas.proxies.zen import zen_score
 
@@ -34,7 +34,7 @@ _NORMALISATIONS: dict[str, Callable[[float], float]] = {
 }
 
 
-def measure(subject: Subject, options: ScoreOptions) -> float:
+def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     variant = SCORE.chosen_variant(options.variant)
     as_program = variant.startswith("incorporated")
@@ -56,7 +56,7 @@ def combined(zen: float, entropy: float, variant: str, weights: tuple[float, flo
     return weights[0] * zen + weights[1] * _NORMALISATIONS[variant](entropy)
 
 
-def penalised_entropy(subject: Subject, options: ScoreOptions, *, as_program: bool) -> float:
+def penalised_entropy(subject: ScoredNetwork, options: ScoreOptions, *, as_program: bool) -> float:
     """E: the entropy of all stages, each with weight 1, less the depth penalty."""
     chain = subject.chain(options, SCORE.name, floor=as_program)
     weights = (1.0,) * len(chain.stages)

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 
-class Draws:
+class RandomGenerator:
     """Random numbers on the CPU in single precision, whatever device and precision the score is computed in.
 
     So a seed stands for the same weights and images everywhere. A subclass may take them from elsewhere.
@@ -59,7 +59,7 @@ def batch_norms(network: nn.Module) -> list[_BatchNorm]:
 
 
 @torch.no_grad()
-def initialise(network: nn.Module, draws: Draws, rule: str, *, reset_statistics: bool = True) -> None:
+def initialise(network: nn.Module, draws: RandomGenerator, rule: str, *, reset_statistics: bool = True) -> None:
     """Draw the weights of convolutions and linear layers; biases 0, batch norms neutral. Other modules stay.
 
     Rules: `normal`, variance 1; `kaiming`, normal of variance 2 / fan_in; `kaiming_fan_out`, 2 / fan_out; `torch`,
@@ -80,7 +80,7 @@ def initialise(network: nn.Module, draws: Draws, rule: str, *, reset_statistics:
             norm.reset_running_stats()
 
 
-def _drawn(weight: Tensor, draws: Draws, place: int, rule: str) -> Tensor:
+def _drawn(weight: Tensor, draws: RandomGenerator, place: int, rule: str) -> Tensor:
     """The weight of a layer by a rule."""
     fan_in = weight[0].numel()
     if rule == "torch":

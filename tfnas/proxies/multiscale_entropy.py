@@ -29,10 +29,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tfnas.proxies.initialise import Draws
+from tfnas.proxies.initialise import RandomGenerator
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
-from tfnas.proxies.target import Subject, undisturbed
+from tfnas.proxies.scored_network import ScoredNetwork, preserve_state
 from tfnas.proxies.unit_entropy import (
     Chain,
     fan_in,
@@ -46,11 +46,11 @@ from tfnas.spaces.zen.units import Conv
 _ACTIVATIONS = {"relu": functional.relu, "silu": functional.silu, "swish": functional.silu}
 
 
-def measured_entropies(chain: Chain, subject: Subject, options: ScoreOptions) -> list[float]:
+def measured_entropies(chain: Chain, subject: ScoredNetwork, options: ScoreOptions) -> list[float]:
     """Of every unit, the logarithm of the factor by which it makes the standard deviation of its map larger."""
     draws = options.random_numbers()
     entropies, place = [], 0
-    with undisturbed(options), torch.no_grad():
+    with preserve_state(options), torch.no_grad():
         features = subject.images(options, draws, given=False)
         for unit in chain.units:
             gained = 0.0
@@ -66,7 +66,7 @@ def measured_entropies(chain: Chain, subject: Subject, options: ScoreOptions) ->
     return entropies
 
 
-def _convolved(features: Tensor, conv: Conv, draws: Draws, place: int, *, is_video: bool) -> Tensor:
+def _convolved(features: Tensor, conv: Conv, draws: RandomGenerator, place: int, *, is_video: bool) -> Tensor:
     """The output of a convolution with standard normal weights and no bias."""
     size, time = conv.kernel, conv.temporal_kernel
     shape = (conv.out_channels, conv.in_channels // conv.groups)
@@ -81,7 +81,7 @@ def _convolved(features: Tensor, conv: Conv, draws: Draws, place: int, *, is_vid
 STAGE_WEIGHTS = (0.0, 0.0, 1.0, 1.0, 6.0)
 
 
-def measure(subject: Subject, options: ScoreOptions) -> float:
+def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     variant = SCORE.chosen_variant(options.variant)
     as_program = variant == "tinynas"

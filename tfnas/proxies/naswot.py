@@ -16,15 +16,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tfnas.proxies.forward_hooks import GATES, watching_gates
+from tfnas.proxies.forward_hooks import GATES, hook_activations
 from tfnas.proxies.initialise import initialise
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
-from tfnas.proxies.target import Subject
+from tfnas.proxies.scored_network import ScoredNetwork
 
 
 @torch.no_grad()
-def measure(subject: Subject, options: ScoreOptions) -> float:
+def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     as_program = SCORE.chosen_variant(options.variant) == "zennas"
     network = subject.network(options, residuals=not as_program)
@@ -37,7 +37,7 @@ def measure(subject: Subject, options: ScoreOptions) -> float:
         kernel.add_(agreements(inputs.flatten(1) > 0))
 
     kinds: tuple[type[nn.Module], ...] = (nn.ReLU,) if as_program else GATES
-    with watching_gates(network, see, kinds, score=SCORE.name, squeeze_excite=not as_program):
+    with hook_activations(network, see, kinds, score=SCORE.name, squeeze_excite=not as_program):
         network(images)
     return float(torch.linalg.slogdet(kernel).logabsdet)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from tfnas.proxies.flops import counts_of
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
-from tfnas.proxies.target import Subject
+from tfnas.proxies.scored_network import ScoredNetwork
 
 
-def measure(subject: Subject, options: ScoreOptions) -> float:
+def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
     """See `flops.py`."""
     if subject.module is not None and SCORE.chosen_variant(options.variant) == "default":
         from tfnas.nn.counting import num_params

@@ -18,14 +18,14 @@ from tfnas.core.errors import InputError
 from tfnas.proxies.multiscale_entropy import STAGE_WEIGHTS, sum_of_stages
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
-from tfnas.proxies.target import Subject
+from tfnas.proxies.scored_network import ScoredNetwork
 from tfnas.proxies.unit_entropy import fan_in, fan_in_without_groups, unit_entropies, weights_of_stages
 from tfnas.spaces.zen.units import Conv
 
 _DOUBLE_TAIL = 40  # standard deviations, beyond which nothing is left of a normal variable in double precision
 
 
-def measure(subject: Subject, options: ScoreOptions) -> float:
+def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     as_program = SCORE.chosen_variant(options.variant) == "tinynas"
     if as_program:

@@ -11,10 +11,10 @@ from random import Random
 
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
-from tfnas.proxies.target import Subject
+from tfnas.proxies.scored_network import ScoredNetwork
 
 
-def measure(subject: Subject, options: ScoreOptions) -> float:
+def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     numbers = Random(f"{subject.fingerprint()} {options.seed}")
     if SCORE.chosen_variant(options.variant) == "tinynas":

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tfnas.core.errors import InputError, RunFailed, TfnasError
 from tfnas.proxies.score_options import ScoreOptions
-from tfnas.proxies.target import Subject
+from tfnas.proxies.scored_network import ScoredNetwork
 
 if TYPE_CHECKING:
     from torch import nn
 
     from tfnas.core.architecture import Architecture
     from tfnas.proxies.score_options import ScoreOptions
-    from tfnas.proxies.target import Subject
+    from tfnas.proxies.scored_network import ScoredNetwork
     from tfnas.spaces.zen.structure import Structure
 
 Cost = Literal["analytic", "forward", "gradient"]
@@ -48,7 +48,7 @@ class Score:
     """One line: what it measures, and its source."""
     variants: tuple[str, ...]
     """Definitions that it has: the first is the default, the others are what a published program computes."""
-    measure: Callable[[Subject, ScoreOptions], float]
+    measure: Callable[[ScoredNetwork, ScoreOptions], float]
     """The number of a subject; raises InputError where the network cannot support the score."""
     is_control: bool = False
     """Whether it says nothing of a network, and is there to be beaten: nothing may be ranked by it."""
@@ -123,18 +123,18 @@ def score(name: str, subject: Architecture | Structure | str | nn.Module, **opti
     found = find_score(name)
     settings = ScoreOptions.of(options)
     found.chosen_variant(settings.variant)
-    return measure(found, Subject.of(subject), settings)
+    return measure(found, ScoredNetwork.of(subject), settings)
 
 
-def measure(found: Score, subject: Subject, settings: ScoreOptions) -> float:
+def measure(found: Score, subject: ScoredNetwork, settings: ScoreOptions) -> float:
     """The number of a subject; raises as `score` does."""
     try:
         if found.cost == "analytic":
             value = float(found.measure(subject, settings))
         else:
-            from tfnas.proxies.target import undisturbed
+            from tfnas.proxies.scored_network import preserve_state
 
-            with undisturbed(settings):
+            with preserve_state(settings):
                 value = float(found.measure(subject, settings))
     except TfnasError:
         raise

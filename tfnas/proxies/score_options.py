@@ -12,7 +12,7 @@ from tfnas.core.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tfnas.proxies.initialise import Draws
+    from tfnas.proxies.initialise import RandomGenerator
 
 IMAGE_SIZE = 224
 NUM_CLASSES = 1000
@@ -63,7 +63,7 @@ class ScoreOptions:
     """quantized_entropy: standard deviation of activations, in quantisation steps."""
     incorporated_weights: tuple[float, float] = (0.9, 0.1)
     """incorporated: factors of the Zen-Score and of the entropy."""
-    draws: Draws | None = None
+    draws: RandomGenerator | None = None
     """Where random numbers come from. By default a generator that starts from the seed."""
 
     def __post_init__(self) -> None:
@@ -104,8 +104,8 @@ class ScoreOptions:
                 raise InputError(f"a score has no setting {name!r}: give some of {', '.join(known)}")
         return cls(**settings)  # type: ignore[arg-type]
 
-    def random_numbers(self) -> Draws:
+    def random_numbers(self) -> RandomGenerator:
         """Where random numbers come from: `draws`, or a generator that starts from the seed."""
-        from tfnas.proxies.initialise import Draws
+        from tfnas.proxies.initialise import RandomGenerator
 
-        return Draws(self.seed) if self.draws is None else self.draws
+        return RandomGenerator(self.seed) if self.draws is None else self.draws

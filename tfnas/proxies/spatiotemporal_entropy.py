@@ -17,14 +17,14 @@ from tfnas.core.errors import InputError
 from tfnas.proxies.multiscale_entropy import sum_of_stages
 from tfnas.proxies.score import Score, ScoreFailed
 from tfnas.proxies.score_options import ScoreOptions
-from tfnas.proxies.target import Subject
+from tfnas.proxies.scored_network import ScoredNetwork
 from tfnas.proxies.unit_entropy import fan_in, weights_of_stages
 from tfnas.spaces.zen.units import Conv, Unit
 
 STAGE_WEIGHTS = (0.0, 0.0, 0.0, 0.0, 1.0)
 
 
-def measure(subject: Subject, options: ScoreOptions) -> float:
+def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     as_program = SCORE.chosen_variant(options.variant) == "tinynas"
     if not subject.structure(SCORE.name).is_video:

@@ -24,10 +24,10 @@ from tfnas.proxies.forward_hooks import total
 from tfnas.proxies.initialise import initialise, weighted_modules
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
-from tfnas.proxies.target import Subject, without_batch_norm
+from tfnas.proxies.scored_network import ScoredNetwork, without_batch_norm
 
 
-def measure(subject: Subject, options: ScoreOptions) -> float:
+def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     variant = SCORE.chosen_variant(options.variant)
     options = dataclasses.replace(options, dtype="float64")

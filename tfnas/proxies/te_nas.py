@@ -23,17 +23,17 @@ import math
 import torch
 from torch import Tensor, nn
 
-from tfnas.proxies.forward_hooks import logits_of, watching_gates
+from tfnas.proxies.forward_hooks import hook_activations, logits_of
 from tfnas.proxies.initialise import initialise
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
-from tfnas.proxies.target import Subject
+from tfnas.proxies.scored_network import ScoredNetwork
 
 REGION_IMAGES = 1000
 REGION_PIXELS = 3
 
 
-def measure(subject: Subject, options: ScoreOptions) -> float:
+def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     variant = SCORE.chosen_variant(options.variant)
     if variant == "linear_regions":
@@ -44,7 +44,7 @@ def measure(subject: Subject, options: ScoreOptions) -> float:
     return math.log(linear_regions(subject, options)) - math.log(condition)
 
 
-def condition_number(subject: Subject, options: ScoreOptions, *, as_program: bool = False) -> float:
+def condition_number(subject: ScoredNetwork, options: ScoreOptions, *, as_program: bool = False) -> float:
     """kappa; infinite where the kernel is singular as far as the precision can tell."""
     network = subject.network(options, residuals=not as_program)
     draws = options.random_numbers()
@@ -74,7 +74,7 @@ def tangent_kernel(network: nn.Module, logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def linear_regions(subject: Subject, options: ScoreOptions) -> int:
+def linear_regions(subject: ScoredNetwork, options: ScoreOptions) -> int:
     """R: in how many ways the activations of the network switch, among noise images."""
     network = subject.network(options, residuals=True)
     draws = options.random_numbers()
@@ -87,7 +87,7 @@ def linear_regions(subject: Subject, options: ScoreOptions) -> int:
         for number, code in enumerate(_packed(inputs.flatten(1) > 0)):
             patterns[number] += code
 
-    with watching_gates(network, see, score=SCORE.name):
+    with hook_activations(network, see, score=SCORE.name):
         network(tiny)
     return len(set(patterns))
 

@@ -23,13 +23,13 @@ from tfnas.proxies.forward_hooks import check_norms, feature_map
 from tfnas.proxies.initialise import batch_norms, initialise
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
-from tfnas.proxies.target import Subject
+from tfnas.proxies.scored_network import ScoredNetwork
 
 GAMMA = 0.01
 _PROGRAMS_MOMENTUM = 0.1
 
 
-def zen_score(subject: Subject, options: ScoreOptions, *, as_program: bool) -> float:
+def zen_score(subject: ScoredNetwork, options: ScoreOptions, *, as_program: bool) -> float:
     """The mean over the repeats; `as_program` is variant `zennas`."""
     network = subject.network(options, residuals=False)
     check_norms(network, SCORE.name)
@@ -62,7 +62,7 @@ def _running_variance(norm: nn.modules.batchnorm._BatchNorm) -> Tensor:
     return norm.running_var
 
 
-def measure(subject: Subject, options: ScoreOptions) -> float:
+def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     return zen_score(subject, options, as_program=SCORE.chosen_variant(options.variant) == "zennas")
 

@@ -12,7 +12,7 @@ from tfnas.bench.timing import NETWORK_THREADS, NetworkTiming
 from tfnas.core.architecture import Block, Conv
 from tfnas.latency.default_table import other_conditions
 from tfnas.runs.architecture_source import UNFINISHED
-from tfnas.searching.parsing import Parsed, Part
+from tfnas.searching.parsing import NetworkPart, ParsedNetwork
 from tfnas.utils.progress import waiting
 from tfnas.utils.text import percent, print_whole, say, short
 
@@ -20,7 +20,7 @@ _COLUMNS = ("part", "operation", "in", "out", "width", "SE", "stride", "size", "
 _TEXT_COLUMNS = ("part", "operation")
 
 
-def print_report(console: Console, parsed: Parsed, written: Iterable[Path]) -> None:
+def print_report(console: Console, parsed: ParsedNetwork, written: Iterable[Path]) -> None:
     """The parts, what they add up to, what to know about it, and where the files are."""
     table = _table()
     previous = ""
@@ -36,7 +36,7 @@ def print_report(console: Console, parsed: Parsed, written: Iterable[Path]) -> N
         say(console, f"{name:<11}{text}")
 
 
-def print_timings(console: Console, parsed: Parsed, timings: Iterable[NetworkTiming]) -> None:
+def print_timings(console: Console, parsed: ParsedNetwork, timings: Iterable[NetworkTiming]) -> None:
     """A line for every timing, as soon as it is there; at the table's own batch, what the table says."""
     console.print()
     say(console, "measured here, float32, random weights: median and interquartile spread")
@@ -47,7 +47,7 @@ def print_timings(console: Console, parsed: Parsed, timings: Iterable[NetworkTim
             say(console, f"batch {found.batch_size:<4}{numbers}   {found.device}{_against_table(parsed, found)}")
 
 
-def _against_table(parsed: Parsed, found: NetworkTiming) -> str:
+def _against_table(parsed: ParsedNetwork, found: NetworkTiming) -> str:
     if parsed.table is None or parsed.table_ms is None or found.batch_size != parsed.table.batch_size:
         return ""
     measurement = parsed.table.contents.measurement
@@ -62,7 +62,7 @@ def _table() -> Table:
     return table
 
 
-def _cells(part: Part) -> list[str]:
+def _cells(part: NetworkPart) -> list[str]:
     operation, width, se, stride = _layer_cells(part.layer)
     return [
         *(part.label, operation, str(part.in_channels), str(part.out_channels), width, se, stride),
@@ -85,7 +85,7 @@ def _layer_cells(layer: Conv | Block | None) -> tuple[str, str, str, str]:
             return f"MBConv k{layer.kernel_size}", str(layer.mid_channels), se, str(layer.stride)
 
 
-def _totals(parsed: Parsed, written: Iterable[Path]) -> Iterator[tuple[str, str]]:
+def _totals(parsed: ParsedNetwork, written: Iterable[Path]) -> Iterator[tuple[str, str]]:
     """Names and lines under the table."""
     architecture, counts = parsed.architecture, parsed.counts
     size = architecture.image_size

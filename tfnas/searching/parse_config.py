@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from tfnas.core.errors import InputError
+from tfnas.searching.reranking.rerank_config import DEFAULT_SCORES, RerankConfig, RerankOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,3 +44,40 @@ class ParseConfig:
                 raise InputError(f"{name} must be 1 or more, got {value}")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed must be 0 to 2**63 - 1, got {self.seed}")
+
+
+class _RerankFirst(RerankConfig):
+    """The same, said to the parsing command."""
+
+    @property
+    def scores_flag(self) -> str:
+        return "--rerank"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParseAndRerankConfig(ParseConfig, RerankOptions):
+    """Settings of the parsing command, which can re-rank before it shows what was found."""
+
+    rerank: str | None = None
+    """Rank networks of the same latency by these scores first, separated by commas (zen,naswot)."""
+
+    def __post_init__(self) -> None:
+        ParseConfig.__post_init__(self)
+        RerankOptions.__post_init__(self)
+        if self.rerank is None:
+            options = dataclasses.fields(RerankOptions)
+            idle = [item.name for item in options if getattr(self, item.name) != item.default]
+            if idle:
+                raise InputError(f"--{idle[0]} is for re-ranking: say --rerank {DEFAULT_SCORES} too")
+            return
+        self.rerank_config()
+        changed = [name for name in ("space", "image_size", "num_classes") if getattr(self, name) is not None]
+        if changed:
+            raise InputError(f"--{changed[0]} and --rerank do not go together: candidates are those of the search")
+
+    def rerank_config(self) -> RerankConfig:
+        """The settings of the re-ranking alone."""
+        assert self.rerank is not None
+        shared: dict[str, Any] = {item.name: getattr(self, item.name) for item in dataclasses.fields(RerankOptions)}
+        shared |= {name: getattr(self, name) for name in ("model_path", "lookup_path", "device", "seed")}
+        return _RerankFirst(scores=self.rerank, **shared)

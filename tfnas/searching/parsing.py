@@ -31,7 +31,7 @@ _TIMED_BATCHES = (1, 32)
 
 
 @dataclass(frozen=True)
-class Part:
+class NetworkPart:
     """A part of a network: `label` names its place, `layer` is its description (None: the classifier).
 
     `counts` are of one image; `table_ms` is None where the table does not tell it apart, or there is no table.
@@ -47,12 +47,12 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Parsed:
+class ParsedNetwork:
     """An architecture, where it was found, what it costs, and notes that a user should read."""
 
     architecture: Architecture
     source: Source
-    parts: tuple[Part, ...]
+    parts: tuple[NetworkPart, ...]
     counts: Counts
     table: LatencyTable | None
     notes: tuple[str, ...]
@@ -100,7 +100,7 @@ def parse_model(
     space: str | None = None,
     image_size: int | None = None,
     num_classes: int | None = None,
-) -> Parsed:
+) -> ParsedNetwork:
     """Read a run directory, a checkpoint of a search (ours or the authors') or an architecture file, and price it.
 
     The table is the one at `lookup_path`, else the search's own, else the one shipped for the space, if it fits.
@@ -117,7 +117,7 @@ def parse_model(
         _check_of_space(architecture, named_space, str(path))
     table, notes = _choose_table(architecture, source, lookup_path, space)
     parts = tuple(_parts(architecture, table if table is not None and table.cost.is_time else None))
-    return Parsed(
+    return ParsedNetwork(
         architecture=architecture,
         source=source if architecture == found else dataclasses.replace(source, finished_run=None),
         parts=parts,
@@ -201,13 +201,13 @@ def _fitting_table(path: Path, architecture: Architecture) -> LatencyTable:
 # ---- the parts ------------------------------------------------------------------------------------------------------
 
 
-def _parts(architecture: Architecture, table: LatencyTable | None) -> Iterator[Part]:
+def _parts(architecture: Architecture, table: LatencyTable | None) -> Iterator[NetworkPart]:
     """Every part of the network in order."""
     base = {} if table is None else table.base_parts_ms(architecture.num_classes)
     counts = part_counts(architecture)
 
-    def part(label: str, layer: Conv | Block, name: str, size: int, table_ms: float | None) -> Part:
-        return Part(label, layer, layer.in_channels, layer.out_channels, size, counts[name], table_ms)
+    def part(label: str, layer: Conv | Block, name: str, size: int, table_ms: float | None) -> NetworkPart:
+        return NetworkPart(label, layer, layer.in_channels, layer.out_channels, size, counts[name], table_ms)
 
     first, second, mix = architecture.first_stem, architecture.second_stem, architecture.feature_mix
     yield part("stem 1", first, "first_stem", architecture.image_size, base.get("first_stem"))
@@ -220,10 +220,12 @@ def _parts(architecture: Architecture, table: LatencyTable | None) -> Iterator[P
     size = architecture.feature_mix_size
     yield part("mix", mix, "feature_mix_layer", size, base.get("feature_mix"))
     classes, head_ms = architecture.num_classes, base.get("classifier")
-    yield Part("head", None, mix.out_channels, classes, output_size(size, mix.stride), counts["classifier"], head_ms)
+    yield NetworkPart(
+        "head", None, mix.out_channels, classes, output_size(size, mix.stride), counts["classifier"], head_ms
+    )
 
 
-def write_files(parsed: Parsed, save_path: str | None = None) -> tuple[Path, ...]:
+def write_files(parsed: ParsedNetwork, save_path: str | None = None) -> tuple[Path, ...]:
     """Write the authors' form to `save_path` and ours beside it; returns both paths.
 
     Without `save_path` they go where the result of a finished run stands already, else to ./model.config, where they
@@ -249,7 +251,7 @@ def write_files(parsed: Parsed, save_path: str | None = None) -> tuple[Path, ...
     return authors, ours
 
 
-def _check_nothing_replaced(parsed: Parsed, ours: Path, authors: Path) -> None:
+def _check_nothing_replaced(parsed: ParsedNetwork, ours: Path, authors: Path) -> None:
     """Raise InputError where one of the files is there and says something else."""
     forms = ((ours, parsed.architecture.to_json()), (authors, parsed.architecture.to_model_config()))
     for path, form in forms:

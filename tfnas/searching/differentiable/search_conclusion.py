@@ -19,8 +19,8 @@ from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.meet_target import meet_target
 from tfnas.nn.architecture_counts import architecture_counts
 from tfnas.runs.run_directory import SUMMARY_FILE, RunDirectory
-from tfnas.searching.candidates import draw_candidates
 from tfnas.searching.differentiable.architecture_parameters import sample_path
+from tfnas.searching.differentiable.candidates import draw_candidates
 from tfnas.searching.differentiable.derive import accuracy, choice_of, derived_accuracy
 from tfnas.searching.differentiable.forecast import JUDGED_PATHS
 from tfnas.searching.differentiable.health import UNIFORM_ENTROPY, depth_entropy, near_chance, operation_entropy

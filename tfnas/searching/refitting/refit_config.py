@@ -57,7 +57,7 @@ class CloseConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClosedConfig(CloseConfig, DataConfig):
+class RefitRunConfig(CloseConfig, DataConfig):
     """What the new run directory keeps: how it was made, and the data of the search, which training it goes on with."""
 
     space: str | None = None

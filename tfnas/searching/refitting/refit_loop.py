@@ -23,6 +23,7 @@ from tfnas.latency.reachable import Band
 from tfnas.latency.widths import WidthCurves, at_widths, fit_channels, fit_widths
 from tfnas.searching.refitting.certificate import Certificate, Verdict
 from tfnas.searching.refitting.sampling_budget import Budget, Closeness, Length, sample_case
+from tfnas.searching.refitting.sampling_budget import Budget, Length, StoppingRule, sample_workload
 
 PRECISION = 1 / 3
 """Half-width of the interval that is measured for, as a share of epsilon."""
@@ -62,7 +63,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Point:
+class TimedNetwork:
     """A network that was timed: its table's milliseconds, and the certificate of its calls."""
 
     architecture: Architecture
@@ -103,11 +104,11 @@ class Goal:
         return abs(found.median_ms / self.target_ms - 1)
 
     @property
-    def closeness(self) -> Closeness:
+    def closeness(self) -> StoppingRule:
         """How long a fit is measured: a tenth of what is missing will do."""
         wanted = PRECISION * self.epsilon
         least = min(_LEAST_SECONDS, _LEAST_SHARE * self.seconds)
-        return Closeness(
+        return StoppingRule(
             lambda found: found.half_width <= max(wanted, self.error(found) / 10),
             least,
             max(least, self.seconds / (4 * self.iterations)),
@@ -127,15 +128,15 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Closed:
+class RefitResult:
     """How a loop ended: the network, its certificate, everything that was timed, and why there was no going on.
 
     `bounds_ms` is what widths alone reach, by the table and the factor that was measured.
     """
 
-    point: Point
+    point: TimedNetwork
     verdict: Verdict
-    points: tuple[Point, ...]
+    points: tuple[TimedNetwork, ...]
     bounds_ms: tuple[float, float]
     ending: str
 
@@ -151,11 +152,11 @@ class _Loop:
     bench: Bench
     goal: Goal
     on_phase: Callable[[Phase], None]
-    on_point: Callable[[Point], None]
+    on_point: Callable[[TimedNetwork], None]
     budget: Budget
-    points: list[Point] = field(default_factory=list)
+    points: list[TimedNetwork] = field(default_factory=list)
 
-    def measure(self, architecture: Architecture, until: Closeness | Length) -> Point:
+    def measure(self, architecture: Architecture, until: StoppingRule | Length) -> TimedNetwork:
         """Time a network with fresh calls; with a length, for a certificate."""
         table_ms = self.table.architecture_ms(architecture)
         expected_ms = table_ms * (self.factor(table_ms) if self.points else 1.0)
@@ -163,12 +164,12 @@ class _Loop:
         before = sum(point.purpose == purpose for point in self.points)
         self.on_phase(Phase(purpose, before + 1, until.most_seconds))
         found = sample_case(self.bench, network_case(architecture), expected_ms, until, self.budget)
-        point = Point(architecture, table_ms, found, purpose)
+        point = TimedNetwork(architecture, table_ms, found, purpose)
         self.points.append(point)
         self.on_point(point)
         return point
 
-    def certify(self, architecture: Architecture, *, is_last: bool = False) -> Point:
+    def certify(self, architecture: Architecture, *, is_last: bool = False) -> TimedNetwork:
         """The one certificate of a network."""
         assert not self.has_certified(architecture)
         missing = self.missing(self.table.architecture_ms(architecture))
@@ -199,7 +200,7 @@ class _Loop:
         fits = sum(point.purpose == "fit" for point in self.points)
         return fits >= self.goal.iterations or self.budget.seconds <= _RESERVE * self.goal.seconds
 
-    def ended(self, ending: str) -> Closed:
+    def ended(self, ending: str) -> RefitResult:
         """The result: the network that was certified last; where none was, the nearest one, with fresh calls.
 
         Not the one whose certificate looks best: of several, that would be the luckiest.
@@ -211,18 +212,20 @@ class _Loop:
         low, high = widths_range_ms(point.architecture, self.table)
         verdict = point.found.verdict(self.goal.target_ms, self.goal.epsilon)
         bounds_ms = low * point.factor, high * point.factor
-        return Closed(point, verdict, tuple(self.points), bounds_ms, "certified" if verdict == "inside" else ending)
+        return RefitResult(
+            point, verdict, tuple(self.points), bounds_ms, "certified" if verdict == "inside" else ending
+        )
 
 
-def close_loop(
+def refit_to_target(
     start: Architecture,
     table: LatencyTable,
     bench: Bench,
     goal: Goal,
-    on_point: Callable[[Point], None] = lambda _: None,
+    on_point: Callable[[TimedNetwork], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
     on_phase: Callable[[Phase], None] = lambda _: None,
-) -> Closed:
+) -> RefitResult:
     """Fit and time from a network on until one is certified within epsilon, or until it is clear why none will be.
 
     `on_phase` is told before anything is timed, `on_point` afterwards; `clock` tells the seconds that go by.

@@ -21,7 +21,7 @@ from tfnas.runs.checkpoint import FOLDER
 from tfnas.runs.model_file import MODEL_FILE
 from tfnas.runs.run_directory import CONFIG_FILE, read_config
 from tfnas.runs.search_run import search_checkpoints
-from tfnas.searching.refitting.refit_config import CloseConfig, ClosedConfig
+from tfnas.searching.refitting.refit_config import CloseConfig, RefitRunConfig
 from tfnas.searching.refitting.refit_loop import Goal
 from tfnas.utils.annotations import kinds_of
 from tfnas.utils.text import command_line, seconds_of, share_of
@@ -32,10 +32,10 @@ _MOST_MS = 1e9
 
 
 @dataclass(frozen=True)
-class Plan:
+class RefitPlan:
     """Everything that a closed loop is given, opened and checked before anything is written."""
 
-    config: ClosedConfig
+    config: RefitRunConfig
     source: Source
     table: LatencyTable
     goal: Goal
@@ -43,7 +43,7 @@ class Plan:
     clock: Callable[[], float]
 
 
-def prepare(config: CloseConfig, opener: BenchOpener | None, clock: Callable[[], float]) -> Plan:
+def prepare(config: CloseConfig, opener: BenchOpener | None, clock: Callable[[], float]) -> RefitPlan:
     """Open and check it all; `opener` opens what times. Raises InputError for what does not fit together."""
     run_dir = _run_of(Path(config.model_path))
     saved = {} if run_dir is None else read_config(run_dir)
@@ -68,7 +68,7 @@ def prepare(config: CloseConfig, opener: BenchOpener | None, clock: Callable[[],
     reference = _reference_of(source.architecture)
     with as_measured(table):
         bench = opener(reference) if opener else _bench(conditions, reference, config)
-    return Plan(_with_search(config, run_dir, saved, lookup_path), source, table, goal, bench, clock)
+    return RefitPlan(_with_search(config, run_dir, saved, lookup_path), source, table, goal, bench, clock)
 
 
 def _bench(conditions: Conditions, reference: BenchmarkCase, config: CloseConfig) -> Bench:
@@ -126,7 +126,7 @@ def _reference_of(architecture: Architecture) -> BenchmarkCase:
     return block_case(place.block, place.input_size)
 
 
-def _with_search(config: CloseConfig, run_dir: Path | None, saved: dict[str, Any], lookup_path: str) -> ClosedConfig:
+def _with_search(config: CloseConfig, run_dir: Path | None, saved: dict[str, Any], lookup_path: str) -> RefitRunConfig:
     """The configuration with the search's data, so that training finds them in the new directory too."""
     kinds = kinds_of(DataConfig)
     data = {name: saved[name] for name in kinds if name in saved}
@@ -138,4 +138,4 @@ def _with_search(config: CloseConfig, run_dir: Path | None, saved: dict[str, Any
         searched_in = str(run_dir.resolve())
     given = {item.name: getattr(config, item.name) for item in dataclasses.fields(CloseConfig)}
     given |= {"model_path": str(Path(config.model_path).resolve()), "lookup_path": str(Path(lookup_path).resolve())}
-    return ClosedConfig(**{**data, **given, "space": saved.get("space"), "searched_in": searched_in})
+    return RefitRunConfig(**{**data, **given, "space": saved.get("space"), "searched_in": searched_in})

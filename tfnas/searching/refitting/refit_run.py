@@ -23,8 +23,8 @@ from tfnas.runs.run_directory import (
 )
 from tfnas.searching.refitting.certificate import MeasuredUnder
 from tfnas.searching.refitting.refit_config import CloseConfig
-from tfnas.searching.refitting.refit_loop import Phase, Point, close_loop
-from tfnas.searching.refitting.refit_plan import BenchOpener, Plan, prepare
+from tfnas.searching.refitting.refit_loop import Phase, TimedNetwork, refit_to_target
+from tfnas.searching.refitting.refit_plan import BenchOpener, RefitPlan, prepare
 from tfnas.searching.refitting.refit_text import (
     announcement,
     conclusion,
@@ -38,7 +38,7 @@ from tfnas.utils.devices import load_average
 
 
 @dataclass(frozen=True)
-class ClosedRun:
+class RefitRun:
     """Where the new run directory is, and the numbers of its `summary.json`."""
 
     run_dir: Path
@@ -51,7 +51,7 @@ def close_run(
     *,
     bench: BenchOpener | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> ClosedRun:
+) -> RefitRun:
     """Fit the widths of a network until it measures its target, and write what came out as a new run directory.
 
     `bench` opens what times (given the reference case); by default this machine, or the worker, in the table's
@@ -75,10 +75,10 @@ def close_run(
         raise
 
 
-def _close(plan: Plan, run: RunDirectory) -> ClosedRun:
+def _close(plan: RefitPlan, run: RunDirectory) -> RefitRun:
     started, load = time.monotonic(), _load(plan)
 
-    def on_point(point: Point) -> None:
+    def on_point(point: TimedNetwork) -> None:
         run.say(point_line(point, plan.goal))
 
     with (
@@ -93,7 +93,7 @@ def _close(plan: Plan, run: RunDirectory) -> ClosedRun:
             watch.raise_if_asked("nothing is kept; the same command begins anew")
             return plan.clock()
 
-        closed = close_loop(plan.source.architecture, plan.table, plan.bench, plan.goal, on_point, clock, on_phase)
+        closed = refit_to_target(plan.source.architecture, plan.table, plan.bench, plan.goal, on_point, clock, on_phase)
     after = _load(plan)
     under = MeasuredUnder.of(
         plan.bench.conditions,
@@ -110,7 +110,7 @@ def _close(plan: Plan, run: RunDirectory) -> ClosedRun:
     run.say_all(next_steps(plan, closed, run.path))
     if closed.verdict != "inside":
         raise Infeasible(refusal(plan, closed, run.path))
-    return ClosedRun(run.path, numbers)
+    return RefitRun(run.path, numbers)
 
 
 def _check_unused(path: Path, or_another: bool, console: Console) -> None:
@@ -145,6 +145,6 @@ def _remove_unfinished(path: Path) -> None:
         path.rmdir()
 
 
-def _load(plan: Plan) -> float | None:
+def _load(plan: RefitPlan) -> float | None:
     """The host's load average of a minute; None for another machine, and where the system tells none."""
     return load_average() if plan.config.worker is None else None

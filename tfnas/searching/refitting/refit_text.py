@@ -7,12 +7,12 @@ from typing import Any
 
 from tfnas.nn.architecture_counts import architecture_counts
 from tfnas.searching.refitting.certificate import MeasuredUnder, certificate_lines, verdict_text
-from tfnas.searching.refitting.refit_loop import Closed, Goal, Phase, Point
-from tfnas.searching.refitting.refit_plan import Plan
+from tfnas.searching.refitting.refit_loop import Goal, Phase, RefitResult, TimedNetwork
+from tfnas.searching.refitting.refit_plan import RefitPlan
 from tfnas.utils.text import clock, command_line, percent, short, typed
 
 
-def announcement(plan: Plan, path: Path) -> list[str]:
+def announcement(plan: RefitPlan, path: Path) -> list[str]:
     """What is brought to which target, timed where."""
     measured, goal, table = plan.table.contents.measurement, plan.goal, plan.table
     here = plan.bench.device_name
@@ -40,7 +40,7 @@ def phase_text(phase: Phase, goal: Goal) -> str:
     return f"timing the network, {what}; {clock(phase.most_seconds)} at most, besides what prepares it"
 
 
-def point_line(point: Point, goal: Goal) -> str:
+def point_line(point: TimedNetwork, goal: Goal) -> str:
     """One measurement."""
     low, high = point.found.interval_ms
     interval = f"{low:.4g} to {high:.4g} ms; " if point.purpose == "certify" else ""
@@ -51,7 +51,7 @@ def point_line(point: Point, goal: Goal) -> str:
     )
 
 
-def summary(plan: Plan, closed: Closed, under: MeasuredUnder, seconds: float) -> dict[str, Any]:
+def summary(plan: RefitPlan, closed: RefitResult, under: MeasuredUnder, seconds: float) -> dict[str, Any]:
     """The numbers that a script or a person wants, as `summary.json` holds them."""
     point, goal, source = closed.point, plan.goal, plan.source
     counts = architecture_counts(point.architecture)
@@ -86,7 +86,7 @@ def summary(plan: Plan, closed: Closed, under: MeasuredUnder, seconds: float) ->
     }
 
 
-def conclusion(plan: Plan, closed: Closed, under: MeasuredUnder) -> list[str]:
+def conclusion(plan: RefitPlan, closed: RefitResult, under: MeasuredUnder) -> list[str]:
     """The certificate, and what it says about the target."""
     first, *more = certificate_lines(closed.point.found)
     counts = architecture_counts(closed.point.architecture)
@@ -102,7 +102,7 @@ def conclusion(plan: Plan, closed: Closed, under: MeasuredUnder) -> list[str]:
     ]
 
 
-def next_steps(plan: Plan, closed: Closed, path: Path) -> list[str]:
+def next_steps(plan: RefitPlan, closed: RefitResult, path: Path) -> list[str]:
     """Where the result is, and what to do with it: train it, from the weights of its search where these are there."""
     searched_in = plan.config.searched_in
     inherits = searched_in is not None and Path(searched_in).is_dir()
@@ -112,7 +112,7 @@ def next_steps(plan: Plan, closed: Closed, path: Path) -> list[str]:
     return lines
 
 
-def refusal(plan: Plan, closed: Closed, path: Path) -> str:
+def refusal(plan: RefitPlan, closed: RefitResult, path: Path) -> str:
     """Why the network is not certified, what was reached, and what might help."""
     goal, found = plan.goal, closed.point.found
     low, high = closed.bounds_ms
@@ -127,7 +127,7 @@ def refusal(plan: Plan, closed: Closed, path: Path) -> str:
     return f"{text}{_certificates(closed).capitalize()}. {of_it} and its certificate are in {typed(path)}"
 
 
-def _certificates(closed: Closed) -> str:
+def _certificates(closed: RefitResult) -> str:
     """How often luck had a chance."""
     if closed.certificates == 1:
         return "one certificate was made"

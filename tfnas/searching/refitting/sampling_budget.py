@@ -37,7 +37,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Closeness:
+class StoppingRule:
     """When to stop steering: after `least_seconds`, as soon as `enough` says so; after `most_seconds` in any case."""
 
     enough: Callable[[Certificate], bool]
@@ -112,7 +112,7 @@ def _taken(
     return own_ms, before
 
 
-def sample(visits: Iterator[TimingSample], until: Closeness, budget: Budget) -> Certificate:
+def sample(visits: Iterator[TimingSample], until: StoppingRule, budget: Budget) -> Certificate:
     """Take visits until it is enough, to steer by: the interval of such calls promises more than it holds.
 
     Their seconds are taken off the budget, but what prepares the first is not. `FEWEST_CALLS` are made in any case.
@@ -138,7 +138,7 @@ def sample(visits: Iterator[TimingSample], until: Closeness, budget: Budget) -> 
 
 
 def sample_case(
-    bench: Bench, case: BenchmarkCase, expected_ms: float, until: Closeness | Length, budget: Budget
+    bench: Bench, case: BenchmarkCase, expected_ms: float, until: StoppingRule | Length, budget: Budget
 ) -> Certificate:
     """`sample`, or with a length `measure_fixed`, of a case on a bench.
 

@@ -19,16 +19,16 @@ from tfnas.nn.architecture_counts import architecture_counts
 from tfnas.proxies.score import Score, find_score, score
 from tfnas.runs.endings import told_endings
 from tfnas.runs.run_directory import Interruption, RunDirectory, watch_interruption
-from tfnas.searching.candidates import Candidate, draw_candidates
+from tfnas.searching.differentiable.candidates import Candidate, draw_candidates
+from tfnas.searching.reranking.finished_search import FinishedSearch, open_search
 from tfnas.searching.reranking.rerank_config import FEWEST_CALIBRATED, INHERITED, RerankConfig
-from tfnas.searching.reranking.rerank_journal import JOURNAL_FILE, Journal
+from tfnas.searching.reranking.rerank_journal import JOURNAL_FILE, ResultJournal
 from tfnas.searching.reranking.rerank_plot import rerank_picture
-from tfnas.searching.reranking.rerank_result import CSV_FILE, JSON_FILE, PLOT_FILE, Measured, Reranking, put_in_place
-from tfnas.searching.reranking.rerank_subject import Subject, open_subject
+from tfnas.searching.reranking.rerank_result import CSV_FILE, JSON_FILE, PLOT_FILE, Measured, Reranking, write_selection
 from tfnas.searching.reranking.rerank_tasks import InheritedTask, ScoreTask, Task
 from tfnas.searching.reranking.rerank_text import announcement, show_result, written
-from tfnas.searching.reranking.rerank_workers import GO_ON, STOPPING, Crew, numbers_of, own_processes
-from tfnas.searching.reranking.score_calibration import MACS, Calibration, calibrate, chosen_for_training
+from tfnas.searching.reranking.rerank_workers import GO_ON, STOPPING, WorkerPool, compute_tasks, own_processes
+from tfnas.searching.reranking.score_calibration import MACS, ScoreCalibration, calibrate, select_for_training
 from tfnas.utils.devices import named_device, usable_cores
 from tfnas.utils.files import check_writable, write_whole
 from tfnas.utils.progress import counting, waiting
@@ -48,7 +48,7 @@ def rerank(config: RerankConfig, console: Console | None = None) -> Reranking:
     """
     device = named_device(config.device)
     scores = [_known_score(name, config.scores_flag) for name in config.score_names if name != INHERITED]
-    subject = open_subject(config.model_path, config.lookup_path)
+    subject = open_search(config.model_path, config.lookup_path)
     for found in scores:
         _check_supported(found, subject, config.scores_flag)
     if config.calibrate:
@@ -61,13 +61,13 @@ def rerank(config: RerankConfig, console: Console | None = None) -> Reranking:
         computing(1, deterministic=False),
         own_processes(),
         watch_interruption(run.console, STOPPING) as interruption,
-        Journal.open(run.path) as journal,
+        ResultJournal.open(run.path) as journal,
         told_endings(interruption, lambda: _remains(subject), _OUT_OF_MEMORY),
     ):
         return _Reranker(config, subject, device, run, interruption, journal).run()
 
 
-def _remains(subject: Subject) -> str:
+def _remains(subject: FinishedSearch) -> str:
     """What is left of a re-ranking that ends early, and how to go on."""
     if (subject.run_dir / JOURNAL_FILE).is_file() and subject.checkpoint.is_file():
         return f"what was saved before is kept. {GO_ON}"
@@ -81,7 +81,7 @@ def _known_score(name: str, flag: str) -> Score:
         raise InputError(f"{flag}: {error} {INHERITED} is the accuracy with inherited weights") from error
 
 
-def _check_supported(found: Score, subject: Subject, flag: str) -> None:
+def _check_supported(found: Score, subject: FinishedSearch, flag: str) -> None:
     """Raise InputError for a score that no network of a search has, as far as that costs nothing to see."""
     if found.cost == "analytic":
         try:
@@ -96,11 +96,11 @@ class _Reranker:
     def __init__(
         self,
         config: RerankConfig,
-        subject: Subject,
+        subject: FinishedSearch,
         device: torch.device,
         run: RunDirectory,
         interruption: Interruption,
-        journal: Journal,
+        journal: ResultJournal,
     ) -> None:
         self.config, self.subject, self.device = config, subject, device
         self.run_dir, self.interruption, self.journal = run, interruption, journal
@@ -136,7 +136,7 @@ class _Reranker:
             write_whole(self.run_dir.path / CSV_FILE, result.to_csv())
             write_whole(self.run_dir.path / PLOT_FILE, rerank_picture(result))
             self.run_dir.write_json(JSON_FILE, result.to_json())
-            put_in_place(result, self.run_dir)
+            write_selection(result, self.run_dir)
         for line in written(result, self.run_dir):
             self.run_dir.say(line)
         return result
@@ -160,10 +160,10 @@ class _Reranker:
         names = [name for name in self.config.score_names if name != INHERITED]
         tasks: dict[str, list[Task]] = {name: [self._score_task(name, text) for text in texts] for name in names}
         here = [name for name in names if find_score(name).cost == "analytic"]
-        crew = Crew(self.config.joblib_backend, self.jobs, self.config.cluster)
+        crew = WorkerPool(self.config.joblib_backend, self.jobs, self.config.cluster)
         found: dict[str, list[float]] = {}
         with self._timed("scores"):
-            for who, some in ((Crew(), here), (crew, [name for name in names if name not in here])):
+            for who, some in ((WorkerPool(), here), (crew, [name for name in names if name not in here])):
                 if not some:
                     continue
                 wanted = [task for name in some for task in tasks[name]]
@@ -193,10 +193,10 @@ class _Reranker:
             for candidate in candidates
         ]
         with self._timed("inherited"):
-            values = self._numbers(tasks, Crew(jobs=self.jobs), "judging with inherited weights")
+            values = self._numbers(tasks, WorkerPool(jobs=self.jobs), "judging with inherited weights")
         return Measured(INHERITED, True, tuple(values), ranked=INHERITED in self.config.score_names)
 
-    def _calibration(self, candidates: Sequence[Candidate], measures: Sequence[Measured]) -> Calibration:
+    def _calibration(self, candidates: Sequence[Candidate], measures: Sequence[Measured]) -> ScoreCalibration:
         from tfnas.searching.reranking.train_from_scratch import TrainedTask, calibration_images, short_recipe
 
         config, subject = self.config, self.subject
@@ -205,7 +205,7 @@ class _Reranker:
                 f"the band holds only {len(candidates)} different networks, too few to tell what a score is worth: "
                 "leave --calibrate out"
             )
-        numbers = chosen_for_training(len(candidates), config.calibrate, config.seed)
+        numbers = select_for_training(len(candidates), config.calibrate, config.seed)
         images = calibration_images(subject.data, config.calibrate_images, subject.space.image_size)
         recipe = short_recipe(subject.data, config.calibrate_epochs, len(images.to_train))
         seeds = range(config.seed, config.seed + config.calibrate_seeds)
@@ -222,7 +222,7 @@ class _Reranker:
             for seed in seeds  # all candidates once before any a second time: a run that is ended has whole rounds
             for number in numbers
         ]
-        crew = Crew(config.joblib_backend, self.jobs, config.cluster)
+        crew = WorkerPool(config.joblib_backend, self.jobs, config.cluster)
         with self._timed("training"):
             values = self._numbers(tasks, crew, f"training {len(numbers)} candidates from scratch")
         counts = [architecture_counts(candidates[number].architecture) for number in numbers]
@@ -234,8 +234,8 @@ class _Reranker:
         sizes = len(images.to_train), len(images.to_judge)
         return calibrate(numbers, runs, foretelling, images=sizes, epochs=config.calibrate_epochs)
 
-    def _numbers(self, tasks: Sequence[Task], crew: Crew, words: str) -> list[float]:
-        return numbers_of(tasks, crew, self.journal, self.interruption, words)
+    def _numbers(self, tasks: Sequence[Task], crew: WorkerPool, words: str) -> list[float]:
+        return compute_tasks(tasks, crew, self.journal, self.interruption, words)
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

@@ -23,7 +23,7 @@ from tfnas.utils.text import typed
 JOURNAL_FILE = "rerank.journal"
 
 
-class Journal:
+class ResultJournal:
     """Numbers found so far, by task. The run directory must be locked: two writers would mix their lines."""
 
     def __init__(self, path: Path, file: FileIO, entries: Mapping[str, float]) -> None:
@@ -31,7 +31,7 @@ class Journal:
 
     @classmethod
     @contextmanager
-    def open(cls, run_dir: Path) -> Iterator[Journal]:
+    def open(cls, run_dir: Path) -> Iterator[ResultJournal]:
         """The journal in a run directory, made if there is none; a last line that was cut off is taken away.
 
         Raises InputError when the file is not what this leaves behind, RunFailed when it cannot be written.

@@ -23,10 +23,10 @@ from tfnas.core.errors import InputError
 from tfnas.nn.architecture_counts import Counts
 from tfnas.runs.architecture_source import DERIVED
 from tfnas.runs.run_directory import SUMMARY_FILE, RunDirectory
-from tfnas.searching.candidates import Candidate
+from tfnas.searching.differentiable.candidates import Candidate
+from tfnas.searching.reranking.finished_search import FinishedSearch
 from tfnas.searching.reranking.rerank_config import INHERITED, RerankConfig
-from tfnas.searching.reranking.rerank_subject import Subject
-from tfnas.searching.reranking.score_calibration import Calibration
+from tfnas.searching.reranking.score_calibration import ScoreCalibration
 
 FloatArray = NDArray[np.float64]
 
@@ -88,12 +88,12 @@ class Reranking:
     """
 
     config: RerankConfig
-    subject: Subject
+    subject: FinishedSearch
     candidates: tuple[Candidate, ...]
     costs: tuple[float, ...]
     counts: tuple[Counts, ...]
     measures: tuple[Measured, ...]
-    calibration: Calibration | None
+    calibration: ScoreCalibration | None
     used: tuple[str, ...]
     seconds: dict[str, float]
 
@@ -189,7 +189,7 @@ def _column(name: str) -> str:
     return {INHERITED: "inherited_top1", "params": "params_score", "macs": "macs_score"}.get(name, name)
 
 
-def _calibration_json(calibration: Calibration) -> dict[str, Any]:
+def _calibration_json(calibration: ScoreCalibration) -> dict[str, Any]:
     document = dataclasses.asdict(calibration)
     document["verdicts"] = [
         {
@@ -208,7 +208,7 @@ def _calibration_json(calibration: Calibration) -> dict[str, Any]:
 PICKED_BY = "picked_by"
 
 
-def put_in_place(result: Reranking, run: RunDirectory) -> None:
+def write_selection(result: Reranking, run: RunDirectory) -> None:
     """Write the picked architecture and its numbers, unless they are there already.
 
     The summary keeps the numbers of the derived architecture beside those of another one.

@@ -9,17 +9,17 @@ from rich.table import Table
 
 from tfnas.latency.reachable import FLOOR
 from tfnas.runs.run_directory import RunDirectory
+from tfnas.searching.reranking.finished_search import FinishedSearch
 from tfnas.searching.reranking.rerank_config import INHERITED, RerankConfig
 from tfnas.searching.reranking.rerank_result import CSV_FILE, JSON_FILE, PLOT_FILE, Measured, Reranking
-from tfnas.searching.reranking.rerank_subject import Subject
-from tfnas.searching.reranking.score_calibration import MACS, Calibration, Verdict
+from tfnas.searching.reranking.score_calibration import MACS, RankCorrelation, ScoreCalibration
 from tfnas.utils.text import clock, own_width, short, typed
 
 SHOWN = 20
 _WORDS = {INHERITED: "inherited accuracy", MACS: "MACs", "preference": "the search's own preference"}
 
 
-def announcement(config: RerankConfig, subject: Subject) -> Iterator[str]:
+def announcement(config: RerankConfig, subject: FinishedSearch) -> Iterator[str]:
     """What is about to be done."""
     target = subject.cost.quantity(subject.target, 6)
     low = subject.cost.quantity(FLOOR * subject.target, 6)
@@ -102,7 +102,7 @@ class _Candidates:
 # ---- calibration ----------------------------------------------------------------------------------------------------
 
 
-def _verdicts_table(calibration: Calibration, result: Reranking) -> Table:
+def _verdicts_table(calibration: ScoreCalibration, result: Reranking) -> Table:
     count, (trained, judged) = len(calibration.numbers), calibration.images
     title = f"Kendall's tau with the accuracy of {count} candidates trained on {trained} images, judged on {judged}"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
@@ -115,7 +115,7 @@ def _verdicts_table(calibration: Calibration, result: Reranking) -> Table:
     return table
 
 
-def _verdict_cells(verdict: Verdict, ranked: set[str], used: tuple[str, ...]) -> list[str]:
+def _verdict_cells(verdict: RankCorrelation, ranked: set[str], used: tuple[str, ...]) -> list[str]:
     tau = verdict.tau
     beats = {None: "", True: "yes", False: "no"}[verdict.beats_macs]
     share = "" if verdict.share_beating_macs is None else f"{verdict.share_beating_macs:.0%}"
@@ -126,7 +126,7 @@ def _verdict_cells(verdict: Verdict, ranked: set[str], used: tuple[str, ...]) ->
     return [name, f"{tau.value:+.2f}", f"{tau.low:+.2f} to {tau.high:+.2f}", beats, share, role]
 
 
-def _calibration_lines(calibration: Calibration, result: Reranking) -> Iterator[str]:
+def _calibration_lines(calibration: ScoreCalibration, result: Reranking) -> Iterator[str]:
     low, high = min(calibration.top1), max(calibration.top1)
     within = ""
     if calibration.seed_spread is not None:

@@ -27,7 +27,7 @@ import joblib  # type: ignore[import-untyped]
 
 from tfnas.core.errors import InputError, RunFailed, TfnasError
 from tfnas.runs.run_directory import Interruption
-from tfnas.searching.reranking.rerank_journal import Journal
+from tfnas.searching.reranking.rerank_journal import ResultJournal
 from tfnas.searching.reranking.rerank_tasks import Task
 from tfnas.utils.progress import counting
 
@@ -40,7 +40,7 @@ _SECONDS_TO_ANSWER = 10.0
 _one_at_a_time = threading.Lock()  # dask's workers have several threads, but torch's random state is one
 
 
-class Outcome(NamedTuple):
+class TaskResult(NamedTuple):
     """What came of the task at place `number`: a value, or the problem it met with the exit status that this has."""
 
     number: int
@@ -51,14 +51,14 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Crew:
+class WorkerPool:
     """Who computes: `jobs` processes here, or the cluster at an address (None: as the backend finds one)."""
 
     backend: str = LOCAL
     jobs: int = 1
     cluster: str | None = None
 
-    def outcomes(self, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
+    def outcomes(self, tasks: Sequence[Task]) -> Generator[TaskResult, None, None]:
         """What comes of the tasks, in whatever order they end.
 
         Raises InputError where the backend is not installed or its cluster does not answer, and RunFailed when a
@@ -96,7 +96,7 @@ def _calls(numbered: Sequence[tuple[int, Task]]) -> Iterator[Any]:
     return (joblib.delayed(_outcome)(index, task, os.getpid()) for index, task in numbered)
 
 
-def _outcome(index: int, task: Task, parent: int) -> Outcome:
+def _outcome(index: int, task: Task, parent: int) -> TaskResult:
     """Compute one task; its problem comes back as text, since not every exception survives the way."""
     if os.getpid() != parent and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
@@ -105,8 +105,8 @@ def _outcome(index: int, task: Task, parent: int) -> Outcome:
         try:
             value = task.compute()
         except TfnasError as error:
-            return Outcome(index, 0.0, time.perf_counter() - start, str(error), error.exit_status)
-        return Outcome(index, value, time.perf_counter() - start)
+            return TaskResult(index, 0.0, time.perf_counter() - start, str(error), error.exit_status)
+        return TaskResult(index, value, time.perf_counter() - start)
 
 
 def _one_thread() -> AbstractContextManager[None]:
@@ -139,7 +139,7 @@ def _local_executor() -> Any:
 
 
 @contextmanager
-def _told(crew: Crew) -> Iterator[None]:
+def _told(crew: WorkerPool) -> Iterator[None]:
     """What a backend raises, as one message."""
     try:
         yield
@@ -162,7 +162,7 @@ def _is_lost(error: Exception) -> bool:
 
 
 @contextmanager
-def _joined(crew: Crew) -> Iterator[None]:
+def _joined(crew: WorkerPool) -> Iterator[None]:
     """The backend as joblib's own for the duration."""
     if crew.backend == LOCAL:
         with joblib.parallel_config(backend=LOCAL, n_jobs=crew.jobs, inner_max_num_threads=1):
@@ -179,7 +179,7 @@ def _joined(crew: Crew) -> Iterator[None]:
 
 
 @contextmanager
-def _dask_client(distributed: ModuleType, crew: Crew) -> Iterator[Any]:
+def _dask_client(distributed: ModuleType, crew: WorkerPool) -> Iterator[Any]:
     """A client of the cluster at the address, of the one that dask's own settings name, or of one of its own."""
     named = crew.cluster or _module("dask", "dask").config.get("scheduler-address", None)
     try:
@@ -194,7 +194,7 @@ def _dask_client(distributed: ModuleType, crew: Crew) -> Iterator[Any]:
 
 
 @contextmanager
-def _ray_session(ray: ModuleType, crew: Crew) -> Iterator[None]:
+def _ray_session(ray: ModuleType, crew: WorkerPool) -> Iterator[None]:
     """The ray session there is, or one for the duration."""
     if ray.is_initialized():
         yield
@@ -238,8 +238,8 @@ GO_ON = "The same command goes on with them"
 STOPPING = f"stopping after the numbers at work, since {KEPT}; once more ends it at once"
 
 
-def numbers_of(
-    tasks: Sequence[Task], crew: Crew, journal: Journal, interruption: Interruption, words: str
+def compute_tasks(
+    tasks: Sequence[Task], crew: WorkerPool, journal: ResultJournal, interruption: Interruption, words: str
 ) -> list[float]:
     """The number of every task. `words` says what is computed, for the progress that is shown.
 
@@ -272,7 +272,7 @@ def _ended_together(interruption: Interruption) -> Iterator[None]:
         raise
 
 
-def _check(task: Task, outcome: Outcome) -> None:
+def _check(task: Task, outcome: TaskResult) -> None:
     if outcome.problem is None and math.isfinite(outcome.value):
         return
     problem = outcome.problem or f"it is {outcome.value}"

@@ -15,7 +15,7 @@ MACS = "macs"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RankCorrelation:
     """How well a measure foretells accuracy. `tau` is None where the measure, or the accuracy, is the same for all.
 
     `beats_macs` compares the taus as they are; `share_beating_macs` says in what share of bootstrap resamples of the
@@ -34,7 +34,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class ScoreCalibration:
     """The trained candidates by number, their mean top-1 in percent, and a verdict on every measure.
 
     `spread` is the standard deviation of accuracy among networks, `seed_spread` that of one network's trainings (None
@@ -48,7 +48,7 @@ class Calibration:
     seeds: int
     spread: float
     seed_spread: float | None
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[RankCorrelation, ...]
 
     def worthless(self, measures: Sequence[str]) -> tuple[str, ...]:
         """Those of the measures that do not beat MACs, or do not foretell accuracy at all."""
@@ -61,7 +61,7 @@ class Calibration:
         return dict(zip(self.numbers, self.top1, strict=True))
 
 
-def chosen_for_training(num_candidates: int, count: int, seed: int) -> tuple[int, ...]:
+def select_for_training(num_candidates: int, count: int, seed: int) -> tuple[int, ...]:
     """Numbers of the candidates to train: the derived one (0), and others drawn at random. Rising."""
     others = np.random.default_rng(seed).permutation(np.arange(1, num_candidates))[: count - 1]
     return (0, *sorted(int(number) for number in others))
@@ -74,7 +74,7 @@ def calibrate(
     *,
     images: tuple[int, int],
     epochs: int,
-) -> Calibration:
+) -> ScoreCalibration:
     """Hold every measure against what training came to.
 
     Args:
@@ -95,10 +95,10 @@ def calibrate(
         if name != MACS:
             beats = tau is not None and tau.value > (0.0 if reference is None else reference.value)
             share = share_beating(values, measures[MACS], top1)
-        verdicts.append(Verdict(name, tau, beats, share))
+        verdicts.append(RankCorrelation(name, tau, beats, share))
     seeds = len(runs[0])
     within = float(np.sqrt(np.mean([np.var(values, ddof=1) for values in runs]))) if seeds > 1 else None
-    return Calibration(
+    return ScoreCalibration(
         numbers=tuple(numbers),
         top1=tuple(top1),
         images=images,

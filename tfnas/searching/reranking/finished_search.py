@@ -29,7 +29,7 @@ from tfnas.utils.text import command_line
 
 
 @dataclass(frozen=True)
-class Subject:
+class FinishedSearch:
     """A finished search. `summary` is that of its run directory, `batch_size` what it judged paths with."""
 
     run_dir: Path
@@ -57,7 +57,7 @@ class Subject:
         return self.table.cost
 
 
-def open_subject(model_path: str, lookup_path: str | None) -> Subject:
+def open_search(model_path: str, lookup_path: str | None) -> FinishedSearch:
     """Open a finished search and check that it can be re-ranked. Raises InputError saying what is in the way."""
     run_dir = _run_of(Path(model_path))
     written = _written(run_dir)
@@ -78,7 +78,7 @@ def open_subject(model_path: str, lookup_path: str | None) -> Subject:
             "would have another latency than the derived network. Give that one with --lookup_path, or search again"
         )
     derived = _derived(summary, run_dir)
-    return Subject(
+    return FinishedSearch(
         run_dir=run_dir,
         summary=summary,
         derived=derived,

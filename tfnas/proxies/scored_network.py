@@ -35,7 +35,7 @@ from tfnas.utils.devices import named_device
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tfnas.proxies.initialise import Draws
+    from tfnas.proxies.initialise import RandomGenerator
 
 
 def described(module: nn.Module) -> Architecture | Structure | None:
@@ -87,7 +87,7 @@ _HOOKS = (
 
 
 @contextmanager
-def undisturbed(options: ScoreOptions) -> Iterator[None]:
+def preserve_state(options: ScoreOptions) -> Iterator[None]:
     """Run the body with gradients on, and give the global generators back as they were."""
     device = named_device(options.device)
     devices = [] if device.type == "cpu" else [device.index or 0]
@@ -152,7 +152,7 @@ def without_batch_norm(network: nn.Module) -> nn.Module:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class ScoredNetwork:
     """A network that gets a score, in one of the forms it can be given in."""
 
     text: str
@@ -163,7 +163,7 @@ class Subject:
     """The module that was given, if it was one. It is never changed."""
 
     @classmethod
-    def of(cls, given: object) -> Subject:
+    def of(cls, given: object) -> ScoredNetwork:
         """The subject of whatever was given. Raises InputError for what cannot be scored, and for malformed texts."""
         if isinstance(given, Architecture | Structure):
             return cls(given.to_text(), given, None)
@@ -258,7 +258,7 @@ class Subject:
             network = private_copy(self.module)
         return prepared(network, options)
 
-    def images(self, options: ScoreOptions, draws: Draws, *, given: bool = True) -> Tensor:
+    def images(self, options: ScoreOptions, draws: RandomGenerator, *, given: bool = True) -> Tensor:
         """A batch of images or clips: those of the options if they may be used (`given`), else Gaussian noise.
 
         (N, channels, height, width), or (N, channels, frames, height, width).

@@ -60,7 +60,7 @@ def draw_candidates(
     are. The same arguments give the same candidates, and fewer of them are the first of more.
     """
     generator = np.random.default_rng(seed)
-    found = {derived: Candidate(0, derived, 0.0, preference_of(choice, derived))}
+    found = {derived: Candidate(0, derived, 0.0, log_prob_gap(choice, derived))}
     settled = {_selection_of(choice, derived)}
     for temperature in TEMPERATURES:
         repeats = 0
@@ -72,7 +72,7 @@ def draw_candidates(
                 repeats += 1
             else:
                 repeats = 0
-                preference = preference_of(choice, architecture)
+                preference = log_prob_gap(choice, architecture)
                 found[architecture] = Candidate(len(found), architecture, temperature, preference)
             if architecture is not None and _selection_of(choice, architecture) == wanted:
                 settled.add(wanted)  # which noise led there makes no difference to its widths: it comes out the same
@@ -80,7 +80,7 @@ def draw_candidates(
     return tuple(found.values())
 
 
-def preference_of(choice: Choice, architecture: Architecture) -> float:
+def log_prob_gap(choice: Choice, architecture: Architecture) -> float:
     """The score of an architecture's operations and depths in a choice (see `Choice.score`)."""
     depths = tuple(len(blocks) for blocks in architecture.stages)
     operations = [0] * len(choice.space.blocks)
