@@ -34,7 +34,7 @@ from tfnas.data.images import AUGMENT_STREAM, Draw, FileSource, ImageSet, derive
 from tfnas.data.loading import EpochBatches, kept_workers, loader
 from tfnas.data.transforms import NORMALISATIONS, training_transform
 from tfnas.utils.devices import load_average, processor_name, usable_cores
-from tfnas.utils.torch_settings import computing
+from tfnas.utils.torch_settings import runtime_settings
 
 SEED, COMPARED = 0, 96
 
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="where this project's loader normalises")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, computing(1, deterministic=False):
+    with tempfile.TemporaryDirectory() as folder, runtime_settings(1, deterministic=False):
         files = write_files(Path(folder), arguments)
         kilobytes = sum((files.root / path).stat().st_size for path in files.paths) / len(files.paths) / 1e3
         print(f"{arguments.images} files of {arguments.width} x {arguments.height}, {kilobytes:.0f} kB on average")

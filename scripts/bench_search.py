@@ -55,7 +55,7 @@ from tfnas.searching.differentiable.search_steps import (
 from tfnas.supernet.routes import Path
 from tfnas.supernet.supernet import Supernet
 from tfnas.utils.devices import processor_name, usable_cores
-from tfnas.utils.torch_settings import computing
+from tfnas.utils.torch_settings import runtime_settings
 
 SEED = 1
 IMAGENET100_IMAGES = 102_170  # of the part that weights learn from; architecture parameters learn from 25,550 others
@@ -140,7 +140,7 @@ def make_steps(variant: str, arguments: argparse.Namespace) -> Steps:
 
 def work(variant: str, arguments: argparse.Namespace, requests: Connection) -> None:
     """A process's life: build the variant, then take the steps asked for and tell their seconds."""
-    with computing(arguments.threads or usable_cores(), deterministic=False):
+    with runtime_settings(arguments.threads or usable_cores(), deterministic=False):
         steps = make_steps(variant, arguments)
         requests.send("ready")
         while (what := requests.recv()) != "end":
@@ -318,7 +318,7 @@ def loader_rate(arguments: argparse.Namespace) -> float:
     images = max(256, 4 * arguments.batch * workers)
     settings = argparse.Namespace(images=images, width=500, height=375, quality=96, batch=arguments.batch, rounds=3)
     settings.workers, settings.image_size, settings.device = [workers], arguments.image_size, arguments.device
-    with tempfile.TemporaryDirectory() as folder, computing(1, deterministic=False):
+    with tempfile.TemporaryDirectory() as folder, runtime_settings(1, deterministic=False):
         rates = timed(write_files(FilePath(folder), settings), settings, ("tfnas",))
     return statistics.median(rates["tfnas"][workers])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tfnas.utils.torch_settings import _trim, computing, give_back_freed_memory
+from tfnas.utils.torch_settings import _trim, give_back_freed_memory, runtime_settings
 
 
 def settings():
@@ -33,9 +33,9 @@ def test_float32_is_not_rounded_to_tf32(before):
     torch.backends.cudnn.allow_tf32 = before[0]
     torch.set_float32_matmul_precision(before[2])
     assert settings() == before
-    with computing(1, deterministic=False):
+    with runtime_settings(1, deterministic=False):
         assert settings() == before
-    with pytest.raises(RuntimeError, match="stop"), computing(1, deterministic=False, float32=True):
+    with pytest.raises(RuntimeError, match="stop"), runtime_settings(1, deterministic=False, float32=True):
         assert settings() == (False, False, "highest")
         raise RuntimeError("stop")
     assert settings() == before
@@ -46,7 +46,7 @@ def test_precisions_that_a_program_has_set_one_by_one(before):
     kernels = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
     for kernel, precision in zip(kernels, before, strict=True):
         kernel.fp32_precision = precision
-    with computing(1, deterministic=False, float32=True):
+    with runtime_settings(1, deterministic=False, float32=True):
         assert [kernel.fp32_precision for kernel in kernels] == ["ieee"] * 3
     assert [kernel.fp32_precision for kernel in kernels] == before
 
@@ -56,7 +56,7 @@ def test_only_deterministic_algorithms_where_asked_for(before):
     torch.set_deterministic_debug_mode(before)
     try:
         for asked, inside in ((False, before), (True, 2)):
-            with computing(1, deterministic=asked):
+            with runtime_settings(1, deterministic=asked):
                 assert torch.get_deterministic_debug_mode() == inside
             assert torch.get_deterministic_debug_mode() == before
     finally:
@@ -68,7 +68,7 @@ def resident_bytes():
 
 
 def check_freed_memory():
-    with computing(1, deterministic=False):  # large pieces come from the heap, too
+    with runtime_settings(1, deterministic=False):  # large pieces come from the heap, too
         size = 2**20
         pieces = [torch.ones(size // 4) for _ in range(200)]
         full = resident_bytes()

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from tfnas.core.errors import InputError, Interrupted, NotResumable, RunFailed
 from tfnas.runs.checkpoint import Checkpoints
-from tfnas.runs.endings import Remains, told_endings
+from tfnas.runs.endings import Remains, handle_errors
 from tfnas.runs.run_directory import Interruption
 
 RESUME = "Resume with: python train_search.py --resume run"
@@ -24,7 +24,7 @@ def ended_by(error, remains):
     """The message that an error ends with."""
     with (
         pytest.raises((InputError, RunFailed, Interrupted)) as ended,
-        told_endings(Interruption(Console(quiet=True)), remains, "out of memory"),
+        handle_errors(Interruption(Console(quiet=True)), remains, "out of memory"),
     ):
         raise error
     return ended.value, str(ended.value)

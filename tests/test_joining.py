@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from tfnas.core.errors import InputError, RunFailed, TfnasError
-from tfnas.runs.endings import told_once
-from tfnas.runs.processes import Processes, joined_processes
+from tfnas.runs.distributed import DistributedContext, distributed_context
+from tfnas.runs.endings import report_once
 
 
 def test_alone_without_a_launcher(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined_processes("cpu", None, 60.0) as processes:
-        assert (processes.rank, processes.number, processes.is_first) == (0, 1, True)
-        assert processes.sums([1.5, 2.0]) == [1.5, 2.0]
-        assert processes.spread_bytes(b"x") == b"x"
+    with distributed_context("cpu", None, 60.0) as processes:
+        assert (processes.rank, processes.world_size, processes.is_rank_zero) == (0, 1, True)
+        assert processes.all_reduce_sum([1.5, 2.0]) == [1.5, 2.0]
+        assert processes.broadcast_bytes(b"x") == b"x"
 
 
 @pytest.mark.parametrize(
@@ -34,14 +34,14 @@ def test_environments_that_cannot_be(monkeypatch, environment, device, message):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match=message), joined_processes(device, None, 60.0):
+    with pytest.raises(InputError, match=message), distributed_context(device, None, 60.0):
         pass
 
 
 def test_a_device_that_only_another_process_lacks_is_told_by_it(monkeypatch):
     for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "99"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(InputError) as refused, joined_processes("cuda", None, 60.0):
+    with pytest.raises(InputError) as refused, distributed_context("cuda", None, 60.0):
         pass
     assert refused.value.process == 1
 
@@ -52,7 +52,7 @@ def test_processes_that_cannot_be_reached(monkeypatch):
         monkeypatch.setenv(name, value)
     with (
         pytest.raises(RunFailed, match=r"cannot join the other processes of this run at 127\.0\.0\.1:99999"),
-        joined_processes("cpu", None, 5.0),
+        distributed_context("cpu", None, 5.0),
     ):
         pass
 
@@ -70,15 +70,15 @@ def test_what_starts_the_processes_again(monkeypatch, number, here, launcher):
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if here is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
-    assert Processes(0, number, torch.device("cpu")).launcher == launcher
+    assert DistributedContext(0, number, torch.device("cpu")).launcher == launcher
 
 
 def test_of_processes_that_share_a_store_one_tells():
     store = torch.distributed.HashStore()
-    several = [Processes(rank, 3, torch.device("cpu"), store) for rank in range(3)]
-    assert [processes.may_tell() for processes in several] == [True, False, False]
-    assert [processes.may_tell() for processes in several] == [True, False, False]  # asked again
-    assert Processes(0, 1, torch.device("cpu")).may_tell()
+    several = [DistributedContext(rank, 3, torch.device("cpu"), store) for rank in range(3)]
+    assert [processes.may_report() for processes in several] == [True, False, False]
+    assert [processes.may_report() for processes in several] == [True, False, False]  # asked again
+    assert DistributedContext(0, 1, torch.device("cpu")).may_report()
 
 
 def test_an_error_that_all_meet_is_told_once():
@@ -86,7 +86,7 @@ def test_an_error_that_all_meet_is_told_once():
     store = torch.distributed.HashStore()
     raised = []
     for rank in (1, 0):
-        with pytest.raises(TfnasError) as caught, told_once(Processes(rank, 2, torch.device("cpu"), store)):
+        with pytest.raises(TfnasError) as caught, report_once(DistributedContext(rank, 2, torch.device("cpu"), store)):
             raise RunFailed("not finite")
         raised.append(caught.value)
     assert [str(error) for error in raised] == ["not finite", ""]

@@ -12,7 +12,7 @@ import torch
 
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.runs.checkpoint import Checkpoints
-from tfnas.runs.processes import Processes, ToldElsewhere
+from tfnas.runs.distributed import DistributedContext, ReportedElsewhere
 from tfnas.runs.resumption import newest_state
 
 
@@ -31,15 +31,15 @@ class Meeting:
 
 
 @dataclass(frozen=True)
-class InAThread(Processes):
+class InAThread(DistributedContext):
     """One of two processes, played by a thread."""
 
     meeting: Meeting = field(kw_only=True)
 
-    def sums(self, values):
+    def all_reduce_sum(self, values):
         return [sum(pair) for pair in zip(*self.meeting.exchanged(self.rank, values), strict=True)]
 
-    def spread_bytes(self, data):
+    def broadcast_bytes(self, data):
         return self.meeting.exchanged(self.rank, data)[0]
 
 
@@ -87,7 +87,7 @@ def test_both_end_where_nothing_can_be_read(run_dir):
         path.write_bytes(b"damaged")
     (first, second), _ = found_by_both(run_dir)
     assert isinstance(first, InputError) and "holds no readable checkpoint" in str(first)
-    assert isinstance(second, ToldElsewhere) and second.exit_status == 2
+    assert isinstance(second, ReportedElsewhere) and second.exit_status == 2
 
 
 @pytest.mark.parametrize("method", ["rename", "read_bytes", "mkdir"])
@@ -102,4 +102,4 @@ def test_both_end_where_the_system_refuses(run_dir, monkeypatch, method):
     (first, second), _ = found_by_both(run_dir)
     assert isinstance(first, RunFailed) and "cannot read the checkpoints in" in str(first)
     assert "Permission denied" in str(first)
-    assert isinstance(second, ToldElsewhere) and second.exit_status == 1
+    assert isinstance(second, ReportedElsewhere) and second.exit_status == 1

@@ -26,7 +26,7 @@ from tfnas.latency.default_table import open_table, search_remarks
 from tfnas.latency.meet_target import meet_target
 from tfnas.runs.model_file import TrainedModel
 from tfnas.runs.run_directory import RunDirectory
-from tfnas.searching.differentiable.sanity_networks import blank_choice
+from tfnas.searching.differentiable.sanity_networks import uniform_choice
 from tfnas.searching.differentiable.search_conclusion import _close_command
 from tfnas.searching.refitting import refit_plan as plan
 from tfnas.searching.refitting.certificate import Certificate
@@ -212,7 +212,7 @@ def test_building_names_what_comes_next(folder, meaning, monkeypatch, cost, give
     space = tfnas.space(search.space).at(search.image_size or 8).in_multiples_of(search.width_multiple or 1)
     assert (space.image_size, space.width_multiple) == (image_size, multiple)
     table = LatencyTable.load(out)
-    found = meet_target(blank_choice(space, 10), table, search.target_lat)  # for the digits: no gap of a coarse space
+    found = meet_target(uniform_choice(space, 10), table, search.target_lat)  # for the digits: no gap of a coarse space
     assert 0.995 * search.target_lat <= table.architecture_ms(found) <= search.target_lat
 
 

@@ -13,7 +13,7 @@ from tfnas.core.choice import Choice
 from tfnas.core.errors import Infeasible, RunFailed
 from tfnas.core.space import BlockPlace, Operation, SearchSpace
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.searching.differentiable.sanity_networks import blank_choice, random_choice
+from tfnas.searching.differentiable.sanity_networks import random_choice, uniform_choice
 
 FloatArray = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ class Wanted:
 
     def no_preference(self) -> Choice:
         """All operations and depths alike."""
-        return blank_choice(self.space, self.num_classes)
+        return uniform_choice(self.space, self.num_classes)
 
     def met(self, choice: Choice) -> Architecture:
         """The network that is preferred most, among those that meet the target."""

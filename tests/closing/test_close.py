@@ -30,7 +30,7 @@ from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.table_contents import Conditions
 from tfnas.nn.architecture_counts import architecture_counts
 from tfnas.runs.architecture_source import read_source
-from tfnas.runs.processes import Processes
+from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.run_directory import RunDirectory
 from tfnas.searching.parsing import parse_model
 from tfnas.searching.refitting import refit_plan as plan
@@ -362,7 +362,7 @@ def test_training_goes_on_with_the_data_of_the_search(tmp_path):
         saved = yaml.safe_load((closed.run_dir / "config.yaml").read_text())
         assert (saved["data"], saved["val_ratio"], saved["searched_in"]) == ("digits", 0.25, None)
         config = TrainConfig(model_path=str(closed.run_dir), device="cpu")
-        setup = prepare(config, Processes(0, 1, "cpu"))
+        setup = prepare(config, DistributedContext(0, 1, "cpu"))
         assert setup.architecture == tfnas.Architecture.load(closed.run_dir) and setup.data.name == "digits"
         assert setup.recorded["target_ms"] == closed.summary["target_ms"]
     assert first.summary["target_ms"] == again.summary["target_ms"]
@@ -383,7 +383,7 @@ def test_a_lone_architecture_needs_target_and_table_and_has_no_data(tmp_path):
     closed = close_run(CloseConfig(model_path=str(lone), **given), QUIET, **opener(bench))
     assert closed.summary["verdict"] == "inside"
     with pytest.raises(InputError, match="name them with --data"):
-        prepare(TrainConfig(model_path=str(closed.run_dir), device="cpu"), Processes(0, 1, "cpu"))
+        prepare(TrainConfig(model_path=str(closed.run_dir), device="cpu"), DistributedContext(0, 1, "cpu"))
 
 
 def test_figures_are_told_where_the_result_cannot_be_written(tmp_path, monkeypatch):
@@ -650,4 +650,4 @@ def test_training_inherits_from_the_search_behind(tmp_path, small_search):
     assert tfnas.Architecture.load(trained.run_dir) == widest and trained.summary["inherited"]
     shutil.rmtree(run_dir)
     with pytest.raises(InputError, match=r"where no checkpoint is left.*--inherit SEARCH_DIR --model_path"):
-        prepare(config, Processes(0, 1, "cpu"))
+        prepare(config, DistributedContext(0, 1, "cpu"))

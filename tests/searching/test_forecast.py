@@ -12,7 +12,7 @@ from rich.console import Console
 from small_search import small_config
 
 import tfnas
-from tfnas.runs.processes import Processes
+from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.differentiable import search_conclusion as conclude
 from tfnas.searching.differentiable import search_loop as loop
 from tfnas.searching.differentiable.forecast import Evaluations, Forecast
@@ -20,7 +20,7 @@ from tfnas.searching.differentiable.search_reporter import Reporter
 from tfnas.searching.differentiable.search_setup import Setup
 from tfnas.supernet.supernet import Supernet
 
-ALONE = Processes(0, 1, torch.device("cpu"))
+ALONE = DistributedContext(0, 1, torch.device("cpu"))
 WARMUP, WEIGHT, ARCHITECTURE = 1.0, 3.0, 10.0
 
 

@@ -23,7 +23,7 @@ from tfnas.core.errors import Interrupted
 from tfnas.data.images import ORDER_STREAM, Draw, derived_seed
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.runs.checkpoint import load_checkpoint
-from tfnas.runs.processes import Processes
+from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.search_run import KIND, choice_of, search_checkpoints
 from tfnas.searching.differentiable import search_loop
 from tfnas.searching.differentiable.derive import derived_accuracy
@@ -34,6 +34,7 @@ from tfnas.searching.differentiable.sanity_networks import (
     evaluate_inherited,
     random_networks,
 )
+from tfnas.searching.differentiable.sanity_networks import Probes, agreement, judge, random_networks, uniform_choice
 from tfnas.searching.differentiable.search_batches import WholeBatches
 from tfnas.searching.differentiable.search_conclusion import _probe_lines, _probed
 from tfnas.searching.differentiable.search_config import SearchConfig
@@ -43,7 +44,7 @@ from tfnas.searching.differentiable.search_setup import prepare
 from tfnas.supernet.extract import extract_network, supernet_from_state
 
 QUIET = Console(quiet=True)
-ALONE = Processes(0, 1, torch.device("cpu"))
+ALONE = DistributedContext(0, 1, torch.device("cpu"))
 PROBED = {"probe_loss", "probe_top1"}
 AGREED = {"probe_tau", "probe_tau_low", "probe_tau_high", "probe_ordered"}
 
@@ -55,7 +56,7 @@ AGREED = {"probe_tau", "probe_tau_low", "probe_tau_high", "probe_ordered"}
 def test_eight_networks_in_the_band_that_the_seed_decides(space):
     table = LatencyTable(tiny_contents(space, random.Random(3)))
     target_ms = sum(table.range_ms(space)) / 2
-    blank = blank_choice(space, 10)
+    blank = uniform_choice(space, 10)
     found = random_networks(blank, table, target_ms, 5)
     assert len(set(found)) == 8
     assert all(0.995 * target_ms <= table.architecture_ms(network) <= target_ms for network in found)
@@ -79,7 +80,7 @@ def test_where_there_are_fewer_all_of_them_are_taken():
     target_ms = sorted(map(table.architecture_ms, every))[9]
     inside = {one for one in every if 0.995 * target_ms <= table.architecture_ms(one) <= target_ms}
     assert 1 <= len(inside) < 8
-    assert set(random_networks(blank_choice(space, 10), table, target_ms, 0)) == inside
+    assert set(random_networks(uniform_choice(space, 10), table, target_ms, 0)) == inside
 
 
 # ---- judging ------------------------------------------------------------------------------------------------------
@@ -140,10 +141,10 @@ def test_widths_come_back_after_an_error_too(float64):
 
 
 def test_the_processes_share_the_drawn_batches():
-    whole = list(WholeBatches(100, 16, Processes(0, 1, ALONE.device).share, seed=3))
+    whole = list(WholeBatches(100, 16, DistributedContext(0, 1, ALONE.device).share, seed=3))
     for number, most in ((1, 1), (1, 2), (2, 2), (3, 2), (2, 99)):
         dealt = [
-            WholeBatches(100, 16, Processes(rank, number, ALONE.device).share, seed=3, most=most)
+            WholeBatches(100, 16, DistributedContext(rank, number, ALONE.device).share, seed=3, most=most)
             for rank in range(number)
         ]
         assert [len(part) for part in dealt] == [len(list(part)) for part in dealt]

@@ -22,7 +22,7 @@ from torch.nn import functional
 from tfnas.core.errors import InputError, Interrupted, RunFailed, TfnasError
 from tfnas.data.loading import EpochBatches, loader
 from tfnas.runs.checkpoint import load_checkpoint
-from tfnas.runs.processes import Processes, joined_processes
+from tfnas.runs.distributed import DistributedContext, distributed_context
 from tfnas.runs.run_directory import RunDirectory
 from tfnas.runs.search_run import KIND, search_checkpoints
 from tfnas.searching.differentiable import search_batches, search_loop, search_steps
@@ -69,13 +69,13 @@ def one_step_each(folder):
     It has joined the other one before, and the second process has told something then.
     """
     torch.set_default_dtype(torch.float64)
-    with joined_processes("cpu", None, 60.0) as processes:
-        assert processes.rank == 0 or processes.may_tell()
-        assert processes.sums([processes.rank + 1.0]) == [3.0]
-    with joined_processes("cpu", None, 60.0) as processes:
+    with distributed_context("cpu", None, 60.0) as processes:
+        assert processes.rank == 0 or processes.may_report()
+        assert processes.all_reduce_sum([processes.rank + 1.0]) == [3.0]
+    with distributed_context("cpu", None, 60.0) as processes:
         images, labels = random_batch(size=SIZE)
-        mine = slice(processes.rank, None, processes.number)
-        found = {"tells": processes.rank == 0 and processes.may_tell()}
+        mine = slice(processes.rank, None, processes.world_size)
+        found = {"tells": processes.rank == 0 and processes.may_report()}
         for name, step in (
             ("weights", lambda learner: weight_step(learner, images[mine], labels[mine], PATHS)),
             ("architecture", lambda learner: architecture_step(learner, images[mine], labels[mine], 3.0, seeded())),
@@ -90,7 +90,7 @@ def one_step_each(folder):
                 "after": {**learner.supernet.state_dict(), **learner.parameters.state_dict()},
             }
         try:
-            processes.agreed(lambda: fail_in_the_second(processes.rank))
+            processes.barrier(lambda: fail_in_the_second(processes.rank))
         except TfnasError as error:
             found["refused"] = [type(error).__name__, error.process, error.exit_status, str(error)]
         torch.save(found, Path(folder) / f"{processes.rank}.pt")
@@ -101,7 +101,7 @@ def test_two_processes_have_the_gradient_of_the_mean_loss(tmp_path, float64):
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert [process.pop("tells") for process in found] == [True, False]
     refused = [process.pop("refused") for process in found]
-    assert refused == [["ToldElsewhere", None, 2, ""], ["InputError", 1, 2, "its images are not there"]]
+    assert refused == [["ReportedElsewhere", None, 2, ""], ["InputError", 1, 2, "its images are not there"]]
     assert_same(*found)
     images, labels = random_batch(size=SIZE)
     shares = [(images[rank::2], labels[rank::2]) for rank in (0, 1)]
@@ -272,7 +272,7 @@ def test_of_two_that_are_left_one_tells(tmp_path):
     processes.pop().kill()
     assert [process.end(60) for process in processes] == [1, 1]
     assert sorted("another process of this run has ended" in process.said() for process in processes) == [False, True]
-    assert sorted("ToldElsewhere" in process.said() for process in processes) == [False, True]
+    assert sorted("ReportedElsewhere" in process.said() for process in processes) == [False, True]
 
 
 @pytest.mark.slow
@@ -281,7 +281,7 @@ def test_what_the_first_process_has_told_no_other_tells(tmp_path):
     processes = start_together(search_on_a_full_disk, small_settings(tmp_path, "run"), folder=tmp_path)
     assert [process.end(120) for process in processes] == [1, 1]
     assert "No space left" in processes[0].said() and "--resume" in processes[0].said()
-    assert "ToldElsewhere" in processes[1].said() and "has ended" not in processes[1].said()
+    assert "ReportedElsewhere" in processes[1].said() and "has ended" not in processes[1].said()
 
 
 @pytest.mark.slow
@@ -328,15 +328,15 @@ def test_two_go_on_where_one_had_trained_on_the_image_that_is_too_few_for_two(tm
 
 
 @dataclass(frozen=True)
-class Pretended(Processes):
+class Pretended(DistributedContext):
     """A process that hears from the first one what it is told to."""
 
     said: bytes = b""
 
-    def spread_bytes(self, data):
+    def broadcast_bytes(self, data):
         return self.said
 
-    def agreed(self, work):
+    def barrier(self, work):
         return work()
 
 
@@ -359,7 +359,7 @@ def test_learners_that_differ_are_refused():
 @pytest.mark.parametrize(("batch_size", "number"), [(149, 2), (96, 4), (154, 2), (7, 4)])
 def test_shares_make_up_the_whole(tmp_path, batch_size, number):
     """Every image of an epoch is in one share, but for a last batch that is too small; judged is every one once."""
-    ranks = [Processes(rank, number, torch.device("cpu")) for rank in range(number)]
+    ranks = [DistributedContext(rank, number, torch.device("cpu")) for rank in range(number)]
     config = small_config(tmp_path, "run", batch_size=batch_size)
     setups = [prepare(config, rank) for rank in ranks]
     images, held_out = setups[0].data.weights, setups[0].data.architecture
@@ -380,8 +380,8 @@ def test_shares_make_up_the_whole(tmp_path, batch_size, number):
 
 
 def test_a_batch_too_small_for_the_processes(tmp_path):
-    many = Processes(0, 97, torch.device("cpu"))
+    many = DistributedContext(0, 97, torch.device("cpu"))
     with pytest.raises(InputError, match="--batch_size 96 is over all processes, and 97 of them share it"):
         prepare(small_config(tmp_path, "run"), many)
     with pytest.raises(InputError, match="the weights part has 1079 images, and 5000 processes share them"):
-        prepare(small_config(tmp_path, "run", batch_size=9999), Processes(0, 5000, torch.device("cpu")))
+        prepare(small_config(tmp_path, "run", batch_size=9999), DistributedContext(0, 5000, torch.device("cpu")))

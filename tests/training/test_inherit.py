@@ -13,7 +13,7 @@ import tfnas
 from tfnas.core.errors import InputError
 from tfnas.data.images import Draw
 from tfnas.runs.checkpoint import load_checkpoint
-from tfnas.runs.processes import Processes
+from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.search_run import search_checkpoints
 from tfnas.supernet.extract import estimate_batch_norm, route_of, supernet_from_state
 from tfnas.supernet.routes import Path, one_hot_depths
@@ -32,7 +32,9 @@ def search_run(small_search):
 
 
 def test_a_run_directory_brings_architecture_data_and_target(search_run):
-    setup = prepare(TrainConfig(model_path=str(search_run), device="cpu"), Processes(0, 1, torch.device("cpu")))
+    setup = prepare(
+        TrainConfig(model_path=str(search_run), device="cpu"), DistributedContext(0, 1, torch.device("cpu"))
+    )
     assert setup.architecture == tfnas.Architecture.load(search_run)
     assert (setup.data.name, setup.data.preprocessing.image_size, setup.data.num_classes) == ("digits", 8, 10)
     assert len(setup.data.train) + len(setup.data.validation) == 1797
@@ -41,9 +43,9 @@ def test_a_run_directory_brings_architecture_data_and_target(search_run):
 
 
 def test_the_first_checkpoint_holds_the_supernets_path(search_run, tmp_path, monkeypatch):
-    together, real = [], Processes.agreed
+    together, real = [], DistributedContext.barrier
 
-    def agreed(processes, work):
+    def barrier(processes, work):
         """Meanwhile nothing may be exchanged, as joint statistics would be."""
         together.append("begin")
         result = real(processes, work)
@@ -54,7 +56,7 @@ def test_the_first_checkpoint_holds_the_supernets_path(search_run, tmp_path, mon
         together.append("statistics")
         estimate_batch_norm(*what)
 
-    monkeypatch.setattr(Processes, "agreed", agreed)
+    monkeypatch.setattr(DistributedContext, "barrier", barrier)
     monkeypatch.setattr(inherit, "estimate_batch_norm", estimated)
     config = TrainConfig(
         inherit=str(search_run), run_dir=str(tmp_path / "run"), device="cpu", epochs=1, lr=1e-9, weight_decay=0.0
@@ -70,7 +72,7 @@ def test_the_first_checkpoint_holds_the_supernets_path(search_run, tmp_path, mon
     supernet = supernet_from_state(search_checkpoints(search_run).load_latest()[0])
     operations, depths = route_of(supernet, architecture)
     supernet.set_widths(operations, architecture)
-    data = prepare(config, Processes(0, 1, torch.device("cpu"))).data
+    data = prepare(config, DistributedContext(0, 1, torch.device("cpu"))).data
     images = torch.stack([image for image, _ in data.validation.__getitems__([Draw(0, i) for i in range(64)])])
     with torch.no_grad():
         ours = network.train()(images)
@@ -82,7 +84,7 @@ def test_a_training_run_is_no_search(search_run, tmp_path):
     trained = retrain(TrainConfig(model_path=str(search_run), run_dir=str(tmp_path / "t"), epochs=1), QUIET).run_dir
     with pytest.raises(InputError, match="is no run directory of a search"):
         retrain(TrainConfig(inherit=str(trained), run_dir=str(tmp_path / "run")), QUIET)
-    setup = prepare(TrainConfig(model_path=str(trained), device="cpu"), Processes(0, 1, torch.device("cpu")))
+    setup = prepare(TrainConfig(model_path=str(trained), device="cpu"), DistributedContext(0, 1, torch.device("cpu")))
     assert setup.data.name == "digits" and setup.architecture == tfnas.Architecture.load(search_run)
     with pytest.raises(InputError, match="a run of another command"):
         retrain(TrainConfig(snapshot=str(search_run)), QUIET)
@@ -116,11 +118,13 @@ def test_a_search_of_another_space_is_refused(search_run, tmp_path):
 def test_an_unfinished_search_is_told(search_run, tmp_path):
     copy = tmp_path / "search"
     shutil.copytree(search_run, copy, ignore=shutil.ignore_patterns("summary.json", "architecture.json", "tensorboard"))
-    setup = prepare(TrainConfig(model_path=str(copy), device="cpu"), Processes(0, 1, torch.device("cpu")))
+    setup = prepare(TrainConfig(model_path=str(copy), device="cpu"), DistributedContext(0, 1, torch.device("cpu")))
     (note,) = setup.notes
     assert "this is not the end of a search" in note and "not yet brought to the target" in note
     assert setup.recorded["target_ms"] is None
-    finished = prepare(TrainConfig(model_path=str(search_run), device="cpu"), Processes(0, 1, torch.device("cpu")))
+    finished = prepare(
+        TrainConfig(model_path=str(search_run), device="cpu"), DistributedContext(0, 1, torch.device("cpu"))
+    )
     assert finished.notes == () and finished.recorded["target_ms"] > 0
 
 
@@ -136,7 +140,7 @@ def test_a_damaged_image_is_named_where_statistics_are_joint(search_run, tmp_pat
     data = {"data": "folder", "train_root": str(tmp_path / "photos"), "num_classes": 10, "workers": 0}
     settings = small_settings(tmp_path, "run", inherit=str(search_run), sync_bn=True, batch_size=16, **data)
     settings["config_path"] = str(search_run / "architecture.json")
-    opened = prepare(TrainConfig(**settings), Processes(0, 1, torch.device("cpu"))).data
+    opened = prepare(TrainConfig(**settings), DistributedContext(0, 1, torch.device("cpu"))).data
     damaged = opened.train.sources[0].paths[3]
     (tmp_path / "photos" / damaged).write_bytes(b"junk")
     processes = start_processes(tmp_path, settings)
@@ -149,9 +153,9 @@ def test_a_locked_run_is_told_once(tmp_path):
     from tfnas.training.train_loop import _run_directory
 
     settings = small_settings(tmp_path, "run")
-    setup = prepare(TrainConfig(**settings), Processes(0, 1, torch.device("cpu")))
+    setup = prepare(TrainConfig(**settings), DistributedContext(0, 1, torch.device("cpu")))
     with _run_directory(setup, None, QUIET).locked():
         processes = start_processes(tmp_path, {"snapshot": settings["run_dir"]})
         assert [process.end(120) for process in processes] == [1, 1]
     assert "another process is at work" in processes[0].said()
-    assert "ToldElsewhere" in processes[1].said() and "has ended" not in processes[1].said()
+    assert "ReportedElsewhere" in processes[1].said() and "has ended" not in processes[1].said()

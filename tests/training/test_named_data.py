@@ -14,7 +14,7 @@ from small_run import small_config, tiny_architecture
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import DataConfig
 from tfnas.data.opening import open_data, open_retrain_data
-from tfnas.runs.processes import Processes
+from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.resumption import SETTINGS
 from tfnas.runs.run_directory import RunDirectory
 from tfnas.runs.search_run import search_checkpoints
@@ -26,7 +26,7 @@ from tfnas.training.train_session import start_session
 from tfnas.training.train_setup import prepare
 
 FOUND = tiny_architecture(3)
-ONE = Processes(0, 1, torch.device("cpu"))
+ONE = DistributedContext(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from test_processes import assert_same
 
 import tfnas
 from tfnas.core.errors import Interrupted, RunFailed
-from tfnas.runs.processes import Processes
+from tfnas.runs.distributed import DistributedContext
 from tfnas.training import train_loop
 from tfnas.training.train_config import TrainConfig
 from tfnas.training.train_loop import retrain
@@ -18,7 +18,7 @@ from tfnas.training.train_session import start_session, train_checkpoints
 from tfnas.training.train_setup import prepare
 
 QUIET = Console(quiet=True)
-ONE = Processes(0, 1, torch.device("cpu"))
+ONE = DistributedContext(0, 1, torch.device("cpu"))
 FEW_STEPS = {"epochs": 1, "batch_size": 360, "dropout_rate": 0.0, "drop_connect_rate": 0.0}
 
 

@@ -12,15 +12,15 @@ from small_run import small_config, tiny_architecture, write_architecture
 import tfnas
 from tfnas.core.errors import InputError
 from tfnas.data.preprocessing import Preprocessing
+from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.model_file import TrainedModel
-from tfnas.runs.processes import Processes
 from tfnas.training.train_config import TrainConfig
 from tfnas.training.train_loop import _run_directory
 from tfnas.training.train_resuming import resumed_run
 from tfnas.training.train_session import start_session, train_checkpoints
 from tfnas.training.train_setup import prepare
 
-ONE = Processes(0, 1, torch.device("cpu"))
+ONE = DistributedContext(0, 1, torch.device("cpu"))
 AMP = "train_eval_amp.py"
 
 

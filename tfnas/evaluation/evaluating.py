@@ -23,7 +23,7 @@ from tfnas.nn.architecture_counts import architecture_counts
 from tfnas.nn.classification_metrics import evaluate_batches, evaluating
 from tfnas.utils.devices import named_device, processor_name
 from tfnas.utils.files import write_whole
-from tfnas.utils.torch_settings import computing
+from tfnas.utils.torch_settings import runtime_settings
 
 OnProgress = Callable[[int, int, float], None]
 """Is told, from time to time: images done, images in all, seconds so far."""
@@ -77,7 +77,7 @@ def evaluate(
     subject = open_subject(config)
     device = torch.device("cpu") if subject.on_cpu else named_device(config.device)
     images = open_images(config, subject)
-    with computing(config.threads or torch.get_num_threads(), deterministic=False, float32=True):
+    with runtime_settings(config.threads or torch.get_num_threads(), deterministic=False, float32=True):
         report = _judged(config, subject, images, device, on_progress)
     on_found(report)
     folder = report.folder

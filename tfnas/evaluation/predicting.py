@@ -22,7 +22,7 @@ from tfnas.data.preprocessing import Preprocessing
 from tfnas.evaluation.evaluation_config import PredictConfig, is_onnx
 from tfnas.runs.model_file import TrainedModel
 from tfnas.utils.devices import named_device
-from tfnas.utils.torch_settings import computing
+from tfnas.utils.torch_settings import runtime_settings
 
 
 class Predictor(Protocol):
@@ -174,7 +174,7 @@ def _read(image: str, where: str, predictor: Predictor) -> Tensor | str:
 def _answers(predictor: Predictor, waiting: list[tuple[str, Tensor | str]], config: PredictConfig) -> Iterator[Answer]:
     """Answers to pictures that have been read, and the problems of the others, in order."""
     pictures = [picture for _, picture in waiting if isinstance(picture, Tensor)]
-    with computing(config.threads or torch.get_num_threads(), deterministic=False, float32=True):
+    with runtime_settings(config.threads or torch.get_num_threads(), deterministic=False, float32=True):
         found = iter(probabilities(predictor, torch.stack(pictures)) if pictures else ())
     for image, picture in waiting:
         if isinstance(picture, str):

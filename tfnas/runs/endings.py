@@ -13,7 +13,7 @@ import torch
 
 from tfnas.core.errors import InputError, Interrupted, NotResumable, RunFailed, TfnasError
 from tfnas.runs.checkpoint import Checkpoints
-from tfnas.runs.processes import Processes, ToldElsewhere, lost_process
+from tfnas.runs.distributed import DistributedContext, ReportedElsewhere, peer_failure
 from tfnas.runs.run_directory import CONFIG_FILE, Interruption
 
 SAVED = "what was saved last is kept"
@@ -40,7 +40,7 @@ class Remains:
 
 
 @contextmanager
-def told_endings(interruption: Interruption, remains: Callable[[], str], out_of_memory: str) -> Iterator[None]:
+def handle_errors(interruption: Interruption, remains: Callable[[], str], out_of_memory: str) -> Iterator[None]:
     """Run the body; what ends it early is raised as InputError, RunFailed or Interrupted with these words.
 
     `remains` says what is left and how to go on, beginning in lower case.
@@ -77,34 +77,34 @@ def _with_remains(message: str, remains: Callable[[], str]) -> str:
 
 
 @contextmanager
-def told_once(processes: Processes) -> Iterator[None]:
+def report_once(processes: DistributedContext) -> Iterator[None]:
     """Of an error that several processes meet, one tells; one that only another than the first has met names it."""
     try:
         yield
-    except (ToldElsewhere, Interrupted):
+    except (ReportedElsewhere, Interrupted):
         raise
     except TfnasError as error:
-        if not processes.may_tell():
-            raise ToldElsewhere(error.exit_status) from error
+        if not processes.may_report():
+            raise ReportedElsewhere(error.exit_status) from error
         error.process = processes.rank or None
         raise
 
 
 @contextmanager
-def noticing_lost_processes(
-    processes: Processes, interruption: Interruption, remains: Callable[[], str]
+def report_peer_failure(
+    processes: DistributedContext, interruption: Interruption, remains: Callable[[], str]
 ) -> Iterator[None]:
     """An exchange that fails because another process has ended is told as that, unless that one has told why."""
     try:
         yield
     except RuntimeError as error:
-        ending: TfnasError | None = lost_process(error)
+        ending: TfnasError | None = peer_failure(error)
         if ending is None:
             raise
         if interruption.signal == signal.SIGINT:  # SIGTERM may be the launcher's, which ends all when one has died
             ending = Interrupted(f"interrupted; {remains()}")
-        if not processes.may_tell():
-            raise ToldElsewhere(ending.exit_status) from error
+        if not processes.may_report():
+            raise ReportedElsewhere(ending.exit_status) from error
         ending.process = processes.rank or None
         raise ending from error
 

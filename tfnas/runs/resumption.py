@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.runs.checkpoint import Checkpoints, State
-from tfnas.runs.processes import Processes
+from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.run_directory import CONFIG_FILE, UnreadableConfig, read_config
 from tfnas.utils.annotations import kinds_of
 from tfnas.utils.tensor_file import load_plain_bytes
@@ -167,7 +167,7 @@ def resumed_config(
 
 
 def newest_state(
-    checkpoints: Checkpoints, processes: Processes, say: Callable[[str], None]
+    checkpoints: Checkpoints, processes: DistributedContext, say: Callable[[str], None]
 ) -> tuple[State, Path | None] | None:
     """The newest readable state, which the first process reads and hands to all, and (in that one) where it was.
 
@@ -177,20 +177,20 @@ def newest_state(
 
     def read() -> tuple[State, Path, bytes] | None:
         try:
-            if not processes.is_first or not checkpoints.prepare():
+            if not processes.is_rank_zero or not checkpoints.prepare():
                 return None
             state, path, problems = checkpoints.load_latest()
             for problem in problems:
                 say(f"warning: {problem}; using the one before")
             checkpoints.set_aside(path)
-            return state, path, b"" if processes.number == 1 else path.read_bytes()
+            return state, path, b"" if processes.world_size == 1 else path.read_bytes()
         except OSError as error:
             raise _cannot_read(checkpoints, error) from error
 
-    found = processes.agreed(read)
+    found = processes.barrier(read)
     data = None if found is None else found[2]
-    if processes.number > 1:
-        data = processes.spread_bytes(data)
+    if processes.world_size > 1:
+        data = processes.broadcast_bytes(data)
     if found is not None:
         return found[:2]
     return None if data is None else (dict(load_plain_bytes(io.BytesIO(data), "the checkpoint")), None)

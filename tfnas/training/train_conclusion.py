@@ -20,7 +20,7 @@ ONNX_FILE = "model.onnx"
 def conclude(session: Session, run: RunDirectory) -> dict[str, Any]:
     """Write `model.pt` and `summary.json` (the first process does) and show what came out. Returns the summary."""
     summary = summarize(session)
-    if not session.setup.processes.is_first:
+    if not session.setup.processes.is_rank_zero:
         return summary
     setup = session.setup
     TrainedModel(
@@ -49,7 +49,7 @@ def summarize(session: Session) -> dict[str, Any]:
         "architecture": setup.architecture.to_text(),
         "seed": setup.config.seed,
         "epochs": setup.recipe.epochs,
-        "processes": setup.processes.number,
+        "processes": setup.processes.world_size,
         "instruction_sets": list(instruction_sets()),
         "opt_level": setup.config.opt_level,
         "averaged_weights": session.learner.average is not None,

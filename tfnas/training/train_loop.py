@@ -21,8 +21,8 @@ from torch import Tensor
 from tfnas.data.images import ImageSet
 from tfnas.data.loading import EpochBatches, ImageLoader, kept_workers, loader
 from tfnas.nn.classification_metrics import ClassificationMetrics
-from tfnas.runs.endings import Remains, end_together, noticing_lost_processes, told_endings, told_once
-from tfnas.runs.processes import joined_processes
+from tfnas.runs.distributed import distributed_context
+from tfnas.runs.endings import Remains, end_together, handle_errors, report_once, report_peer_failure
 from tfnas.runs.resumption import changed_settings, newest_state
 from tfnas.runs.run_directory import Interruption, RunDirectory, run_path, watch_interruption
 from tfnas.training.inherit import ESTIMATION_IMAGES, inherit_weights, settle_batch_norm
@@ -34,7 +34,7 @@ from tfnas.training.train_session import Session, start_session, train_checkpoin
 from tfnas.training.train_setup import Setup, effective, prepare
 from tfnas.utils.progress import waiting
 from tfnas.utils.text import command_line
-from tfnas.utils.torch_settings import computing
+from tfnas.utils.torch_settings import runtime_settings
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,19 @@ def retrain(
     if config.snapshot is not None:
         config, run_dir, remark = resumed_run(config, given, program)
     with (
-        joined_processes(config.device, config.local_rank, config.rank_timeout) as processes,
+        distributed_context(config.device, config.local_rank, config.rank_timeout) as processes,
         _own_randomness(processes.device),
     ):
-        console = (console or Console()) if processes.is_first else Console(quiet=True)
+        console = (console or Console()) if processes.is_rank_zero else Console(quiet=True)
         with waiting(console, "opening the network and the images"):
-            setup = processes.agreed(lambda: prepare(config, processes, run_dir, given))
-        made = processes.agreed(lambda: _run_directory(setup, run_dir, console) if processes.is_first else None)
-        path = processes.spread_bytes(None if made is None else str(made.path).encode())
+            setup = processes.barrier(lambda: prepare(config, processes, run_dir, given))
+        made = processes.barrier(lambda: _run_directory(setup, run_dir, console) if processes.is_rank_zero else None)
+        path = processes.broadcast_bytes(None if made is None else str(made.path).encode())
         run = made or RunDirectory(Path((path or b"").decode()), console)
-        how = computing(setup.recipe.threads, config.deterministic, float32=config.opt_level == "O0")
+        how = runtime_settings(setup.recipe.threads, config.deterministic, float32=config.opt_level == "O0")
         with ExitStack() as lock, how, kept_workers(), watch_interruption(console) as interruption:
-            processes.agreed(lambda: lock.enter_context(run.locked(exclusive=processes.is_first)))
-            if remark is not None and processes.is_first:
+            processes.barrier(lambda: lock.enter_context(run.locked(exclusive=processes.is_rank_zero)))
+            if remark is not None and processes.is_rank_zero:
                 run.say(remark)
             return _Training(setup, run, interruption).run()
 
@@ -95,13 +95,13 @@ class _Training:
     def run(self) -> TrainResult:
         """All epochs that are left, then the conclusion."""
         with (
-            told_once(self.processes),
-            told_endings(self.interruption, self.remains, self._out_of_memory()),
-            noticing_lost_processes(self.processes, self.interruption, self.remains),
+            report_once(self.processes),
+            handle_errors(self.interruption, self.remains, self._out_of_memory()),
+            report_peer_failure(self.processes, self.interruption, self.remains),
         ):
             with waiting(self.run_dir.console, "preparing the weights"):
                 self._begin()
-            with Reporter(self.session, self.run_dir, self.processes.is_first) as reporter:
+            with Reporter(self.session, self.run_dir, self.processes.is_rank_zero) as reporter:
                 reporter.announce()
                 self._judge_inherited(reporter)
                 while self.session.epoch < self.setup.recipe.epochs:
@@ -118,12 +118,12 @@ class _Training:
         if saved is None:
             search = self.setup.config.inherit
             if search is not None:
-                self.processes.agreed(lambda: inherit_weights(self.session, Path(search)))
+                self.processes.barrier(lambda: inherit_weights(self.session, Path(search)))
                 settle_batch_norm(self.session, self._estimation_batches())
             self._save()
             return
-        self.processes.agreed(lambda: self.session.restore(saved[0]))
-        if not self.processes.is_first:
+        self.processes.barrier(lambda: self.session.restore(saved[0]))
+        if not self.processes.is_rank_zero:
             return
         self.run_dir.write_config(effective(self.setup))  # with what may have changed, now that all of it fits
         changed = changed_settings(self.setup.config, saved[0], RESCUES)
@@ -155,7 +155,7 @@ class _Training:
         """Save the state; all processes have the same, so the first one alone does it."""
         start = time.monotonic()
         self.session.check_finite()
-        if self.processes.is_first:
+        if self.processes.is_rank_zero:
             self.checkpoints.save(self.session.state(), self.session.epoch, self.session.step)
         self.saved_at = time.monotonic()
         self.session.spend("saving", self.saved_at - start)
@@ -196,7 +196,7 @@ class _Training:
     def _interruptible(self, batches: ImageLoader) -> Iterator[tuple[Tensor, Tensor]]:
         """Judging need not end first when one process is all there is; several judge to the end together."""
         for images, labels in batches:
-            if self.processes.number == 1:
+            if self.processes.world_size == 1:
                 self.interruption.raise_if_asked(self.remains())
             yield images, labels
 
@@ -209,8 +209,8 @@ class _Training:
     def _out_of_memory(self) -> str:
         size, pieces = self.setup.recipe.batch_size, 2 * self.setup.config.accumulate
         return (
-            f"out of memory at batch size {size} over {self.processes.number} process(es). What was saved before is "
-            f"kept, but a run keeps its batch size: start a new one with --accumulate {pieces} "
+            f"out of memory at batch size {size} over {self.processes.world_size} process(es). What was saved before "
+            f"is kept, but a run keeps its batch size: start a new one with --accumulate {pieces} "
             f"(the same batch in smaller pieces), --batch_size {size // 2}, or a smaller --image_size"
         )
 

@@ -114,7 +114,9 @@ class Reporter:
 def _what(setup: Setup) -> list[str]:
     recipe, config, processes = setup.recipe, setup.config, setup.processes
     counts = architecture_counts(setup.architecture)
-    where = f"{processes.number} processes on {processes.device.type}" if processes.number > 1 else processes.device
+    where = (
+        f"{processes.world_size} processes on {processes.device.type}" if processes.world_size > 1 else processes.device
+    )
     threads = f", {recipe.threads} thread{'s' * (recipe.threads != 1)}" if processes.device.type == "cpu" else ""
     return [
         f"data      {setup.data.describe()}",

@@ -81,7 +81,7 @@ class Session:
     def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> ClassificationMetrics:
         """The metrics of the evaluated network on this process's share of images, over all processes."""
         learner, processes = self.learner, self.setup.processes
-        processes.spread(list(learner.judged.buffers()))
+        processes.broadcast(list(learner.judged.buffers()))
         placed = ((learner.place(images), labels) for images, labels in batches)
         with learner.precision.forward(), evaluating(learner.judged):
             return evaluate_batches(

@@ -22,7 +22,7 @@ from tfnas.data.data_config import retrain_data_name
 from tfnas.data.opening import RetrainData, open_retrain_data
 from tfnas.data.transforms import NORMALISATIONS
 from tfnas.runs.architecture_source import UNFINISHED, Source, read_source
-from tfnas.runs.processes import Processes
+from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.resumption import with_absolute_paths
 from tfnas.runs.run_directory import CONFIG_FILE, read_config
 from tfnas.runs.search_run import search_checkpoints
@@ -67,7 +67,7 @@ class Setup:
     recipe: Recipe
     data: RetrainData
     teacher: Teacher | None
-    processes: Processes
+    processes: DistributedContext
     notes: tuple[str, ...] = ()
 
     @property
@@ -78,7 +78,7 @@ class Setup:
 
 def prepare(
     config: TrainConfig,
-    processes: Processes,
+    processes: DistributedContext,
     run_dir: Path | None = None,
     given: Collection[str] | None = None,
 ) -> Setup:
@@ -103,9 +103,9 @@ def prepare(
     recipe = config.recipe()
     if recipe.threads == 0:
         recipe = dataclasses.replace(recipe, threads=torch.get_num_threads())
-    _check_batch(recipe.batch_size, config.accumulate, len(data.train), processes.number)
+    _check_batch(recipe.batch_size, config.accumulate, len(data.train), processes.world_size)
     architecture = dataclasses.replace(found, image_size=image_size, num_classes=data.num_classes)
-    _check_statistics(architecture, recipe.batch_size, config, processes.number)
+    _check_statistics(architecture, recipe.batch_size, config, processes.world_size)
     teacher = None
     if config.teacher is not None:
         names = data.class_names
@@ -123,7 +123,7 @@ def effective(setup: Setup) -> TrainConfig:
         data=retrain_data_name(setup.config),
         image_size=setup.data.preprocessing.image_size,
         num_classes=setup.data.num_classes,
-        device=setup.config.device if setup.processes.number > 1 else str(setup.processes.device),
+        device=setup.config.device if setup.processes.world_size > 1 else str(setup.processes.device),
         snapshot=None,
     )
     config = with_absolute_paths(config, set(PATHS) - {"train_list"})

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.transforms import v2
 
 from tfnas.core.errors import RunFailed
-from tfnas.runs.processes import Processes
+from tfnas.runs.distributed import DistributedContext
 from tfnas.training.joint_batch_norm import with_joint_statistics
 from tfnas.training.precision import ApexPrecision, Precision, TorchPrecision, find_apex, with_half_weights
 from tfnas.training.teacher import Teacher, distillation_loss
@@ -46,7 +46,7 @@ class Learner:
     teacher: Teacher | None
     recipe: Recipe
     config: TrainConfig
-    processes: Processes
+    processes: DistributedContext
 
     @property
     def judged(self) -> nn.Module:
@@ -81,13 +81,13 @@ class Learner:
 
 
 def make_learner(
-    network: nn.Module, teacher: Teacher | None, recipe: Recipe, config: TrainConfig, processes: Processes
+    network: nn.Module, teacher: Teacher | None, recipe: Recipe, config: TrainConfig, processes: DistributedContext
 ) -> Learner:
     """Put the network on its device and wrap it for training. Raises InputError where apex is asked for and missing."""
     device = processes.device
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
-    if config.sync_bn and processes.number > 1:
+    if config.sync_bn and processes.world_size > 1:
         network = with_joint_statistics(network, device)
     if config.opt_level == "O3" and config.amp_backend == "torch":
         network = with_half_weights(network, device, keep_batch_norm=bool(config.keep_batchnorm_fp32))
@@ -108,7 +108,7 @@ def make_learner(
         precision = ApexPrecision(amp, optimizer)
     if config.compile:
         runner = torch.compile(runner)  # type: ignore[assignment]
-    if processes.number > 1:
+    if processes.world_size > 1:
         runner = DistributedDataParallel(runner, device_ids=[device] if device.type == "cuda" else None)
     average = None
     if config.ema_decay:
@@ -145,8 +145,8 @@ def train_step(learner: Learner, images: Tensor, labels: Tensor, stop_asked: boo
             part_loss, part_correct = _forward(learner, some_images, some_labels)
             learner.precision.backward(part_loss * (len(some_labels) / count))
         sums += torch.stack([part_loss.detach() * (len(some_labels) / count), part_correct])
-    total, right, stop = learner.processes.sums([*sums.tolist(), float(stop_asked)])
-    report = StepReport(total / learner.processes.number, right, stop > 0)
+    total, right, stop = learner.processes.all_reduce_sum([*sums.tolist(), float(stop_asked)])
+    report = StepReport(total / learner.processes.world_size, right, stop > 0)
     if not math.isfinite(report.loss):
         raise RunFailed(f"the loss is {report.loss}, and no weight was changed by it: lower --lr")
     learner.precision.update(list(learner.network.parameters()), learner.recipe.grad_clip)

@@ -53,7 +53,7 @@ def pinned(threads: int) -> Iterator[None]:
 
 
 @contextmanager
-def computing(threads: int, deterministic: bool, *, float32: bool = False) -> Iterator[None]:
+def runtime_settings(threads: int, deterministic: bool, *, float32: bool = False) -> Iterator[None]:
     """Compute with so many threads and, if asked, with deterministic algorithms only; afterwards as before.
 
     `float32` keeps float32 what it is on a GPU too, where PyTorch by default rounds the numbers that convolutions

@@ -13,7 +13,7 @@ from tfnas.core.choice import Choice
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.widths import fit_widths
 from tfnas.nn.classification_metrics import evaluate_batches
-from tfnas.runs.processes import Processes
+from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.search_run import choice_from
 from tfnas.searching.differentiable.architecture_parameters import operations_ms
 from tfnas.searching.differentiable.search_steps import Learner
@@ -52,7 +52,7 @@ def derived_accuracy(
     architecture: Architecture,
     batches: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
-    processes: Processes | None = None,
+    processes: DistributedContext | None = None,
 ) -> float:
     """Top-1 in percent of an architecture's path with inherited weights: its widths, one-hot depth, batch statistics.
 
@@ -87,7 +87,7 @@ def accuracy(
     depth_weights: Sequence[Tensor],
     batches: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
-    processes: Processes | None = None,
+    processes: DistributedContext | None = None,
 ) -> float:
     """Top-1 in percent of one path, over the batches of all processes."""
 
@@ -95,5 +95,5 @@ def accuracy(
         found: Tensor = supernet(images.to(memory_format=torch.channels_last), path, depth_weights)
         return found
 
-    all_reduce = list if processes is None else processes.sums
+    all_reduce = list if processes is None else processes.all_reduce_sum
     return evaluate_batches(logits, batches, device, all_reduce=all_reduce).top1

@@ -13,7 +13,7 @@ import torch
 from tfnas.core.space import Schedule, SearchSpace
 from tfnas.latency.table_keys import shallowest_architecture
 from tfnas.nn.architecture_counts import Counts, block_counts, part_counts
-from tfnas.runs.processes import Processes
+from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.differentiable.architecture_parameters import trains_architecture
 from tfnas.searching.differentiable.sanity_networks import evaluate_inherited
 from tfnas.searching.differentiable.search_batches import judged_batch_count, probe_batch_count
@@ -137,7 +137,7 @@ def forecast(session: Session, images: torch.Tensor, labels: torch.Tensor) -> Fo
         loss, _ = architecture_loss(learner, images, labels, schedule.T, noise)
         torch.autograd.grad(loss, list(learner.parameters.parameters()))
 
-    probes, alone = session.probes, Processes(0, 1, session.setup.device)
+    probes, alone = session.probes, DistributedContext(0, 1, session.setup.device)
     networks = () if probes is None else probes.networks
 
     def evaluation_rehearsal() -> None:

@@ -26,7 +26,7 @@ from tfnas.core.space import SearchSpace
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.meet_target import meet_target
 from tfnas.nn.classification_metrics import ClassificationMetrics, evaluate_networks
-from tfnas.runs.processes import Processes
+from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.differentiable.derive import at_widths_of
 from tfnas.searching.differentiable.search_setup import Setup
 from tfnas.supernet.extract import route_of
@@ -46,7 +46,7 @@ class Probes:
     seconds: float
 
 
-def blank_choice(space: SearchSpace, num_classes: int) -> Choice:
+def uniform_choice(space: SearchSpace, num_classes: int) -> Choice:
     """All operations and depths alike, at the widths that a search starts from."""
     widths = [[space.initial_width(place, operation) for operation in space.operations] for place in space.blocks]
     return Choice(
@@ -81,19 +81,19 @@ def random_networks(blank: Choice, table: LatencyTable, target_ms: float, seed: 
     return tuple(found)
 
 
-def draw_probes(setup: Setup) -> Probes:
+def sample_sanity_networks(setup: Setup) -> Probes:
     """The probe networks of a search, the same in all processes. Raises Infeasible as `random_networks` does."""
     start = time.perf_counter()
     processes = setup.processes
-    blank = blank_choice(setup.space, setup.data.num_classes)
+    blank = uniform_choice(setup.space, setup.data.num_classes)
 
     def draw() -> bytes | None:
-        if not processes.is_first:
+        if not processes.is_rank_zero:
             return None
         networks = random_networks(blank, setup.table, setup.target_ms, setup.config.seed)
         return json.dumps([network.to_text() for network in networks]).encode()
 
-    texts = json.loads(processes.spread_bytes(processes.agreed(draw)) or b"[]")
+    texts = json.loads(processes.broadcast_bytes(processes.barrier(draw)) or b"[]")
     return Probes(tuple(Architecture.parse(text) for text in texts), time.perf_counter() - start)
 
 
@@ -101,7 +101,7 @@ def evaluate_inherited(
     supernet: Supernet,
     networks: Sequence[Architecture],
     batches: Iterable[tuple[Tensor, Tensor]],
-    processes: Processes,
+    processes: DistributedContext,
 ) -> list[ClassificationMetrics]:
     """Evaluate networks with inherited weights: their widths, one-hot depth, batch statistics. Changes nothing.
 
@@ -114,7 +114,7 @@ def evaluate_inherited(
             with at_widths_of(supernet, network) as (path, depth_weights):
                 yield supernet.along(path, features, depth_weights)
 
-    return evaluate_networks(logits, len(networks), batches, processes.device, all_reduce=processes.sums)
+    return evaluate_networks(logits, len(networks), batches, processes.device, all_reduce=processes.all_reduce_sum)
 
 
 def probe_entry(

@@ -16,17 +16,17 @@ from torch import Tensor
 from tfnas.core.errors import RunFailed
 from tfnas.data.images import Draw, ImageSet
 from tfnas.data.loading import EpochBatches, ImageLoader, Share, loader
-from tfnas.runs.processes import Processes
+from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.differentiable.search_setup import Setup
 from tfnas.searching.differentiable.search_steps import Learner
 
 
-def check_agreement(learner: Learner, processes: Processes) -> None:
+def check_agreement(learner: Learner, processes: DistributedContext) -> None:
     """Raise RunFailed in a process whose learner is not, bit for bit, that of the first one."""
-    if processes.number == 1:
+    if processes.world_size == 1:
         return
     own = fingerprints(learner)
-    said = processes.spread_bytes(json.dumps(own).encode() if processes.is_first else None)
+    said = processes.broadcast_bytes(json.dumps(own).encode() if processes.is_rank_zero else None)
     first: dict[str, str] = json.loads(said or b"{}")
 
     def compare() -> None:
@@ -38,7 +38,7 @@ def check_agreement(learner: Learner, processes: Processes) -> None:
                 "cause. Run on machines that are alike"
             )
 
-    processes.agreed(compare)
+    processes.barrier(compare)
 
 
 def fingerprints(learner: Learner) -> dict[str, str]:
@@ -79,7 +79,7 @@ def shares(setup: Setup, images: ImageSet, *, turn: int, first: int = 0) -> Epoc
         # a run that was begun by fewer processes may have trained on a last batch that is left out now
         first_batch=min(first, setup.num_batches(images)),
         share=setup.processes.share,
-        whole=len(images) % setup.schedule.batch_size < setup.processes.number,
+        whole=len(images) % setup.schedule.batch_size < setup.processes.world_size,
     )
 
 

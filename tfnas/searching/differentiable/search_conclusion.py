@@ -58,7 +58,7 @@ def conclude(
     paths_top1 = [accuracy(supernet, path, depth_weights, shown(), device, processes) for path in paths]
     session.spend("conclusion", time.perf_counter() - start)
     summary = summarize(session, choice, architecture, top1, float(np.mean(paths_top1))) | judged
-    if not processes.is_first:
+    if not processes.is_rank_zero:
         return architecture, summary
     run.write_architecture(architecture)
     run.write_json(SUMMARY_FILE, summary)
@@ -78,7 +78,7 @@ def _chosen(
     count = setup.schedule.candidates
 
     def draw() -> bytes | None:
-        if not processes.is_first:
+        if not processes.is_rank_zero:
             return None
         derived = meet_target(choice, setup.table, setup.target_ms)
         if count == 1:
@@ -86,7 +86,7 @@ def _chosen(
         found = draw_candidates(choice, setup.table, setup.target_ms, derived, count, setup.config.seed, reporter.drawn)
         return "\n".join(candidate.architecture.to_text() for candidate in found).encode()
 
-    texts = (processes.spread_bytes(processes.agreed(draw)) or b"").decode().splitlines()
+    texts = (processes.broadcast_bytes(processes.barrier(draw)) or b"").decode().splitlines()
     candidates = [Architecture.parse(text) for text in texts]
     if len(candidates) == 1:
         return candidates[0], {}
@@ -118,7 +118,7 @@ def summarize(
         "depth_entropy": depth_entropy(choice),
         "architecture": architecture.to_text(),
         "seed": setup.config.seed,
-        "processes": setup.processes.number,
+        "processes": setup.processes.world_size,
         "instruction_sets": list(instruction_sets()),
         "seconds": {**session.seconds, "total": sum(session.seconds.values())},
         "space": setup.space.name,

@@ -20,13 +20,13 @@ from torch import Tensor
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
 from tfnas.data.loading import kept_workers
-from tfnas.runs.endings import Remains, end_together, noticing_lost_processes, told_endings, told_once
-from tfnas.runs.processes import joined_processes
+from tfnas.runs.distributed import distributed_context
+from tfnas.runs.endings import Remains, end_together, handle_errors, report_once, report_peer_failure
 from tfnas.runs.resumption import changed_settings, newest_state, resumed_config, saved_settings
 from tfnas.runs.run_directory import Interruption, RunDirectory, run_path, watch_interruption
 from tfnas.runs.search_run import search_checkpoints
 from tfnas.searching.differentiable.architecture_parameters import trains_architecture
-from tfnas.searching.differentiable.sanity_networks import Probes, draw_probes
+from tfnas.searching.differentiable.sanity_networks import Probes, sample_sanity_networks
 from tfnas.searching.differentiable.search_batches import (
     check_agreement,
     held_out_batches,
@@ -40,7 +40,7 @@ from tfnas.searching.differentiable.search_session import Session, start_session
 from tfnas.searching.differentiable.search_setup import Setup, effective, prepare
 from tfnas.utils.progress import waiting
 from tfnas.utils.text import command_line
-from tfnas.utils.torch_settings import computing
+from tfnas.utils.torch_settings import runtime_settings
 
 
 @dataclass(frozen=True)
@@ -65,18 +65,18 @@ def search(config: SearchConfig, console: Console | None = None, given: Collecti
         run_dir = Path(config.resume)
         saved = saved_settings(run_dir, search_checkpoints(run_dir), SearchConfig, may_change=MAY_CHANGE)
         config, remark = resumed_config(config, saved.current, given, may_change=MAY_CHANGE), saved.remark
-    with joined_processes(config.device, config.local_rank, config.rank_timeout) as processes:
-        console = (console or Console()) if processes.is_first else Console(quiet=True)
+    with distributed_context(config.device, config.local_rank, config.rank_timeout) as processes:
+        console = (console or Console()) if processes.is_rank_zero else Console(quiet=True)
         with waiting(console, "opening the table and the images"):
-            setup = processes.agreed(lambda: prepare(config, processes))
-            probes = draw_probes(setup)
-        made = processes.agreed(lambda: _run_directory(setup, run_dir, console) if processes.is_first else None)
-        path = processes.spread_bytes(None if made is None else str(made.path).encode())
+            setup = processes.barrier(lambda: prepare(config, processes))
+            probes = sample_sanity_networks(setup)
+        made = processes.barrier(lambda: _run_directory(setup, run_dir, console) if processes.is_rank_zero else None)
+        path = processes.broadcast_bytes(None if made is None else str(made.path).encode())
         run = made or RunDirectory(Path((path or b"").decode()), console)
-        how = computing(setup.schedule.threads, setup.config.deterministic)
+        how = runtime_settings(setup.schedule.threads, setup.config.deterministic)
         with ExitStack() as lock, how, kept_workers(), watch_interruption(console) as interruption:
-            processes.agreed(lambda: lock.enter_context(run.locked(exclusive=processes.is_first)))
-            if remark is not None and processes.is_first:
+            processes.barrier(lambda: lock.enter_context(run.locked(exclusive=processes.is_rank_zero)))
+            if remark is not None and processes.is_rank_zero:
                 run.say(remark)
             return _Search(setup, probes, run, interruption).run()
 
@@ -97,9 +97,9 @@ class _Search:
     def run(self) -> SearchResult:
         """All epochs that are left, then the conclusion."""
         with (
-            told_once(self.processes),
-            told_endings(self.interruption, self.remains, self._out_of_memory()),
-            noticing_lost_processes(self.processes, self.interruption, self.remains),
+            report_once(self.processes),
+            handle_errors(self.interruption, self.remains, self._out_of_memory()),
+            report_peer_failure(self.processes, self.interruption, self.remains),
         ):
             with waiting(self.run_dir.console, "preparing the supernet"):
                 self._begin()
@@ -112,7 +112,7 @@ class _Search:
                     check_agreement(self.session.learner, self.processes)
                     reporter.show_epoch(entry)
                     self._save()
-                    if any(self.processes.sums([self.interruption.signal is not None])):
+                    if any(self.processes.all_reduce_sum([self.interruption.signal is not None])):
                         end_together(self.interruption, self.how_to_resume)
                 architecture, summary = conclude(self.session, self.run_dir, self._held_out_once, reporter)
         return SearchResult(architecture, self.run_dir.path, summary)
@@ -126,8 +126,8 @@ class _Search:
             self._save()
             return
         state, path = saved
-        self.processes.agreed(lambda: self.session.restore(state))
-        if not self.processes.is_first:
+        self.processes.barrier(lambda: self.session.restore(state))
+        if not self.processes.is_rank_zero:
             return
         self.run_dir.write_config(effective(self.setup))  # with what may have changed, now that all of it fits
         changed = changed_settings(self.setup.config, state, RESCUES)
@@ -164,7 +164,9 @@ class _Search:
     def _save_if_due(self) -> None:
         """Save, and end, where that is asked for in any process; save where the first one says that it is time."""
         late = time.monotonic() - self.saved_at > 60 * self.setup.config.save_minutes
-        asked, due = self.processes.sums([self.interruption.signal is not None, self.processes.is_first and late])
+        asked, due = self.processes.all_reduce_sum(
+            [self.interruption.signal is not None, self.processes.is_rank_zero and late]
+        )
         if asked or due:
             self._save()
         if asked:
@@ -172,20 +174,20 @@ class _Search:
 
     def _save(self) -> None:
         start = time.monotonic()
-        self.processes.agreed(self._write_state)
+        self.processes.barrier(self._write_state)
         self.saved_at = time.monotonic()
         self.session.spend("saving", self.saved_at - start)
 
     def _write_state(self) -> None:
         """All processes have the same state, so the first one alone writes it."""
         self.session.check_finite()
-        if self.processes.is_first:
+        if self.processes.is_rank_zero:
             self.checkpoints.save(self.session.state(), self.session.epoch, self.session.step)
 
     def _held_out_once(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The architecture part in its own order, for judging; an interruption need not wait for the end."""
         for images, labels in judged_batches(self.setup):
-            if self.processes.number == 1:  # several judge to the end together
+            if self.processes.world_size == 1:  # several judge to the end together
                 self.interruption.raise_if_asked(self.remains())
             yield images, labels
 
@@ -195,7 +197,7 @@ class _Search:
         raise InputError("the weight part holds no image")
 
     def _out_of_memory(self) -> str:
-        batch_size, number = self.setup.schedule.batch_size, self.processes.number
+        batch_size, number = self.setup.schedule.batch_size, self.processes.world_size
         over = f" over {number} processes" if number > 1 else ""
         saver = "" if self.setup.config.low_memory else f"{self.how_to_resume} --low_memory, which takes less. Or: "
         return (

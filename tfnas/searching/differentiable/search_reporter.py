@@ -32,7 +32,7 @@ class Reporter:
 
     def __init__(self, session: Session, run: RunDirectory) -> None:
         self.session, self.run = session, run
-        self.speaks = session.setup.processes.is_first
+        self.speaks = session.setup.processes.is_rank_zero
         self.steps_per_epoch = session.setup.steps_per_epoch
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -85,7 +85,7 @@ class Reporter:
         self.forecast = forecast(self.session, *batch())  # by all processes at once, as they will compute
         if not self.speaks:
             return
-        without = "data loading" + (" and exchange" if self.session.setup.processes.number > 1 else "")
+        without = "data loading" + (" and exchange" if self.session.setup.processes.world_size > 1 else "")
         self.run.say(
             f"time      about {clock(self.forecast.total - self.forecast.done(self.session))}: a weight step "
             f"{1000 * self.forecast.weight_step:.0f} ms, an architecture step "
@@ -161,7 +161,7 @@ class Reporter:
 def _what(setup: Setup, run: RunDirectory) -> list[str]:
     smallest, largest = count_range(setup.space, setup.data.num_classes)
     bounds = bounds_text(setup.space, setup.table, setup.data.num_classes)
-    number, processes = setup.schedule.threads, setup.processes.number
+    number, processes = setup.schedule.threads, setup.processes.world_size
     where = f"{processes} processes on {setup.device.type}" if processes > 1 else setup.device
     threads = f", {number} thread{'s' * (number != 1)}" if setup.device.type == "cpu" else ""
     slower = setup.device.type == "cpu" and compiled() is None

@@ -258,9 +258,9 @@ def start_session(setup: Setup) -> Session:
     parameters = ArchitectureParameters(setup.space).to(setup.device)
     learner = make_learner(supernet, parameters, setup.schedule, setup.table, setup.target_ms)
     learner.amp = setup.config.amp
-    if setup.processes.number > 1:
+    if setup.processes.world_size > 1:
         learner.processes = setup.processes
-        setup.processes.spread([parameter.data for parameter in (*supernet.parameters(), *parameters.parameters())])
+        setup.processes.broadcast([parameter.data for parameter in (*supernet.parameters(), *parameters.parameters())])
     look_up(learner, setup.table)
     return Session(setup, learner, torch.Generator().manual_seed(setup.config.seed))
 

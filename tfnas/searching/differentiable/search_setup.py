@@ -18,7 +18,7 @@ from tfnas.data.opening import ImageData, open_data
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import is_default, open_table, search_remarks
 from tfnas.latency.meet_target import check_target
-from tfnas.runs.processes import Processes
+from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.resumption import with_absolute_paths
 from tfnas.searching.differentiable.search_config import PATHS, SearchConfig
 from tfnas.spaces.mbconv.space_file import space as load_space
@@ -36,7 +36,7 @@ class Setup:
     table: LatencyTable
     lookup_path: str | None
     data: ImageData
-    processes: Processes
+    processes: DistributedContext
     remarks: tuple[str, ...] = ()
     """What to know about where the table's figures hold."""
 
@@ -61,16 +61,16 @@ class Setup:
         One that is too small to hold an image for every process is left out: they wait for another epoch.
         """
         batches, rest = divmod(len(images), self.schedule.batch_size)
-        return batches + (rest >= self.processes.number)
+        return batches + (rest >= self.processes.world_size)
 
 
-def prepare(config: SearchConfig, processes: Processes | None = None) -> Setup:
+def prepare(config: SearchConfig, processes: DistributedContext | None = None) -> Setup:
     """Open and check it all, in one of several processes (default: this is the only one).
 
     Raises InputError for what does not fit together, and Infeasible when the target lies outside the space's range in
     the table.
     """
-    processes = processes or Processes(0, 1, named_device(config.device))
+    processes = processes or DistributedContext(0, 1, named_device(config.device))
     if config.amp and processes.device.type != "cuda":
         raise InputError(f"--amp is for GPUs, and this search computes on {processes.device}: leave it out")
     if config.amp and not torch.cuda.is_bf16_supported(including_emulation=False):
@@ -86,7 +86,7 @@ def prepare(config: SearchConfig, processes: Processes | None = None) -> Setup:
     table, lookup_path = _open_table(config, space)
     data = open_data(config, image_size=space.image_size, seed=config.seed)
     check_target(space, table, config.target_lat, data.num_classes, named=config.space)
-    _check_shares(schedule.batch_size, data, processes.number)
+    _check_shares(schedule.batch_size, data, processes.world_size)
     flags = space_arguments(space, config.space)
     remarks = search_remarks(table, shipped=is_default(lookup_path, space), space=flags)
     return Setup(config, space, schedule, table, lookup_path, data, processes, remarks)
@@ -107,7 +107,7 @@ def effective(setup: Setup) -> SearchConfig:
         space=setup.config.space or setup.space.name,
         lookup_path=setup.lookup_path,
         width_multiple=setup.space.width_multiple,
-        device=str(setup.device) if setup.processes.number == 1 else setup.config.device,
+        device=str(setup.device) if setup.processes.world_size == 1 else setup.config.device,
         resume=None,
     )
     named = {"space"} if config.space in space_names() else set()  # a folder may be called like a built-in space

@@ -19,7 +19,7 @@ from torch.nn import functional
 from tfnas.core.errors import RunFailed
 from tfnas.core.space import Schedule
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.runs.processes import Processes
+from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.differentiable.architecture_parameters import (
     ArchitectureParameters,
     expected_ms,
@@ -60,7 +60,7 @@ class Learner:
     target_ms: float
     base_ms: float
     table_ms: Tensor
-    processes: Processes | None = None
+    processes: DistributedContext | None = None
     """With which others it learns, each on its share of every batch; None: alone."""
     amp: bool = False
     """Whether forward passes compute in mixed precision (bfloat16, which needs no scaling of the loss)."""
@@ -125,7 +125,9 @@ def weight_step(learner: Learner, images: Tensor, labels: Tensor, paths: Sequenc
     images_of_all = len(labels)
     if learner.processes is not None:
         gradients = [weight.grad for weight in learner.weights if weight.grad is not None]
-        total, sum_of_all, number = learner.processes.average(gradients, len(labels), [loss * len(labels), correct])
+        total, sum_of_all, number = learner.processes.all_reduce_mean(
+            gradients, len(labels), [loss * len(labels), correct]
+        )
         loss, correct = loss.new_tensor(total / number), loss.new_tensor(sum_of_all)
         images_of_all = round(number)
     loss_of_all, correct_of_all = _clip(learner.weights, learner.schedule.grad_clip, [loss, correct], "weight")
@@ -168,7 +170,9 @@ def architecture_step(
         gradients = torch.autograd.grad(loss, parameters)  # of these only: no weight gradient is computed
     if learner.processes is not None:
         count = len(labels)
-        *totals, number = learner.processes.average(gradients, count, [count * value for value in (loss, *parts)])
+        *totals, number = learner.processes.all_reduce_mean(
+            gradients, count, [count * value for value in (loss, *parts)]
+        )
         loss, *parts = (loss.new_tensor(total / number) for total in totals)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient

@@ -17,7 +17,7 @@ from rich.console import Console
 from tfnas.core.errors import InputError
 from tfnas.nn.architecture_counts import architecture_counts
 from tfnas.proxies.score import Score, find_score, score
-from tfnas.runs.endings import told_endings
+from tfnas.runs.endings import handle_errors
 from tfnas.runs.run_directory import Interruption, RunDirectory, watch_interruption
 from tfnas.searching.differentiable.candidates import Candidate, draw_candidates
 from tfnas.searching.reranking.finished_search import FinishedSearch, open_search
@@ -32,7 +32,7 @@ from tfnas.searching.reranking.score_calibration import MACS, ScoreCalibration, 
 from tfnas.utils.devices import named_device, usable_cores
 from tfnas.utils.files import check_writable, write_whole
 from tfnas.utils.progress import counting, waiting
-from tfnas.utils.torch_settings import computing
+from tfnas.utils.torch_settings import runtime_settings
 
 _OUT_OF_MEMORY = (
     "out of memory; every number found so far is kept. Use fewer --jobs or a smaller --score_batch; the same command "
@@ -58,11 +58,11 @@ def rerank(config: RerankConfig, console: Console | None = None) -> Reranking:
     run = RunDirectory(subject.run_dir, console or Console())
     with (
         run.locked(),
-        computing(1, deterministic=False),
+        runtime_settings(1, deterministic=False),
         own_processes(),
         watch_interruption(run.console, STOPPING) as interruption,
         ResultJournal.open(run.path) as journal,
-        told_endings(interruption, lambda: _remains(subject), _OUT_OF_MEMORY),
+        handle_errors(interruption, lambda: _remains(subject), _OUT_OF_MEMORY),
     ):
         return _Reranker(config, subject, device, run, interruption, journal).run()
 

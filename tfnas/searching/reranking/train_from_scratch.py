@@ -25,7 +25,7 @@ from tfnas.data.parts import stratified_split
 from tfnas.data.transforms import plain_transform, training_transform
 from tfnas.nn.classification_metrics import evaluate_batches, evaluating
 from tfnas.nn.network import Network
-from tfnas.runs.processes import Processes
+from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.reranking.rerank_tasks import computed_by
 from tfnas.supernet.extract import estimate_batch_norm
 from tfnas.training.train_config import Recipe, TrainConfig, learning_rate, recipe_for
@@ -89,7 +89,7 @@ class TrainedTask:
         train = dataclasses.replace(images.to_train, seed=self.seed)
         # the configuration of a training run, of which only how a step computes matters here
         config = TrainConfig(config_path=self.architecture, seed=self.seed, device=self.device)
-        learner = make_learner(Network(architecture), None, self.recipe, config, Processes(0, 1, device))
+        learner = make_learner(Network(architecture), None, self.recipe, config, DistributedContext(0, 1, device))
         for epoch in range(self.recipe.epochs):
             for group in learner.optimizer.param_groups:
                 group["lr"] = learning_rate(self.recipe, epoch)

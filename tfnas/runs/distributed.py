@@ -30,7 +30,7 @@ _TURNS = itertools.count()
 _ABSENT = "the environment says WORLD_SIZE but not {}: start the processes with torchrun"
 
 
-class ToldElsewhere(TfnasError):
+class ReportedElsewhere(TfnasError):
     """This process ends because of what another one says."""
 
     def __init__(self, exit_status: int) -> None:
@@ -46,44 +46,44 @@ class Counter(Protocol):
 
 
 @dataclass(frozen=True)
-class Processes:
+class DistributedContext:
     """Which process this is, of how many, and the device it computes on."""
 
     rank: int
-    number: int
+    world_size: int
     device: torch.device
     store: Counter | None = None
     """Counts for all of them, also when one is gone."""
 
     @property
-    def is_first(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this one writes and speaks for all."""
         return self.rank == 0
 
     @property
     def launcher(self) -> str | None:
         """What starts such processes; None where there is one alone."""
-        if self.number == 1:
+        if self.world_size == 1:
             return None
-        here = max(1, _from_environment("LOCAL_WORLD_SIZE", self.number))  # those on this machine
-        machines = f"--nnodes={self.number // here} " if here < self.number else ""
+        here = max(1, _from_environment("LOCAL_WORLD_SIZE", self.world_size))  # those on this machine
+        machines = f"--nnodes={self.world_size // here} " if here < self.world_size else ""
         return f"torchrun {machines}--nproc_per_node={here}"
 
     @property
     def share(self) -> Share:
         """This process's part of every batch."""
-        return Share(self.rank, self.number)
+        return Share(self.rank, self.world_size)
 
-    def sums(self, values: Sequence[float]) -> list[float]:
+    def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
         """The sums of these numbers over all processes. Raises RunFailed when one of them is gone."""
-        if self.number == 1:
+        if self.world_size == 1:
             return list(values)
         together = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(together)
         found: list[float] = together.tolist()
         return found
 
-    def average(self, tensors: Sequence[Tensor], count: int, numbers: Sequence[Tensor | float]) -> list[float]:
+    def all_reduce_mean(self, tensors: Sequence[Tensor], count: int, numbers: Sequence[Tensor | float]) -> list[float]:
         """Replace tensors, in place, by their means over the images of all processes, of which this one has `count`.
 
         Returns the sums of further numbers over all processes, and behind them that of the images. All of it goes in
@@ -93,7 +93,7 @@ class Processes:
         further = [torch.as_tensor(number).detach().to(first).reshape(1) for number in (*numbers, float(count))]
         flat = torch.cat([*(tensor.reshape(-1) for tensor in tensors), *further])
         means = flat[: -len(further)].mul_(count)
-        if self.number > 1:
+        if self.world_size > 1:
             dist.all_reduce(flat)
         means /= flat[-1]
         sizes = [tensor.numel() for tensor in tensors]
@@ -102,17 +102,17 @@ class Processes:
         sums: list[float] = flat[-len(further) :].tolist()
         return sums
 
-    def spread(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Give the first process's values to all, in place."""
-        if self.number > 1:
+        if self.world_size > 1:
             for tensor in tensors:
                 dense = tensor.contiguous()  # a view of something larger cannot be sent as it is
                 dist.broadcast(dense, 0)
                 tensor.copy_(dense)
 
-    def spread_bytes(self, data: bytes | None) -> bytes | None:
+    def broadcast_bytes(self, data: bytes | None) -> bytes | None:
         """The first process's bytes (or None) in all of them."""
-        if self.number == 1:
+        if self.world_size == 1:
             return data
         size = torch.tensor([-1 if data is None else len(data)], device=self.device)
         dist.broadcast(size, 0)
@@ -124,26 +124,26 @@ class Processes:
         dist.broadcast(content, 0)
         return content.cpu().numpy().tobytes()
 
-    def agreed(self, work: Callable[[], T]) -> T:
+    def barrier(self, work: Callable[[], T]) -> T:
         """The result of work that every process does; if any fails, all end and one message is told.
 
-        Raises what the work raised in the first process that failed, and ToldElsewhere in the others.
+        Raises what the work raised in the first process that failed, and ReportedElsewhere in the others.
         """
         try:
             result, problem = work(), None
         except TfnasError as error:
             problem = error
         own = 0.0 if problem is None else float(problem.exit_status)
-        statuses = self.sums([own if rank == self.rank else 0.0 for rank in range(self.number)])
+        statuses = self.all_reduce_sum([own if rank == self.rank else 0.0 for rank in range(self.world_size)])
         failed = [rank for rank, status in enumerate(statuses) if status]
         if not failed:
             return result
         if problem is not None and failed[0] == self.rank:
             problem.process = self.rank or None
             raise problem
-        raise ToldElsewhere(int(statuses[failed[0]]))
+        raise ReportedElsewhere(int(statuses[failed[0]]))
 
-    def may_tell(self) -> bool:
+    def may_report(self) -> bool:
         """Whether this process is the first that asks; it may ask again. Of those that end alike, one tells."""
         if self.store is None:
             return True
@@ -155,7 +155,7 @@ class Processes:
 
 
 @contextmanager
-def joined_processes(device: str, local_rank: int | None, timeout_seconds: float) -> Iterator[Processes]:
+def distributed_context(device: str, local_rank: int | None, timeout_seconds: float) -> Iterator[DistributedContext]:
     """Join the processes that a launcher has started (environment WORLD_SIZE, RANK, LOCAL_RANK), or be the only one.
 
     `local_rank` is what older launchers say in place of LOCAL_RANK. One program may do so again and again, as long as
@@ -163,7 +163,7 @@ def joined_processes(device: str, local_rank: int | None, timeout_seconds: float
     """
     number = _from_environment("WORLD_SIZE", 1)
     if number == 1:
-        yield Processes(0, 1, named_device(device))
+        yield DistributedContext(0, 1, named_device(device))
         return
     rank = _from_environment("RANK", None)
     if rank >= number:
@@ -195,7 +195,7 @@ def joined_processes(device: str, local_rank: int | None, timeout_seconds: float
         raise failed from error
     try:
         prefixed = dist.PrefixStore("tfnas", store)  # type: ignore[attr-defined]
-        yield Processes(rank, number, own, prefixed)
+        yield DistributedContext(rank, number, own, prefixed)
     except BaseException:
         if backend == "gloo":  # nccl would wait for those that are gone
             dist.destroy_process_group()
@@ -236,7 +236,7 @@ def _from_environment(name: str, default: int | None) -> int:
     return int(text)
 
 
-def lost_process(error: RuntimeError) -> RunFailed | None:
+def peer_failure(error: RuntimeError) -> RunFailed | None:
     """What a failed exchange between processes means; None for any other error."""
     text = str(error)
     signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL", "ProcessGroup")
