@@ -44,6 +44,7 @@ from tfnas.searching.differentiable.architecture_parameters import (
 )
 from tfnas.searching.differentiable.derive import look_up
 from tfnas.searching.differentiable.forecast import Forecast
+from tfnas.searching.differentiable.schedule import space_schedule
 from tfnas.searching.differentiable.search_steps import (
     Learner,
     architecture_loss,
@@ -72,7 +73,7 @@ def make_project(space: SearchSpace, device: torch.device, dtype: torch.dtype, l
     supernet = Supernet(space, NUM_CLASSES, low_memory).to(device, dtype, memory_format=torch.channels_last)
     parameters = ArchitectureParameters(space).to(device, dtype)
     table = counted_table(space, "macs")
-    learner = make_learner(supernet, parameters, space.schedule, table, target_of(space))
+    learner = make_learner(supernet, parameters, space_schedule(space), table, target_of(space))
     look_up(learner, table)
     return learner
 
@@ -304,7 +305,7 @@ def measure(
 def projected(seconds: Mapping[str, list[float]], arguments: argparse.Namespace) -> dict[str, float]:
     """Of a search of ImageNet-100 in steps of these seconds: hours, and the images a second that it asks for."""
     weight, architecture = (statistics.median(seconds[what]) for what in ("weight", "architecture"))
-    schedule = space_at(arguments.space, arguments.image_size).schedule
+    schedule = space_schedule(space_at(arguments.space, arguments.image_size))
     forecast = Forecast(schedule, -(-IMAGENET100_IMAGES // arguments.batch), weight, weight, architecture)
     asked_for = 3 * arguments.batch / (2 * weight + architecture)  # a cycle's
     return {"hours": forecast.total / 3600, "images_per_second": asked_for}

@@ -19,6 +19,7 @@ from tfnas.searching.differentiable.architecture_parameters import (
     operations_ms,
     sample_mixture_weights,
 )
+from tfnas.searching.differentiable.schedule import space_schedule
 from tfnas.supernet.routes import Path
 
 NUM_CLASSES, TEMPERATURE = 100, 5.0
@@ -46,7 +47,8 @@ class Textbook:
         }
         self.log_alphas = architecture.log_alphas.detach().clone().requires_grad_()
         self.betas = [betas.detach().clone().requires_grad_() for betas in architecture.betas]
-        schedule = space.schedule
+        self.schedule = space_schedule(space)
+        schedule = self.schedule
         self.sgd = torch.optim.SGD(
             self.weights.values(), lr=schedule.w_lr, momentum=schedule.w_mom, weight_decay=schedule.w_wd
         )
@@ -134,7 +136,7 @@ class Textbook:
         ):
             sums = [costs.new_zeros(()), *costs[first : first + stage.blocks].cumsum(0)]
             expected = expected + sum(weights[index] * sums[depth] for index, depth in enumerate(choices))
-        return loss + space.schedule.lambda_lat * (expected / self.target - 1).abs()
+        return loss + self.schedule.lambda_lat * (expected / self.target - 1).abs()
 
     def weight_step(self, images: Tensor, labels: Tensor, paths: Sequence[Path], autocast: bool) -> None:
         """One SGD step."""
@@ -142,7 +144,7 @@ class Textbook:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
             loss = self.weight_loss(images, labels, paths)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.weights.values(), self.space.schedule.grad_clip)
+        nn.utils.clip_grad_norm_(self.weights.values(), self.schedule.grad_clip)
         self.sgd.step()
 
     def architecture_step(self, images: Tensor, labels: Tensor, noise: torch.Generator, autocast: bool) -> None:
@@ -153,7 +155,7 @@ class Textbook:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
             loss = self.architecture_loss(images, labels, noise)
         loss.backward()
-        nn.utils.clip_grad_norm_([self.log_alphas, *self.betas], self.space.schedule.grad_clip)
+        nn.utils.clip_grad_norm_([self.log_alphas, *self.betas], self.schedule.grad_clip)
         self.adam.step()
         with torch.no_grad():
             for parameter in (self.log_alphas, *self.betas):

@@ -7,7 +7,7 @@ from fractions import Fraction
 from hypothesis import strategies as st
 
 from tfnas.core.architecture import ACTIVATIONS
-from tfnas.core.space import Operation, Schedule, SearchSpace, Stage
+from tfnas.core.space import Operation, SearchSpace, Stage
 
 _channels = st.integers(2, 40)
 _operations = st.builds(Operation, st.sampled_from([1, 3, 5, 7]), st.integers(1, 8), st.booleans())
@@ -44,7 +44,7 @@ def search_spaces(draw):
         feature_mix_activation=draw(st.sampled_from(ACTIVATIONS)),
         operations=tuple(draw(st.lists(_operations, min_size=1, max_size=4, unique=True))),
         width_bounds=(Fraction(draw(st.integers(4, 7)), 7), Fraction(draw(st.integers(7, 14)), 7)),
-        schedule=Schedule(epochs=draw(st.integers(11, 50)), w_lr=draw(st.floats(1e-6, 1))),
+        schedule={"epochs": draw(st.integers(11, 50)), "w_lr": draw(st.floats(1e-6, 1))},
     )
 
 

@@ -7,9 +7,10 @@ import random
 import torch
 from tiny import tiny_contents, tiny_space
 
-from tfnas.core.space import Operation, Schedule
+from tfnas.core.space import Operation
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.searching.differentiable.architecture_parameters import ArchitectureParameters, operations_ms
+from tfnas.searching.differentiable.schedule import Schedule
 from tfnas.searching.differentiable.search_steps import make_learner
 from tfnas.supernet.supernet import Supernet
 

@@ -48,4 +48,4 @@ def test_merged_fields_may_be_replaced(tmp_path):
     text = "extends: digits\nschedule:\n  <<: {epochs: 12, T: 4}\n  epochs: 13\n"
     (tmp_path / "mine.yaml").write_text(text)
     schedule = tfnas.space(tmp_path / "mine.yaml").schedule
-    assert (schedule.epochs, schedule.T) == (13, 4)
+    assert schedule.items() >= {"epochs": 13, "T": 4}.items()

@@ -16,6 +16,7 @@ from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.differentiable import search_conclusion as conclude
 from tfnas.searching.differentiable import search_loop as loop
 from tfnas.searching.differentiable.forecast import Evaluations, Forecast
+from tfnas.searching.differentiable.schedule import space_schedule
 from tfnas.searching.differentiable.search_reporter import Reporter
 from tfnas.searching.differentiable.search_setup import Setup
 from tfnas.supernet.supernet import Supernet
@@ -33,7 +34,7 @@ class Place:
 
 
 def forecast_of(images):
-    schedule = replace(tfnas.space("digits").schedule, epochs=4, warmup_epochs=2, batch_size=10)
+    schedule = replace(space_schedule(tfnas.space("digits")), epochs=4, warmup_epochs=2, batch_size=10)
     nothing = dict.fromkeys(("config", "space", "table", "lookup_path"))
     setup = Setup(schedule=schedule, data=SimpleNamespace(weights=range(images)), processes=ALONE, **nothing)
     return setup, Forecast(schedule, setup.steps_per_epoch, WARMUP, WEIGHT, ARCHITECTURE)
@@ -58,7 +59,7 @@ def test_the_whole_run_is_the_sum_of_its_steps(images, steps):
 
 def test_what_is_evaluated_counts_too():
     """Probe networks after every epoch, a path in the last four of five epochs, and all of the conclusion."""
-    schedule = replace(tfnas.space("digits").schedule, epochs=5, warmup_epochs=4)
+    schedule = replace(space_schedule(tfnas.space("digits")), epochs=5, warmup_epochs=4)
     evaluations = Evaluations(probes=8, path=12, conclusion=60, candidates=47)
     forecast = Forecast(schedule, 10, 1.0, 1.0, 0.0, evaluation=0.5, draw=0.1, saving=0.25, evaluations=evaluations)
     ends = [8 * 0.5 + 0.25 + (12 * 0.5 if epoch else 0.0) for epoch in range(5)]

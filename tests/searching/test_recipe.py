@@ -11,8 +11,8 @@ from small_search import small_config
 import tfnas
 from tfnas.cli import train_search
 from tfnas.core.errors import InputError
-from tfnas.core.space import Schedule
 from tfnas.runs.resumption import resumed_config
+from tfnas.searching.differentiable.schedule import Schedule, space_schedule
 from tfnas.searching.differentiable.search_config import MAY_CHANGE, SearchConfig
 from tfnas.searching.differentiable.search_setup import effective, prepare
 
@@ -37,7 +37,7 @@ OWN = ("epochs", "warmup_epochs", "batch_size", "threads")
 
 @pytest.mark.parametrize("name", ["digits", "cifar", "imagenet"])
 def test_everything_but_length_batch_and_threads_is_the_papers(name):
-    own = tfnas.space(name).schedule
+    own = space_schedule(tfnas.space(name))
     found = dataclasses.asdict(SearchConfig(recipe="paper").schedule(own))
     assert {field: found.pop(field) for field in OWN} == {field: getattr(own, field) for field in OWN}
     assert found.items() >= PAPER.items()
@@ -46,7 +46,7 @@ def test_everything_but_length_batch_and_threads_is_the_papers(name):
 
 
 def test_single_flags_win():
-    own = tfnas.space("digits").schedule
+    own = space_schedule(tfnas.space("digits"))
     config = SearchConfig(recipe="paper", a_lr=0.2, shared_weights=True, epochs=50, warmup_epochs=9)
     plain = SearchConfig(recipe="paper").schedule(own)
     changed = dataclasses.replace(plain, a_lr=0.2, shared_weights=True, epochs=50, warmup_epochs=9)

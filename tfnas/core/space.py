@@ -1,4 +1,4 @@
-"""What may be chosen: stages, depths, widths and operations of a space, as frozen data with its training schedule.
+"""What may be chosen: stages, depths, widths and operations of a space, as frozen data.
 
 The built-in spaces are YAML files beside this one (`spaces/`); a user's own file has the same form, and may say
 `extends: imagenet` and then only what differs: `operations: [k3_e3, k3_e6]` searches without 5x5 kernels and SE.
@@ -10,9 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -77,64 +76,6 @@ class Stage:
     min_blocks: int = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """How long and how fast a space is searched by default (the paper's names; its section 4.1 for `imagenet`).
-
-    `threads` is the number of processor threads, 0 for all cores.
-    """
-
-    epochs: int = 90
-    warmup_epochs: int = 10
-    batch_size: int = 32
-    w_lr: float = 0.025
-    w_mom: float = 0.9
-    w_wd: float = 1e-5
-    a_lr: float = 0.01
-    a_wd: float = 5e-4
-    a_beta1: float = 0.5
-    a_beta2: float = 0.999
-    grad_clip: float = 5.0
-    T: float = 5.0
-    T_decay: float = 0.96
-    lambda_lat: float = 0.1
-    shared_weights: bool = False
-    sampled_depth: bool = False
-    candidates: int = 1
-    threads: int = 0
-
-    def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):
-            if not math.isfinite(getattr(self, item.name)):
-                raise InputError(f"{item.name} must be a finite number, got {getattr(self, item.name)}")
-        for name in ("epochs", "batch_size", "candidates", "w_lr", "a_lr", "grad_clip", "T", "T_decay"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("threads", "warmup_epochs", "w_mom", "w_wd", "a_wd", "a_beta1", "a_beta2", "lambda_lat"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        for name in ("w_mom", "a_beta1", "a_beta2"):
-            if not getattr(self, name) < 1:
-                raise InputError(f"{name} must be below 1, got {getattr(self, name)}")
-        if self.T_decay > 1:
-            raise InputError(f"T_decay must be at most 1 (the temperature falls), got {self.T_decay}")
-        if self.warmup_epochs >= self.epochs:
-            raise InputError(
-                f"warmup_epochs ({self.warmup_epochs}) must be below epochs ({self.epochs}): "
-                "the architecture is trained only after the warm-up. "
-                f"Give --warmup_epochs too, for instance {self.epochs // 3}"
-            )
-
-
-OWN_TO_A_SPACE = ("epochs", "warmup_epochs", "batch_size", "threads")
-"""The fields of a Schedule that belong to data and machine; the others are procedure, with the paper's as default."""
-
-
-def papers_schedule(of_space: Schedule) -> Schedule:
-    """The paper's procedure for as many epochs and images as a space has: all defaults of Schedule but those."""
-    return Schedule(**{name: getattr(of_space, name) for name in OWN_TO_A_SPACE})
-
-
 class BlockPlace(NamedTuple):
     """A searchable block: stage and position count from 0, `input_size` in pixels."""
 
@@ -157,7 +98,8 @@ class SearchSpace:
     """Everything that may be chosen. An operation's width lies within `width_bounds` * expansion * input channels.
 
     Widths are multiples of `width_multiple` only. Neither holds for an operation that does not expand: its width is
-    that of its input.
+    that of its input. `schedule` holds the space's defaults for training, as its file has them: names and plain values,
+    which mean what the search that reads them says.
     """
 
     name: str
@@ -173,7 +115,7 @@ class SearchSpace:
     operations: tuple[Operation, ...]
     width_bounds: tuple[Fraction, Fraction] = (Fraction(2, 3), Fraction(4, 3))
     width_multiple: int = 1
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: Mapping[str, bool | int | float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         positive = ("image_size", "stem_channels", "stem_stride", "second_stem_channels", "feature_mix_channels")

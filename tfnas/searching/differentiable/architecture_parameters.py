@@ -18,8 +18,9 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from tfnas.core.space import Schedule, SearchSpace
+from tfnas.core.space import SearchSpace
 from tfnas.latency.cost_table import LatencyTable
+from tfnas.searching.differentiable.schedule import Schedule
 from tfnas.supernet.routes import Path
 
 

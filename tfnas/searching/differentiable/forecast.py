@@ -10,12 +10,13 @@ from itertools import accumulate
 
 import torch
 
-from tfnas.core.space import Schedule, SearchSpace
+from tfnas.core.space import SearchSpace
 from tfnas.latency.table_keys import shallowest_architecture
 from tfnas.nn.architecture_counts import Counts, block_counts, part_counts
 from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.differentiable.architecture_parameters import trains_architecture
 from tfnas.searching.differentiable.sanity_networks import evaluate_inherited
+from tfnas.searching.differentiable.schedule import Schedule
 from tfnas.searching.differentiable.search_batches import judged_batch_count, probe_batch_count
 from tfnas.searching.differentiable.search_session import JUDGED_EPOCHS, Session
 from tfnas.searching.differentiable.search_steps import architecture_loss, weight_loss

@@ -9,8 +9,8 @@ from typing import Literal
 
 from tfnas.core.cost import COSTS, COUNTED
 from tfnas.core.errors import InputError
-from tfnas.core.space import Schedule, papers_schedule
 from tfnas.data.data_config import DataConfig
+from tfnas.searching.differentiable.schedule import Schedule, papers_schedule
 
 DEFAULT_TARGET_MS = 15.0
 LONGEST_TIMEOUT_SECONDS = 1e9  # what the library can count in nanoseconds

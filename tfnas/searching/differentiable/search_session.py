@@ -12,7 +12,6 @@ from torch import Tensor
 
 from tfnas.core.choice import Choice
 from tfnas.core.errors import InputError, RunFailed
-from tfnas.core.space import Schedule
 from tfnas.runs.checkpoint import State
 from tfnas.runs.resumption import SETTINGS, recorded_settings, short_names
 from tfnas.runs.search_run import space_of
@@ -27,6 +26,7 @@ from tfnas.searching.differentiable.architecture_parameters import (
 from tfnas.searching.differentiable.derive import accuracy, choice_of, look_up, scale_widths
 from tfnas.searching.differentiable.health import depth_entropy, operation_entropy
 from tfnas.searching.differentiable.sanity_networks import Probes, evaluate_inherited, probe_entry
+from tfnas.searching.differentiable.schedule import Schedule
 from tfnas.searching.differentiable.search_batches import probe_batches
 from tfnas.searching.differentiable.search_config import RESCUES
 from tfnas.searching.differentiable.search_setup import Setup, effective

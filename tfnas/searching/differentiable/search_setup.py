@@ -12,7 +12,7 @@ import torch
 from tfnas.bench.counted_table import counted_table
 from tfnas.core.cost import COUNTED
 from tfnas.core.errors import InputError
-from tfnas.core.space import Schedule, SearchSpace
+from tfnas.core.space import SearchSpace
 from tfnas.data.data_config import data_name, default_space
 from tfnas.data.opening import ImageData, open_data
 from tfnas.latency.cost_table import LatencyTable
@@ -20,6 +20,7 @@ from tfnas.latency.default_table import is_default, open_table, search_remarks
 from tfnas.latency.meet_target import check_target
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.resumption import with_absolute_paths
+from tfnas.searching.differentiable.schedule import Schedule, space_schedule
 from tfnas.searching.differentiable.search_config import PATHS, SearchConfig
 from tfnas.spaces.mbconv.space_file import space as load_space
 from tfnas.spaces.mbconv.space_file import space_arguments, space_names
@@ -80,7 +81,7 @@ def prepare(config: SearchConfig, processes: DistributedContext | None = None) -
         space = space.at(config.image_size)
     if config.width_multiple is not None:
         space = space.in_multiples_of(config.width_multiple)
-    schedule = config.schedule(space.schedule)
+    schedule = config.schedule(space_schedule(space, config.space))
     if schedule.threads == 0:  # PyTorch's own number: the cores, or what OMP_NUM_THREADS says
         schedule = dataclasses.replace(schedule, threads=torch.get_num_threads())
     table, lookup_path = _open_table(config, space)

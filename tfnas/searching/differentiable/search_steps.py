@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tfnas.core.errors import RunFailed
-from tfnas.core.space import Schedule
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.differentiable.architecture_parameters import (
@@ -26,6 +25,7 @@ from tfnas.searching.differentiable.architecture_parameters import (
     sample_mixture_weights,
 )
 from tfnas.searching.differentiable.optimizers import Adam, ElasticSGD
+from tfnas.searching.differentiable.schedule import Schedule
 from tfnas.supernet.crew import leading, scalars_in_turn, scalars_side_by_side
 from tfnas.supernet.routes import Mixture, Path
 from tfnas.supernet.supernet import Supernet

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from tfnas.core.architecture import MOST_CHANNELS, MOST_IMAGE_SIZE, MOST_KERNEL_SIZE, MOST_STRIDE, check_number
 from tfnas.core.errors import InputError
-from tfnas.core.json_yaml import load_yaml
-from tfnas.core.space import Operation, Schedule, SearchSpace, Stage
+from tfnas.core.json_yaml import load_yaml, short
+from tfnas.core.space import Operation, SearchSpace, Stage
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -31,6 +31,7 @@ _MOST = {
 }
 _MOST_OF_A_STAGE = {"channels": MOST_CHANNELS, "blocks": 1000, "min_blocks": 1000}
 _LONGEST_OPERATION = 30
+_LARGEST_SETTING = 1e300
 _BOUND = re.compile(r"\d{1,9}(?:\.\d{1,20})?(?:/\d{1,9})?", re.ASCII)
 """A bound of widths: of numbers with exponents the exact value could take all memory."""
 
@@ -105,17 +106,17 @@ def _document(name_or_path: str, seen: tuple[str, ...] = ()) -> tuple[dict[str, 
 
 
 def _read_space(document: Mapping[str, Any]) -> SearchSpace:
-    fields = _fields(document, SearchSpace, "")
+    fields = known_fields(document, SearchSpace, "")
     for name in ("name", "stem_activation", "feature_mix_activation"):
-        _expect(fields[name], str, name)
+        expect_type(fields[name], str, name)
     for name, most in _MOST.items():
-        check_number(name, _expect(fields.get(name, 1), int, name), most, least=0)
+        check_number(name, expect_type(fields.get(name, 1), int, name), most, least=0)
     channels, stages = fields["second_stem_channels"], []
-    for index, entry in enumerate(_expect(fields["stages"], list, "stages")):
+    for index, entry in enumerate(expect_type(fields["stages"], list, "stages")):
         stages.append(_read_stage(entry, f"stages[{index}]", channels))
         channels = stages[-1].channels
     fields["stages"] = tuple(stages)
-    names = [_expect(name, str, "operations") for name in _expect(fields["operations"], list, "operations")]
+    names = [expect_type(name, str, "operations") for name in expect_type(fields["operations"], list, "operations")]
     for name in names:
         if len(name) > _LONGEST_OPERATION:
             raise InputError(f"operations: {name[:_LONGEST_OPERATION]!r}... is no operation")
@@ -133,9 +134,9 @@ def _read_space(document: Mapping[str, Any]) -> SearchSpace:
 
 
 def _read_stage(entry: object, where: str, in_channels: int) -> Stage:
-    fields = _fields(_expect(entry, dict, where), Stage, f"{where}.")
+    fields = known_fields(expect_type(entry, dict, where), Stage, f"{where}.")
     for name in fields:
-        value = _expect(fields[name], str if name == "activation" else int, f"{where}.{name}")
+        value = expect_type(fields[name], str if name == "activation" else int, f"{where}.{name}")
         if name in _MOST_OF_A_STAGE:
             check_number(f"{where}.{name}", value, _MOST_OF_A_STAGE[name], least=0)
     keeps_shape = fields["stride"] == 1 and fields["channels"] == in_channels
@@ -143,7 +144,7 @@ def _read_stage(entry: object, where: str, in_channels: int) -> Stage:
 
 
 def _read_bounds(value: object) -> tuple[Fraction, Fraction]:
-    bounds = _expect(value, list, "width_bounds")
+    bounds = expect_type(value, list, "width_bounds")
     if len(bounds) != 2:
         raise InputError(f"width_bounds must be two numbers like [2/3, 4/3], got {bounds}")
     try:
@@ -155,16 +156,18 @@ def _read_bounds(value: object) -> tuple[Fraction, Fraction]:
     return low, high
 
 
-def _read_schedule(value: object) -> Schedule:
-    fields = _fields(_expect(value, dict, "schedule"), Schedule, "schedule.")
-    for item in dataclasses.fields(Schedule):
-        if item.name in fields:
-            kind = {"int": int, "float": float, "bool": bool}[str(item.type)]
-            fields[item.name] = _expect(fields[item.name], kind, f"schedule.{item.name}")
-    return _located("schedule", _make_schedule, fields)
+def _read_schedule(value: object) -> dict[str, bool | int | float]:
+    """Names with numbers, or true and false; what they mean is for the search that reads them."""
+    found: dict[str, bool | int | float] = {}
+    for name, entry in expect_type(value, dict, "schedule").items():
+        where = f"schedule.{expect_type(name, str, 'a name in schedule')}"
+        found[name] = entry if isinstance(entry, bool) else expect_type(entry, float, where)
+        if not abs(found[name]) <= _LARGEST_SETTING:
+            raise InputError(f"{where} must be a finite number, got {short(entry)}")
+    return found
 
 
-def _fields(mapping: Mapping[str, Any], kind: type[Any], prefix: str) -> dict[str, Any]:
+def known_fields(mapping: Mapping[str, Any], kind: type[Any], prefix: str) -> dict[str, Any]:
     """The entries of a mapping, which must be fields of the dataclass, with none missing that has no default."""
     known = {item.name: item for item in dataclasses.fields(kind)}
     for name in mapping:
@@ -177,7 +180,7 @@ def _fields(mapping: Mapping[str, Any], kind: type[Any], prefix: str) -> dict[st
     return dict(mapping)
 
 
-def _expect(value: Any, kind: type[Any], where: str) -> Any:
+def expect_type(value: Any, kind: type[Any], where: str) -> Any:
     """The value if it has the type (whole numbers pass as numbers, booleans do not), else InputError."""
     if kind is float and isinstance(value, str):
         try:  # YAML reads 1e-5, without a point, as text
@@ -196,10 +199,6 @@ def _expect(value: Any, kind: type[Any], where: str) -> Any:
         dict: "a mapping",
     }
     raise InputError(f"{where} must be {words[kind]}, got {value!r}")
-
-
-def _make_schedule(fields: dict[str, Any]) -> Schedule:
-    return Schedule(**fields)
 
 
 def _located(where: str, make: Callable[[A], B], argument: A) -> B:
