@@ -21,11 +21,11 @@ from tfnas.core.errors import InputError, RunFailed
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import default_table_path
 from tfnas.latency.table_contents import BasePart, ClassifierPart, Curve, Measurement, TableContents
-from tfnas.latency.table_keys import classifier_key, latency_key, stem_keys
 from tfnas.nn.network import Network
 from tfnas.report.parse_report import print_report, print_timings
 from tfnas.runs.search_run import search_checkpoints
 from tfnas.searching.parsing import parse_model, write_files
+from tfnas.spaces.mbconv.table_keys import classifier_key, latency_key, stem_keys
 
 TEXT = (
     "i3x16_n10:conv_k3_s1_c16_relu:mb_k3_s1_m16_se4_c16_relu"

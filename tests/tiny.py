@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from tfnas.core.space import Operation, SearchSpace, Stage
 from tfnas.latency.table_contents import BasePart, ClassifierPart, Curve, Measurement, TableContents
-from tfnas.latency.table_keys import STEM_PARTS, classifier_key, latency_key, shallowest_architecture, stem_keys
+from tfnas.spaces.mbconv.table_keys import STEM_PARTS, classifier_key, latency_key, shallowest_architecture, stem_keys
 
 SOME_EXPAND = tuple(map(Operation.parse, ("k3_e1", "k3_e3", "k5_e1_se", "k5_e6_se")))
 """Operations of which the first and the third have no expansion."""

@@ -21,7 +21,7 @@ from tfnas.latency.table_contents import (
     TableContents,
     WidthClasses,
 )
-from tfnas.latency.table_keys import latency_key
+from tfnas.spaces.mbconv.table_keys import latency_key
 
 HALVING = Stage(channels=6, stride=2, blocks=2, activation="relu")
 """The first stage of `staged_space`."""

@@ -22,8 +22,8 @@ from tfnas.core.errors import InputError, RunFailed
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import space_of
 from tfnas.latency.table_contents import WidthClasses
-from tfnas.latency.table_keys import latency_key
 from tfnas.report.build_report import ALL, interpolation_errors
+from tfnas.spaces.mbconv.table_keys import latency_key
 
 DIGITS = tfnas.space("digits")
 

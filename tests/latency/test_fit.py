@@ -19,8 +19,8 @@ from tfnas.core.errors import InputError
 from tfnas.core.space import Stage
 from tfnas.latency.authors_table import LatencyTableWarning
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.latency.table_keys import latency_key
 from tfnas.latency.widths import fit_widths
+from tfnas.spaces.mbconv.table_keys import latency_key
 
 IMAGENET = tfnas.space("imagenet")
 

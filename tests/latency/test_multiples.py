@@ -23,9 +23,9 @@ from tfnas.core.space import Stage
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import default_table_path
 from tfnas.latency.meet_target import meet_target
-from tfnas.latency.table_keys import latency_key
 from tfnas.latency.widths import fit_widths
 from tfnas.spaces.mbconv.space_file import space_from_json
+from tfnas.spaces.mbconv.table_keys import latency_key
 
 TINY = staged_space(Stage(channels=6, stride=1, blocks=1, activation="relu", min_blocks=0))
 

@@ -26,9 +26,9 @@ from tfnas.latency.default_table import default_table_path, is_default, open_tab
 from tfnas.latency.meet_target import check_target
 from tfnas.latency.range_text import bounds_text, is_inside, shares_text
 from tfnas.latency.space_range import RangeConfig, space_range
-from tfnas.latency.table_keys import latency_key
 from tfnas.nn.architecture_counts import block_counts
 from tfnas.report.range_report import print_range, range_document
+from tfnas.spaces.mbconv.table_keys import latency_key
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tfnas.core.space import Operation, Stage
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import default_table_path
 from tfnas.latency.table_json import read_json, table_to_json, to_text
-from tfnas.latency.table_keys import latency_key
+from tfnas.spaces.mbconv.table_keys import latency_key
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 import tfnas
 from tfnas import InputError, zoo
 from tfnas.nn.architecture_counts import Counts
-from tfnas.spaces.zen.structure_counts import book_counts, real_counts
+from tfnas.spaces.zen.reference_counts import real_counts, reference_counts
 from tfnas.spaces.zen.structure_network import StructureNetwork
 
 # Of ZenNAS's program, with residuals and without: MACs, parameters; and the true ones: parameters, convolutions' MACs,
@@ -59,7 +59,7 @@ def test_zennas_counts(name, residuals):
     classes, size = classes_and_size(name)
     structure = zoo.facts(name).structure
     macs, params, true_params, conv, bias, linear = ZENNAS[name][residuals]
-    book = book_counts(structure, size, classes, residuals)
+    book = reference_counts(structure, size, classes, residuals)
     assert (book.macs, book.params, book.layers) == (macs, params, LAYERS[name])
     pooled = structure.out_channels * (size // structure.total_stride) ** 2
     true_macs = conv + bias + linear + classes + pooled
@@ -75,34 +75,34 @@ def test_zennas_counts(name, residuals):
     ],
 )
 def test_zennas_counts_at_another_size(name, size, macs):
-    assert book_counts(zoo.facts(name).structure, size, 1000).macs == macs
+    assert reference_counts(zoo.facts(name).structure, size, 1000).macs == macs
 
 
 def test_zennas_counts_with_squeeze_and_excite():
     structure = zoo.facts("zennet_imagenet1k_flops400M_res224").structure
-    book = book_counts(structure, 224, 1000, use_se=True)
+    book = reference_counts(structure, 224, 1000, use_se=True)
     assert (book.macs, book.params) == (403054632, 7441649)
     true_macs = 399911872 + 2048000 + 205408 + 1000 + 2048 * 49
     assert real_counts(structure, 224, 1000, use_se=True) == Counts(7466024, true_macs)
 
 
 def test_parameters_follow_the_classes():
-    assert book_counts(zoo.facts("zennet_cifar_model_size1M_res32").structure, 32, 10).params == 985105
+    assert reference_counts(zoo.facts("zennet_cifar_model_size1M_res32").structure, 32, 10).params == 985105
 
 
 @pytest.mark.parametrize("name", TINYNAS)
 def test_tinynas_counts(name):
     size, macs, params, layers, true_macs, true_params = TINYNAS[name]
     known = zoo.facts(name)
-    book = book_counts(known.structure, size, frames=known.frames)
+    book = reference_counts(known.structure, size, frames=known.frames)
     assert (book.macs, book.params, book.layers) == (macs, params, layers)
     assert real_counts(known.structure, size, frames=known.frames) == Counts(true_params, true_macs)
 
 
 def test_published_figures_of_tinynas_are_with_a_classifier():
     """1000 classes: 18.47 M + 2.90 M = 21.37 M parameters, and 0.887 MB + 1.28 MB."""
-    assert book_counts(zoo.facts("R50-like").structure, 224, 1000).params == 18474592 + 2897 * 1000
-    assert book_counts(zoo.facts("mixed7d0G").structure, 224, 1000).params == 887208 + 1281 * 1000
+    assert reference_counts(zoo.facts("R50-like").structure, 224, 1000).params == 18474592 + 2897 * 1000
+    assert reference_counts(zoo.facts("mixed7d0G").structure, 224, 1000).params == 887208 + 1281 * 1000
 
 
 def values(shared_data):
@@ -118,26 +118,26 @@ def test_book_counts_of_the_oracle(shared_data):
     for name, entry in oracle["zennas"].items():
         book, structure = entry["bookkeeping"], Structure.parse(entry["structure"])
         settings = structure, book["resolution"], book["num_classes"]
-        found = book_counts(*settings)
+        found = reference_counts(*settings)
         assert (found.macs, found.params, found.layers) == (
             book["get_FLOPs"],
             book["get_model_size"],
             book["get_num_layers"],
         ), name
-        plain = book_counts(*settings, residuals=False)
+        plain = reference_counts(*settings, residuals=False)
         assert (plain.macs, plain.params) == (book["get_FLOPs_no_reslink"], book["get_model_size_no_reslink"]), name
         if "get_FLOPs_SE" in book:
-            squeezed = book_counts(*settings, use_se=True)
+            squeezed = reference_counts(*settings, use_se=True)
             assert (squeezed.macs, squeezed.params) == (book["get_FLOPs_SE"], book["get_model_size_SE"])
     for name, entry in oracle["incorporated"].items():
         classes = 100 if entry["resolution"] == 32 else 1000
-        found = book_counts(Structure.parse(entry["structure"]), entry["resolution"], classes)
+        found = reference_counts(Structure.parse(entry["structure"]), entry["resolution"], classes)
         assert (found.macs, found.params) == (entry["get_FLOPs"], entry["get_model_size"]), name
     for name, entry in oracle["tinynas"].items():
         structure = Structure.from_tinynas(entry["structure"])
         for setting, macs in entry["flops"].items():
             size, _, frames = setting.partition("x")
-            assert book_counts(structure, int(size), frames=int(frames or 1)).macs == macs, name
+            assert reference_counts(structure, int(size), frames=int(frames or 1)).macs == macs, name
 
 
 def test_stages_of_the_oracle(shared_data):
@@ -211,8 +211,8 @@ def test_closed_form_of_twelve_channels():
 def test_impossible_settings_are_refused():
     structure = zoo.facts("deepmad-R18").structure
     with pytest.raises(InputError, match="resolution must be 1 or more, got 0"):
-        book_counts(structure, 0)
+        reference_counts(structure, 0)
     with pytest.raises(InputError, match="use_se is for notation zennas"):
-        book_counts(structure, 32, use_se=True)
+        reference_counts(structure, 32, use_se=True)
     with pytest.raises(InputError, match="takes images, not videos of 4 frames"):
         real_counts(structure, 32, frames=4)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfnas import InputError, zoo
+from tfnas.spaces.zen.block_types import BLOCK_TYPES
+from tfnas.spaces.zen.reference_counts import real_counts, reference_counts
 from tfnas.spaces.zen.structure import Structure
-from tfnas.spaces.zen.structure_counts import book_counts, real_counts
-from tfnas.spaces.zen.structure_families import FAMILIES
 from tfnas.spaces.zen.super_block import SuperBlock
 
 PLAIN = "SuperConvK3BNRELU(3,8,2,1)SuperResK5K5(8,16,1,8,2)SuperResK1K3K1(16,24,2,16,1)SuperResIDWE6K7(24,8,1,24,3)"
@@ -22,11 +22,13 @@ BLOCK = {"class": "SuperResK1KXK1", "in": 8, "out": 16, "s": 2, "k": 5, "L": 2, 
 
 def test_a_plain_string_says_every_block():
     conv, basic, bottleneck, inverted = Structure.parse(PLAIN).blocks
-    assert conv == SuperBlock(family="conv", kernel=3, in_channels=3, out_channels=8, stride=2)
-    assert basic == SuperBlock(family="kxkx", kernel=5, in_channels=8, out_channels=16, layers=2, bottleneck=8)
-    assert bottleneck == SuperBlock(family="k1kxk1", kernel=3, in_channels=16, out_channels=24, stride=2, bottleneck=16)
+    assert conv == SuperBlock(block_type="conv", kernel=3, in_channels=3, out_channels=8, stride=2)
+    assert basic == SuperBlock(block_type="kxkx", kernel=5, in_channels=8, out_channels=16, layers=2, bottleneck=8)
+    assert bottleneck == SuperBlock(
+        block_type="k1kxk1", kernel=3, in_channels=16, out_channels=24, stride=2, bottleneck=16
+    )
     assert inverted == SuperBlock(
-        family="idw", kernel=7, in_channels=24, out_channels=8, layers=3, bottleneck=24, expansion=6
+        block_type="idw", kernel=7, in_channels=24, out_channels=8, layers=3, bottleneck=24, expansion=6
     )
 
 
@@ -34,9 +36,9 @@ def test_a_literal_says_every_block():
     quantized = {"class": "SuperQuantResK1DWK1", "in": 8, "out": 8, "k": 3, "L": 1, "btn": 12}
     quantized |= {"nbitsA": [8, 7, 6], "nbitsW": [5, 4, 3]}
     stem, block = Structure.parse(str({"best_structures": [[{**STEM, "act": "swish"}, quantized], []]})).blocks
-    assert stem == SuperBlock(family="conv", kernel=3, in_channels=3, out_channels=8, stride=2, activation="silu")
+    assert stem == SuperBlock(block_type="conv", kernel=3, in_channels=3, out_channels=8, stride=2, activation="silu")
     assert block == SuperBlock(
-        family="k1dwk1",
+        block_type="k1dwk1",
         kernel=3,
         in_channels=8,
         out_channels=8,
@@ -185,7 +187,7 @@ def test_a_text_over_several_lines_is_read_whole(tmp_path):
     text = zoo.facts("zennet_imagenet1k_flops400M_res224").structure.to_text()
     over_lines = Structure.parse(text.replace(")", ")\n"))
     assert over_lines == Structure.parse(text)
-    assert book_counts(over_lines, 224) == book_counts(Structure.parse(text), 224)
+    assert reference_counts(over_lines, 224) == reference_counts(Structure.parse(text), 224)
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -277,8 +279,8 @@ def test_blocks_of_the_first_version_are_those_of_the_present_one(name, convs, s
     assert found.blocks[1] == dataclasses.replace(
         plain.blocks[1], weight_bits=(8,) * (2 * convs + surplus), activation_bits=(8,) * (2 * convs + surplus)
     )
-    assert found.blocks[1].family == name.lower()
-    assert book_counts(found, 64) == book_counts(plain, 64)  # 8 bits count as floats do
+    assert found.blocks[1].block_type == name.lower()
+    assert reference_counts(found, 64) == reference_counts(plain, 64)  # 8 bits count as floats do
     assert real_counts(found, 64) == real_counts(plain, 64)
     text = found.to_text()
     assert f"'class': 'SuperRes{name}'" in text and f"'nbitsA': {[8] * (2 * convs + surplus)}" in text
@@ -305,7 +307,7 @@ def test_the_backbones_of_damo_yolo_are_read(name):
         blocks.append(first_version(f"ResConv{stem[0]}", layers, bits, **fields))
         channels = out
     found = Structure.parse("  [ " + ",\n    ".join(map(repr, blocks)) + "\n]\n")
-    assert int(name[1:]) - 1 <= book_counts(found, 640).layers <= int(name[1:])
+    assert int(name[1:]) - 1 <= reference_counts(found, 640).layers <= int(name[1:])
     assert [len(block.weight_bits) for block in found.blocks] == [1, *(int(row[-1]) for row in rows)]
     assert Structure.parse(found.to_text()) == found
 
@@ -316,13 +318,13 @@ def test_bits_of_a_float_block_count_where_each_convolution_has_its_own():
     found = Structure.from_tinynas([{"class": "ConvKXBNRELU", "in": 3, "out": 24, "k": 1}, block])
     weights = 24 * 24, 24 * 64 * 9, 24 * 64
     params = 3 * 24 + 2 * 24 + weights[0] * 6 / 8 + 48 + weights[1] * 3 / 8 + 128 + weights[2] * 6 / 8 + 128
-    assert book_counts(found, 8).params == params
+    assert reference_counts(found, 8).params == params
     per_pixel = (weights[0] * 24 / 64 + 48 + 24) + (weights[1] * 6 / 64 + 128 + 64) / 4
     per_pixel += 24 + (weights[2] * 24 / 64 + 128 + 64) / 4
-    assert book_counts(found, 8).macs == pytest.approx(64 * (3 * 24 + 48 + 24 + per_pixel), rel=1e-12)
+    assert reference_counts(found, 8).macs == pytest.approx(64 * (3 * 24 + 48 + 24 + per_pixel), rel=1e-12)
     one_short = dataclasses.replace(found.blocks[1], weight_bits=(6,))
     floats = dataclasses.replace(found.blocks[1], weight_bits=(), activation_bits=())
-    counts = [book_counts(Structure((found.blocks[0], b), "tinynas"), 8) for b in (one_short, floats)]
+    counts = [reference_counts(Structure((found.blocks[0], b), "tinynas"), 8) for b in (one_short, floats)]
     assert counts[0] == counts[1]
 
 
@@ -335,7 +337,7 @@ def test_bits_may_be_one_number_or_stand_alone():
     for fields in ({"nbitsA": 8}, {"nbitsW": [8]}, {"nbitsA": 8, "nbitsW": [4, 4]}):
         found = Structure.from_tinynas([STEM, {**BLOCK, **fields}])
         assert Structure.parse(found.to_text()) == found
-        assert book_counts(found, 64) == book_counts(Structure.from_tinynas([STEM, BLOCK]), 64)
+        assert reference_counts(found, 64) == reference_counts(Structure.from_tinynas([STEM, BLOCK]), 64)
         stem = Structure.from_tinynas([{**STEM, **fields}])
         assert Structure.parse(stem.to_text()) == stem
 
@@ -353,17 +355,17 @@ def fields_of_structures(draw, notation):
     channels, made = draw(st.integers(1, 40)), []
     bits = st.lists(st.integers(1, 8), max_size=3).map(tuple)
     for _ in range(draw(st.integers(1, 3))):
-        family = draw(st.sampled_from(sorted(name for known, name in FAMILIES if known == notation)))
-        fields = {"family": family, "kernel": draw(st.sampled_from([3, 5, 7])), "in_channels": channels}
+        block_type = draw(st.sampled_from(sorted(name for known, name in BLOCK_TYPES if known == notation)))
+        fields = {"block_type": block_type, "kernel": draw(st.sampled_from([3, 5, 7])), "in_channels": channels}
         fields["out_channels"] = channels = draw(st.integers(1, 40))
         fields |= {"stride": draw(st.sampled_from([1, 2])), "layers": draw(st.integers(1, 4))}
-        if family != "conv":
+        if block_type != "conv":
             fields["bottleneck"] = draw(st.integers(1, 40))
-        if family == "idw":
+        if block_type == "idw":
             fields["expansion"] = draw(st.sampled_from([1, 2, 4, 6]))
         if notation == "tinynas":
             fields |= {"weight_bits": draw(bits), "activation_bits": draw(bits)}
-            fields["layers"] = 1 if family == "conv" else fields["layers"]
+            fields["layers"] = 1 if block_type == "conv" else fields["layers"]
         made.append(fields)
     return made
 
@@ -377,7 +379,7 @@ def as_structure(made, notation):
 def test_every_structure_survives_its_text(data, notation):
     structure = as_structure(data.draw(fields_of_structures(notation)), notation)
     assert Structure.parse(structure.to_text()) == structure
-    book_counts(structure, 32)
+    reference_counts(structure, 32)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -395,7 +397,7 @@ def test_whatever_its_numbers_are_a_structure_is_refused_or_survives_its_text(da
         return
     again = Structure.parse(structure.to_text())
     assert again.to_text() == structure.to_text()
-    assert book_counts(again, 32) == book_counts(structure, 32)
+    assert reference_counts(again, 32) == reference_counts(structure, 32)
 
 
 @pytest.mark.parametrize(
@@ -419,10 +421,10 @@ def test_what_has_no_name_in_a_notation_cannot_stand_in_it():
     for block, message in [
         (dataclasses.replace(second, kernel=9), "no super-block has this name"),
         (dataclasses.replace(second, groups=2), "neither time, bits, groups"),
-        (dataclasses.replace(second, family="k1kx"), "no such family in notation zennas, which has conv, kxkx"),
+        (dataclasses.replace(second, block_type="k1kx"), "no such block type in notation zennas, which has conv, kxkx"),
     ]:
         with pytest.raises(InputError, match=message):
             Structure((first, block), "zennas")
-    video = dataclasses.replace(second, family="k1kx", temporal_kernel=3)
+    video = dataclasses.replace(second, block_type="k1kx", temporal_kernel=3)
     with pytest.raises(InputError, match="no class of TinyNAS is a k1kx of this kind"):
         Structure((dataclasses.replace(first, temporal_kernel=1), video), "tinynas")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tfnas import InputError, zoo
+from tfnas.spaces.zen.reference_counts import reference_counts
 from tfnas.spaces.zen.structure import Structure
-from tfnas.spaces.zen.structure_counts import book_counts
 from tfnas.spaces.zen.structure_network import StructureNetwork
 
 NAMES = {"zennet_cifar_model_size05M_res32", "ezennet_imagenet1k_flops800M_res224_s", "deepmad-89M", "R152-like"}
@@ -71,7 +71,7 @@ def test_published_figures_of_zennets_are_those_of_their_structures(name):
         return
     classes = 10 if "cifar" in name else 1000
     use_se = name.startswith("zennet_imagenet1k_flops900M")
-    counts = book_counts(known.structure, known.resolution, classes, use_se=use_se)
+    counts = reference_counts(known.structure, known.resolution, classes, use_se=use_se)
     assert counts.params / 1e6 == pytest.approx(known.published["params_m"], rel=0.03)
     assert counts.macs / 1e6 == pytest.approx(known.published["macs_m"], rel=0.05)
 
@@ -79,7 +79,7 @@ def test_published_figures_of_zennets_are_those_of_their_structures(name):
 @pytest.mark.parametrize("name", ["E3D_S", "E3D_M", "E3D_L"])
 def test_published_macs_of_videos_are_those_of_their_frames(name):
     known = zoo.facts(name)
-    counts = book_counts(known.structure, known.resolution, frames=known.frames)
+    counts = reference_counts(known.structure, known.resolution, frames=known.frames)
     assert counts.macs / 1e6 == pytest.approx(known.published["macs_m"], rel=0.04)
 
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from tfnas.core.architecture import Architecture, Block
 from tfnas.core.space import IMAGE_CHANNELS, SearchSpace
-from tfnas.latency.table_keys import key_with_width
 from tfnas.nn.blocks import Classifier, ConvBNAct, MBConv
 from tfnas.nn.network import Network
+from tfnas.spaces.mbconv.table_keys import key_with_width
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from tfnas.bench.benchmark_cases import BenchmarkCase, block_case
 from tfnas.core.architecture import Block
 from tfnas.core.space import SearchSpace
 from tfnas.latency.table_contents import Curve, WidthClasses, interpolated_ms
-from tfnas.latency.table_keys import latency_key
+from tfnas.spaces.mbconv.table_keys import latency_key
 
 _PROBED_CURVES = 3
 _PROBED_AROUND = 64

@@ -35,7 +35,7 @@ from tfnas.latency.table_contents import (
     TableContents,
     WidthClasses,
 )
-from tfnas.latency.table_keys import STEM_PARTS, classifier_key, shallowest_architecture, stem_keys
+from tfnas.spaces.mbconv.table_keys import STEM_PARTS, classifier_key, shallowest_architecture, stem_keys
 from tfnas.utils.files import check_writable
 from tfnas.utils.text import seconds_of, share_of
 

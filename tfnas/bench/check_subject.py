@@ -18,7 +18,7 @@ from tfnas.latency.authors_table import LatencyTableWarning
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import space_of
 from tfnas.latency.table_contents import BuildReport, Measurement, runtime_text
-from tfnas.latency.table_keys import latency_key
+from tfnas.spaces.mbconv.table_keys import latency_key
 
 _BLOCKS = 12
 

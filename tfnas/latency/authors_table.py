@@ -20,7 +20,7 @@ from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import short
 from tfnas.latency.table_contents import LARGEST_WIDTH, BasePart, Curve, TableContents
 from tfnas.latency.table_fields import MOST_MS
-from tfnas.latency.table_keys import KEY_PATTERN
+from tfnas.spaces.mbconv.table_keys import KEY_PATTERN
 from tfnas.utils.pickles import NUMPY_NAMES, PICKLE_ERRORS, NestedTooDeeply, Nesting
 
 PICKLE_STARTS = (b"\x80", b"}", b"(d", b"ccollections\nOrderedDict\n")

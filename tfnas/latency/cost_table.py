@@ -27,7 +27,7 @@ from tfnas.core.space import BlockPlace, SearchSpace
 from tfnas.latency.authors_table import PICKLE_STARTS, read_authors_table
 from tfnas.latency.table_contents import TableContents
 from tfnas.latency.table_json import read_json, table_to_json, to_text
-from tfnas.latency.table_keys import (
+from tfnas.spaces.mbconv.table_keys import (
     authors_key,
     classifier_key,
     latency_key,

@@ -45,7 +45,7 @@ from tfnas.latency.table_fields import (
     check_names,
     names_of,
 )
-from tfnas.latency.table_keys import KEY_PATTERN, STEM_PARTS
+from tfnas.spaces.mbconv.table_keys import KEY_PATTERN, STEM_PARTS
 from tfnas.utils.text import command_line
 
 FORMAT = "tfnas-latency-table"

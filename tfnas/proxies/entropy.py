@@ -71,8 +71,8 @@ def effectiveness(subject: object, *, image_size: int | None = None, as_program:
 
 
 def kept_depths(chain: Chain) -> tuple[int, ...]:
-    """The depths that the TinyNAS and Incorporated-NAS programs look at, by the family of the first residual block."""
-    first = chain.families[0] if chain.families else ""
+    """The depths that the TinyNAS and Incorporated-NAS programs look at, by the first residual block's type."""
+    first = chain.block_types[0] if chain.block_types else ""
     return chain.depths[_FIRST_DEPTHS_LEFT_OUT.get(first, 0) :]
 
 
@@ -81,9 +81,9 @@ def _as_tinynas(subject: ScoredNetwork, options: ScoreOptions) -> float:
     chain = subject.chain(options, SCORE.name, floor=True)
     weights = weights_of_stages(chain, STAGE_WEIGHTS, options.stage_weights, score=SCORE.name, as_program=True)
     for block in structure.blocks:
-        if block.family == "k1kx":
-            raise InputError(f"{SCORE.name}: the TinyNAS program has no such entropy for blocks of family k1kx")
-    if options.depth_penalty and chain.families[:1] == ("k1kxk1",) and len(chain.depths) != _DEPTHS_OF_THE_PROGRAM:
+        if block.block_type == "k1kx":
+            raise InputError(f"{SCORE.name}: the TinyNAS program has no such entropy for blocks of type k1kx")
+    if options.depth_penalty and chain.block_types[:1] == ("k1kxk1",) and len(chain.depths) != _DEPTHS_OF_THE_PROGRAM:
         raise InputError(
             f"{SCORE.name}: the TinyNAS program takes {_DEPTHS_OF_THE_PROGRAM} residual super-blocks, this one has "
             f"{len(chain.depths)}; depth_penalty=0 leaves the penalty out"

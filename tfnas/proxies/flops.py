@@ -13,7 +13,7 @@ from tfnas.nn.architecture_counts import Counts, architecture_counts
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import NUM_CLASSES, ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
-from tfnas.spaces.zen.structure_counts import BookCounts, book_counts, real_counts
+from tfnas.spaces.zen.reference_counts import ReferenceCounts, real_counts, reference_counts
 
 
 def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
@@ -21,7 +21,7 @@ def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
     return counts_of(subject, options, SCORE).macs
 
 
-def counts_of(subject: ScoredNetwork, options: ScoreOptions, score: Score) -> Counts | BookCounts:
+def counts_of(subject: ScoredNetwork, options: ScoreOptions, score: Score) -> Counts | ReferenceCounts:
     """The counts that `flops` and `params` are taken from."""
     variant = score.chosen_variant(options.variant)
     if variant != "default":
@@ -40,12 +40,12 @@ def counts_of(subject: ScoredNetwork, options: ScoreOptions, score: Score) -> Co
     return real_counts(structure, size, options.num_classes, options.residuals is not False, frames=frames)
 
 
-def _book(subject: ScoredNetwork, options: ScoreOptions, score: str, notation: str) -> BookCounts:
+def _book(subject: ScoredNetwork, options: ScoreOptions, score: str, notation: str) -> ReferenceCounts:
     structure = subject.structure(score, notation)
     size, frames = subject.image_size(options), options.frames if structure.is_video else 1
     if notation == "tinynas":
-        return book_counts(structure, size, options.num_classes, options.residuals is not False, frames=frames)
-    return book_counts(structure, size, options.num_classes or NUM_CLASSES, options.residuals is True)
+        return reference_counts(structure, size, options.num_classes, options.residuals is not False, frames=frames)
+    return reference_counts(structure, size, options.num_classes or NUM_CLASSES, options.residuals is True)
 
 
 SCORE = Score(

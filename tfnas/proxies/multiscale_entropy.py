@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tfnas.proxies.initialise import RandomGenerator
+from tfnas.core.units import ConvShape
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork, preserve_state
@@ -41,7 +42,6 @@ from tfnas.proxies.unit_entropy import (
     unit_entropies,
     weights_of_stages,
 )
-from tfnas.spaces.zen.units import Conv
 
 _ACTIVATIONS = {"relu": functional.relu, "silu": functional.silu, "swish": functional.silu}
 
@@ -66,7 +66,7 @@ def measured_entropies(chain: Chain, subject: ScoredNetwork, options: ScoreOptio
     return entropies
 
 
-def _convolved(features: Tensor, conv: Conv, draws: RandomGenerator, place: int, *, is_video: bool) -> Tensor:
+def _convolved(features: Tensor, conv: ConvShape, draws: RandomGenerator, place: int, *, is_video: bool) -> Tensor:
     """The output of a convolution with standard normal weights and no bias."""
     size, time = conv.kernel, conv.temporal_kernel
     shape = (conv.out_channels, conv.in_channels // conv.groups)

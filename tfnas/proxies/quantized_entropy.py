@@ -15,12 +15,12 @@ import math
 from functools import cache
 
 from tfnas.core.errors import InputError
+from tfnas.core.units import ConvShape
 from tfnas.proxies.multiscale_entropy import STAGE_WEIGHTS, sum_of_stages
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
 from tfnas.proxies.unit_entropy import fan_in, fan_in_without_groups, unit_entropies, weights_of_stages
-from tfnas.spaces.zen.units import Conv
 
 _DOUBLE_TAIL = 40  # standard deviations, beyond which nothing is left of a normal variable in double precision
 
@@ -37,7 +37,7 @@ def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
     return sum_of_stages(chain, weights, [entropy + gain for entropy, gain in zip(plain, gains, strict=True)])
 
 
-def _gain(conv: Conv, options: ScoreOptions) -> float:
+def _gain(conv: ConvShape, options: ScoreOptions) -> float:
     """What quantisation adds to a convolution's entropy."""
     weight_bits, activation_bits = conv.weight_bits or options.bits, conv.activation_bits or options.bits
     if weight_bits is None or activation_bits is None:

@@ -14,12 +14,12 @@ from __future__ import annotations
 import math
 
 from tfnas.core.errors import InputError
+from tfnas.core.units import ConvShape, Unit
 from tfnas.proxies.multiscale_entropy import sum_of_stages
 from tfnas.proxies.score import Score, ScoreFailed
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
 from tfnas.proxies.unit_entropy import fan_in, weights_of_stages
-from tfnas.spaces.zen.units import Conv, Unit
 
 STAGE_WEIGHTS = (0.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -47,7 +47,7 @@ def _entropy(unit: Unit, frames: int) -> float:
     return sum(terms) / 2
 
 
-def _fit(conv: Conv, frames: int, size: int) -> float:
+def _fit(conv: ConvShape, frames: int, size: int) -> float:
     """a of a convolution on `frames` frames of size x size pixels."""
     if conv.kernel == 1:
         return 1.0

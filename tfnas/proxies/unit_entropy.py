@@ -18,8 +18,8 @@ from itertools import accumulate
 from tfnas.core.architecture import Architecture, Block, output_size
 from tfnas.core.architecture import Conv as StemConv
 from tfnas.core.errors import InputError
+from tfnas.core.units import ConvShape, Shortcut, SqueezeExciteShape, StageEnd, Unit, stage_ends
 from tfnas.spaces.zen.structure import Structure
-from tfnas.spaces.zen.units import Bypass, Conv, SqueezeExcite, Stage, Unit, stages_of
 
 _PLAIN = "conv"
 
@@ -32,14 +32,14 @@ class Chain:
     is_video: bool = False
 
     @cached_property
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[StageEnd, ...]:
         """Its stages: one ends before every change of resolution but the first layer's, and at the network's end."""
-        return stages_of(self.units)
+        return stage_ends(self.units)
 
     @cached_property
-    def families(self) -> tuple[str, ...]:
-        """The family of every residual super-block, in order."""
-        return tuple(family for family, _ in self._residual_blocks)
+    def block_types(self) -> tuple[str, ...]:
+        """The block type of every residual super-block, in order."""
+        return tuple(block_type for block_type, _ in self._residual_blocks)
 
     @cached_property
     def depths(self) -> tuple[int, ...]:
@@ -51,9 +51,9 @@ class Chain:
         counts: dict[int, int] = {}
         names: dict[int, str] = {}
         for unit in self.units:
-            if unit.family != _PLAIN:
+            if unit.block_type != _PLAIN:
                 counts[unit.block] = counts.get(unit.block, 0) + 1
-                names[unit.block] = unit.family
+                names[unit.block] = unit.block_type
         return tuple((names[block], count) for block, count in counts.items())
 
 
@@ -80,34 +80,34 @@ def architecture_chain(architecture: Architecture) -> Chain:
 
 def _stem_unit(conv: StemConv, block: int, stage: int, size: int) -> Unit:
     out = output_size(size, conv.stride)
-    layer = Conv(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, 1, size, out)
+    layer = ConvShape(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, 1, size, out)
     return Unit(block, stage, 0, _PLAIN, conv.activation, (layer,), None, None)
 
 
-def _block_unit(block: Block, place: tuple[int, int, int], size: int, family: str) -> Unit:
+def _block_unit(block: Block, place: tuple[int, int, int], size: int, block_type: str) -> Unit:
     mid, out = block.mid_channels, output_size(size, block.stride)
     layers = [
-        Conv(mid, mid, block.kernel_size, block.stride, mid, size, out),
-        Conv(mid, block.out_channels, 1, 1, 1, out, out),
+        ConvShape(mid, mid, block.kernel_size, block.stride, mid, size, out),
+        ConvShape(mid, block.out_channels, 1, 1, 1, out, out),
     ]
     if block.expands:
-        layers.insert(0, Conv(block.in_channels, mid, 1, 1, 1, size, size))
-    excite = SqueezeExcite(len(layers) - 2, mid, block.se_channels) if block.se_channels else None
-    bypass = Bypass(pools=False, projection=None) if block.has_residual else None
-    return Unit(*place, family, block.activation, tuple(layers), excite, bypass, ends_in_activation=False)
+        layers.insert(0, ConvShape(block.in_channels, mid, 1, 1, 1, size, size))
+    excite = SqueezeExciteShape(len(layers) - 2, mid, block.se_channels) if block.se_channels else None
+    shortcut = Shortcut(pools=False, projection=None) if block.has_residual else None
+    return Unit(*place, block_type, block.activation, tuple(layers), excite, shortcut, ends_in_activation=False)
 
 
-def fan_in(conv: Conv) -> int:
+def fan_in(conv: ConvShape) -> int:
     """Numbers that make up one number of a convolution's output."""
     return conv.in_channels // conv.groups * conv.kernel**2 * conv.temporal_kernel
 
 
-def fan_in_without_groups(conv: Conv) -> int:
+def fan_in_without_groups(conv: ConvShape) -> int:
     """As `fan_in`, but as if only depthwise convolutions had groups: how the TinyNAS program counts."""
     return (1 if conv.depthwise else conv.in_channels) * conv.kernel**2 * conv.temporal_kernel
 
 
-FanIn = Callable[[Conv], float]
+FanIn = Callable[[ConvShape], float]
 
 
 def with_exponents(fan_in_of: FanIn, exponents: tuple[float, float]) -> FanIn:
@@ -116,7 +116,7 @@ def with_exponents(fan_in_of: FanIn, exponents: tuple[float, float]) -> FanIn:
     if exponents == (1.0, 1.0):
         return fan_in_of
 
-    def raised(conv: Conv) -> float:
+    def raised(conv: ConvShape) -> float:
         area = conv.kernel**2 * conv.temporal_kernel
         return float((fan_in_of(conv) / area) ** channels_exponent * area**area_exponent)
 

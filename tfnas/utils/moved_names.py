@@ -12,7 +12,8 @@ from types import MappingProxyType, ModuleType
 
 _FACE = "tfnas"
 _ZEN = "tfnas.spaces.zen"
-# Old module -> name -> where it is now. Modules without names are only ways to others.
+# Old module -> name -> where it is now, then `:` and its name there if that is new. Modules without names are only ways
+# to others.
 MOVED = MappingProxyType(
     {
         "tfnas.closing": dict.fromkeys(("CertifyConfig", "CloseConfig", "certify_file", "close_run"), _FACE),
@@ -20,7 +21,7 @@ MOVED = MappingProxyType(
         "tfnas.latency": {
             **dict.fromkeys(("BuildConfig", "CheckConfig", "LatencyTable", "build_table", "check_table"), _FACE),
             "default_table_path": "tfnas.latency.default_table",
-            "latency_key": "tfnas.latency.table_keys",
+            "latency_key": "tfnas.spaces.mbconv.table_keys",
         },
         "tfnas.latency.measuring": {},
         "tfnas.latency.measuring.conditions": {"Conditions": "tfnas.latency.table_contents"},
@@ -33,9 +34,9 @@ MOVED = MappingProxyType(
         "tfnas.searching": dict.fromkeys(("SearchConfig", "search"), _FACE),
         "tfnas.structures": {
             **dict.fromkeys(("Structure", "StructureNetwork"), _FACE),
-            "book_counts": f"{_ZEN}.structure_counts",
+            "book_counts": f"{_ZEN}.reference_counts:reference_counts",
             "load_published": f"{_ZEN}.structure_network",
-            "real_counts": f"{_ZEN}.structure_counts",
+            "real_counts": f"{_ZEN}.reference_counts",
         },
         "tfnas.training": dict.fromkeys(("TrainConfig", "retrain"), _FACE),
         "tfnas.zeroshot": {
@@ -58,8 +59,10 @@ def moved_names(module: str) -> Callable[[str], object]:
         home = MOVED[module].get(name)
         if home is None:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        warnings.warn(f"{module}.{name} is now {home}.{name}", DeprecationWarning, stacklevel=2)
-        return getattr(import_module(home), name)
+        place, _, new_name = home.partition(":")
+        new_name = new_name or name
+        warnings.warn(f"{module}.{name} is now {place}.{new_name}", DeprecationWarning, stacklevel=2)
+        return getattr(import_module(place), new_name)
 
     return look_up
 

@@ -11,7 +11,6 @@ from itertools import accumulate
 import torch
 
 from tfnas.core.space import SearchSpace
-from tfnas.latency.table_keys import shallowest_architecture
 from tfnas.nn.architecture_counts import Counts, block_counts, part_counts
 from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.differentiable.architecture_parameters import trains_architecture
@@ -20,6 +19,7 @@ from tfnas.searching.differentiable.schedule import Schedule
 from tfnas.searching.differentiable.search_batches import judged_batch_count, probe_batch_count
 from tfnas.searching.differentiable.search_session import JUDGED_EPOCHS, Session
 from tfnas.searching.differentiable.search_steps import architecture_loss, weight_loss
+from tfnas.spaces.mbconv.table_keys import shallowest_architecture
 
 REHEARSALS = 20
 REHEARSAL_SECONDS = 1.0

@@ -63,12 +63,14 @@ def write_text(blocks: tuple[SuperBlock, ...]) -> str:
 
 
 def _block(name: str, inside: str) -> SuperBlock:
-    family, named = _family(name)
+    block_type, named = _block_type(name)
     label, bar, numbers_text = inside.rpartition("|")
     if not label.isprintable():
         raise InputError(f"a label must be text on one line, got {label!r}")
     words = [word.strip() for word in numbers_text.split(",")]
-    wanted = ("in", "out", "stride", "layers") if family == "conv" else ("in", "out", "stride", "bottleneck", "layers")
+    wanted = (
+        ("in", "out", "stride", "layers") if block_type == "conv" else ("in", "out", "stride", "bottleneck", "layers")
+    )
     for word in words:
         if not re.fullmatch(rf"\d{{1,{_LONGEST_NUMBER}}}", word, re.ASCII):
             raise InputError(f"expected whole numbers with commas between them, got {word!r}")
@@ -76,7 +78,7 @@ def _block(name: str, inside: str) -> SuperBlock:
         raise InputError(f"expected {len(wanted)} numbers ({', '.join(wanted)}), got {len(words)}")
     numbers = dict(zip(wanted, map(int, words), strict=True))
     return SuperBlock(
-        family=family,
+        block_type=block_type,
         kernel=named["kernel"],
         in_channels=numbers["in"],
         out_channels=numbers["out"],
@@ -88,12 +90,12 @@ def _block(name: str, inside: str) -> SuperBlock:
     )
 
 
-def _family(name: str) -> tuple[str, dict[str, int]]:
-    """The family that a name stands for, with the numbers in it."""
-    for family, pattern in _NAMES:
+def _block_type(name: str) -> tuple[str, dict[str, int]]:
+    """The block type that a name stands for, with the numbers in it."""
+    for block_type, pattern in _NAMES:
         found = pattern.fullmatch(name)
         if found is not None:
-            return family, {key: int(value) for key, value in found.groupdict().items()}
+            return block_type, {key: int(value) for key, value in found.groupdict().items()}
     raise InputError(f"no super-block has this name; known are {_KNOWN}")
 
 
@@ -108,8 +110,8 @@ def name_of(block: SuperBlock) -> str:
         "k1kxk1": f"SuperResK1K{kernel}K1",
         "idw": f"SuperResIDWE{block.expansion}K{kernel}",
     }
-    _family(names[block.family])
-    return names[block.family]
+    _block_type(names[block.block_type])
+    return names[block.block_type]
 
 
 def _text(block: SuperBlock) -> str:

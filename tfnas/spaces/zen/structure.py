@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from tfnas.core.errors import InputError
+from tfnas.core.units import ConvShape, Shortcut, SqueezeExciteShape, StageEnd, Unit, stage_ends
 from tfnas.spaces.zen import plainnet, tinynas
-from tfnas.spaces.zen.structure_families import FAMILIES, Family, Notation
+from tfnas.spaces.zen.block_types import BLOCK_TYPES, BlockType, Notation
 from tfnas.spaces.zen.super_block import SuperBlock
-from tfnas.spaces.zen.units import Bypass, Conv, SqueezeExcite, Stage, Unit, stages_of
 
 
 def expand(structure: Structure, resolution: int, frames: int, *, use_se: bool, floor: bool) -> tuple[Unit, ...]:
@@ -33,20 +33,20 @@ def expand(structure: Structure, resolution: int, frames: int, *, use_se: bool, 
     stage, size = 0, resolution
     for number, block in enumerate(structure.blocks):
         stage += number > 0 and block.stride > 1
-        family = structure.family(block)
-        if block.quantized and not block.has_bits_of(family.num_convs(block.layers)):
+        block_type = structure.block_type(block)
+        if block.quantized and not block.has_bits_of(block_type.num_convs(block.layers)):
             block = dataclasses.replace(block, weight_bits=(), activation_bits=())
-        squeezes = family.squeeze_excite == "always" or (use_se and family.squeeze_excite == "if asked")
-        made: dict[tuple[object, ...], tuple[tuple[Conv, ...], SqueezeExcite | None, Bypass | None]] = {}
-        for position, channels in enumerate(_channels(block, family)):
+        squeezes = block_type.squeeze_excite == "always" or (use_se and block_type.squeeze_excite == "if asked")
+        made: dict[tuple[object, ...], tuple[tuple[ConvShape, ...], SqueezeExciteShape | None, Shortcut | None]] = {}
+        for position, channels in enumerate(_channels(block, block_type)):
             # Most units of a block are equal: made once, a deep network takes a fraction of a millisecond.
             key = (channels, size, position if position == 0 or block.quantized else None)
             if key not in made:
-                convs = _convs(block, family, position, channels, size, frames, floor)
-                squeeze = _squeeze_excite(structure.notation, family, convs) if squeezes else None
-                made[key] = convs, squeeze, _bypass(family, position, convs)
-            activation = block.activation or family.activation
-            units.append(Unit(number, stage, position, block.family, activation, *made[key]))
+                convs = _convs(block, block_type, position, channels, size, frames, floor)
+                squeeze = _squeeze_excite(structure.notation, block_type, convs) if squeezes else None
+                made[key] = convs, squeeze, _unit_shortcut(block_type, position, convs)
+            activation = block.activation or block_type.activation
+            units.append(Unit(number, stage, position, block.block_type, activation, *made[key]))
             size = units[-1].resolution_out
     return tuple(units)
 
@@ -66,37 +66,37 @@ def _check(structure: Structure, resolution: int, frames: int, use_se: bool) -> 
         raise InputError(f"this structure takes images, not videos of {frames} frames")
 
 
-def _channels(block: SuperBlock, family: Family) -> Iterator[tuple[int, int, int]]:
+def _channels(block: SuperBlock, block_type: BlockType) -> Iterator[tuple[int, int, int]]:
     """Channels in, inside and out of every unit of a block."""
     current, inside = block.in_channels, block.bottleneck or block.out_channels
-    for _ in range(block.layers if family.repeats else 1):
-        for number in range(family.units_per_layer):
-            if not family.expands_output:
+    for _ in range(block.layers if block_type.repeats else 1):
+        for number in range(block_type.units_per_layer):
+            if not block_type.expands_output:
                 yield current, inside, block.out_channels
                 current = block.out_channels
             else:
-                out = block.out_channels if number == family.units_per_layer - 1 else inside
+                out = block.out_channels if number == block_type.units_per_layer - 1 else inside
                 yield current, round_to_8(out * (block.expansion or 1)), out
                 current = out
 
 
 def _convs(
     block: SuperBlock,
-    family: Family,
+    block_type: BlockType,
     position: int,
     channels: tuple[int, int, int],
     size: int,
     frames: int,
     floor: bool,
-) -> tuple[Conv, ...]:
+) -> tuple[ConvShape, ...]:
     """The convolutions of a block's unit, which receives `size` pixels a side."""
-    convs: list[Conv] = []
-    last = len(family.layers) - 1
-    for number, layer in enumerate(family.layers):
+    convs: list[ConvShape] = []
+    last = len(block_type.layers) - 1
+    for number, layer in enumerate(block_type.layers):
         inputs = channels[0] if number == 0 else channels[1]
-        stride = block.stride if position == 0 and number == family.strided else 1
-        bits = position * len(family.layers) + number
-        conv = Conv(
+        stride = block.stride if position == 0 and number == block_type.strided else 1
+        bits = position * len(block_type.layers) + number
+        conv = ConvShape(
             inputs,
             channels[2] if number == last else channels[1],
             1 if layer == "point" else block.kernel,
@@ -114,25 +114,25 @@ def _convs(
     return tuple(convs)
 
 
-def _squeeze_excite(notation: Notation, family: Family, convs: tuple[Conv, ...]) -> SqueezeExcite:
-    assert family.squeeze_excite_after is not None
-    channels = convs[family.squeeze_excite_after].out_channels
+def _squeeze_excite(notation: Notation, block_type: BlockType, convs: tuple[ConvShape, ...]) -> SqueezeExciteShape:
+    assert block_type.squeeze_excite_after is not None
+    channels = convs[block_type.squeeze_excite_after].out_channels
     if notation == "zennas":
         squeezed = max(1, round(channels * 0.25))
     else:
         squeezed = max(1, round(channels / 4) // 8) * 8
-    return SqueezeExcite(family.squeeze_excite_after, channels, squeezed)
+    return SqueezeExciteShape(block_type.squeeze_excite_after, channels, squeezed)
 
 
-def _bypass(family: Family, position: int, convs: tuple[Conv, ...]) -> Bypass | None:
+def _unit_shortcut(block_type: BlockType, position: int, convs: tuple[ConvShape, ...]) -> Shortcut | None:
     first, last = convs[0], convs[-1]
-    stride = convs[family.strided].stride
+    stride = convs[block_type.strided].stride
     changes = first.in_channels != last.out_channels
-    if family.shortcut == "none" or (family.shortcut == "identity" and changes):
+    if block_type.shortcut == "none" or (block_type.shortcut == "identity" and changes):
         return None
-    strided = family.shortcut == "strided"
-    projects = (family.projects_first and position == 0) or changes or (strided and stride > 1)
-    projection = Conv(
+    strided = block_type.shortcut == "strided"
+    projects = (block_type.projects_first and position == 0) or changes or (strided and stride > 1)
+    projection = ConvShape(
         first.in_channels,
         last.out_channels,
         1,
@@ -145,7 +145,7 @@ def _bypass(family: Family, position: int, convs: tuple[Conv, ...]) -> Bypass | 
         weight_bits=first.weight_bits,  # a quantised unit's shortcut has those of its first convolution
         activation_bits=first.activation_bits,
     )
-    return Bypass(not strided and stride > 1, projection if projects else None)
+    return Shortcut(not strided and stride > 1, projection if projects else None)
 
 
 LARGEST_TEXT = 1_000_000
@@ -174,12 +174,12 @@ class Structure:
             try:
                 self._check(block, None if number == 1 else self.blocks[number - 2])
             except InputError as error:
-                raise InputError(f"block {number} of {len(self.blocks)} ({block.family}): {error}") from error
+                raise InputError(f"block {number} of {len(self.blocks)} ({block.block_type}): {error}") from error
 
     def _check(self, block: SuperBlock, before: SuperBlock | None) -> None:
-        if (self.notation, block.family) not in FAMILIES:
-            known = ", ".join(name for notation, name in FAMILIES if notation == self.notation)
-            raise InputError(f"there is no such family in notation {self.notation}, which has {known}")
+        if (self.notation, block.block_type) not in BLOCK_TYPES:
+            known = ", ".join(name for notation, name in BLOCK_TYPES if notation == self.notation)
+            raise InputError(f"there is no such block type in notation {self.notation}, which has {known}")
         _NAME_OF[self.notation](block)  # what cannot be written down cannot stand
         if before is not None and before.out_channels != block.in_channels:
             raise InputError(
@@ -188,9 +188,9 @@ class Structure:
         if (block.temporal_kernel is None) != (self.blocks[0].temporal_kernel is None):
             raise InputError("blocks for images and blocks for videos cannot stand in one network")
 
-    def family(self, block: SuperBlock) -> Family:
+    def block_type(self, block: SuperBlock) -> BlockType:
         """How the units of a block of this structure are made."""
-        return FAMILIES[self.notation, block.family]
+        return BLOCK_TYPES[self.notation, block.block_type]
 
     @property
     def in_channels(self) -> int:
@@ -274,6 +274,6 @@ class Structure:
         """
         return expand(self, resolution, frames, use_se=use_se, floor=floor)
 
-    def stages(self, resolution: int, *, floor: bool = True) -> tuple[Stage, ...]:
+    def stages(self, resolution: int, *, floor: bool = True) -> tuple[StageEnd, ...]:
         """Its stages: a new one begins at every block with a stride, except the first block. Sizes as in `units`."""
-        return stages_of(self.units(resolution, floor=floor))
+        return stage_ends(self.units(resolution, floor=floor))

@@ -1,4 +1,4 @@
-"""The layers of a structure's network: one unit for all families, in two and three dimensions.
+"""The layers of a structure's network: one unit for all block types, in two and three dimensions.
 
 The network that a structure describes.
 
@@ -19,10 +19,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from tfnas.core.errors import InputError
+from tfnas.core.units import ConvShape, Shortcut, SqueezeExciteShape, Unit
 from tfnas.nn.weights import find_state, load_state, why_missing
+from tfnas.spaces.zen.block_types import BATCH_NORM_EPSILON
 from tfnas.spaces.zen.structure import Structure
-from tfnas.spaces.zen.structure_families import BATCH_NORM_EPSILON
-from tfnas.spaces.zen.units import Bypass, Conv, SqueezeExcite, Unit
 from tfnas.utils.tensor_file import load_plain
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
@@ -36,7 +36,7 @@ class Maker:
     epsilon: float
     batch_norm: bool
 
-    def conv(self, conv: Conv) -> nn.Module:
+    def conv(self, conv: ConvShape) -> nn.Module:
         """A convolution with `same` padding."""
         if self.dimensions == 2:
             return nn.Conv2d(
@@ -80,10 +80,10 @@ class Maker:
 class SqueezeExcitation(nn.Module):
     """Scales channels by a sigmoid of two 1x1 convolutions, with batch norms, of their global mean."""
 
-    def __init__(self, squeeze: SqueezeExcite, activation: str, maker: Maker) -> None:
+    def __init__(self, squeeze: SqueezeExciteShape, activation: str, maker: Maker) -> None:
         super().__init__()
-        narrow = Conv(squeeze.channels, squeeze.squeezed, 1, 1, 1, 1, 1)
-        wide = Conv(squeeze.squeezed, squeeze.channels, 1, 1, 1, 1, 1)
+        narrow = ConvShape(squeeze.channels, squeeze.squeezed, 1, 1, 1, 1, 1)
+        wide = ConvShape(squeeze.squeezed, squeeze.channels, 1, 1, 1, 1, 1)
         self.gate = _sequence(
             conv1=maker.conv(narrow),
             norm1=maker.norm(squeeze.squeezed),
@@ -113,7 +113,7 @@ class ResidualUnit(nn.Module):
             if unit.squeeze_excite is not None and unit.squeeze_excite.after == number - 1:
                 layers["squeeze_excite"] = SqueezeExcitation(unit.squeeze_excite, unit.activation, maker)
         self.body = _sequence(**layers)
-        self.shortcut = _shortcut(unit.bypass, unit, maker) if unit.bypass is not None and residuals else None
+        self.shortcut = _shortcut(unit.shortcut, unit, maker) if unit.shortcut is not None and residuals else None
         self.act = _ACTIVATIONS[unit.activation]()
 
     def forward(self, features: Tensor) -> Tensor:
@@ -125,10 +125,10 @@ class ResidualUnit(nn.Module):
         return output
 
 
-def _shortcut(bypass: Bypass, unit: Unit, maker: Maker) -> nn.Sequential:
-    projection = bypass.projection
+def _shortcut(shortcut: Shortcut, unit: Unit, maker: Maker) -> nn.Sequential:
+    projection = shortcut.projection
     return _sequence(
-        pool=maker.shrink(unit.stride) if bypass.pools else None,
+        pool=maker.shrink(unit.stride) if shortcut.pools else None,
         conv=None if projection is None else maker.conv(projection),
         norm=None if projection is None else maker.norm(projection.out_channels),
     )
@@ -260,7 +260,7 @@ def _modules(network: StructureNetwork) -> Iterator[tuple[str, str]]:
         assert isinstance(block, nn.Sequential)
         for number, unit in enumerate(block):
             assert isinstance(unit, ResidualUnit)
-            for ours, theirs in unit_modules(unit, block_number, number, written.family == "conv"):
+            for ours, theirs in unit_modules(unit, block_number, number, written.block_type == "conv"):
                 yield f"blocks.{block_number}.{number}.{ours}", theirs
     yield "classifier", "fc_linear.netblock" if network.structure.notation == "zennas" else "fc_linear"
 

@@ -30,8 +30,8 @@ class SuperBlock:
     Raises InputError naming the field that cannot be.
     """
 
-    family: str
-    """`conv`, `kxkx`, `k1kx`, `k1kxk1`, `idw`, `k1dwk1` or `k1dwsek1`; see `tfnas.spaces.zen.structure_families`."""
+    block_type: str
+    """`conv`, `kxkx`, `k1kx`, `k1kxk1`, `idw`, `k1dwk1` or `k1dwsek1`; see `tfnas.spaces.zen.block_types`."""
     kernel: int
     in_channels: int
     out_channels: int
@@ -46,7 +46,7 @@ class SuperBlock:
     groups: int = 1
     """Of all convolutions but depthwise ones and shortcuts."""
     activation: str | None = None
-    """Of a `conv`: `relu` or `silu` where it is written down. The others' follows from the family."""
+    """Of a `conv`: `relu` or `silu` where it is written down. The others' follows from the block type."""
     weight_bits: tuple[int, ...] = ()
     """Bits of every convolution's weights, where they are written down. The layers compute in floats.
 
@@ -64,13 +64,13 @@ class SuperBlock:
         for name in ("kernel", "temporal_kernel"):
             if (getattr(self, name) or 1) % 2 == 0:
                 raise InputError(f"{name} must be odd, got {getattr(self, name)}")
-        if (self.bottleneck is None) != (self.family == "conv"):
+        if (self.bottleneck is None) != (self.block_type == "conv"):
             raise InputError("bottleneck must be given, except for plain convolutions")
-        if (self.expansion is None) != (self.family != "idw"):
+        if (self.expansion is None) != (self.block_type != "idw"):
             raise InputError("expansion must be given for idw, and for nothing else")
         if self.activation not in (None, "relu", "silu"):
             raise InputError(f"activation must be relu or silu, got {self.activation!r}")
-        if self.activation is not None and self.family != "conv":
+        if self.activation is not None and self.block_type != "conv":
             raise InputError("activation can be chosen for plain convolutions only")
         for channels in (self.in_channels, self.out_channels, self.bottleneck or self.groups):
             if channels % self.groups:

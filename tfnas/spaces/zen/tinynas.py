@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfnas.core.errors import InputError
-from tfnas.spaces.zen.structure_families import FAMILIES
+from tfnas.spaces.zen.block_types import BLOCK_TYPES
 from tfnas.spaces.zen.super_block import SuperBlock
 
-_FAMILIES = {
+_TYPE_BY_CLASS = {
     "ConvKXBNRELU": "conv",
     "Conv3DKXBNRELU": "conv",
     "SuperResK1KXK1": "k1kxk1",
@@ -92,7 +92,7 @@ def read_document(document: Any, index: int | None = None) -> tuple[SuperBlock, 
             blocks.append(_block(fields))
         except InputError as error:
             name = fields.get("class") if isinstance(fields, Mapping) else None
-            known = f" ({name})" if isinstance(name, str) and name in _FAMILIES else ""
+            known = f" ({name})" if isinstance(name, str) and name in _TYPE_BY_CLASS else ""
             raise InputError(f"block {number} of {len(document)}{known}: {error}") from error
     return tuple(blocks)
 
@@ -133,22 +133,22 @@ def _block(fields: Any) -> SuperBlock:
     if not isinstance(fields, Mapping):
         raise InputError(f"expected a dict, got {fields!r:.60}")
     name = fields.get("class")
-    if not isinstance(name, str) or name not in _FAMILIES:
-        raise InputError(f"no class {name!r}; known are {', '.join(_FAMILIES)}")
+    if not isinstance(name, str) or name not in _TYPE_BY_CLASS:
+        raise InputError(f"no class {name!r}; known are {', '.join(_TYPE_BY_CLASS)}")
     unknown = sorted(str(key) for key in fields if key not in _KEYS)
     if unknown:
         raise InputError(f"{name} has no field {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}")
-    family, is_video = _FAMILIES[name], "3D" in name
+    block_type, is_video = _TYPE_BY_CLASS[name], "3D" in name
     kernel = _whole(fields, "k")
     _check_redundant(fields, kernel)
     block = SuperBlock(
-        family=family,
+        block_type=block_type,
         kernel=kernel,
         in_channels=_whole(fields, "in"),
         out_channels=_whole(fields, "out"),
         stride=_whole(fields, "s", 1),
-        layers=1 if family == "conv" else _whole(fields, "L"),
-        bottleneck=None if family == "conv" else _whole(fields, "btn"),
+        layers=1 if block_type == "conv" else _whole(fields, "L"),
+        bottleneck=None if block_type == "conv" else _whole(fields, "btn"),
         temporal_kernel=_whole(fields, "kt") if is_video else None,
         groups=_whole(fields, "g", 1),
         activation=_activation(fields),
@@ -171,7 +171,7 @@ def _check_bits_of_all(block: SuperBlock, name: str) -> None:
 
 
 def _num_convs(block: SuperBlock) -> int:
-    return FAMILIES["tinynas", block.family].num_convs(block.layers)
+    return BLOCK_TYPES["tinynas", block.block_type].num_convs(block.layers)
 
 
 def _check_redundant(fields: Mapping[str, Any], kernel: int) -> None:
@@ -217,7 +217,7 @@ def _fields(block: SuperBlock) -> dict[str, Any]:
     fields["k"] = block.kernel
     if block.temporal_kernel is not None:
         fields["kt"] = block.temporal_kernel
-    if block.family != "conv":
+    if block.block_type != "conv":
         fields |= {"L": block.layers, "btn": block.bottleneck, "inner_class": _inner_class(name)}
     if block.groups != 1:
         fields["g"] = block.groups
@@ -225,7 +225,7 @@ def _fields(block: SuperBlock) -> dict[str, Any]:
         fields["act"] = block.activation
     for key, bits in (("nbitsA", block.activation_bits), ("nbitsW", block.weight_bits)):
         if bits:
-            fields[key] = bits[0] if block.family == "conv" and len(bits) == 1 else list(bits)
+            fields[key] = bits[0] if block.block_type == "conv" and len(bits) == 1 else list(bits)
     return fields
 
 
@@ -234,8 +234,12 @@ def name_of(block: SuperBlock) -> str:
     if block.stride > 2:
         raise InputError(f"stride must be 1 or 2, got {block.stride}")
     is_video = block.temporal_kernel is not None
-    names = [name for name, family in _FAMILIES.items() if family == block.family and ("3D" in name) == is_video]
+    names = [
+        name
+        for name, block_type in _TYPE_BY_CLASS.items()
+        if block_type == block.block_type and ("3D" in name) == is_video
+    ]
     quantized = [name for name in names if "Quant" in name and block.has_bits_of(_num_convs(block))]
     if not names:
-        raise InputError(f"no class of TinyNAS is a {block.family} of this kind")
+        raise InputError(f"no class of TinyNAS is a {block.block_type} of this kind")
     return (quantized or names)[0]

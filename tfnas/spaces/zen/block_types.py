@@ -1,7 +1,7 @@
 """The one parametrised family of residual units that both notations' super-blocks are made of.
 
 A unit is one to three convolutions, each followed by batch norm, with an activation between them, a shortcut around
-them, and an activation at the end. A `Family` says which convolutions, which of them has the stride, and what the
+them, and an activation at the end. A `BlockType` says which convolutions, which of them has the stride, and what the
 shortcut is. Source: the programs ZenNAS (idstcv) and TinyNAS (lightweight-neural-architecture-search).
 """
 
@@ -16,7 +16,7 @@ Shortcut = Literal["none", "strided", "pooled", "identity"]
 
 
 @dataclass(frozen=True)
-class Family:
+class BlockType:
     """How the units of a super-block are made."""
 
     layers: tuple[Layer, ...]
@@ -45,16 +45,16 @@ class Family:
         return len(self.layers) * self.units_per_layer * (layers if self.repeats else 1)
 
 
-FAMILIES: dict[tuple[Notation, str], Family] = {
-    ("zennas", "conv"): Family(("full",)),
-    ("zennas", "kxkx"): Family(
+BLOCK_TYPES: dict[tuple[Notation, str], BlockType] = {
+    ("zennas", "conv"): BlockType(("full",)),
+    ("zennas", "kxkx"): BlockType(
         ("full", "full"),
         shortcut="strided",
         projects_first=True,
         squeeze_excite_after=0,
         squeeze_excite="if asked",
     ),
-    ("zennas", "k1kxk1"): Family(
+    ("zennas", "k1kxk1"): BlockType(
         ("point", "full", "point"),
         strided=1,
         shortcut="strided",
@@ -63,7 +63,7 @@ FAMILIES: dict[tuple[Notation, str], Family] = {
         squeeze_excite_after=1,
         squeeze_excite="if asked",
     ),
-    ("zennas", "idw"): Family(
+    ("zennas", "idw"): BlockType(
         ("point", "depthwise", "point"),
         strided=1,
         shortcut="strided",
@@ -73,12 +73,12 @@ FAMILIES: dict[tuple[Notation, str], Family] = {
         squeeze_excite="if asked",
         expands_output=True,
     ),
-    ("tinynas", "conv"): Family(("full",), repeats=False),
-    ("tinynas", "kxkx"): Family(("full", "full"), strided=1, shortcut="pooled"),
-    ("tinynas", "k1kx"): Family(("point", "full"), strided=1, shortcut="pooled"),
-    ("tinynas", "k1kxk1"): Family(("point", "full", "point"), strided=1, shortcut="pooled", projects_first=True),
-    ("tinynas", "k1dwk1"): Family(("point", "depthwise", "point"), strided=1, shortcut="identity"),
-    ("tinynas", "k1dwsek1"): Family(
+    ("tinynas", "conv"): BlockType(("full",), repeats=False),
+    ("tinynas", "kxkx"): BlockType(("full", "full"), strided=1, shortcut="pooled"),
+    ("tinynas", "k1kx"): BlockType(("point", "full"), strided=1, shortcut="pooled"),
+    ("tinynas", "k1kxk1"): BlockType(("point", "full", "point"), strided=1, shortcut="pooled", projects_first=True),
+    ("tinynas", "k1dwk1"): BlockType(("point", "depthwise", "point"), strided=1, shortcut="identity"),
+    ("tinynas", "k1dwsek1"): BlockType(
         ("point", "depthwise", "point"),
         strided=1,
         shortcut="identity",
@@ -87,6 +87,6 @@ FAMILIES: dict[tuple[Notation, str], Family] = {
         activation="silu",
     ),
 }
-"""Every family by notation and name."""
+"""Every block type by notation and name."""
 
 BATCH_NORM_EPSILON: dict[Notation, float] = {"zennas": 1e-3, "tinynas": 1e-5}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Conv:
+class ConvShape:
     """A convolution; sizes are pixels a side. `temporal_kernel` and `frames` are 1 for images."""
 
     in_channels: int
@@ -39,7 +39,7 @@ class Conv:
 
 
 @dataclass(frozen=True)
-class SqueezeExcite:
+class SqueezeExciteShape:
     """Squeeze-and-excite on `channels` channels, with `squeezed` in between, after convolution number `after`."""
 
     after: int
@@ -48,12 +48,12 @@ class SqueezeExcite:
 
 
 @dataclass(frozen=True)
-class Bypass:
+class Shortcut:
     """What a unit's shortcut does to the unit's input; nothing at all where it neither pools nor projects."""
 
     pools: bool
     """Whether it begins with an average pool over stride x stride pixels."""
-    projection: Conv | None
+    projection: ConvShape | None
     """Its 1x1 convolution, which batch norm follows."""
 
 
@@ -64,19 +64,19 @@ class Unit:
     block: int
     stage: int
     position: int
-    family: str
+    block_type: str
     activation: str
-    convs: tuple[Conv, ...]
-    squeeze_excite: SqueezeExcite | None
-    bypass: Bypass | None
+    convs: tuple[ConvShape, ...]
+    squeeze_excite: SqueezeExciteShape | None
+    shortcut: Shortcut | None
     """The shortcut; none where the unit has none."""
     ends_in_activation: bool = True
     """Whether an activation follows the last convolution too, not only the others."""
 
     @property
-    def projection(self) -> Conv | None:
+    def projection(self) -> ConvShape | None:
         """The shortcut's convolution, where it has one."""
-        return None if self.bypass is None else self.bypass.projection
+        return None if self.shortcut is None else self.shortcut.projection
 
     @property
     def in_channels(self) -> int:
@@ -105,7 +105,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageEnd:
     """What lies before the end of a stage: `num_units` and `num_convs` from the network's beginning on.
 
     `channels` and `resolution` (pixels a side) are those of its last feature map, `last_block` counts from 0.
@@ -118,11 +118,11 @@ class Stage:
     resolution: int
 
 
-def stages_of(units: tuple[Unit, ...]) -> tuple[Stage, ...]:
+def stage_ends(units: tuple[Unit, ...]) -> tuple[StageEnd, ...]:
     """The stages that units make up."""
     stages, num_convs = [], 0
     for number, unit in enumerate(units, 1):
         num_convs += len(unit.convs)
         if number == len(units) or units[number].stage != unit.stage:
-            stages.append(Stage(unit.block, number, num_convs, unit.out_channels, unit.resolution_out))
+            stages.append(StageEnd(unit.block, number, num_convs, unit.out_channels, unit.resolution_out))
     return tuple(stages)

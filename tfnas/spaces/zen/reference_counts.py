@@ -17,15 +17,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tfnas.core.units import ConvShape, Unit
 from tfnas.nn.architecture_counts import Counts
-from tfnas.spaces.zen.units import Conv, Unit
 
 if TYPE_CHECKING:
     from tfnas.spaces.zen.structure import Structure
 
 
 @dataclass(frozen=True)
-class BookCounts:
+class ReferenceCounts:
     """`params` and `macs` of one image or video; `layers` is what the program's limit on depth counts.
 
     Of a quantised TinyNAS network: bytes, and multiplications of 8 bits.
@@ -36,14 +36,14 @@ class BookCounts:
     layers: int
 
 
-def book_counts(
+def reference_counts(
     structure: Structure,
     resolution: int,
     num_classes: int | None = None,
     residuals: bool = True,
     use_se: bool = False,
     frames: int = 1,
-) -> BookCounts:
+) -> ReferenceCounts:
     """What the program that a structure comes from counts at `resolution` pixels a side.
 
     TinyNAS leaves classifiers out; with `num_classes` one is added as its published tables do.
@@ -58,12 +58,12 @@ def book_counts(
         area /= unit.stride**2
     weights = structure.out_channels * (num_classes or 0)
     layers = sum(len(unit.convs) for unit in units)
-    return BookCounts(params + weights + (num_classes or 0), macs * frames + weights, layers)
+    return ReferenceCounts(params + weights + (num_classes or 0), macs * frames + weights, layers)
 
 
 def _zennas(
     structure: Structure, resolution: int, num_classes: int | None, residuals: bool, use_se: bool
-) -> BookCounts:
+) -> ReferenceCounts:
     params, macs = 0.0, 0.0
     for unit in structure.units(resolution, use_se=use_se, floor=True):
         for conv in unit.convs:
@@ -84,7 +84,7 @@ def _zennas(
     if num_classes is not None:
         params += structure.out_channels * num_classes + 1
         macs += structure.out_channels * num_classes
-    return BookCounts(params, macs, sum(block.layers for block in structure.blocks))
+    return ReferenceCounts(params, macs, sum(block.layers for block in structure.blocks))
 
 
 def _tinynas_params(unit: Unit, residuals: bool) -> float:
@@ -104,19 +104,19 @@ def _tinynas_macs(unit: Unit, residuals: bool) -> float:
         area /= conv.stride**2
         macs += (_bit_weighted(conv) + 2 * conv.out_channels) * area  # its batch norm too
         macs += conv.out_channels * area  # the activation, or the sum with the shortcut
-    if unit.bypass is not None and residuals:
-        macs += unit.in_channels * unit.bypass.pools
+    if unit.shortcut is not None and residuals:
+        macs += unit.in_channels * unit.shortcut.pools
         if unit.projection is not None:
             macs += (_bit_weighted(unit.projection) + 3 * unit.out_channels) * area
     return macs
 
 
-def _bit_weighted_params(conv: Conv) -> float:
+def _bit_weighted_params(conv: ConvShape) -> float:
     """With its batch norm's, which have 8 bits."""
     return conv.num_weights * (conv.weight_bits or 8) / 8 + 2 * conv.out_channels
 
 
-def _bit_weighted(conv: Conv) -> float:
+def _bit_weighted(conv: ConvShape) -> float:
     if conv.weight_bits is None or conv.activation_bits is None:
         return conv.num_weights
     return conv.num_weights * conv.weight_bits * conv.activation_bits / 64
@@ -156,10 +156,10 @@ def _unit_counts(unit: Unit, residuals: bool) -> Counts:
     return Counts(params, macs)
 
 
-def _params(conv: Conv) -> int:
+def _params(conv: ConvShape) -> int:
     """With the batch norm that follows every convolution."""
     return conv.num_weights + conv.out_channels * (2 + conv.bias)
 
 
-def _macs(conv: Conv) -> int:
+def _macs(conv: ConvShape) -> int:
     return (conv.num_weights + conv.out_channels * conv.bias) * conv.positions
