@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tfnas.bench.counted_table import counted_table
-from tfnas.core.architecture import Block, Conv
+from tfnas.core.blocks import Block, Conv
 from tfnas.core.space import SearchSpace
 from tfnas.searching.differentiable.architecture_parameters import (
     ArchitectureParameters,

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tfnas
-from tfnas.core.architecture import Architecture, Block
+from tfnas.core.architecture import Architecture
+from tfnas.core.blocks import Block
 from tfnas.core.choice import Choice
 from tfnas.core.errors import Infeasible, RunFailed
 from tfnas.core.space import BlockPlace, Operation, SearchSpace

@@ -17,7 +17,7 @@ from tiny import SOME_EXPAND, measurement, tiny_contents, tiny_space
 
 import tfnas
 from tfnas.bench.build_points import widths_by_key
-from tfnas.core.architecture import Block
+from tfnas.core.blocks import Block
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.core.space import Operation, Stage
 from tfnas.latency.cost_table import LatencyTable

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from made_tables import full_contents
 from tiny import tiny_space
 
-from tfnas.core.architecture import Block
+from tfnas.core.blocks import Block
 from tfnas.core.errors import InputError
 from tfnas.latency.authors_table import LatencyTableWarning
 from tfnas.latency.cost_table import LatencyTable

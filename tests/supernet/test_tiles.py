@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tfnas.core.architecture import Block
+from tfnas.core.blocks import Block
 from tfnas.supernet import rows
 from tfnas.supernet.elastic import ElasticMBConv
 from tfnas.supernet.kernels import kernel_gradient, room_for

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
 from tfnas.bench.benchmark_cases import BenchmarkCase, block_case
-from tfnas.core.architecture import Block
+from tfnas.core.blocks import Block
 from tfnas.core.space import SearchSpace
 from tfnas.latency.table_contents import Curve, WidthClasses, interpolated_ms
 from tfnas.spaces.mbconv.table_keys import latency_key

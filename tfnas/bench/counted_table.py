@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tfnas.bench.build_points import widths_by_key
-from tfnas.core.architecture import Block
+from tfnas.core.blocks import Block
 from tfnas.core.cost import COSTS, COUNTED
 from tfnas.core.errors import InputError
 from tfnas.core.space import SearchSpace

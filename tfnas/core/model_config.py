@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfnas.core.architecture import Architecture, Block, Conv
+from tfnas.core.blocks import Block, Conv
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import short
 
@@ -25,25 +25,30 @@ _CLASSIFIER_CONSTANTS = {
 }
 
 
-def write_model_config(architecture: Architecture) -> dict[str, Any]:
+def write_model_config(
+    first_stem: Conv, second_stem: Block, stages: Sequence[Sequence[Block]], feature_mix: Conv, num_classes: int
+) -> dict[str, Any]:
     """The document: keys `first_stem`, `second_stem`, `stage1`..., `feature_mix_layer`, `classifier`."""
     document: dict[str, Any] = {
-        "first_stem": _write_conv(architecture.first_stem),
-        "second_stem": _write_block(architecture.second_stem),
+        "first_stem": _write_conv(first_stem),
+        "second_stem": _write_block(second_stem),
     }
-    for stage, blocks in enumerate(architecture.stages, 1):
+    for stage, blocks in enumerate(stages, 1):
         document[f"stage{stage}"] = [_write_block(block) for block in blocks]
-    document["feature_mix_layer"] = _write_conv(architecture.feature_mix)
+    document["feature_mix_layer"] = _write_conv(feature_mix)
     document["classifier"] = {
-        "in_features": architecture.feature_mix.out_channels,
-        "out_features": architecture.num_classes,
+        "in_features": feature_mix.out_channels,
+        "out_features": num_classes,
         **_CLASSIFIER_CONSTANTS,
     }
     return document
 
 
-def read_model_config(document: Mapping[str, Any], image_size: int) -> Architecture:
-    """The architecture of a document. Raises InputError naming the key that is missing, unknown or not supported."""
+def read_model_config(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the architecture of a document, all but the image size.
+
+    Raises InputError naming the key that is missing, unknown or not supported.
+    """
     stage_names = sorted((key for key in document if _STAGE_NAME.fullmatch(key)), key=lambda key: int(key[5:]))
     expected = {"first_stem", "second_stem", "feature_mix_layer", "classifier", *stage_names}
     if stage_names != [f"stage{n}" for n in range(1, len(stage_names) + 1)] or not stage_names:
@@ -57,19 +62,18 @@ def read_model_config(document: Mapping[str, Any], image_size: int) -> Architect
         raise InputError(
             f"classifier.in_features is {classifier['in_features']}, the feature mix gives {feature_mix.out_channels}"
         )
-    return Architecture(
-        image_size=image_size,
-        num_classes=classifier["out_features"],
-        first_stem=_read_conv(document["first_stem"], "first_stem"),
-        second_stem=_read_block(document["second_stem"], "second_stem", elastic=False),
-        stages=tuple(
+    return {
+        "num_classes": classifier["out_features"],
+        "first_stem": _read_conv(document["first_stem"], "first_stem"),
+        "second_stem": _read_block(document["second_stem"], "second_stem", elastic=False),
+        "stages": tuple(
             tuple(
                 _read_block(block, f"{name}[{n}]", elastic=True) for n, block in enumerate(_list(document[name], name))
             )
             for name in stage_names
         ),
-        feature_mix=feature_mix,
-    )
+        "feature_mix": feature_mix,
+    }
 
 
 def _write_conv(conv: Conv) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from tfnas.core.architecture import ACTIVATIONS, Architecture, Block, Conv, output_size
+from tfnas.core.architecture import Architecture
+from tfnas.core.blocks import ACTIVATIONS, Block, Conv, output_size
 from tfnas.core.errors import InputError
 
 IMAGE_CHANNELS = 3

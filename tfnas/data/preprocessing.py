@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from tfnas.core.architecture import MOST_IMAGE_SIZE, check_number
+from tfnas.core.blocks import MOST_IMAGE_SIZE, check_number
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import DataName
 from tfnas.data.transforms import NORMALISATIONS, Normalisation, short_side_of

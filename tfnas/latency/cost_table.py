@@ -20,7 +20,8 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from tfnas.core.architecture import Architecture, Block
+from tfnas.core.architecture import Architecture
+from tfnas.core.blocks import Block
 from tfnas.core.cost import COSTS, Cost
 from tfnas.core.errors import InputError
 from tfnas.core.space import BlockPlace, SearchSpace

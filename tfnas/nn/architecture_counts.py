@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tfnas.core.architecture import Architecture, Block, Conv, output_size
+from tfnas.core.architecture import Architecture
+from tfnas.core.blocks import Block, Conv, output_size
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from tfnas.core.architecture import Architecture, Block, Conv
+from tfnas.core.architecture import Architecture
+from tfnas.core.blocks import Block, Conv
 from tfnas.nn.blocks import Classifier, ConvBNAct, MBConv, zero_biases
 
 

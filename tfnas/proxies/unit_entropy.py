@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
-from tfnas.core.architecture import Architecture, Block, output_size
-from tfnas.core.architecture import Conv as StemConv
+from tfnas.core.architecture import Architecture
+from tfnas.core.blocks import Block, output_size
+from tfnas.core.blocks import Conv as StemConv
 from tfnas.core.errors import InputError
 from tfnas.core.units import ConvShape, Shortcut, SqueezeExciteShape, StageEnd, Unit, stage_ends
 from tfnas.spaces.zen.structure import Structure

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfnas.core.architecture import RUN_FILE, Architecture, Block, Conv, output_size
+from tfnas.core.architecture import RUN_FILE, Architecture
+from tfnas.core.blocks import Block, Conv, output_size
 from tfnas.core.cost import COSTS, Cost
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import load_json_file

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from tfnas.core.architecture import Block, Conv
+from tfnas.core.blocks import Block, Conv
 from tfnas.core.errors import InputError
 from tfnas.nn.blocks import activation
 from tfnas.supernet.entries import Pick, entries_of

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tfnas.core.architecture import Architecture, Block, Conv, output_size
+from tfnas.core.architecture import Architecture
+from tfnas.core.blocks import Block, Conv, output_size
 from tfnas.core.space import SearchSpace
 
 KEY_PATTERN = re.compile(

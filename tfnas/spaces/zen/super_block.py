@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tfnas.core.architecture import MOST_CHANNELS, MOST_KERNEL_SIZE, MOST_STRIDE
+from tfnas.core.blocks import MOST_CHANNELS, MOST_KERNEL_SIZE, MOST_STRIDE
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import short
 
