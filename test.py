@@ -1,6 +1,6 @@
 """Test a trained network on images: `python test.py --model_path RUN_DIR`; `--help` lists the flags."""
 
-from tfnas.cli.testing import main
+from tfnas.cli.test import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

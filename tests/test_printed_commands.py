@@ -68,13 +68,13 @@ def arguments_of(line):
 def meaning(monkeypatch):
     """What reads a printed command as its own parser does, and sees that the files are there."""
 
-    def read_only(parser, arguments, read=flags.FlagParser.read):
-        raise _Read(read(parser, arguments))
+    def read_only(parser, arguments, given=flags.FlagParser.given):
+        raise _Read(parser.config_class(**given(parser, arguments)))
 
     def meant(line):
         words = [PLACEHOLDERS.get(word, word) for word in arguments_of(line)]
         with monkeypatch.context() as patched:
-            patched.setattr(flags.FlagParser, "read", read_only)
+            patched.setattr(flags.FlagParser, "given", read_only)
             with pytest.raises(_Read) as found:  # wrong flags would be told, with an exit status
                 main.main(words)
         (config,) = found.value.args

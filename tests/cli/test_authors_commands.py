@@ -18,7 +18,7 @@ from authors_checkpoint import IMAGENET_IN_CHANNELS, imagenet_document
 
 import tfnas
 from tests.evaluation.made_models import authors_files, seven_classes, varied_network, write_list, write_pictures
-from tfnas.cli import parsing_model, testing, train_eval, train_search
+from tfnas.cli import parsing_model, test, train_eval, train_search
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -152,7 +152,7 @@ PROGRAMS = {
     "parsing_model.py": parsing_model.main,
     "train_eval.py": train_eval.main,
     "train_eval_amp.py": train_eval.main,
-    "test.py": testing.main,
+    "test.py": test.main,
 }
 
 

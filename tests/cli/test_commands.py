@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import io
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -17,18 +20,28 @@ from rich.console import Console
 from small_search import middle_ms, write_inputs
 
 import tfnas
+from tfnas.bench.build_config import BuildConfig
 from tfnas.bench.build_table import Step
-from tfnas.cli import edge, export, latency, main, parsing_model, predict, testing, train_eval, train_search
+from tfnas.cli import export, latency, latency_build, main, parsing_model, predict, test, train_eval, train_search
+from tfnas.cli.running import running
 from tfnas.core.errors import Infeasible, InputError, Interrupted, RunFailed
 from tfnas.latency.default_table import default_table_path
 from tfnas.searching.differentiable.search_config import SearchConfig
 
 PROJECT = Path(__file__).resolve().parents[2]
+SEARCH = "tfnas.searching.differentiable.search_loop.search"
 
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+def run_command(prog, body, argv):
+    """The exit status of a command whose body is this function of the arguments."""
+    with running(prog, argv) as command:
+        body(command.arguments)
+    return command.status
 
 
 @pytest.fixture
@@ -259,6 +272,16 @@ def test_latency_build_says_what_is_there_already(capsys, monkeypatch, tmp_path)
     ]
 
 
+def test_latency_build_says_which_of_its_times_is_left():
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=120, color_system=None)
+    with latency_build._shown(console, BuildConfig(out="t.json")) as (on_step, on_visit):
+        on_step(Step("measuring", points=2, visits=9))
+        for _ in range(3):
+            on_visit()
+    assert re.search(r"33% 0:00:\d\d 0:00:\d\d left", shown.getvalue())
+
+
 def test_latency_build_counts_what_is_not_measured(capsys, tmp_path):
     path = tmp_path / "macs.json"
     assert latency.main(["build", "--out", str(path), "--cost", "macs", "--num_classes", "10"]) == 0
@@ -285,7 +308,32 @@ def test_one_name_for_all(capsys, searched):
     assert outcome(capsys, main.main)[0] == 2
 
 
-@pytest.mark.parametrize("command", [main.main, train_search.main, parsing_model.main, latency.main])
+def test_a_command_calls_the_library_itself(monkeypatch):
+    """Between the script and the search stands nothing but the command's own function."""
+    calls = []
+    monkeypatch.setattr(
+        "tfnas.searching.differentiable.search_loop.search", lambda config, given: calls.extend(inspect.stack()[1:3])
+    )
+    assert train_search.main([]) == 0
+    assert [(Path(call.filename).name, call.function) for call in calls] == [
+        ("train_search.py", "main"),
+        ("test_commands.py", "test_a_command_calls_the_library_itself"),
+    ]
+
+
+def test_a_config_file_may_come_from_a_pipe(searched, capsys):
+    reader, writer = os.pipe()
+    os.write(writer, b"target_lat: 12\n")
+    os.close(writer)
+    assert outcome(capsys, train_search.main, "--config", f"/dev/fd/{reader}") == (0, "")
+    os.close(reader)
+    assert searched == [SearchConfig(target_lat=12)]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [main.main, train_search.main, parsing_model.main, latency.main, lambda given: latency.main(["build", *given])],
+)
 def test_version(capsys, command):
     assert command(["--version"]) == 0
     assert capsys.readouterr().out == f"tfnas {tfnas.__version__}\n"
@@ -295,7 +343,7 @@ def test_version(capsys, command):
     "command",
     [
         *(train_search.main, parsing_model.main, train_eval.main),
-        *(lambda arguments: latency.main(["build", *arguments]), export.main, testing.main, predict.main),
+        *(lambda arguments: latency.main(["build", *arguments]), export.main, test.main, predict.main),
     ],
 )
 def test_help_fits_a_terminal(capsys, monkeypatch, command):
@@ -322,20 +370,20 @@ def test_exit_statuses(capsys, error, status):
     def fail(_):
         raise error
 
-    assert edge.run_command("made_up", fail, []) == status
+    assert run_command("made_up", fail, []) == status
     assert capsys.readouterr().err in ("made_up: what\n", "made_up: interrupted\n")
 
 
 def test_faults_of_the_program_are_not_hidden():
     with pytest.raises(ZeroDivisionError):
-        edge.run_command("made_up", lambda _: 1 / 0, [])
+        run_command("made_up", lambda _: 1 / 0, [])
 
 
 @pytest.mark.filterwarnings("default")
 def test_warnings_are_one_line(capsys):
     import warnings
 
-    assert edge.run_command("made_up", lambda _: warnings.warn("careful", stacklevel=1), []) == 0
+    assert run_command("made_up", lambda _: warnings.warn("careful", stacklevel=1), []) == 0
     assert capsys.readouterr().err == "made_up: warning: careful\n"
 
 
@@ -371,14 +419,14 @@ def test_a_closed_pipe_is_quiet_where_rich_writes_and_where_a_command_leaves(cap
     os.close(reader)
     kept = os.dup(1)
     try:
-        assert edge.run_command("made_up", write, []) == 141
+        assert run_command("made_up", write, []) == 141
     finally:
         os.dup2(kept, 1)
         os.close(kept)
     os.close(writer)
     assert capfd.readouterr().err == ""
     with pytest.raises(SystemExit, match="0"):
-        edge.run_command("made_up", leave, [])
+        run_command("made_up", leave, [])
 
 
 @pytest.fixture
@@ -433,7 +481,7 @@ def test_a_reader_that_closes_the_output_of_a_run_is_no_failed_run(own_output, c
 def test_an_output_that_was_closed_from_the_start_is_nobodys(capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     said = []
-    assert edge.run_command("made_up", lambda _: said.append(Console().print("for nobody")), []) == 0
+    assert run_command("made_up", lambda _: said.append(Console().print("for nobody")), []) == 0
     assert said and capsys.readouterr().err == ""
 
 
@@ -443,7 +491,7 @@ def test_a_thread_that_cannot_write_is_one_line(capsys):
         thread.start()
         thread.join()
 
-    assert outcome(capsys, lambda arguments: edge.run_command("made_up", body, arguments)) == (
+    assert outcome(capsys, lambda arguments: run_command("made_up", body, arguments)) == (
         0,
         "made_up: warning: [Errno 2] No such file or directory: '/nowhere/events'\n",
     )

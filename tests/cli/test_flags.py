@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
 import pytest
 
 from tfnas.cli import latency
-from tfnas.cli.flags import FlagParser
-from tfnas.cli.groups import FlagGroup
+from tfnas.cli.flags import FlagGroup, FlagParser
+from tfnas.cli.running import running
 from tfnas.core.errors import InputError
 
 
@@ -55,6 +56,7 @@ def read(*arguments):
         (["--print_lat", "false"], {"print_lat": False}),
         (["--print_lat=true", "--quick", "False"], {"print_lat": True, "quick": False}),
         (["--print-lat", "--quick"], {"print_lat": True, "quick": True}),
+        (["--print-lat=false", "--quick", "--count", "2"], {"quick": True, "count": 2}),
     ],
 )
 def test_accepted(arguments, expected):
@@ -82,6 +84,7 @@ def test_text_stays_text(text):
         (["--count"], "--count needs a value"),
         (["stray"], "unexpected argument 'stray': write --flag value"),
         (["--print_lat", "maybe"], "unexpected argument 'maybe'"),
+        (["--", "--count", "3"], "unexpected argument '--count 3'"),
     ],
 )
 def test_refused(arguments, message):
@@ -170,6 +173,75 @@ def test_the_groups_must_name_every_field():
         FlagParser("made_up.py", Settings, "", (FlagGroup("all", ("path", "kind", "count")),), "")
 
 
+def renamed_parser():
+    """As if --count had been called --number and the kind fancy had been called ornate."""
+    groups = (FlagGroup("all", ("path", "kind", "count", "rate", "print_lat", "quick", "seed")),)
+    deprecated = {"number": "count", "show_lat": "print_lat", "kind=ornate": "kind=fancy"}
+    return FlagParser("made_up.py", Settings, "What it does.", groups, "  {command}", deprecated=deprecated)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "warning"),
+    [
+        (["--number", "3"], {"count": 3}, "^--number is deprecated: use --count$"),
+        (["--number=null"], {"count": None}, "^--number is deprecated"),
+        (["--show-lat", "--quick"], {"print_lat": True, "quick": True}, "^--show_lat is deprecated: use --print_lat$"),
+        (["--show_lat", "no"], {"print_lat": False}, "^--show_lat is deprecated"),
+        (["--kind", "ornate"], {"kind": "fancy"}, "^--kind=ornate is deprecated: use --kind=fancy$"),
+        (["--kind=ornate"], {"kind": "fancy"}, "^--kind=ornate is deprecated"),
+    ],
+)
+def test_former_names_are_accepted_with_a_warning(arguments, given, warning):
+    with pytest.warns(DeprecationWarning, match=warning) as warned:
+        assert renamed_parser().given(["--path", "p", *arguments]) == {"path": "p", **given}
+    assert len(warned) == 1
+
+
+def test_former_names_in_a_file(tmp_path):
+    """One that --print_config wrote before they changed."""
+    file = tmp_path / "settings.yaml"
+    file.write_text("path: p\nnumber: 3\nkind: ornate\n")
+    with pytest.warns(DeprecationWarning) as warned:
+        assert renamed_parser().read(["--config", str(file)]) == Settings(path="p", count=3, kind="fancy")
+    assert len(warned) == 2
+    file.write_text("path: p\nnumber: 3\ncount: 3\n")
+    with (
+        pytest.warns(DeprecationWarning),
+        pytest.raises(InputError, match=r"settings\.yaml gives count twice"),
+    ):
+        renamed_parser().read(["--config", str(file)])
+
+
+def test_former_names_are_checked_like_todays(capsys):
+    for arguments, message in (
+        (["--number", "three"], "--count must be a whole number, got 'three'"),
+        (["--number", "3", "--count", "3"], "--number and --count are the same flag: give one of them"),
+        (["--numbr", "3"], "unknown flag --numbr"),
+    ):
+        with warnings.catch_warnings(), pytest.raises(InputError, match=message):
+            warnings.simplefilter("ignore")
+            renamed_parser().read(["--path", "p", *arguments])
+    with pytest.raises(SystemExit, match="0"):
+        renamed_parser().read(["--help"])
+    shown = capsys.readouterr().out
+    assert "--number" not in shown and "ornate" not in shown and "--show_lat" not in shown
+
+
+def test_a_command_says_a_deprecation_on_one_line(capsys):
+    with running("made_up.py", ["--path", "p", "--number", "3"]) as command:
+        renamed_parser().read(command.arguments)
+    assert command.status == 0
+    assert capsys.readouterr().err == "made_up.py: warning: --number is deprecated: use --count\n"
+
+
+def test_a_printed_configuration_is_not_asked_for_twice(capsys):
+    """By a reading that failed before it, of the same parser."""
+    parser = renamed_parser()
+    with pytest.raises(InputError, match="unknown flag --pth"):
+        parser.read(["--print_config", "--pth", "p"])
+    assert parser.read(["--path", "p"]) == Settings(path="p") and capsys.readouterr().out == ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Calling:
     """Of a made-up command that runs another."""
@@ -234,7 +306,7 @@ class Sorting:
 
 def read_words(*arguments):
     groups = (FlagGroup("IMAGES", (), "What to sort."), FlagGroup("how", ("path", "top", "quick")))
-    return FlagParser("made_up.py", Sorting, "Sorts.", groups, "", words="images").read(arguments)
+    return FlagParser("made_up.py", Sorting, "Sorts.", groups, "", positional="images").read(arguments)
 
 
 @pytest.mark.parametrize(
@@ -245,6 +317,8 @@ def read_words(*arguments):
         (["a", "--top", "3", "b", "--path=c", "d"], {"images": ("a", "b", "d"), "top": 3, "path": "c"}),
         (["--quick", "a", "--top", "-3"], {"images": ("a",), "quick": True, "top": -3}),
         (["--quick", "no", "a"], {"images": ("a",), "quick": False}),
+        (["--quick", "a", "b", "--quick"], {"images": ("a", "b"), "quick": True}),
+        (["--", "a", "--quick", "no"], {"images": ("a", "--quick", "no")}),
         (["a", "--path=-x", "--", "--top", "-y", "--"], {"images": ("a", "--top", "-y", "--"), "path": "-x"}),
         (["1", "null", "[x", "a=b", ""], {"images": ("1", "null", "[x", "a=b", "")}),
         (["--path", "a", "a"], {"images": ("a",), "path": "a"}),

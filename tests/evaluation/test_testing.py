@@ -28,7 +28,7 @@ from tests.evaluation.made_models import (
     write_pictures,
 )
 from tfnas import ExportConfig, export_model
-from tfnas.cli.testing import main
+from tfnas.cli.test import main
 from tfnas.core.errors import RunFailed
 from tfnas.data.data_config import DataConfig, RetrainDataConfig
 from tfnas.data.opening import open_data

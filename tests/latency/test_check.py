@@ -542,7 +542,7 @@ def test_what_was_found_is_told_where_it_cannot_be_written(plain, monkeypatch, c
         with monkeypatch.context() as patched:
             patched.setattr(place, full)
             status, captured = outcome(capsys, "--lookup_path", "t.json", "--space", "little.yaml")
-        assert status == 1 and captured.err == "tfnas latency: the disk is full\n"
+        assert status == 1 and captured.err == "tfnas latency check: the disk is full\n"
         assert "\nerror     median" in captured.out and "result" not in captured.out and "stored" not in captured.out
 
 

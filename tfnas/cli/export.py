@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from tfnas.cli.edge import ShownFirst, run_command, say_loading
-from tfnas.cli.groups import FlagGroup
+from rich.console import Console
+
+from tfnas.cli.flags import FlagGroup, FlagParser
+from tfnas.cli.running import ShownFirst, running, say_loading
+from tfnas.export.export_config import ExportConfig
+from tfnas.utils.progress import waiting
 
 _EXAMPLES = """\
   {command} --model_path runs/train-20260131-120000
@@ -16,38 +20,30 @@ _EXAMPLES = """\
       8-bit, calibrated on training images; accuracy and latency beside float32
   {command} --model_path model.pt --format torch_export \\
     --img_root photos --out model.pt2
-      a lone model file, checked on pictures of your own"""
+      a model file on its own, checked on your own images"""
 
 
 _GROUPS = (
     FlagGroup("what to write", ("model_path", "format", "out")),
     FlagGroup("what it computes", ("image_size", "batch", "dtype", "quantize", "opset")),
-    FlagGroup("what to check and calibrate with", ("check_images", "calibration_images", "img_root", "seed")),
-    FlagGroup("what to time", ("measure_batch", "threads")),
+    FlagGroup("checks and calibration", ("check_images", "calibration_images", "img_root", "seed")),
+    FlagGroup("timing", ("measure_batch", "threads")),
 )
+_DESCRIPTION = "Export a trained network to one file, check the file by running it, and time it."
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "tfnas export") -> int:
     """Run the command on `argv` (default: the process's arguments) and return the exit status."""
-    return run_command(prog, lambda arguments: _export(prog, arguments), argv)
+    with running(prog, argv) as command:
+        config = FlagParser(prog, ExportConfig, _DESCRIPTION, _GROUPS, _EXAMPLES).read(command.arguments)
+        say_loading(prog)
+        from tfnas.export.export_report import ExportReport
+        from tfnas.export.exporting import export_model
+        from tfnas.report.export_text import print_export
 
-
-def _export(prog: str, arguments: Sequence[str]) -> None:
-    from rich.console import Console
-
-    from tfnas.cli.flags import FlagParser
-    from tfnas.export.export_config import ExportConfig
-
-    description = "Write a trained network as one file to ship, checked by running it, and timed."
-    config = FlagParser(prog, ExportConfig, description, _GROUPS, _EXAMPLES).read(arguments)
-    say_loading(prog)
-    from tfnas.export.export_report import ExportReport
-    from tfnas.export.exporting import export_model
-    from tfnas.report.export_text import print_export
-    from tfnas.utils.progress import waiting
-
-    with ExitStack() as shown:
-        on_step = shown.enter_context(waiting(Console(stderr=True), "opening the model and the images"))
-        on_report = ShownFirst[ExportReport](shown, lambda found: print_export(Console(), found))
-        export_model(config, on_step=on_step, on_report=on_report)
-    on_report.finish()
+        with ExitStack() as shown:
+            on_step = shown.enter_context(waiting(Console(stderr=True), "opening the model and the images"))
+            on_report = ShownFirst[ExportReport](shown, lambda found: print_export(Console(), found))
+            export_model(config, on_step=on_step, on_report=on_report)
+        on_report.finish()
+    return command.status

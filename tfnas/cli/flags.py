@@ -1,235 +1,257 @@
-"""From arguments to a command's typed dataclass: flags, `--config FILE.yaml`, and one clear message for every mistake.
+"""From a command line to a command's typed dataclass: flags, `--config FILE.yaml`, and one clear message per mistake.
 
-The fields of the dataclass are the flags, their docstrings the help text. Flags keep the field's spelling, and
-`--target-lat` is read as `--target_lat`. A field that is true or false also works as a bare flag (`--print_lat`). A
-command may take words without a flag besides (`predict IMAGE ...`); what follows a lone `--` is words only.
+jsonargparse makes the flags from the fields of the dataclass, reads their values by the fields' types and prints
+`--print_config`. Done here, because neither it nor argparse does:
+
+* flags in two spellings (`--target-lat` is `--target_lat`), and flags that have been renamed
+* a flag of true or false that may stand alone, before a positional argument too: `predict --json photo.jpg`
+* positional arguments between flags, which jsonargparse refuses
+* files read once, without running anything; messages in a user's words, where theirs speak of Python's types
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
+import dataclasses
 import functools
-import itertools
-import re
-from collections.abc import Collection, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Generic, NoReturn, TypeVar
 
 import jsonargparse
 
-from tfnas.cli.edge import version_text
-from tfnas.cli.groups import FlagGroup
-from tfnas.cli.help import PlainHelp
+from tfnas.cli.running import show_version, version_text
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import load_yaml
-from tfnas.utils.annotations import kinds_of
+from tfnas.utils.annotations import Kind, kinds_of
+from tfnas.utils.text import did_you_mean
 
 C = TypeVar("C")
 
-_OWN_FLAGS = ("help", "version", "config", "print_config")
 _BOOLEANS = ("true", "false", "yes", "no")
 
 
+@dataclass(frozen=True)
+class FlagGroup:
+    """A heading of the help text, the fields of the command's dataclass under it, and a line on all of them."""
+
+    title: str
+    fields: tuple[str, ...]
+    description: str | None = None
+
+
+@dataclass(frozen=True)
 class FlagParser(Generic[C]):
-    """Reads the arguments of one command.
+    """Reads the arguments of one command into its dataclass, whose fields' docstrings are the help text."""
 
-    `given` holds, after reading, the names of what was said, by flag or in a file.
-    `groups` must name every field of the dataclass once; `examples` end the help text, with {command} for the program.
-    `words` is the field, a tuple of texts, that takes the arguments that belong to no flag; without, there may be none.
-    `aliases` are other spellings of flags: on the command line only, and not both at once.
-    `command_line_only` are fields that no file may give, such as a command to run: a file may come from anybody. They
-    must be optional; `--print_config` leaves them empty.
-    """
+    prog: str
+    """The program as the user typed it."""
+    config_class: type[C]
+    """The dataclass."""
+    description: str
+    """The first lines of the help text."""
+    groups: tuple[FlagGroup, ...]
+    """Its headings, which name every field once."""
+    examples: str
+    """Its end, with {command} for the program."""
+    positional: str | None = None
+    """The field, a tuple of texts, that takes the positional arguments. None: there may be none."""
+    aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Other names of flags, to their own: on the command line only, and not both at once."""
+    deprecated: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Former names of flags, or of their choices as `flag=choice`, to those of today; files may hold them too."""
+    command_line_only: tuple[str, ...] = ()
+    """Fields that no file may give, such as a command to run: files come from anybody. `--print_config` omits them."""
 
-    def __init__(
-        self,
-        prog: str,
-        config_class: type[C],
-        description: str,
-        groups: Sequence[FlagGroup],
-        examples: str,
-        words: str | None = None,
-        aliases: Mapping[str, str] = MappingProxyType({}),
-        command_line_only: Collection[str] = (),
-    ) -> None:
-        self._config_class = config_class
-        self._command_line_only = command_line_only
-        self._aliases = aliases
-        self._words = words
-        self.given: set[str] = set()
-        self._kinds = {name: kind for name, kind in kinds_of(config_class).items() if name != words}
-        grouped = [name for group in groups for name in group.fields]
-        assert sorted(grouped) == sorted(self._kinds), set(grouped) ^ set(self._kinds)
-        assert all(self._kinds[name].optional for name in command_line_only)
-        described: Any = config_class  # a class with a type variable counts as no key of a cache
-        self._parser = _parser_of(
-            prog, described, description, tuple(groups), examples, words, tuple(command_line_only)
-        )
+    def __post_init__(self) -> None:
+        grouped = [name for group in self.groups for name in group.fields]
+        assert sorted(grouped) == sorted(self.kinds), set(grouped) ^ set(self.kinds)
+        assert all(self.kinds[name].optional for name in self.command_line_only)
+
+    @functools.cached_property
+    def kinds(self) -> dict[str, Kind]:
+        """What every flag takes."""
+        return {name: kind for name, kind in kinds_of(self.config_class).items() if name != self.positional}
 
     def read(self, arguments: Sequence[str]) -> C:
         """The dataclass that the arguments make. Raises InputError saying which flag or file is wrong, and why."""
-        before, after = _split_at(arguments, "--") if self._words else (arguments, [])
-        self._check_aliases(before)
-        tidy = [self._tidy(argument) for argument in before]
-        self.given = {argument[2:].partition("=")[0] for argument in tidy if argument.startswith("--")}
-        tidy = [self._with_value(*pair) for pair in itertools.zip_longest(tidy, tidy[1:], fillvalue="--")]
-        words: list[str] = []
-        if self._words:
-            tidy, words = self._without_words(tidy)
-        for path in _values_of("--config", tidy):
-            self.given |= set(self._check_file(path))
-        try:
-            values = self._parser.parse_args(tidy)
-        except argparse.ArgumentError as error:
-            self._explain(str(error), tidy)
-        fields = {name: values[name] for name in self._kinds}
-        return self._config_class(**fields, **({self._words: (*words, *after)} if self._words else {}))
+        return self.config_class(**self.given(arguments))
 
-    def _without_words(self, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The flags with their values, and the words. Raises InputError for a word that begins with a dash."""
-        flags: list[str] = []
-        words: list[str] = []
-        waiting = iter(arguments)
-        for argument in waiting:
-            if argument.startswith("--") or argument == "-h":
-                flags.append(argument)
-                if argument[2:] in (*self._kinds, "config"):  # without =, so that its value is what follows
-                    flags.extend(itertools.islice(waiting, 1))
-            elif argument.startswith("-"):
-                raise InputError(f"unknown flag {argument}; a file of that name goes behind --, as the last arguments")
-            else:
-                words.append(argument)
-        return flags, words
+    def given(self, arguments: Sequence[str]) -> dict[str, Any]:
+        """What the arguments say, by flag or in a file; what they leave out keeps its default. Raises as `read`."""
+        if "--version" in arguments:
+            show_version()
+        parser = _parser(self)
+        values: dict[str, Any] = parser.parse_args(arguments, defaults=False).as_dict()
+        return {**values, self.positional: parser.positionals} if self.positional else values
 
-    def _tidy(self, argument: str) -> str:
-        """The argument, a flag in underscores. Raises InputError for an unknown flag."""
-        if not argument.startswith("--"):
-            return argument
-        flag, equals, value = argument.partition("=")
-        name = flag[2:].replace("-", "_")
-        name = self._aliases.get(name, name)
-        if name not in self._kinds and name not in _OWN_FLAGS:
-            raise InputError(f"unknown flag {flag}{self._suggestion(name, '--')}; --help lists all flags")
-        return f"--{name}{equals}{value}"
-
-    def _check_aliases(self, arguments: Sequence[str]) -> None:
-        """Raise InputError where a flag is given under both of its names."""
-        said = {argument[2:].partition("=")[0].replace("-", "_") for argument in arguments if argument[:2] == "--"}
-        for alias, name in self._aliases.items():
-            if {alias, name} <= said:
-                raise InputError(f"--{alias} and --{name} are the same flag: give one of them")
-
-    def _with_value(self, argument: str, following: str) -> str:
-        """A flag that may stand alone, with the value that this means."""
-        kind = self._kinds.get(argument[2:])
-        stands_alone = kind is not None and kind.type is bool and following.lower() not in _BOOLEANS
-        return f"{argument}=true" if stands_alone else argument
-
-    def _suggestion(self, name: str, prefix: str = "") -> str:
-        close = difflib.get_close_matches(name, [*self._kinds, *self._aliases, *_OWN_FLAGS], 1)
-        return f" (did you mean {prefix}{close[0]}?)" if close else ""
-
-    def _check_file(self, path: str) -> dict[Any, Any]:
-        """What the file says. Raises InputError unless it is a mapping of fields to values of their kinds."""
-        document = _read_yaml(path)
-        for name, value in document.items():
-            kind = self._kinds.get(name)
-            if kind is None:
-                raise InputError(f"{path}: unknown field {name!r}{self._suggestion(str(name))}; --help lists all flags")
-            if name in self._command_line_only and value is not None:
+    def settings(self, path: str) -> dict[str, Any]:
+        """What a YAML file says. Raises InputError unless it is a mapping of fields to values of their types."""
+        settings: dict[str, Any] = {}
+        for said, value in _read_yaml(path).items():
+            name = self.current(said)
+            if name not in self.kinds:
+                hint = did_you_mean(str(name), self.kinds)
+                raise InputError(f"{path}: unknown field {name!r}{hint}; --help lists all flags")
+            if name in self.command_line_only and value is not None:
                 raise InputError(f"{path}: {name} must not stand in a file: give it on the command line, as --{name}")
-            if not kind.accepts(value):
-                raise InputError(f"{path}: {name} must be {kind.words}, got {value!r}")
-        return document
+            if name in settings:
+                raise InputError(f"{path} gives {name} twice, once under its former name")
+            settings[name] = self.kinds[name].checked(self.current_choice(name, value), f"{path}: {name}")
+        return settings
 
-    def _explain(self, message: str, arguments: Sequence[str]) -> NoReturn:
-        """Say in our words what the parser found wrong on the command line. Raises InputError."""
-        wrong = re.match(r'Parser key "(\w+)":', message)
-        if wrong is not None and wrong[1] in self._kinds:
-            name = wrong[1]
-            given = _values_of(f"--{name}", arguments)[-1]
-            raise InputError(f"--{name} must be {self._kinds[name].words}, got {given!r}")
-        missing = re.search(r"arguments are required: (.*)", message)
-        if missing is not None:
-            raise InputError(f"--{missing[1]} must be given; --help says more")
-        lonely = re.match(r"argument (--\w+): expected", message)
-        if lonely is not None:
-            raise InputError(f"{lonely[1]} needs a value; --help says more")
-        stray = re.match(r"unrecognized arguments: (.*)", message)
-        if stray is not None:
-            hint = " (did you mean --model_path?)" if "model_path" in self._kinds else ""
-            raise InputError(f"unexpected argument {stray[1]!r}{hint}: write --flag value; --help lists all flags")
-        raise InputError(f"{' '.join(message.split())}; --help says more")
+    def current(self, name: str) -> str:
+        """The name that a flag, or a `flag=choice`, has today. Warns where this one is deprecated."""
+        if name not in self.deprecated:
+            return name
+        new = self.deprecated[name]
+        warnings.warn(f"--{name} is deprecated: use --{new}", DeprecationWarning, stacklevel=2)
+        return new
 
-
-@functools.cache
-def _parser_of(
-    prog: str,
-    config_class: type,
-    description: str,
-    groups: tuple[FlagGroup, ...],
-    examples: str,
-    words: str | None,
-    command_line_only: tuple[str, ...],
-) -> _Parser:
-    """The parser of a command, made once in a process: that takes far longer than reading arguments."""
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = _Parser(
-        prog=prog,
-        usage=f"{prog} [--flag value ...]" + (f" {words.upper()} ..." if words else ""),
-        description=description,
-        epilog="examples:\n" + examples.format(command=f"python {prog}" if prog.endswith(".py") else prog),
-        formatter_class=PlainHelp,
-        version=version_text(),
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", action="config", metavar="FILE", help="YAML file of settings.")
-    parser.empty_in_dumps = command_line_only
-    but = "".join(f" but --{name}" for name in command_line_only)
-    text = f"Print all settings{but}, as --config reads them, and exit."
-    _action_of(parser, "--print_config").help = text
-    kinds = kinds_of(config_class)
-    for group in groups:
-        section = parser.add_argument_group(group.title, group.description)
-        if group.fields:
-            others = kinds.keys() - set(group.fields)
-            section.add_class_arguments(config_class, None, as_group=False, skip=others)
-            for action in section._group_actions:
-                action.metavar = kinds[action.dest].metavar(action.dest)
-    return parser
+    def current_choice(self, name: str, value: Any) -> Any:
+        """The value of a field, a choice under the name that it has today. Warns where this one is deprecated."""
+        former = f"{name}={value}"
+        return self.current(former).partition("=")[2] if former in self.deprecated else value
 
 
 class _Parser(jsonargparse.ArgumentParser):
-    """One whose `--print_config` says nothing of some fields."""
+    """The parser of a command. `positionals` are, after reading, the arguments that belong to no flag."""
 
-    empty_in_dumps: Collection[str] = ()
+    command: FlagParser[Any]
+    positionals: tuple[str, ...] = ()
+
+    def _parse_known_args(self, arg_strings: list[str], namespace: Any, **options: Any) -> Any:
+        """As argparse's, which leaves over what belongs to no flag: unknown flags and positional arguments."""
+        vars(self).pop("print_config", None)  # asked for in an earlier reading, which failed
+        self._said: set[str] = set()
+        self._following = iter(arg_strings[1:])
+        try:
+            namespace, left = super()._parse_known_args(arg_strings, namespace, **options)
+        except TypeError as error:
+            action, texts = self._reading
+            words = self.command.kinds[action.dest].words
+            raise InputError(f"--{action.dest} must be {words}, got {texts[-1]!r}") from error
+        for other, name in {**self.command.aliases, **self.command.deprecated}.items():
+            if {other, name} <= self._said:
+                raise InputError(f"--{other} and --{name} are the same flag: give one of them")
+        self._take_positionals(left)
+        return namespace, []
+
+    def _parse_optional(self, arg_string: str) -> Any:
+        """As argparse's, which asks about each argument in turn, of a flag under its own name and with its value."""
+        following = next(self._following, "")
+        said = _name(arg_string)
+        if said is not None:
+            self._said.add(said)
+            name = self.command.current(self.command.aliases.get(said, said))
+            _, equals, value = arg_string.partition("=")
+            kind = self.command.kinds.get(name)
+            if kind and kind.type is bool and not equals and following.lower() not in _BOOLEANS:
+                equals, value = "=", "true"
+            arg_string = f"--{name}{equals}{value}"
+        return super()._parse_optional(arg_string)  # type: ignore[no-untyped-call]
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        texts = [self.command.current_choice(action.dest, text) for text in arg_strings]
+        self._reading = action, tuple(texts)
+        return super()._get_values(action, texts)
+
+    def _take_positionals(self, left: Sequence[str]) -> None:
+        """Take what belongs to no flag. Raises InputError for unknown flags, and where there may be no others."""
+        end = left.index("--") if "--" in left else len(left)
+        self.positionals = (*left[:end], *left[end + 1 :])
+        for argument in left[:end]:
+            name = _name(argument)
+            if name is not None:
+                known = *self._option_string_actions, *(f"--{alias}" for alias in self.command.aliases)
+                flag, hint = argument.partition("=")[0], did_you_mean(f"--{name}", known)
+                raise InputError(f"unknown flag {flag}{hint}; --help lists all flags")
+            if self.command.positional and argument.startswith("-"):
+                raise InputError(f"unknown flag {argument}; a file of that name goes behind --, as the last arguments")
+        if self.positionals and not self.command.positional:
+            hint = " (did you mean --model_path?)" if "model_path" in self.command.kinds else ""
+            stray = " ".join(self.positionals)
+            raise InputError(f"unexpected argument {stray!r}{hint}: write --flag value; --help lists all flags")
 
     def dump(self, namespace: jsonargparse.Namespace, *arguments: Any, **options: Any) -> str:
-        """The settings as YAML, those fields as null."""
-        shown = namespace.clone()
-        for name in self.empty_in_dumps:
+        """All settings as YAML, those of the command line only as null."""
+        shown = self.get_defaults()
+        shown.update(namespace)
+        for name in self.command.command_line_only:
             shown[name] = None
         text: str = super().dump(shown, *arguments, **options)
         return text
 
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise InputError."""
+        _, required, names = message.partition("arguments are required: ")
+        if required:
+            message = f"--{names} must be given"
+        elif isinstance(ex, argparse.ArgumentError) and ex.argument_name:
+            what = "needs a value" if ex.message == "expected one argument" else ex.message
+            message = f"{ex.argument_name} {what}"
+        raise InputError(f"{message}; --help says more") from ex
 
-def _action_of(parser: argparse.ArgumentParser, flag: str) -> argparse.Action:
-    return parser._option_string_actions[flag]
+
+class _ConfigFile(jsonargparse.ActionConfigFile):  # type: ignore[name-defined, misc]
+    """`--config FILE`: what stands in the file, as if it were said here."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, *_: Any) -> None:
+        for name, value in parser.command.settings(values).items():
+            cfg[name] = value
 
 
-def _split_at(arguments: Sequence[str], mark: str) -> tuple[list[str], list[str]]:
-    """What stands before the first such argument, and what behind it."""
-    place = list(arguments).index(mark) if mark in arguments else len(arguments)
-    return list(arguments[:place]), list(arguments[place + 1 :])
+class _PlainHelp(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Without types and without defaults that say nothing; the examples at the end keep their lines."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)  # type: ignore[no-untyped-call]
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        says_nothing = action.default is None or action.default is False or action.default in ("", argparse.SUPPRESS)
+        return text if says_nothing or "Default:" in text else f"{text} (default: %(default)s)"
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        names = ", ".join(action.option_strings)
+        return f"{names} {action.metavar}" if action.metavar else names
 
 
-def _values_of(flag: str, arguments: Sequence[str]) -> list[str]:
-    """The values given to a flag, as `--flag value` or `--flag=value`."""
-    joined = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{flag}=")]
-    return [following for argument, following in itertools.pairwise(arguments) if argument == flag] + joined
+@functools.cache
+def _parser(command: FlagParser[Any]) -> _Parser:
+    """The parser of a command, made once in a process: that takes far longer than reading arguments."""
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    prog = command.prog
+    parser = _Parser(
+        prog=prog,
+        usage=f"{prog} [--flag value ...]" + (f" {command.positional.upper()} ..." if command.positional else ""),
+        description=command.description,
+        epilog="examples:\n" + command.examples.format(command=f"python {prog}" if prog.endswith(".py") else prog),
+        formatter_class=_PlainHelp,
+        version=version_text(),
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.command = command
+    parser.add_argument("--config", action=_ConfigFile, metavar="FILE", help="YAML file of settings.")
+    flags = parser._option_string_actions
+    but = "".join(f" but --{name}" for name in command.command_line_only)
+    flags["--print_config"].help = f"Print all settings{but}, as --config reads them, and exit."
+    for group in command.groups:
+        section = parser.add_argument_group(group.title, group.description)
+        if group.fields:
+            others = {item.name for item in dataclasses.fields(command.config_class)} - set(group.fields)
+            section.add_class_arguments(command.config_class, None, as_group=False, skip=others)
+        for name in group.fields:
+            flags[f"--{name}"].metavar = command.kinds[name].metavar(name)
+    return parser
+
+
+def _name(argument: str) -> str | None:
+    """The name of the flag that an argument is, in the spelling of fields; None for other arguments."""
+    return argument[2:].partition("=")[0].replace("-", "_") if argument.startswith("--") else None
 
 
 def _read_yaml(path: str) -> dict[Any, Any]:

@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 from collections.abc import Sequence
 
-from tfnas.cli.edge import run_command
-from tfnas.core.errors import InputError
-from tfnas.utils.text import command_line
+from tfnas.cli.main import Subcommand, run_subcommand
 
-_COMMANDS = {
-    "build": "measure the table of a space on this machine or another device",
-    "check": "time whole networks against a table, and correct it",
-    "range": "what a space can reach with a table, and where the time goes",
-    "close": "fit a derived network until it measures the target",
-    "certify": "time an exported file and say what it takes",
+COMMANDS = {
+    "build": Subcommand("measure the table of a space on this machine or another device", "latency_build"),
+    "check": Subcommand("time whole networks against a table, and correct it", "latency_check"),
+    "range": Subcommand("what a space can reach with a table, and where the time goes", "latency_range"),
+    "close": Subcommand("adjust a derived network's widths until it measures the target", "latency_close"),
+    "certify": Subcommand("time an exported file and certify its latency", "latency_certify"),
 }
-"""Each is `run(prog, arguments)` in the module `latency_<name>` beside this one, imported when it is asked for."""
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "tfnas latency") -> int:
-    """Run the command on `argv` (default: the process's arguments) and return the exit status."""
-    return run_command(prog, lambda arguments: _latency(prog, arguments), argv)
-
-
-def _latency(prog: str, arguments: Sequence[str]) -> None:
-    if arguments[:1] in (["--help"], ["-h"]):
-        lines = [f"  {name:<9}{words}" for name, words in _COMMANDS.items()]
-        command = command_line("latency COMMAND")
-        print("\n".join([f"usage: {command} [--flag value ...]", "", *lines, "", f"{command} --help says more."]))
-        return
-    if not arguments:
-        raise InputError(
-            f"give a command: {', '.join(_COMMANDS)}; {command_line('latency', '--help')} says what each does"
-        )
-    name = arguments[0]
-    if name not in _COMMANDS:
-        close = difflib.get_close_matches(name, _COMMANDS, 1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise InputError(f"unknown command {name!r}{hint}; there are {', '.join(_COMMANDS)}")
-    module = importlib.import_module(f"tfnas.cli.latency_{name}")
-    module.run(f"{prog} {name}", arguments[1:])
+    """Run the command that the first argument names and return its exit status."""
+    return run_subcommand(prog, COMMANDS, argv)

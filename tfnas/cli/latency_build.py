@@ -9,22 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from tfnas.bench.build_config import BuildConfig
-from tfnas.cli.edge import say_loading
-from tfnas.cli.flags import FlagParser
-from tfnas.cli.groups import FlagGroup
+from tfnas.cli.flags import FlagGroup, FlagParser
+from tfnas.cli.running import running, say_loading
 from tfnas.runs.run_directory import watch_interruption
 from tfnas.spaces.mbconv.space_file import space_arguments, space_names
+from tfnas.utils.progress import TimeLeftColumn
 from tfnas.utils.text import command_line, say
 
 if TYPE_CHECKING:
@@ -34,7 +26,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
   {command} --space digits --out digits_here.json
-      a table for the small space on one thread of this processor, a minute
+      a table for the small space on one thread of this processor, in a minute
   {command} --space imagenet --runtime onnxruntime \\
     --batch 1 --out imagenet_onnx.json
       single images in ONNX Runtime
@@ -52,43 +44,46 @@ _GROUPS = (
     FlagGroup("what to measure", ("out", "space", "cost", "image_size", "num_classes", "width_multiple")),
     FlagGroup("where", ("runtime", "device", "threads", "batch", "dtype", "worker", "worker_timeout")),
     FlagGroup("how long and how closely", ("time_budget", "tolerance", "max_points", "rounds", "calls")),
-    FlagGroup("chance", ("held_out", "seed")),
+    FlagGroup("randomness", ("held_out", "seed")),
 )
 _IMAGES = {
     "imagenet": ("--data", "folder", "--img_root", "FOLDER"),
     "cifar": ("--data", "cifar10", "--img_root", "FOLDER"),
 }
-"""What names the images of a built-in space where none of them come along."""
+"""The flags that name the images of a built-in space that ships without any."""
 
 _DIGITS = 10
-"""Classes of the embedded digits, which a search takes where no other images are named."""
+"""Classes of the embedded digits, which a search uses unless other images are named."""
 
-_DESCRIPTION = "Measure what every block of a search space takes, and say how good that is."
+_DESCRIPTION = """\
+Measure the latency of every block of a search space, and report how accurate
+the table is."""
 
 
-def run(prog: str, arguments: Sequence[str]) -> None:
-    """Run the command."""
-    parser = FlagParser(prog, BuildConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, command_line_only=("worker",))
-    config = parser.read(arguments)
-    if config.cost != "ms":
-        from tfnas.bench.counted_table import write_counted_table
+def main(argv: Sequence[str] | None = None, prog: str = "tfnas latency build") -> int:
+    """Run the command on `argv` (default: the process's arguments) and return the exit status."""
+    with running(prog, argv) as command:
+        parser = FlagParser(prog, BuildConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, command_line_only=("worker",))
+        config = parser.read(command.arguments)
+        if config.cost != "ms":
+            from tfnas.bench.counted_table import write_counted_table
 
-        table = write_counted_table(config.opened_space(), config.cost, config.out, config.num_classes)
+            table = write_counted_table(config.opened_space(), config.cost, config.out, config.num_classes)
+        else:
+            say_loading(prog)
+            from tfnas.bench.build_table import build_table
+
+            console = Console(stderr=True)
+            for line in _existing_files(Path(config.out)):
+                say(console, line)
+            with _shown(console, config) as (on_step, on_measurement):
+                table = build_table(config, on_step=on_step, on_measurement=on_measurement)
         _report(Console(soft_wrap=True), config, table)
-        return
-    say_loading(prog)
-    from tfnas.bench.build_table import build_table
-
-    console = Console(stderr=True)
-    for line in _beforehand(Path(config.out)):
-        say(console, line)
-    with _shown(console, config) as (on_step, on_measurement):
-        table = build_table(config, on_step=on_step, on_measurement=on_measurement)
-    _report(Console(soft_wrap=True), config, table)
+    return command.status
 
 
-def _beforehand(out: Path) -> Iterator[str]:
-    """What is there already, and becomes of it."""
+def _existing_files(out: Path) -> Iterator[str]:
+    """What is there already, and what happens to it."""
     partial = Path(f"{out}.partial")
     if out.is_file():
         anew = "" if partial.exists() else "measuring anew; "
@@ -101,13 +96,7 @@ def _beforehand(out: Path) -> Iterator[str]:
 def _shown(console: Console, config: BuildConfig) -> Iterator[tuple[Callable[[Step], None], Callable[[], None]]]:
     """What to call at every step and every visit: progress with time left, and stopping where a signal asks for it."""
     kept = f"what is measured stays in {config.out}.partial; the same command goes on there"
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeLeftColumn()
     progress = Progress(*columns, console=console, disable=not console.is_terminal)
     with progress, watch_interruption(console) as watch:
         tasks: list[TaskID] = []
@@ -153,7 +142,7 @@ def _some_target(space: SearchSpace, table: LatencyTable, num_classes: int | Non
 
 
 def _checked_where(config: BuildConfig) -> Iterator[str]:
-    """What a check must be told besides the table: a space of one's own, and where the device is."""
+    """What a check needs besides the table: the user's own space, and where the device is."""
     if config.space not in space_names():
         yield from ("--space", config.space)
     if ":" in config.device:

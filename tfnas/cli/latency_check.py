@@ -8,9 +8,8 @@ from contextlib import ExitStack
 from rich.console import Console
 
 from tfnas.bench.check_config import CheckConfig
-from tfnas.cli.edge import ShownFirst, say_loading
-from tfnas.cli.flags import FlagParser
-from tfnas.cli.groups import FlagGroup
+from tfnas.cli.flags import FlagGroup, FlagParser
+from tfnas.cli.running import ShownFirst, running, say_loading
 from tfnas.utils.progress import counting
 
 _EXAMPLES = """\
@@ -18,9 +17,9 @@ _EXAMPLES = """\
       20 random networks against the sums of their blocks; corrects the table
   {command} --lookup_path my_table.json --correct false \\
     --num_networks 50
-      only look, at more networks
+      only check, on more networks; the table stays as it is
   {command} --lookup_path mine.json --space mine.yaml
-      a table of a space of your own"""
+      a table of your own space"""
 
 
 _GROUPS = (
@@ -29,21 +28,23 @@ _GROUPS = (
     FlagGroup("where", ("device", "worker", "worker_timeout")),
     FlagGroup("how long and how closely", ("rounds", "calls", "time_budget", "seed")),
 )
-_DESCRIPTION = "Time whole networks against a latency table, and correct what its sums miss."
+_DESCRIPTION = "Time whole networks against a latency table, and correct the error of its sums."
 
 
-def run(prog: str, arguments: Sequence[str]) -> None:
-    """Run the command."""
-    parser = FlagParser(prog, CheckConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, command_line_only=("worker",))
-    config = parser.read(arguments)
-    say_loading(prog)
-    from tfnas.bench.check_report import CheckReport
-    from tfnas.bench.check_table import check_table
-    from tfnas.report.check_text import print_found, print_written
+def main(argv: Sequence[str] | None = None, prog: str = "tfnas latency check") -> int:
+    """Run the command on `argv` (default: the process's arguments) and return the exit status."""
+    with running(prog, argv) as command:
+        parser = FlagParser(prog, CheckConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, command_line_only=("worker",))
+        config = parser.read(command.arguments)
+        say_loading(prog)
+        from tfnas.bench.check_report import CheckReport
+        from tfnas.bench.check_table import check_table
+        from tfnas.report.check_text import print_found, print_written
 
-    with ExitStack() as shown:
-        on_measurement = shown.enter_context(counting(Console(stderr=True), "timing whole networks"))
-        on_found = ShownFirst[CheckReport](shown, lambda found: print_found(Console(), found))
-        report = check_table(config, on_measurement=on_measurement, on_found=on_found)
-    on_found.finish()
-    print_written(Console(), report)
+        with ExitStack() as shown:
+            on_measurement = shown.enter_context(counting(Console(stderr=True), "timing whole networks"))
+            on_found = ShownFirst[CheckReport](shown, lambda found: print_found(Console(), found))
+            report = check_table(config, on_measurement=on_measurement, on_found=on_found)
+        on_found.finish()
+        print_written(Console(), report)
+    return command.status

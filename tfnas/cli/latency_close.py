@@ -1,18 +1,21 @@
-"""`tfnas latency close --model_path RUN_DIR`: fit a derived network until it measures the target."""
+"""`tfnas latency close --model_path RUN_DIR`: adjust a derived network until it measures the target."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tfnas.cli.edge import say_loading
-from tfnas.cli.groups import FlagGroup
+from rich.console import Console
+
+from tfnas.cli.flags import FlagGroup, FlagParser
+from tfnas.cli.running import running, say_loading
+from tfnas.searching.refitting.refit_config import CloseConfig
 
 _EXAMPLES = """\
   {command} --model_path runs/search-20250131-120000
       the search's network to its own target, in its table's runtime
   {command} --model_path runs/search-20250131-120000 \\
     --target_lat 14 --epsilon 0.5% --time_budget 20min
-      another target, closer
+      another target, met more closely
   {command} --model_path architecture.json --target_lat 40 \\
     --lookup_path pi.json --worker "ssh pi@raspberrypi python3 -"
       on another device"""
@@ -25,21 +28,19 @@ _GROUPS = (
     FlagGroup("the new run directory", ("save", "note", "run_dir")),
 )
 _DESCRIPTION = """\
-Build a derived network, time it as a whole in its table's runtime, fit its
-widths by what was found, and again, until what is measured is within epsilon of
-the target. Operations and depth stay. What comes out is a new run directory."""
+Build a derived network, time it as a whole in its table's runtime, refit its
+widths to what was measured, and repeat until the measurement is within epsilon
+of the target. Operations and depth do not change. The result is a new run
+directory."""
 
 
-def run(prog: str, arguments: Sequence[str]) -> None:
-    """Run the command."""
-    from rich.console import Console
+def main(argv: Sequence[str] | None = None, prog: str = "tfnas latency close") -> int:
+    """Run the command on `argv` (default: the process's arguments) and return the exit status."""
+    with running(prog, argv) as command:
+        parser = FlagParser(prog, CloseConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, command_line_only=("worker",))
+        config = parser.read(command.arguments)
+        say_loading(prog)
+        from tfnas.searching.refitting.refit_run import close_run
 
-    from tfnas.cli.flags import FlagParser
-    from tfnas.searching.refitting.refit_config import CloseConfig
-
-    parser = FlagParser(prog, CloseConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, command_line_only=("worker",))
-    config = parser.read(arguments)
-    say_loading(prog)
-    from tfnas.searching.refitting.refit_run import close_run
-
-    close_run(config, Console())
+        close_run(config, Console())
+    return command.status

@@ -1,4 +1,4 @@
-"""`tfnas predict --model_path RUN IMAGE...`: what a trained network takes pictures for."""
+"""`tfnas predict --model_path RUN IMAGE...`: the most probable classes of images."""
 
 from __future__ import annotations
 
@@ -8,64 +8,61 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tfnas.cli.edge import run_command, say_loading
-from tfnas.cli.groups import FlagGroup
+from rich.console import Console
+
+from tfnas.cli.flags import FlagGroup, FlagParser
+from tfnas.cli.running import running, say_loading
 from tfnas.core.errors import InputError
+from tfnas.evaluation.evaluation_config import PredictConfig
+from tfnas.utils.progress import waiting
 
 if TYPE_CHECKING:
     from tfnas.evaluation.predicting import Answer
 
 _EXAMPLES = """\
   {command} --model_path runs/train-20260131-120000 cat.jpg
-      the five most probable classes of a picture
+      the five most probable classes of an image
   {command} --model_path model.onnx --json photos > answers.jsonl
-      an exported network, all pictures in a folder, a line of JSON for each
+      an exported network, all images in a folder, a line of JSON for each
   {command} --model_path model.pt --top 1 -- -odd-name.png
       a file name that begins with a dash"""
 
 
 _GROUPS = (
-    FlagGroup("IMAGES", (), "Pictures, and folders whose pictures are taken, those of sub-folders too."),
-    FlagGroup("what to ask and to tell", ("model_path", "top", "json")),
+    FlagGroup("IMAGES", (), "Image files, and folders, of which all images are taken, also in subfolders."),
+    FlagGroup("what to predict with, and what to print", ("model_path", "top", "json")),
     FlagGroup("how", ("batch_size", "device", "threads", "seed")),
 )
+_DESCRIPTION = "Predict the most probable classes of images."
 _MOST_NAMED = 10
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "tfnas predict") -> int:
     """Run the command on `argv` (default: the process's arguments) and return the exit status."""
-    return run_command(prog, lambda arguments: _predict(prog, arguments), argv)
+    with running(prog, argv) as command:
+        parser = FlagParser(prog, PredictConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, positional="images")
+        config = parser.read(command.arguments)
+        say_loading(prog)
+        from tfnas.evaluation.predicting import predict
 
-
-def _predict(prog: str, arguments: Sequence[str]) -> None:
-    from tfnas.cli.flags import FlagParser
-    from tfnas.evaluation.evaluation_config import PredictConfig
-
-    description = "Tell the most probable classes of pictures."
-    config = FlagParser(prog, PredictConfig, description, _GROUPS, _EXAMPLES, words="images").read(arguments)
-    say_loading(prog)
-    from rich.console import Console
-
-    from tfnas.evaluation.predicting import predict
-    from tfnas.utils.progress import waiting
-
-    count, failed = 0, []
-    with waiting(Console(stderr=True), "reading images") as now:
-        for answer in predict(config):
-            count += 1
-            now(f"{count:,} images")
-            if answer.problem is not None:
-                failed.append(answer.image)
-                print(f"{prog}: {_printable(answer.problem)}", file=sys.stderr)
-            if config.json:
-                print(json.dumps(answer.to_json()))
-            elif answer.problem is None:
-                print(_text(answer))
-    if failed:
-        names = ", ".join(_printable(name) for name in failed[:_MOST_NAMED])
-        more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
-        others = ", the others are answered" if len(failed) < count else ""
-        raise InputError(f"{len(failed)} of {count} images could not be read{others}: {names}{more}")
+        count, failed = 0, []
+        with waiting(Console(stderr=True), "reading images") as now:
+            for answer in predict(config):
+                count += 1
+                now(f"{count:,} images")
+                if answer.problem is not None:
+                    failed.append(answer.image)
+                    print(f"{prog}: {_printable(answer.problem)}", file=sys.stderr)
+                if config.json:
+                    print(json.dumps(answer.to_json()))
+                elif answer.problem is None:
+                    print(_text(answer))
+        if failed:
+            names = ", ".join(_printable(name) for name in failed[:_MOST_NAMED])
+            more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
+            others = ", the others were predicted" if len(failed) < count else ""
+            raise InputError(f"{len(failed)} of {count} images could not be read{others}: {names}{more}")
+    return command.status
 
 
 def _text(answer: Answer) -> str:

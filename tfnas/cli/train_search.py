@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tfnas.cli.edge import run_command, say_loading
-from tfnas.cli.groups import FlagGroup
+from tfnas.cli.flags import FlagGroup, FlagParser
+from tfnas.cli.running import running, say_loading
+from tfnas.searching.differentiable.search_config import SearchConfig
 
 _EXAMPLES = """\
   {command} --target_lat 15
@@ -21,7 +22,7 @@ _EXAMPLES = """\
   torchrun --nproc_per_node=2 train_search.py --target_lat 15
       two processes on this machine; docs/search.md has several machines
   {command} --resume runs/search-20250131-120000
-      go on with an interrupted run"""
+      resume an interrupted run"""
 
 
 _GROUPS = (
@@ -29,15 +30,8 @@ _GROUPS = (
     FlagGroup(
         "what to search on",
         (
-            "data",
-            "img_root",
-            "train_list",
-            "val_list",
-            "val_ratio",
-            "test_ratio",
-            "image_size",
-            "num_classes",
-            "class_names",
+            *("data", "img_root", "train_list", "val_list", "val_ratio", "test_ratio"),
+            *("image_size", "num_classes", "class_names"),
         ),
     ),
     FlagGroup("the run", ("save", "note", "run_dir", "resume", "seed", "save_minutes", "print_freq")),
@@ -49,15 +43,8 @@ _GROUPS = (
     FlagGroup(
         "schedule of the weights",
         (
-            "epochs",
-            "warmup_epochs",
-            "batch_size",
-            "w_lr",
-            "w_mom",
-            "w_wd",
-            "grad_clip",
-            "shared_weights",
-            "sampled_depth",
+            *("epochs", "warmup_epochs", "batch_size", "w_lr", "w_mom", "w_wd", "grad_clip"),
+            *("shared_weights", "sampled_depth"),
         ),
         "Default of each: the search space's own, or that of --recipe.",
     ),
@@ -67,21 +54,17 @@ _GROUPS = (
         "Default of each: the search space's own, or that of --recipe.",
     ),
 )
+_DESCRIPTION = "Search for the best network whose latency or size is 99.5 to 100 % of a target."
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "train_search.py") -> int:
     """Run the command on `argv` (default: the process's arguments) and return the exit status."""
-    return run_command(prog, lambda arguments: _search(prog, arguments), argv)
+    with running(prog, argv) as command:
+        parser = FlagParser(prog, SearchConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, aliases={"target": "target_lat"})
+        given = parser.given(command.arguments)
+        config = SearchConfig(**given)
+        say_loading(prog)
+        from tfnas.searching.differentiable.search_loop import search
 
-
-def _search(prog: str, arguments: Sequence[str]) -> None:
-    from tfnas.cli.flags import FlagParser
-    from tfnas.searching.differentiable.search_config import SearchConfig
-
-    description = "Search for the best network whose latency or size is 99.5 to 100 % of a target."
-    parser = FlagParser(prog, SearchConfig, description, _GROUPS, _EXAMPLES, aliases={"target": "target_lat"})
-    config = parser.read(arguments)
-    say_loading(prog)
-    from tfnas.searching.differentiable.search_loop import search
-
-    search(config, given=parser.given)
+        search(config, given=given.keys())
+    return command.status

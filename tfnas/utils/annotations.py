@@ -8,6 +8,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tfnas.core.errors import InputError
+
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _METAVARS = {int: "N", float: "X", bool: "[true|false]"}
 
@@ -41,6 +43,12 @@ class Kind:
             return re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) is not None
         accepted = (int, float) if self.type is float else (self.type,)
         return isinstance(value, accepted) and isinstance(value, bool) == (self.type is bool)
+
+    def checked(self, value: Any, what: str) -> Any:
+        """A value read from YAML, numbers as numbers. Raises InputError, beginning with `what`, if it will not do."""
+        if not self.accepts(value):
+            raise InputError(f"{what} must be {self.words}, got {value!r}")
+        return value if value is None or self.type is not float else float(value)
 
 
 def kinds_of(config_class: type[Any]) -> dict[str, Kind]:

@@ -13,6 +13,7 @@ Durations and shares as people type them: `10min`, `90 s`, `1%`.
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import re
@@ -20,6 +21,7 @@ import shlex
 import shutil
 import sys
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -156,3 +158,9 @@ def share_of(flag: str, text: str) -> float:
     if not 0 < share < 1:
         raise InputError(f"--{flag} must be a share like 3% or 0.03, got {text!r}")
     return share
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """What follows an unknown word in a message where it is close to a known one; else nothing."""
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,4 +1,4 @@
-"""The edge of every command: errors become one message on stderr and an exit status, never a traceback.
+"""Running a command: errors become one message on stderr and an exit status, never a traceback.
 
 0 done; 1 the run failed; 2 wrong usage or input; 3 the target cannot be met; 130 and 143 interrupted and terminated;
 141 the reader of the output closed it (as the shell counts a broken pipe).
@@ -12,7 +12,8 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, NoReturn, TypeVar
 
 import tfnas
 from tfnas.core.errors import RunFailed, TfnasError
@@ -65,35 +66,48 @@ class _Output:
             raise RunFailed(f"the output cannot be written: {error.strerror or error}") from error
 
 
-def run_command(prog: str, body: Callable[[Sequence[str]], None], argv: Sequence[str] | None) -> int:
-    """Run a command on its arguments (those of the process by default) and return its exit status.
+class Answered(TfnasError):
+    """All that was asked for has been printed: the command ends here, well."""
 
-    `--version` is answered here, before anything slow is imported. `--help` and `--print_config` leave by SystemExit.
+    exit_status = 0
+
+
+@dataclass
+class Command:
+    """A command that runs: its arguments, and after its body its exit status."""
+
+    arguments: list[str]
+    status: int = 0
+
+
+@contextmanager
+def running(prog: str, argv: Sequence[str] | None) -> Iterator[Command]:
+    """Run the body as a command with these arguments (those of the process by default).
+
+    What ends the body early becomes one message and the `status`; faults of the program are raised. `--help` and
+    `--print_config` leave by SystemExit.
     """
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    if "--version" in arguments:
-        body = _show_version
+    command = Command(sys.argv[1:] if argv is None else list(argv))
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         # torch.compile walks through all loaded modules, which jsonargparse takes for a use of its old names
         warnings.filterwarnings("ignore", message=r"\s*Only use the public API as described in .*jsonargparse")
         warnings.showwarning = lambda message, *_: print(f"{prog}: warning: {message}", file=sys.stderr)
         try:
-            with _named_output(), _threads_named(prog):
-                _run_and_flush(body, arguments)
+            with _named_output(), _threads_named(prog), _flushed():
+                yield command
         except TfnasError as error:
             if error.process is not None:
                 print(f"{prog}: process {error.process}: {error}", file=sys.stderr)
             elif str(error) and os.environ.get("RANK", "0") == "0":  # of several processes the first speaks for all
                 print(f"{prog}: {error}", file=sys.stderr)
-            return error.exit_status
+            command.status = error.exit_status
         except KeyboardInterrupt:
             print(f"{prog}: interrupted", file=sys.stderr)
-            return _INTERRUPTED
+            command.status = _INTERRUPTED
         except BrokenPipeError:
             _forget_output()
-            return _BROKEN_PIPE
-    return 0
+            command.status = _BROKEN_PIPE
 
 
 class ShownFirst(Generic[Found]):
@@ -119,10 +133,6 @@ class ShownFirst(Generic[Found]):
         """Raise RunFailed or the end of the output, where it could not be shown."""
         if self._failure is not None:
             raise self._failure
-
-
-def _show_version(_: Sequence[str]) -> None:
-    print(version_text())
 
 
 @contextmanager
@@ -159,10 +169,11 @@ def _threads_named(prog: str) -> Iterator[None]:
         threading.excepthook = before
 
 
-def _run_and_flush(body: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
-    """Run a body and see its output off. Raises BrokenPipeError where nobody reads it any more."""
+@contextmanager
+def _flushed() -> Iterator[None]:
+    """See the body's output off. Raises BrokenPipeError where nobody reads it any more."""
     try:
-        body(arguments)
+        yield
     except SystemExit as leaving:
         if isinstance(leaving.__context__, BrokenPipeError):  # rich meets one by leaving with status 1
             raise BrokenPipeError from leaving
@@ -185,3 +196,9 @@ def say_loading(prog: str) -> None:
 def version_text() -> str:
     """What `--version` prints."""
     return f"tfnas {tfnas.__version__}"
+
+
+def show_version() -> NoReturn:
+    """Answer `--version`. Raises Answered."""
+    print(version_text(), flush=True)
+    raise Answered
