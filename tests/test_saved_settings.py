@@ -10,7 +10,7 @@ from tfnas.runs.checkpoint import Checkpoints
 from tfnas.runs.resumption import SETTINGS, changed_settings, recorded_settings, saved_settings
 from tfnas.searching.differentiable import search_config as searching
 from tfnas.training import train_config as training
-from tfnas.utils.annotations import kinds_of
+from tfnas.utils.annotations import field_types
 
 COMMANDS = {
     "search": (searching.SearchConfig(), searching.MAY_CHANGE),
@@ -40,18 +40,18 @@ def saved(tmp_path):
     return of
 
 
-def another(kind, value):
+def another(field_type, value):
     """A value that the setting may have and has not."""
-    if kind.choices:
-        return next(choice for choice in kind.choices if choice != value)
-    return {bool: not value, str: f"{value}x"}.get(kind.type, (value or 0) + 1)
+    if field_type.choices:
+        return next(choice for choice in field_type.choices if choice != value)
+    return {bool: not value, str: f"{value}x"}.get(field_type.type, (value or 0) + 1)
 
 
 @pytest.mark.parametrize(("kind", "name"), COMPARED)
 def test_every_setting_is_compared_but_the_few_that_may_change(saved, tmp_path, kind, name):
     settings, read = saved(kind)
     assert read().current == settings and read().remark is None
-    other = another(kinds_of(type(COMMANDS[kind][0]))[name], settings[name])
+    other = another(field_types(type(COMMANDS[kind][0]))[name], settings[name])
     write(tmp_path, {**settings, name: other})
     with pytest.raises(InputError, match=rf"says {name} {other!r} \({settings[name]!r} when it was saved\)"):
         read()

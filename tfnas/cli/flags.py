@@ -25,7 +25,7 @@ import jsonargparse
 from tfnas.cli.running import show_version, version_text
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import load_yaml
-from tfnas.utils.annotations import Kind, kinds_of
+from tfnas.utils.annotations import FieldType, field_types
 from tfnas.utils.text import did_you_mean
 
 C = TypeVar("C")
@@ -67,13 +67,13 @@ class FlagParser(Generic[C]):
 
     def __post_init__(self) -> None:
         grouped = [name for group in self.groups for name in group.fields]
-        assert sorted(grouped) == sorted(self.kinds), set(grouped) ^ set(self.kinds)
-        assert all(self.kinds[name].optional for name in self.command_line_only)
+        assert sorted(grouped) == sorted(self.types), set(grouped) ^ set(self.types)
+        assert all(self.types[name].optional for name in self.command_line_only)
 
     @functools.cached_property
-    def kinds(self) -> dict[str, Kind]:
+    def types(self) -> dict[str, FieldType]:
         """What every flag takes."""
-        return {name: kind for name, kind in kinds_of(self.config_class).items() if name != self.positional}
+        return {name: one for name, one in field_types(self.config_class).items() if name != self.positional}
 
     def read(self, arguments: Sequence[str]) -> C:
         """The dataclass that the arguments make. Raises InputError saying which flag or file is wrong, and why."""
@@ -92,14 +92,15 @@ class FlagParser(Generic[C]):
         settings: dict[str, Any] = {}
         for said, value in _read_yaml(path).items():
             name = self.current(said)
-            if name not in self.kinds:
-                hint = did_you_mean(str(name), self.kinds)
+            if name not in self.types:
+                hint = did_you_mean(str(name), self.types)
                 raise InputError(f"{path}: unknown field {name!r}{hint}; --help lists all flags")
             if name in self.command_line_only and value is not None:
                 raise InputError(f"{path}: {name} must not stand in a file: give it on the command line, as --{name}")
             if name in settings:
                 raise InputError(f"{path} gives {name} twice, once under its former name")
-            settings[name] = self.kinds[name].checked(self.current_choice(name, value), f"{path}: {name}")
+            checked = self.types[name].checked(self.current_choice(name, value), f"{path}: {name}")
+            settings[name] = float(checked) if self.types[name].type is float and checked is not None else checked
         return settings
 
     def current(self, name: str) -> str:
@@ -131,8 +132,8 @@ class _Parser(jsonargparse.ArgumentParser):
             namespace, left = super()._parse_known_args(arg_strings, namespace, **options)
         except TypeError as error:
             action, texts = self._reading
-            words = self.command.kinds[action.dest].words
-            raise InputError(f"--{action.dest} must be {words}, got {texts[-1]!r}") from error
+            description = self.command.types[action.dest].description
+            raise InputError(f"--{action.dest} must be {description}, got {texts[-1]!r}") from error
         for other, name in {**self.command.aliases, **self.command.deprecated}.items():
             if {other, name} <= self._said:
                 raise InputError(f"--{other} and --{name} are the same flag: give one of them")
@@ -147,8 +148,8 @@ class _Parser(jsonargparse.ArgumentParser):
             self._said.add(said)
             name = self.command.current(self.command.aliases.get(said, said))
             _, equals, value = arg_string.partition("=")
-            kind = self.command.kinds.get(name)
-            if kind and kind.type is bool and not equals and following.lower() not in _BOOLEANS:
+            type_ = self.command.types.get(name)
+            if type_ and type_.type is bool and not equals and following.lower() not in _BOOLEANS:
                 equals, value = "=", "true"
             arg_string = f"--{name}{equals}{value}"
         return super()._parse_optional(arg_string)  # type: ignore[no-untyped-call]
@@ -171,7 +172,7 @@ class _Parser(jsonargparse.ArgumentParser):
             if self.command.positional and argument.startswith("-"):
                 raise InputError(f"unknown flag {argument}; a file of that name goes behind --, as the last arguments")
         if self.positionals and not self.command.positional:
-            hint = " (did you mean --model_path?)" if "model_path" in self.command.kinds else ""
+            hint = " (did you mean --model_path?)" if "model_path" in self.command.types else ""
             stray = " ".join(self.positionals)
             raise InputError(f"unexpected argument {stray!r}{hint}: write --flag value; --help lists all flags")
 
@@ -245,7 +246,7 @@ def _parser(command: FlagParser[Any]) -> _Parser:
             others = {item.name for item in dataclasses.fields(command.config_class)} - set(group.fields)
             section.add_class_arguments(command.config_class, None, as_group=False, skip=others)
         for name in group.fields:
-            flags[f"--{name}"].metavar = command.kinds[name].metavar(name)
+            flags[f"--{name}"].metavar = command.types[name].metavar(name)
     return parser
 
 

@@ -22,7 +22,7 @@ from tfnas.data.parts import Parts
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.data.transforms import plain_transform, training_transform
 from tfnas.runs.run_directory import read_config
-from tfnas.utils.annotations import kinds_of
+from tfnas.utils.annotations import field_types
 from tfnas.utils.devices import usable_cores
 
 _MOST_WORKERS = 16
@@ -288,11 +288,11 @@ def data_of_search(saved: Mapping[str, Any], image_size: int, num_classes: int) 
 
 def data_of_training(saved: Mapping[str, Any], source: str) -> RetrainDataConfig:
     """The data of a training run, by the settings in its run directory. Raises InputError when they are not whole."""
-    kinds = kinds_of(RetrainDataConfig)
-    wrong = sorted(name for name, kind in kinds.items() if name not in saved or not kind.accepts(saved[name]))
+    types = field_types(RetrainDataConfig)
+    wrong = sorted(name for name, one in types.items() if name not in saved or not one.accepts(saved[name]))
     if wrong or saved["image_size"] is None:
         raise InputError(f"{source} is no training run: its configuration has no usable {(wrong or ['image_size'])[0]}")
-    return RetrainDataConfig(**{name: saved[name] for name in kinds})
+    return RetrainDataConfig(**{name: saved[name] for name in types})
 
 
 def run_images(run_dir: Path) -> RetrainData:

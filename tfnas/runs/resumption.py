@@ -14,7 +14,7 @@ from tfnas.core.errors import InputError, RunFailed
 from tfnas.runs.checkpoint import Checkpoints, State
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.run_directory import CONFIG_FILE, UnreadableConfig, read_config
-from tfnas.utils.annotations import kinds_of
+from tfnas.utils.annotations import field_types
 from tfnas.utils.tensor_file import load_plain_bytes
 from tfnas.utils.text import typed
 
@@ -63,7 +63,7 @@ def saved_settings(
     if unreadable is not None and not recorded:
         raise unreadable
     if recorded is None:
-        _refuse_missing([name for name in kinds_of(config_class) if name not in written], run_dir)
+        _refuse_missing([name for name in field_types(config_class) if name not in written], run_dir)
         recorded = {}
     current = merged_settings(written, recorded, run_dir, may_change=may_change)
     return SavedSettings(current, {**current, **recorded}, _restored_text(unreadable is not None, written, recorded))
@@ -117,18 +117,13 @@ def _recorded(checkpoints: Checkpoints, config_class: type[Any]) -> dict[str, An
 
 def _checked(settings: Mapping[str, Any], config_class: type[Any], source: str) -> dict[str, Any]:
     """The settings, numbers as numbers. Raises InputError for an unknown one and one of a wrong type."""
-    kinds = kinds_of(config_class)
-    for name, value in settings.items():
-        if name not in kinds:
+    types = field_types(config_class)
+    for name in settings:
+        if name not in types:
             raise InputError(
                 f"{source} has the unknown setting {name}: it is a run of another command, or of another version"
             )
-        if not kinds[name].accepts(value):
-            raise InputError(f"{source}: {name} must be {kinds[name].words}, got {value!r}")
-    return {
-        name: float(value) if kinds[name].type is float and isinstance(value, str) else value
-        for name, value in settings.items()
-    }
+    return {name: types[name].checked(value, f"{source}: {name}") for name, value in settings.items()}
 
 
 def _refuse_missing(names: Sequence[str], run_dir: Path) -> None:
@@ -148,11 +143,11 @@ def resumed_config(
     one that differs from the saved one and may not.
     """
     config_class: Any = type(said)
-    fields, kinds = dataclasses.fields(config_class), kinds_of(config_class)
+    fields = {item.name: item.default for item in dataclasses.fields(config_class)}
     if given is None:
-        given = {item.name for item in fields if getattr(said, item.name) != item.default}
+        given = {name for name, default in fields.items() if getattr(said, name) != default}
     changed = {}
-    for name in set(given) & set(kinds):
+    for name in set(given) & set(fields):
         value, own = getattr(said, name), saved.get(name)
         if value == own:
             continue

@@ -23,7 +23,7 @@ from tfnas.runs.run_directory import CONFIG_FILE, read_config
 from tfnas.runs.search_run import search_checkpoints
 from tfnas.searching.refitting.refit_config import CloseConfig, RefitRunConfig
 from tfnas.searching.refitting.refit_loop import Goal
-from tfnas.utils.annotations import kinds_of
+from tfnas.utils.annotations import saved_fields
 from tfnas.utils.text import command_line, seconds_of, share_of
 
 BenchOpener = Callable[[BenchmarkCase], Bench]
@@ -128,11 +128,7 @@ def _reference_of(architecture: Architecture) -> BenchmarkCase:
 
 def _with_search(config: CloseConfig, run_dir: Path | None, saved: dict[str, Any], lookup_path: str) -> RefitRunConfig:
     """The configuration with the search's data, so that training finds them in the new directory too."""
-    kinds = kinds_of(DataConfig)
-    data = {name: saved[name] for name in kinds if name in saved}
-    for name, value in data.items():
-        if not kinds[name].accepts(value):
-            raise InputError(f"{run_dir}/{CONFIG_FILE}: {name} must be {kinds[name].words}, got {value!r}")
+    data = saved_fields(DataConfig, saved, f"{run_dir}/{CONFIG_FILE}")
     searched_in = saved.get("searched_in")
     if run_dir is not None and search_checkpoints(run_dir).saved():
         searched_in = str(run_dir.resolve())

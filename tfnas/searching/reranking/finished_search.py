@@ -24,7 +24,7 @@ from tfnas.runs.resumption import SETTINGS, merged_settings
 from tfnas.runs.run_directory import CONFIG_FILE, SUMMARY_FILE, UnreadableConfig, read_config
 from tfnas.runs.search_run import choice_of, search_checkpoints
 from tfnas.searching.differentiable.search_config import MAY_CHANGE
-from tfnas.utils.annotations import kinds_of
+from tfnas.utils.annotations import saved_fields
 from tfnas.utils.text import command_line
 
 
@@ -167,12 +167,7 @@ def _checked_target(table: LatencyTable, summary: Mapping[str, Any], derived: Ar
 
 
 def _data_config(run_dir: Path, saved: Mapping[str, Any]) -> DataConfig:
-    kinds = kinds_of(DataConfig)
-    data = {name: saved[name] for name in kinds if name in saved}
-    for name, value in data.items():
-        if not kinds[name].accepts(value):
-            raise InputError(f"{run_dir / CONFIG_FILE}: {name} must be {kinds[name].words}, got {value!r}")
-    return DataConfig(**data)
+    return DataConfig(**saved_fields(DataConfig, saved, str(run_dir / CONFIG_FILE)))
 
 
 def _whole(saved: Mapping[str, Any], name: str, run_dir: Path) -> int:
