@@ -43,13 +43,13 @@ wheel: $(VENV)/.installed-dev ## build the source archive and the wheel into dis
 	$(BIN)/python -m build
 
 clean: ## remove the environment, caches and builds; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info tfnas/supernet/_loops*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info tfnas/supernet/cpu/_kernels*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # pip is the last thing that a finished environment gets
 $(BIN)/pip:
 	@scripts/make_venv.sh $(VENV)
 
-$(VENV)/.installed: setup.cfg setup.py pyproject.toml $(wildcard tfnas/supernet/_loops*.[ch]) | $(BIN)/pip
+$(VENV)/.installed: setup.cfg setup.py pyproject.toml $(wildcard tfnas/supernet/cpu/_kernels*.[ch]) | $(BIN)/pip
 	@echo "Installing the packages (about 6 GB on disk with torch; a few minutes the first time)"
 	$(BIN)/python -m pip install "pip>=22.3"
 	$(BIN)/python -m pip install --editable .

@@ -1,4 +1,4 @@
-"""Only what setup.cfg cannot say: the loops of the supernet in C, without which all works, but slower."""
+"""Only what setup.cfg cannot say: the supernet's CPU kernels in C, without which all works, but slower."""
 
 import platform
 
@@ -11,9 +11,9 @@ THREADS = [] if platform.system() == "Darwin" else ["-fopenmp"]  # its compiler 
 setup(
     ext_modules=[
         Extension(
-            "tfnas.supernet._loops",
-            ["tfnas/supernet/_loops.c"],
-            depends=["tfnas/supernet/_loops_of_processor.h", "tfnas/supernet/_loops_of_type.h"],
+            "tfnas.supernet.cpu._kernels",
+            ["tfnas/supernet/cpu/_kernels.c"],
+            depends=["tfnas/supernet/cpu/_kernels_level.h", "tfnas/supernet/cpu/_kernels_type.h"],
             extra_compile_args=ARITHMETIC + THREADS,
             extra_link_args=THREADS,
             py_limited_api=True,

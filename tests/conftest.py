@@ -47,25 +47,23 @@ def small_search(searched_small: tuple[SearchConfig, SearchResult]) -> Path:
 
 
 @pytest.fixture(params=["compiled", "operators"])
-def loops_or_operators(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search's passes by the compiled loops, where they are, and by PyTorch's operators."""
-    from tfnas.supernet import loops
+def kernels_or_operators(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search's passes by the compiled kernels, where they are, and by PyTorch's operators."""
+    from tfnas.supernet.cpu import row_ops
 
     if request.param == "operators":
-        monkeypatch.setattr(loops, "_loops", {})
-    elif not loops._loops:
-        pytest.skip("this installation has no compiled loops: it needs a C compiler")
+        monkeypatch.setattr(row_ops, "level", None)
+    elif row_ops.level is None:
+        pytest.skip("this installation has no compiled kernels: it needs a C compiler")
 
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search's steps compute here as they do on a GPU: operations grouped, parameters updated together."""
     from tfnas.searching.differentiable import optimizers as optim
-    from tfnas.supernet import elastic, mixing
+    from tfnas.supernet import dispatch
 
-    for module in (elastic, mixing):
-        monkeypatch.setattr(module, "in_tiles", lambda features: False)
-    monkeypatch.setattr(optim, "one_by_one", lambda found: False)
+    monkeypatch.setattr(dispatch, "use_cpu_kernels", lambda device: False)
 
 
 @pytest.fixture

@@ -74,11 +74,11 @@ def test_it_holds_every_module_space_and_table(wheel):
     assert {name.split("/")[0] for name in names} == {"tfnas", f"tfnas-{tfnas.__version__}.dist-info"}
 
 
-def test_it_holds_the_compiled_loops(wheel, installed, tmp_path):
+def test_it_holds_the_compiled_kernels(wheel, installed, tmp_path):
     if shutil.which("cc") is None and shutil.which("gcc") is None:
         pytest.skip("no C compiler is here")
     assert "-cp310-abi3-" in wheel.name
-    code = "from tfnas.supernet import loops; print(loops.compiled().__file__, len(loops._loops))"
+    code = "from tfnas.supernet.cpu import _kernels; print(_kernels.__file__, len(_kernels.KERNELS))"
     file, number = run([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(installed)).split()
     assert Path(file).is_relative_to(installed)
     assert int(number) > 0
@@ -90,8 +90,8 @@ def test_without_a_compiler_it_installs_all_the_same(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         assert not [name for name in archive.namelist() if name.endswith(".so")]
         archive.extractall(tmp_path / "site")
-    code = "from tfnas.supernet import loops; print(loops.compiled(), loops._loops)"
-    assert run([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(tmp_path / "site")) == "None {}\n"
+    code = "from tfnas.supernet.cpu import CpuKernels, row_ops; print(CpuKernels.compiled(), row_ops.level)"
+    assert run([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(tmp_path / "site")) == "False None\n"
 
 
 def test_its_metadata_say_what_it_needs(wheel):

@@ -12,6 +12,8 @@ from small_search import small_config
 from tfnas.searching.differentiable import optimizers as optim
 from tfnas.searching.differentiable.optimizers import Adam, ElasticSGD
 from tfnas.supernet.elastic import ActiveRows
+from tfnas.supernet import ActiveSlice
+from tfnas.supernet.cpu import CpuKernels
 
 SETTINGS = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
 
@@ -49,7 +51,7 @@ def test_it_is_sgd_when_everything_is_active(float64, each_way):
 def test_active_entries_move_as_in_sgd_and_the_others_not_at_all(float64, each_way):
     ours = [torch.nn.Parameter(tensor) for tensor in random_tensors()]
     active, resting = torch.tensor([1, 2, 5]), torch.tensor([0, 3, 4])
-    rows = {ours[0]: ActiveRows(0, active), ours[1]: ActiveRows(1, active), ours[2]: ActiveRows(0, active)}
+    rows = {ours[0]: ActiveSlice(0, active), ours[1]: ActiveSlice(1, active), ours[2]: ActiveSlice(0, active)}
     start = random_tensors()
     dims = [0, 1, 0]
     small = [torch.nn.Parameter(t.index_select(d, active)) for t, d in zip(start, dims, strict=True)]
@@ -79,33 +81,33 @@ def test_momentum_survives_a_change_of_width(float64, each_way):
         return parameter.tolist()
 
     assert step(1.0, 1.0, 1.0) == [-1, -1, -1]
-    rows[parameter] = ActiveRows(0, torch.tensor([0, 2]))
+    rows[parameter] = ActiveSlice(0, torch.tensor([0, 2]))
     assert step(1.0, 0.0, 1.0) == [-2.5, -1, -2.5]  # momentum 1.5
     assert optimizer.state[parameter]["momentum_buffer"].tolist() == [1.5, 1, 1.5]
-    rows[parameter] = ActiveRows(0, torch.tensor([0, 1]))
+    rows[parameter] = ActiveSlice(0, torch.tensor([0, 1]))
     assert step(1.0, 1.0, 0.0) == [-4.25, -2.5, -2.5]  # momentum 1.75 and 1.5
     rows.clear()
     assert step(0.0, 0.0, 0.0) == [-5.125, -3.25, -3.25]  # the last goes on from momentum 1.5
 
 
 def test_parameters_in_one_memory_are_updated_one_after_the_other(float64, each_way, monkeypatch):
-    """As those of operations that share weights; side by side, or by one operator, one update may undo another's."""
+    """As those of operations that share weights; in parallel, or by one operator, one update may undo another's."""
     memory = torch.arange(1.0, 9.0)
     apart = torch.nn.Parameter(torch.ones(2))
     parts = [slice(0, 5), slice(2, 8), slice(4, 6)]
     ours = [apart, *(torch.nn.Parameter(memory[part]) for part in parts)]
     at_once = []
 
-    def seen(tasks):
-        at_once.append([parameter for task in tasks for parameter, _ in task.args[0]])
-        return [task() for task in tasks]
+    def seen(update, shares):
+        at_once.append([parameter for share in shares for parameter, _ in share])
+        return [update(share) for share in shares]
 
-    monkeypatch.setattr(optim, "side_by_side", seen)
-    real = ElasticSGD._update_at_once
+    monkeypatch.setattr(CpuKernels, "parallel_map", seen)
+    real = ElasticSGD._update_foreach
     monkeypatch.setattr(
         ElasticSGD,
-        "_update_at_once",
-        lambda self, found, group: (at_once.append([one for one, _ in found]), real(self, found, group)),
+        "_update_foreach",
+        lambda self, updates, group: (at_once.append([one for one, _ in updates]), real(self, updates, group)),
     )
     for parameter in ours:
         parameter.grad = torch.full_like(parameter, 2.0)

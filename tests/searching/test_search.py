@@ -60,10 +60,10 @@ def test_run_directory_holds_what_it_should(finished):
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_search_without_compiled_loops_says_so(tmp_path, monkeypatch, there):
-    monkeypatch.setattr("tfnas.searching.differentiable.search_reporter.compiled", lambda: object() if there else None)
+def test_a_search_without_compiled_kernels_says_so(tmp_path, monkeypatch, there):
+    monkeypatch.setattr("tfnas.supernet.cpu.CpuKernels.compiled", lambda: there)
     result = search(small_config(tmp_path, "run", epochs=1, warmup_epochs=0), QUIET)
-    assert ("without compiled loops" in (result.run_dir / "log.txt").read_text()) is not there
+    assert ("without compiled kernels" in (result.run_dir / "log.txt").read_text()) is not there
 
 
 def test_tensorboard_has_scalars_and_histograms(finished):

@@ -22,7 +22,7 @@ from tfnas.supernet.routes import Mixture, Path
 
 FIRST, SECOND = Path((0, 1, 0)), Path((1, 0, 0))
 
-pytestmark = pytest.mark.usefixtures("loops_or_operators")
+pytestmark = pytest.mark.usefixtures("kernels_or_operators")
 
 
 @pytest.fixture(autouse=True, params=["as on a CPU", "as on a GPU"])
@@ -51,7 +51,7 @@ def test_a_weight_step_is_clipped_sgd_on_the_sum_of_both_losses(float64):
     assert norm > 0.5
     report = weight_step(learner, images, labels, (FIRST, SECOND))
     assert report.loss == pytest.approx(sum(loss.item() for loss in losses) / 2)
-    rows = {name: supernet.active_rows().get(parameter) for name, parameter in supernet.named_parameters()}
+    rows = {name: supernet.active_slices().get(parameter) for name, parameter in supernet.named_parameters()}
     before = snapshot(supernet)
     for name, parameter in learner.supernet.named_parameters():
         expected = before[name]
@@ -70,7 +70,7 @@ def test_what_takes_no_part_in_a_weight_step_is_bit_unchanged():
     before, architecture = snapshot(learner.supernet), snapshot(learner.parameters)
     momentum = {key: state["momentum_buffer"].clone() for key, state in learner.weight_optimizer.state.items()}
     weight_step(learner, images, labels, (FIRST, SECOND))
-    rows, state = learner.supernet.active_rows(), learner.weight_optimizer.state
+    rows, state = learner.supernet.active_slices(), learner.weight_optimizer.state
     sampled = {(0, 0), (0, 1), (1, 1), (1, 0), (2, 0)}
     for number, index, operation in learner.supernet.operations():
         prefix = f"{learner.supernet.space.blocks[number].name}.m_ops.{index}."

@@ -28,7 +28,7 @@ SPACES = ["digits", pytest.param("imagenet", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_losses_and_gradients_are_the_textbooks(bench_search, loops_or_operators, space):
+def test_losses_and_gradients_are_the_textbooks(bench_search, kernels_or_operators, space):
     bench_search.check_equal(argparse.Namespace(space=space, device="cpu"))
 
 
@@ -54,7 +54,9 @@ def space_where_some_expand(bench_search, request, tmp_path, monkeypatch):
     return str(path)
 
 
-def test_operations_without_an_expansion_give_the_textbooks(bench_search, loops_or_operators, space_where_some_expand):
+def test_operations_without_an_expansion_give_the_textbooks(
+    bench_search, kernels_or_operators, space_where_some_expand
+):
     bench_search.check_equal(argparse.Namespace(space=space_where_some_expand, device="cpu"))
 
 

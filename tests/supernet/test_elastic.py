@@ -121,7 +121,7 @@ def test_an_operation_without_an_expansion_has_the_width_of_its_input():
         with pytest.raises(InputError, match="as many active channels as it has inputs, 4, got 3"):
             narrow()
     elastic.set_width(4)
-    assert elastic.active.tolist() == [0, 1, 2, 3] and elastic.active_rows() == {}
+    assert elastic.active.tolist() == [0, 1, 2, 3] and elastic.active_slices() == {}
 
 
 @pytest.mark.parametrize("width", [0, WIDE + 1])
@@ -130,11 +130,11 @@ def test_a_width_that_does_not_fit_is_refused(width):
         elastic_block().set_width(width)
 
 
-def test_active_rows_name_what_is_used_in_part():
+def test_active_slices_name_what_is_used_in_part():
     elastic = elastic_block()
-    assert elastic.active_rows() == {}
+    assert elastic.active_slices() == {}
     elastic.set_active(torch.tensor([7, 2]))
-    rows = {name: elastic.active_rows().get(parameter) for name, parameter in elastic.named_parameters()}
+    rows = {name: elastic.active_slices().get(parameter) for name, parameter in elastic.named_parameters()}
     assert {name: row.dim for name, row in rows.items() if row is not None} == {
         "inverted_bottleneck.conv.weight": 0,
         "depth_conv.conv.weight": 0,
@@ -144,7 +144,7 @@ def test_active_rows_name_what_is_used_in_part():
         "point_linear.conv.weight": 1,
     }
     assert rows["squeeze_excite.conv_reduce.bias"] is None  # used whole
-    assert all(row.entries.tolist() == [2, 7] for row in rows.values() if row is not None)
+    assert all(row.indices.tolist() == [2, 7] for row in rows.values() if row is not None)
 
 
 def test_a_single_value_per_channel_becomes_zero():

@@ -109,9 +109,9 @@ def test_operations_without_an_expansion_learn_what_their_networks_do(float64, s
         for place, index in zip(supernet.space.blocks, operations, strict=True):
             operation = supernet.block_operations(supernet.space.blocks.index(place))[index]
             block = network.get_submodule(f"stage{place.stage + 1}.{place.position}")
-            rows = operation.active_rows()
+            slices = operation.active_slices()
             for name, parameter in operation.named_parameters():
-                own = parameter.grad.index_select(*rows[parameter]) if parameter in rows else parameter.grad
+                own = parameter.grad.index_select(*slices[parameter]) if parameter in slices else parameter.grad
                 expected = block.get_parameter(name).grad
                 torch.testing.assert_close(own, expected, rtol=1e-8, atol=1e-10 + 1e-9 * float(expected.abs().max()))
 

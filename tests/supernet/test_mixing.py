@@ -51,7 +51,7 @@ def inputs(kinds, learns=True, size=7):
 def layer_by_layer(operations, features, scalars):
     total = 0
     for operation, scalar in zip(operations, scalars, strict=True):
-        branch = operation._layers(features, operation._weights())
+        branch = operation._layers(features, operation.active_weights())
         total = total + scalar * (features + branch if operation.has_residual else branch)
     return total
 
@@ -157,7 +157,7 @@ def test_an_operation_alone_learns_as_by_layers(kind, low_memory):
     features, _ = inputs([kind])
     wanted = [features, *operation.parameters()]
     for _ in range(2):
-        ways = (operation, lambda maps: operation._layers(maps, operation._weights()))
+        ways = (operation, lambda maps: operation._layers(maps, operation.active_weights()))
         found, expected = (torch.autograd.grad(way(features).square().sum(), wanted) for way in ways)
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from tfnas.core.blocks import Block, Conv
 
+BATCH_NORM_EPS = 1e-5  # PyTorch's default
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "swish": nn.SiLU}
 
 
@@ -90,6 +93,22 @@ class MBConv(nn.Module):
         return output
 
 
+class MBConvWeights(NamedTuple):
+    """Weights of an MBConv of M channels inside: expansion (M, in, 1, 1), depthwise (M, 1, k, k), projection
+    (out, M, 1, 1).
+
+    Squeeze-and-excite is `reduce` (S, M, 1, 1) and `expand` (M, S, 1, 1) with their biases. None: not there.
+    """
+
+    expansion: Tensor | None
+    depthwise: Tensor
+    projection: Tensor
+    reduce: Tensor | None = None
+    reduce_bias: Tensor | None = None
+    expand: Tensor | None = None
+    expand_bias: Tensor | None = None
+
+
 def _stochastic_depth(rate: float) -> nn.Module:
     """torchvision's, loaded where it acts: the library takes seconds to load, and searching needs none of it."""
     if rate == 0:
@@ -120,3 +139,13 @@ def zero_biases(module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         if name.rpartition(".")[2] == "bias":
             nn.init.zeros_(parameter)
+
+
+def to_rows(maps: Tensor) -> Tensor:
+    """A map (N, C, H, W) as rows (N * H * W, C), without a copy where it is channels last."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def to_maps(rows: Tensor, images: int, height: int, width: int) -> Tensor:
+    """Rows as a channels-last map; `images` -1: as many as there are."""
+    return rows.view(images, height, width, rows.shape[1]).permute(0, 3, 1, 2)

@@ -6,7 +6,6 @@ While searching, batch norm has no affine parameters and always uses the batch's
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,22 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 from tfnas.core.blocks import Block, Conv
 from tfnas.core.errors import InputError
-from tfnas.nn.blocks import activation
-from tfnas.supernet.entries import Pick, entries_of
-from tfnas.supernet.passes import Kind, Weights
-from tfnas.supernet.rows import maps_of, rows_of
-from tfnas.supernet.tiles import Member, mbconv, normalized
-
-BATCH_NORM_EPS = 1e-5  # PyTorch's default, which the derived networks have
-# What normalising and activating a channel of a pixel takes, and squeeze-and-excite, in multiplications of a product
-_POINTWISE, _EXCITE = 60, 20
-
-
-class ActiveRows(NamedTuple):
-    """The entries of a parameter that are in use: those at indices `entries` along dimension `dim`."""
-
-    dim: int
-    entries: Tensor
+from tfnas.nn.blocks import BATCH_NORM_EPS, MBConvWeights, activation
+from tfnas.supernet.active import ActiveSlice, FusedGather, take_active
+from tfnas.supernet.dispatch import cpu_kernels
 
 
 def batch_normalize(features: Tensor) -> Tensor:
@@ -42,19 +28,14 @@ def batch_normalize(features: Tensor) -> Tensor:
     return torch.batch_norm(features, None, None, None, None, True, 0.0, BATCH_NORM_EPS, torch.backends.cudnn.enabled)
 
 
-def in_tiles(features: Tensor) -> bool:
-    """Whether operations on these features compute tile by tile: on a CPU; a GPU starts kernels too slowly for that."""
-    return features.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-
-
-class Part(NamedTuple):
+class OperationParameter(NamedTuple):
     """A parameter of an operation, and the dimension along which its channels are active or not (None: used whole)."""
 
     parameter: Tensor
     dim: int | None
 
 
-class Weight(nn.Module):
+class BiaslessConv(nn.Module):
     """A convolution's weight under the authors' name `<layer>.conv.weight`; its owner decides which entries compute."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, groups: int = 1) -> None:
@@ -67,7 +48,7 @@ class Weight(nn.Module):
         return self.conv.weight
 
 
-class SearchConv(Weight):
+class SearchConv(BiaslessConv):
     """First stem and feature mix while searching: convolution, batch statistics, activation."""
 
     def __init__(self, conv: Conv) -> None:
@@ -79,16 +60,12 @@ class SearchConv(Weight):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
-        if not in_tiles(features):
-            output: Tensor = self.act(batch_normalize(self._convolve(features)))
-            return output
-        if self.weight.shape[2:] != (1, 1) or self.stride > 1:
-            return normalized(self._convolve(features), self.activation, BATCH_NORM_EPS)
-        rows = rows_of(features) @ self.weight.flatten(1).t()  # which leaves channels last, as a convolution may not
-        return normalized(maps_of(rows, len(features), *features.shape[2:]), self.activation, BATCH_NORM_EPS)
-
-    def _convolve(self, features: Tensor) -> Tensor:
-        return functional.conv2d(features, self.weight, stride=self.stride, padding=self.padding)
+        kernels = cpu_kernels(features.device)
+        if kernels is not None:
+            return kernels.convolve(features, self.weight, self.stride, self.activation)
+        maps = functional.conv2d(features, self.weight, stride=self.stride, padding=self.padding)
+        output: Tensor = self.act(batch_normalize(maps))
+        return output
 
 
 class ElasticSqueezeExcite(nn.Module):
@@ -105,23 +82,21 @@ class ElasticMBConv(nn.Module):
 
     The block handed over gives kernel, stride, SE and activation, its current width, and in `mid_range` the maximum.
     Without an expansion the active channels are the input's, one for one. With `low_memory` the backward pass computes
-    all maps between input and output again instead of keeping them.
+    all maps between input and output again instead of saving them.
     """
 
     def __init__(self, block: Block, low_memory: bool = False) -> None:
         super().__init__()
-        self.low_memory = low_memory
-        self.activation = block.activation
-        self.in_channels = block.in_channels
+        self.block, self.low_memory = block, low_memory
         self.max_width = width = block.mid_range[1]
         self.kernel_size, self.stride, self.padding = block.kernel_size, block.stride, block.kernel_size // 2
         self.has_residual = block.has_residual
         self.act = activation(block.activation)
-        self.inverted_bottleneck = Weight(block.in_channels, width, 1) if block.expands else None
-        self.depth_conv = Weight(width, width, block.kernel_size, groups=width)
+        self.inverted_bottleneck = BiaslessConv(block.in_channels, width, 1) if block.expands else None
+        self.depth_conv = BiaslessConv(width, width, block.kernel_size, groups=width)
         self.squeeze_excite = ElasticSqueezeExcite(width, block.se_channels) if block.se_channels else None
-        self.point_linear = Weight(width, block.out_channels, 1)
-        self._pick: tuple[Tensor, Pick] | None = None
+        self.point_linear = BiaslessConv(width, block.out_channels, 1)
+        self._gather: tuple[Tensor, FusedGather] | None = None
         self.active: Tensor
         self.register_buffer("active", torch.arange(block.mid_channels), persistent=False)
 
@@ -138,10 +113,10 @@ class ElasticMBConv(nn.Module):
             raise InputError(
                 f"active channels must be distinct indices below {self.max_width}, got {index.tolist()[:8]}..."
             )
-        if self.inverted_bottleneck is None and index.numel() != self.in_channels:
+        if self.inverted_bottleneck is None and index.numel() != self.block.in_channels:
             raise InputError(
                 "an operation without an expansion must have as many active channels as it has inputs, "
-                f"{self.in_channels}, got {index.numel()}"
+                f"{self.block.in_channels}, got {index.numel()}"
             )
         self.active = index
 
@@ -152,13 +127,13 @@ class ElasticMBConv(nn.Module):
         norms = self.depth_conv.weight.detach().abs().sum((1, 2, 3))
         self.set_active(norms.argsort(descending=True, stable=True)[:width])
 
-    def parts(self) -> list[Part | None]:
-        """Its parameters, in the order of `Weights`; None where it has none."""
+    def parts(self) -> list[OperationParameter | None]:
+        """Its parameters, in the order of `MBConvWeights`; None where it has none."""
         expansion, excite = self.inverted_bottleneck, self.squeeze_excite
-        parts: list[Part | None] = [
-            None if expansion is None else Part(expansion.weight, 0),
-            Part(self.depth_conv.weight, 0),
-            Part(self.point_linear.weight, 1),
+        parts: list[OperationParameter | None] = [
+            None if expansion is None else OperationParameter(expansion.weight, 0),
+            OperationParameter(self.depth_conv.weight, 0),
+            OperationParameter(self.point_linear.weight, 1),
         ]
         if excite is None:
             return [*parts, None, None, None, None]
@@ -166,96 +141,83 @@ class ElasticMBConv(nn.Module):
         assert reduce_bias is not None and expand_bias is not None
         return [
             *parts,
-            Part(excite.conv_reduce.weight, 1),
-            Part(reduce_bias, None),
-            Part(excite.conv_expand.weight, 0),
-            Part(expand_bias, 0),
+            OperationParameter(excite.conv_reduce.weight, 1),
+            OperationParameter(reduce_bias, None),
+            OperationParameter(excite.conv_expand.weight, 0),
+            OperationParameter(expand_bias, 0),
         ]
 
-    def active_rows(self) -> dict[Tensor, ActiveRows]:
+    def active_slices(self) -> dict[Tensor, ActiveSlice]:
         """Which entries of which parameters are in use; a parameter that is not named is used whole."""
         if self.width == self.max_width:
             return {}
         return {
-            part.parameter: ActiveRows(part.dim, self.active)
+            part.parameter: ActiveSlice(part.dim, self.active)
             for part in self.parts()
             if part is not None and part.dim is not None
         }
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
-        if in_tiles(features):
-            branch = mbconv(features, self._weights(), self.kind, self.low_memory)
+        kernels = cpu_kernels(features.device)
+        if kernels is not None:
+            branch = kernels.mbconv(self, features)
         else:
-            learns = features.requires_grad or self.depth_conv.weight.requires_grad
-            branch = self._kept_or_again(self._plain, features, learns=learns)
+            needs_grad = features.requires_grad or self.depth_conv.weight.requires_grad
+            branch = self._save_or_recompute(self._plain, features, needs_grad=needs_grad)
         return features + branch if self.has_residual else branch
 
-    def weighed(self, features: Tensor, weight: Tensor) -> Tensor:
+    def weighted(self, features: Tensor, weight: Tensor) -> Tensor:
         """The same times a weight (a scalar); gradients go to it and to the features, not to the operation's own."""
-        # a network's first choices have fixed features: their outputs are kept, which is less than all else
-        return self._kept_or_again(self._weighed, features, weight, learns=features.requires_grad)
+        # a network's first choices have fixed features: their outputs are saved, which is less than all else
+        return self._save_or_recompute(self._weighted, features, weight, needs_grad=features.requires_grad)
 
-    def _kept_or_again(self, compute: Callable[..., Tensor], *inputs: Tensor, learns: bool) -> Tensor:
-        if self.low_memory and learns and torch.is_grad_enabled():
+    def _save_or_recompute(self, compute: Callable[..., Tensor], *inputs: Tensor, needs_grad: bool) -> Tensor:
+        if self.low_memory and needs_grad and torch.is_grad_enabled():
             output: Tensor = checkpoint(compute, *inputs, use_reentrant=False, preserve_rng_state=False)
             return output
         return compute(*inputs)
 
     def _plain(self, features: Tensor) -> Tensor:
-        # who judges changes widths all the time, and asks once
-        return self._layers(features, self._picked() if torch.is_grad_enabled() else self._weights())
+        # evaluation changes widths all the time, and uses them once
+        return self._layers(features, self._gathered() if torch.is_grad_enabled() else self.active_weights())
 
-    def _weighed(self, features: Tensor, weight: Tensor) -> Tensor:
-        branch = self._layers(features, self._picked(frozen=True))
+    def _weighted(self, features: Tensor, weight: Tensor) -> Tensor:
+        branch = self._layers(features, self._gathered(frozen=True))
         return weight * (features + branch if self.has_residual else branch)
 
-    @property
-    def kind(self) -> Kind:
-        """What else computing in tiles needs to know."""
-        return Kind(self.stride, self.activation, BATCH_NORM_EPS, len(self.point_linear.weight))
+    def active_weights(self, frozen: bool = False) -> MBConvWeights:
+        """Those of the active channels; `frozen`: without gradients."""
 
-    def member(self) -> Member:
-        """Of a mixture."""
-        kind = self.kind
-        products = self.kernel_size**2 + kind.out_channels
-        if self.inverted_bottleneck is not None:
-            products += self.inverted_bottleneck.weight.shape[1]
-        others = _POINTWISE if self.squeeze_excite is None else _POINTWISE + _EXCITE
-        return Member(partial(self._weights, frozen=True), kind, self.width * (products + others))
-
-    def _weights(self, frozen: bool = False) -> Weights:
-        """Those of the active channels."""
-
-        def rows(part: Part) -> Tensor:
+        def active(part: OperationParameter) -> Tensor:
             parameter = part.parameter.detach() if frozen else part.parameter
             if part.dim is None or self.width == self.max_width:
                 return parameter
-            return entries_of(parameter, part.dim, self.active)
+            return take_active(parameter, part.dim, self.active)
 
-        return Weights._make(None if part is None else rows(part) for part in self.parts())
+        return MBConvWeights._make(None if part is None else active(part) for part in self.parts())
 
-    def places(self, start: int = 0) -> Weights:
-        """As `_weights`, but of every entry its place (int64) among all of its parameters, laid in a row at `start`."""
-        found: list[Tensor | None] = []
+    def active_indices(self, start: int = 0) -> MBConvWeights:
+        """As `active_weights`, but each entry's index (int64) in all of its parameters, concatenated at `start`."""
+        indices: list[Tensor | None] = []
         for part in self.parts():
             if part is None:
-                found.append(None)
+                indices.append(None)
                 continue
             parameter, dim = part
             everywhere = torch.arange(start, start + parameter.numel(), device=parameter.device).view(parameter.shape)
-            found.append(everywhere if dim is None else everywhere.index_select(dim, self.active))
+            indices.append(everywhere if dim is None else everywhere.index_select(dim, self.active))
             start += parameter.numel()
-        return Weights._make(found)
+        return MBConvWeights._make(indices)
 
-    def _picked(self, frozen: bool = False) -> Weights:
-        """As `_weights`, by as few operators as can be."""
-        if self._pick is None or self._pick[0] is not self.active:  # which is another one on another device, too
+    def _gathered(self, frozen: bool = False) -> MBConvWeights:
+        """As `active_weights`, by as few operators as can be."""
+        if self._gather is None or self._gather[0] is not self.active:  # which is another one on another device, too
             sources = [part.parameter for part in self.parts() if part is not None]
-            self._pick = self.active, Pick(sources, self.places())
-        return Weights._make(self._pick[1].taken(frozen))
+            self._gather = self.active, FusedGather(sources, self.active_indices())
+        return MBConvWeights._make(self._gather[1].gather(frozen))
 
-    def _layers(self, features: Tensor, weights: Weights) -> Tensor:
+    def _layers(self, features: Tensor, weights: MBConvWeights) -> Tensor:
         """The branch, layer by layer."""
         branch = features
         if weights.expansion is not None:

@@ -138,8 +138,8 @@ def _weights_at(operation: ElasticMBConv, width: int) -> dict[str, Tensor]:
     if operation.width != width:
         operation = copy.deepcopy(operation)
         operation.set_width(width)
-    rows = operation.active_rows()
+    slices = operation.active_slices()
     return {
-        name: weight.index_select(*rows[weight]) if weight in rows else weight
+        name: weight.index_select(*slices[weight]) if weight in slices else weight
         for name, weight in operation.named_parameters()
     }

@@ -1,9 +1,8 @@
-"""The weighted sum of a block's operations (TF-NAS, section 3.2): tile by tile on a CPU, grouped elsewhere.
+"""The weighted sum of a block's operations (TF-NAS, section 3.2), grouped into a few wide operations.
 
-A CPU keeps one operation's maps near while it computes it. A GPU takes longer to start an operator than to carry out
-most of a search's, so there all operations of a block that have a kernel size in common are one wide operation: they
-expand one input, or take it as it is, every channel of a depthwise convolution and of batch norm is by itself, and
-squeeze-and-excite is two products with blocks of zeros.
+A GPU takes longer to start an operator than to carry out most of a search's, so all operations of a block that have a
+kernel size in common are one wide operation: they expand one input, or take it as it is, every channel of a depthwise
+convolution and of batch norm is by itself, and squeeze-and-excite is two products with blocks of zeros.
 """
 
 from __future__ import annotations
@@ -17,11 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tfnas.supernet.elastic import ElasticMBConv, batch_normalize, in_tiles
-from tfnas.supernet.entries import Pick
-from tfnas.supernet.passes import Weights
-from tfnas.supernet.rows import maps_of, rows_of
-from tfnas.supernet.tiles import mixture
+from tfnas.nn.blocks import MBConvWeights, to_maps, to_rows
+from tfnas.supernet.active import FusedGather
+from tfnas.supernet.dispatch import cpu_kernels
+from tfnas.supernet.elastic import ElasticMBConv, batch_normalize
 
 
 def weighted_sum(operations: Sequence[ElasticMBConv], features: Tensor, weights: Tensor) -> Tensor:
@@ -29,14 +27,13 @@ def weighted_sum(operations: Sequence[ElasticMBConv], features: Tensor, weights:
 
     Gradients go to weights and features; the operations' own weights are held fixed.
     """
-    first = operations[0]
-    if in_tiles(features):
-        members = [operation.member() for operation in operations]
-        return mixture(features, weights, members, first.has_residual, first.low_memory)
-    if first.low_memory:
+    kernels = cpu_kernels(features.device)
+    if kernels is not None:
+        return kernels.weighted_sum(operations, features, weights)
+    if operations[0].low_memory:
         total = features.new_zeros(())
         for weight, operation in zip(weights, operations, strict=True):
-            total = total + operation.weighed(features, weight)
+            total = total + operation.weighted(features, weight)
         return total
     return _grouped(operations, features, weights)
 
@@ -44,7 +41,7 @@ def weighted_sum(operations: Sequence[ElasticMBConv], features: Tensor, weights:
 # ---- grouped ----------------------------------------------------------------------------------------------------
 
 
-class Group(NamedTuple):
+class OperationGroup(NamedTuple):
     """Operations of a block that have a kernel size in common, by their numbers in the block.
 
     Those that do not expand stand beside each other: last among the plain ones, first among the excited ones.
@@ -55,8 +52,8 @@ class Group(NamedTuple):
     """Those with squeeze-and-excite, whose channels follow the others'."""
 
 
-class Wide(NamedTuple):
-    """Weights of a group as one operation, or the places of their entries; squeeze-and-excite is two linear layers."""
+class GroupedWeights(NamedTuple):
+    """Weights of a group as one operation, or the indices of their entries; squeeze-and-excite is two linear layers."""
 
     expansion: Tensor | None
     depthwise: Tensor
@@ -66,49 +63,50 @@ class Wide(NamedTuple):
     expand_bias: Tensor | None = None
 
 
-class Plan(NamedTuple):
+class GroupedBlock(NamedTuple):
     """How a block's operations are grouped while these channels of theirs are active."""
 
     active: tuple[Tensor, ...]
-    groups: tuple[Group, ...]
-    pick: Pick
-    """Of every group its `Wide`, and then the projection (out, width) of each of its members."""
+    groups: tuple[OperationGroup, ...]
+    gather: FusedGather
+    """Of every group its `GroupedWeights`, and then the projection (out, width) of each of its operations."""
 
 
-_plans: WeakKeyDictionary[ElasticMBConv, Plan] = WeakKeyDictionary()  # by a block's first operation
+_grouped_blocks: WeakKeyDictionary[ElasticMBConv, GroupedBlock] = WeakKeyDictionary()  # by a block's first operation
 
 
-def _plan_of(operations: Sequence[ElasticMBConv]) -> Plan:
-    plan = _plans.get(operations[0])
-    if plan is None or list(map(id, plan.active)) != [id(operation.active) for operation in operations]:
-        plan = _plans[operations[0]] = _make_plan(operations)
-    return plan
+def _grouped_block(operations: Sequence[ElasticMBConv]) -> GroupedBlock:
+    grouped = _grouped_blocks.get(operations[0])
+    if grouped is None or list(map(id, grouped.active)) != [id(operation.active) for operation in operations]:
+        grouped = _grouped_blocks[operations[0]] = _make_grouped_block(operations)
+    return grouped
 
 
-def _make_plan(operations: Sequence[ElasticMBConv]) -> Plan:
+def _make_grouped_block(operations: Sequence[ElasticMBConv]) -> GroupedBlock:
     sources: list[Tensor] = []
-    places: list[Weights] = []
-    zero = 0  # behind all that are laid in the row
+    indices: list[MBConvWeights] = []
+    zero = 0  # after all that are concatenated
     for operation in operations:
-        places.append(operation.places(zero))
+        indices.append(operation.active_indices(zero))
         own = [part.parameter for part in operation.parts() if part is not None]
         sources += own
         zero += sum(source.numel() for source in own)
-    groups: list[Group] = []
-    wanted: list[Tensor | None] = []
+    groups: list[OperationGroup] = []
+    gathered: list[Tensor | None] = []
     for size in sorted({operation.kernel_size for operation in operations}):
         numbers = [number for number, operation in enumerate(operations) if operation.kernel_size == size]
-        plain = [number for number in numbers if places[number].reduce is None]
-        excited = [number for number in numbers if places[number].reduce is not None]
-        plain.sort(key=lambda number: places[number].expansion is None)
-        excited.sort(key=lambda number: places[number].expansion is not None)
-        groups.append(Group(tuple(plain), tuple(excited)))
-        members = [places[number] for numbers in groups[-1] for number in numbers]
-        wanted += [*_widened(members, zero), *(member.projection.flatten(1) for member in members)]
-    return Plan(tuple(operation.active for operation in operations), tuple(groups), Pick(sources, wanted, fixed=True))
+        plain = [number for number in numbers if indices[number].reduce is None]
+        excited = [number for number in numbers if indices[number].reduce is not None]
+        plain.sort(key=lambda number: indices[number].expansion is None)
+        excited.sort(key=lambda number: indices[number].expansion is not None)
+        groups.append(OperationGroup(tuple(plain), tuple(excited)))
+        members = [indices[number] for numbers in groups[-1] for number in numbers]
+        gathered += [*_grouped_indices(members, zero), *(member.projection.flatten(1) for member in members)]
+    active = tuple(operation.active for operation in operations)
+    return GroupedBlock(active, tuple(groups), FusedGather(sources, gathered, fixed=True))
 
 
-def _widened(members: Sequence[Weights], zero: int) -> Wide:
+def _grouped_indices(members: Sequence[MBConvWeights], zero: int) -> GroupedWeights:
     """Places of a group's weights from those of its members; at `zero` is what stands between blocks of matrices."""
 
     def together(name: str, combine: Callable[[list[Tensor]], Tensor]) -> Tensor | None:
@@ -119,9 +117,9 @@ def _widened(members: Sequence[Weights], zero: int) -> Wide:
         matrix: Tensor = torch.block_diag(*(part.flatten(1) - zero for part in parts)) + zero  # type: ignore[no-untyped-call]
         return matrix
 
-    return Wide(
+    return GroupedWeights(
         together("expansion", torch.cat),
-        _there(together("depthwise", torch.cat)),
+        _present(together("depthwise", torch.cat)),
         reduce=together("reduce", in_blocks),
         reduce_bias=together("reduce_bias", torch.cat),
         expand=together("expand", in_blocks),
@@ -131,45 +129,47 @@ def _widened(members: Sequence[Weights], zero: int) -> Wide:
 
 def _grouped(operations: Sequence[ElasticMBConv], features: Tensor, scalars: Tensor) -> Tensor:
     """The weighted sum by one wide operation for each kernel size."""
-    plan, first = _plan_of(operations), operations[0]
-    taken = iter(plan.pick.taken())
+    grouped, first = _grouped_block(operations), operations[0]
+    gathered = iter(grouped.gather.gather())
     projected: dict[int, Tensor] = {}
-    for group in plan.groups:
-        wide = Wide._make(islice(taken, len(Wide._fields)))
+    for group in grouped.groups:
+        wide = GroupedWeights._make(islice(gathered, len(GroupedWeights._fields)))
         for numbers, maps in zip(group, _before_projection(operations, features, wide, group), strict=True):
             # A product takes some columns of a matrix as they are, where a convolution would have to copy its channels
             widths = [operations[number].width for number in numbers]
-            columns = torch.split(rows_of(maps), widths, 1) if numbers else ()
+            columns = torch.split(to_rows(maps), widths, 1) if numbers else ()
             for number, rows in zip(numbers, columns, strict=True):
-                projected[number] = rows @ _there(next(taken)).t()
+                projected[number] = rows @ _present(next(gathered)).t()
     height, width = ((size - 1) // first.stride + 1 for size in features.shape[2:])
     rows = torch.cat([projected[number] for number in range(len(operations))], 1)
-    outputs = rows_of(batch_normalize(maps_of(rows, len(features), height, width)))
+    outputs = to_rows(batch_normalize(to_maps(rows, len(features), height, width)))
     # Of every operation's channels, each goes to its channel of the sum, times the operation's scalar
-    squares = torch.eye(first.kind.out_channels, dtype=scalars.dtype, device=scalars.device)
+    squares = torch.eye(first.block.out_channels, dtype=scalars.dtype, device=scalars.device)
     diagonals = (scalars.view(-1, 1, 1) * squares).flatten(0, 1).to(outputs.dtype)
-    total = maps_of(outputs @ diagonals, len(features), height, width)
+    total = to_maps(outputs @ diagonals, len(features), height, width)
     return total + features * scalars.sum() if first.has_residual else total
 
 
 def _before_projection(
-    operations: Sequence[ElasticMBConv], features: Tensor, wide: Wide, group: Group
+    operations: Sequence[ElasticMBConv], features: Tensor, wide: GroupedWeights, group: OperationGroup
 ) -> tuple[Tensor, Tensor]:
     """What a group's operations compute before their projections: the plain ones, and those that are excited."""
-    kind = operations[(group.plain or group.excited)[0]]  # for what all have in common
+    first = operations[(group.plain or group.excited)[0]]  # for what all have in common
     maps = _expanded(operations, features, wide, group)
     channels = len(wide.depthwise)
-    maps = functional.conv2d(maps, wide.depthwise, stride=kind.stride, padding=kind.padding, groups=channels)
-    maps = kind.act(batch_normalize(maps))
+    maps = functional.conv2d(maps, wide.depthwise, stride=first.stride, padding=first.padding, groups=channels)
+    maps = first.act(batch_normalize(maps))
     if wide.reduce is None or wide.expand is None:
         return maps, maps[:, :0]
     plain, excited = torch.split(maps, [channels - len(wide.expand), len(wide.expand)], 1)
-    reduced = kind.act(functional.linear(excited.mean((2, 3)), wide.reduce, wide.reduce_bias))
+    reduced = first.act(functional.linear(excited.mean((2, 3)), wide.reduce, wide.reduce_bias))
     gates = torch.sigmoid(functional.linear(reduced, wide.expand, wide.expand_bias))
     return plain, excited * gates[:, :, None, None]
 
 
-def _expanded(operations: Sequence[ElasticMBConv], features: Tensor, wide: Wide, group: Group) -> Tensor:
+def _expanded(
+    operations: Sequence[ElasticMBConv], features: Tensor, wide: GroupedWeights, group: OperationGroup
+) -> Tensor:
     """What a group's depthwise convolutions take: the input expanded, or itself for those that do not expand."""
     expand = [operations[number].inverted_bottleneck is not None for number in (*group.plain, *group.excited)]
     as_it_is = [features] * expand.count(False)
@@ -183,6 +183,6 @@ def _expanded(operations: Sequence[ElasticMBConv], features: Tensor, wide: Wide,
     return torch.cat([first, *as_it_is, last], 1)
 
 
-def _there(tensor: Tensor | None) -> Tensor:
+def _present(tensor: Tensor | None) -> Tensor:
     assert tensor is not None
     return tensor

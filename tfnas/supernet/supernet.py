@@ -6,7 +6,9 @@ supernet is handed a route and the weights of the depth choices; where those com
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import TypeVar, cast
 
@@ -17,7 +19,10 @@ from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
 from tfnas.core.space import BlockPlace, SearchSpace
 from tfnas.nn.blocks import Classifier, zero_biases
-from tfnas.supernet.elastic import ActiveRows, ElasticMBConv, SearchConv
+from tfnas.space import BlockPlace, Operation, SearchSpace
+from tfnas.supernet.active import ActiveSlice
+from tfnas.supernet.dispatch import cpu_kernels
+from tfnas.supernet.elastic import ElasticMBConv, SearchConv
 from tfnas.supernet.routes import Route
 
 T = TypeVar("T")
@@ -74,8 +79,8 @@ class SearchStage(nn.Module):
 class Supernet(nn.Module):
     """The shared weights of a space for `num_classes` classes, initialised as PyTorch does with all biases 0.
 
-    With `low_memory` no map inside an operation is kept for the backward pass, which computes them again, and nothing
-    is computed side by side.
+    With `low_memory` no map inside an operation is saved for the backward pass, which computes them again, and nothing
+    is computed in parallel.
     """
 
     def __init__(self, space: SearchSpace, num_classes: int, low_memory: bool = False) -> None:
@@ -114,6 +119,11 @@ class Supernet(nn.Module):
         logits: Tensor = self.classifier(self.feature_mix_layer(features))
         return logits
 
+    def mixture_context(self) -> AbstractContextManager[None]:
+        """For forward and backward passes of mixtures, whose operations a CPU computes in parallel."""
+        kernels = cpu_kernels(self.device)
+        return nullcontext() if kernels is None or self.low_memory else kernels.serial_operators()
+
     def operations(self) -> Iterator[tuple[int, int, ElasticMBConv]]:
         """Every searchable operation with its block number and operation index."""
         for number in range(len(self.blocks)):
@@ -139,13 +149,13 @@ class Supernet(nn.Module):
             if operation.width != place.block.mid_channels:
                 operation.set_width(place.block.mid_channels)
 
-    def active_rows(self, learning: bool = False) -> dict[Tensor, ActiveRows]:
-        """The parameters that are used in part, with the entries in use; `learning`: of operations with gradients."""
+    def active_slices(self, with_grad: bool = False) -> dict[Tensor, ActiveSlice]:
+        """The parameters that are used in part, with their active slices; `with_grad`: of operations with gradients."""
         return {
-            parameter: rows
+            parameter: active
             for _, _, operation in self.operations()
-            if not learning or operation.depth_conv.weight.grad is not None
-            for parameter, rows in operation.active_rows().items()
+            if not with_grad or operation.depth_conv.weight.grad is not None
+            for parameter, active in operation.active_slices().items()
         }
 
     def active_channels(self) -> list[list[Tensor]]:
@@ -165,3 +175,62 @@ class Supernet(nn.Module):
             raise InputError(f"active channels of {shape} operations do not fit space {self.space.name}")
         for number, index, operation in self.operations():
             operation.set_active(channels[number][index])
+
+
+# ---- shared weights ----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def share_weights(supernet: Supernet) -> None:
+    """Make the weights of every block's operations parts of fresh, larger ones, initialised as PyTorch does.
+
+    With weights of its own, each of eight operations learns in one of eight steps and hands features of its own to the
+    next block: sampled paths learn slowly. Here a step trains what the operations share: the narrower ones are slices
+    of the widest, smaller kernels the centre of the largest, as in Single-Path NAS and Once-for-All; each keeps a
+    momentum of its own. docs/benchmarks.md has the effect. The paper does not do this; the `imagenet` space does not
+    either. Operations that do not expand share weights with each other alone: their depthwise channels are the block's
+    input, those of the others combinations of it that the expansion has learned, so that the same kernel or projection
+    would have to serve two kinds of channels.
+
+    To be called where the supernet will compute: moving it to another device or layout, or copying it, gives every
+    operation a copy. Loading a state does not.
+    """
+    space = supernet.space
+    for place, block in zip(space.blocks, supernet.blocks, strict=True):
+        for expands in (True, False):
+            alike = [index for index, operation in enumerate(space.operations) if operation.expands == expands]
+            if alike:
+                whole = _large_enough(space, place, [space.operations[index] for index in alike])
+                _make_parts([block.m_ops[index] for index in alike], whole, supernet.classifier.linear.weight)
+
+
+def _make_parts(operations: Sequence[nn.Module], whole: nn.Module, like: Tensor) -> None:
+    """Make the weights of operations parts of those of another, where `like` is and of its type."""
+    whole = whole.to(like.device, like.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    weights = dict(whole.named_parameters())
+    for operation in operations:
+        for name, parameter in operation.named_parameters():
+            parameter.data = _part(weights[name].detach(), parameter.shape)
+
+
+def _large_enough(space: SearchSpace, place: BlockPlace, operations: Sequence[Operation]) -> ElasticMBConv:
+    """An operation of which these are parts: as wide as the widest, with the largest kernel and SE."""
+    blocks = [space.block(place, operation, space.width_range(place, operation)[1]) for operation in operations]
+    widest = max(blocks, key=lambda block: block.mid_channels)
+    whole = ElasticMBConv(
+        dataclasses.replace(
+            widest,
+            kernel_size=max(block.kernel_size for block in blocks),
+            se_channels=max(block.se_channels for block in blocks),
+        )
+    )
+    zero_biases(whole)
+    return whole
+
+
+def _part(whole: Tensor, shape: torch.Size) -> Tensor:
+    """A view: the first channels, and the centre of a kernel."""
+    for dim, size in enumerate(shape):
+        start = (whole.shape[dim] - size) // 2 if dim >= 2 else 0
+        whole = whole.narrow(dim, start, size)
+    return whole

@@ -17,9 +17,9 @@ from tfnas.searching.differentiable.forecast import Forecast, count_range, forec
 from tfnas.searching.differentiable.health import warnings
 from tfnas.searching.differentiable.search_session import Session
 from tfnas.searching.differentiable.search_setup import Setup
-from tfnas.supernet.loops import compiled
 from tfnas.utils.progress import TimeLeftColumn
 from tfnas.utils.text import clock, short
+from tfnas.supernet.dispatch import cpu_kernels
 
 SCALAR_STEPS = 10
 
@@ -164,7 +164,8 @@ def _what(setup: Setup, run: RunDirectory) -> list[str]:
     number, processes = setup.schedule.threads, setup.processes.world_size
     where = f"{processes} processes on {setup.device.type}" if processes > 1 else setup.device
     threads = f", {number} thread{'s' * (number != 1)}" if setup.device.type == "cpu" else ""
-    slower = setup.device.type == "cpu" and compiled() is None
+    kernels = cpu_kernels(setup.device)
+    slower = kernels is not None and not kernels.compiled()
     return [
         f"run       {run.path}",
         f"data      {setup.data.describe()}",
@@ -176,7 +177,11 @@ def _what(setup: Setup, run: RunDirectory) -> list[str]:
         f"target    {setup.table.quantity(setup.target_ms, 6)}; reachable {bounds}",
         f"train     {setup.schedule.epochs} epochs, {setup.schedule.warmup_epochs} of them warm-up, batch "
         f"{setup.schedule.batch_size}, on {where}{threads}, seed {setup.config.seed}",
-        *(["          without compiled loops, so slower: install again where there is a C compiler"] if slower else []),
+        *(
+            ["          without compiled kernels, so slower: install again where there is a C compiler"]
+            if slower
+            else []
+        ),
     ]
 
 

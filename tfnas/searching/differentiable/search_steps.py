@@ -26,10 +26,10 @@ from tfnas.searching.differentiable.architecture_parameters import (
 )
 from tfnas.searching.differentiable.optimizers import Adam, ElasticSGD
 from tfnas.searching.differentiable.schedule import Schedule
-from tfnas.supernet.crew import leading, scalars_in_turn, scalars_side_by_side
 from tfnas.supernet.routes import Mixture, Path
 from tfnas.supernet.supernet import Supernet
 from tfnas.utils.torch_settings import give_back_freed_memory
+from tfnas.supernet.losses import path_losses
 
 
 class WeightStep(NamedTuple):
@@ -75,10 +75,6 @@ class Learner:
         """For forward passes."""
         return torch.autocast(self.supernet.device.type, torch.bfloat16) if self.amp else nullcontext()
 
-    def leading(self) -> AbstractContextManager[Any]:
-        """For passes through mixtures, whose operations a CPU computes side by side unless memory is low."""
-        return leading() if self.supernet.device.type == "cpu" and not self.supernet.low_memory else nullcontext()
-
     def end_step(self) -> None:
         """Where memory is low, let others and the next step, which asks for pieces of other sizes, have it."""
         if self.supernet.low_memory and self.supernet.device.type == "cpu":
@@ -93,7 +89,7 @@ def make_learner(
     check_partition(weights, list(parameters.parameters()), nn.ModuleList([supernet, parameters]))
     sgd = ElasticSGD(
         weights,
-        partial(supernet.active_rows, learning=True),
+        partial(supernet.active_slices, with_grad=True),
         lr=schedule.w_lr,
         momentum=schedule.w_mom,
         weight_decay=schedule.w_wd,
@@ -152,8 +148,7 @@ def weight_loss(learner: Learner, images: Tensor, labels: Tensor, paths: Sequenc
         return functional.cross_entropy(logits.float() if learner.amp else logits, labels)
 
     functions = [partial(loss_of, path) for path in paths]
-    scalars = scalars_in_turn if supernet.low_memory else scalars_side_by_side
-    losses = scalars(functions, features, learner.weights)
+    losses = path_losses(functions, features, learner.weights, supernet.low_memory)
     return torch.stack(losses).sum(), torch.stack(hits).sum() / len(paths)
 
 
@@ -166,7 +161,7 @@ def architecture_step(
     """
     parameters = list(learner.parameters.parameters())
     loss, parts = architecture_loss(learner, images, labels, temperature, generator)
-    with learner.leading():
+    with learner.supernet.mixture_context():
         gradients = torch.autograd.grad(loss, parameters)  # of these only: no weight gradient is computed
     if learner.processes is not None:
         count = len(labels)
@@ -195,7 +190,7 @@ def architecture_loss(
     with learner.autocast():
         with torch.no_grad():  # the stems precede all choices
             features = learner.supernet.stem(images)
-        with learner.leading():
+        with learner.supernet.mixture_context():
             logits = learner.supernet.along(Mixture(weights), features, depth_weights)
     logits = logits.float() if learner.amp else logits
     cross_entropy = functional.cross_entropy(logits, labels)

@@ -1,4 +1,4 @@
-"""Operations in tiles against the same operations layer by layer, in float64."""
+"""Operations by CPU kernels against the same operations layer by layer, in float64."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import torch
 from torch.nn import functional
 
 from tfnas.core.blocks import Block
-from tfnas.supernet import rows
+from tfnas.nn.blocks import to_maps
+from tfnas.supernet.cpu import row_ops
+from tfnas.supernet.cpu.mbconv_backward import kernel_gradient, make_workspace
+from tfnas.supernet.cpu.mbconv_forward import input_moments
 from tfnas.supernet.elastic import ElasticMBConv
-from tfnas.supernet.kernels import kernel_gradient, room_for
 from tfnas.supernet.mixing import weighted_sum
-from tfnas.supernet.passes import input_moments
 
 # kernel, stride, activation, SE channels, expanded, active share, images, pixels
 CASES = [
@@ -30,7 +31,7 @@ CASES = [
 ]
 
 
-pytestmark = pytest.mark.usefixtures("loops_or_operators")
+pytestmark = pytest.mark.usefixtures("kernels_or_operators")
 
 
 def operation(kernel, stride, activation, se, expands, share, low_memory=False, out=5, inputs=4):
@@ -48,7 +49,7 @@ def operation(kernel, stride, activation, se, expands, share, low_memory=False, 
 
 def layers(module, features):
     """The operation's branch by PyTorch's layers."""
-    return module._layers(features, module._weights())
+    return module._layers(features, module.active_weights())
 
 
 def results(module, features, call):
@@ -63,7 +64,7 @@ def results(module, features, call):
 @pytest.mark.parametrize("tile_bytes", [8 * 24, 2**18])
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_layers(case, tile_bytes, monkeypatch):
-    monkeypatch.setattr(rows, "TILE_BYTES", tile_bytes)
+    monkeypatch.setattr(row_ops, "TILE_BYTES", tile_bytes)
     *kind, images, pixels = case
     plain = operation(*kind)
     features = torch.randn(images, plain_inputs(plain), pixels, pixels, dtype=torch.float64) * 3 + 2
@@ -85,7 +86,7 @@ def test_moments_and_residual():
     features = torch.randn(3, 4, 5, 5, dtype=torch.float64)
     moments = input_moments(features)
     channels = features.permute(1, 0, 2, 3).flatten(1)
-    torch.testing.assert_close(rows.maps_of(moments.centred, 3, 5, 5), features - features.mean((0, 2, 3), True))
+    torch.testing.assert_close(to_maps(moments.centred, 3, 5, 5), features - features.mean((0, 2, 3), True))
     torch.testing.assert_close(moments.covariance, torch.cov(channels, correction=0))
     assert module.has_residual
     torch.testing.assert_close(module(features), features + layers(module, features))
@@ -160,12 +161,12 @@ def test_only_weights_need_gradients():
         torch.testing.assert_close(one, other)
 
 
-def test_what_is_kept():
+def test_what_is_saved():
     """Of an operation's maps (expanded 10, depthwise 10, projected 5): the last two, and nothing in low memory."""
     of_an_operation = 10 + 5
     features = torch.randn(2, 4, 16, 16, dtype=torch.float64, requires_grad=True)
     weights = torch.ones(2, dtype=torch.float64, requires_grad=True)
-    kept = {}
+    saved = {}
     for low_memory in (False, True):
         sizes = {}
         with torch.autograd.graph.saved_tensors_hooks(
@@ -173,22 +174,22 @@ def test_what_is_kept():
         ):
             modules = [operation(3, 1, "swish", 0, True, 1.0, low_memory) for _ in weights]
             weighted_sum(modules, features, weights).sum().backward()
-        kept[low_memory] = sum(sizes.values())
+        saved[low_memory] = sum(sizes.values())
     pixels = features[:, 0].numel()
-    assert kept[False] - kept[True] >= len(weights) * of_an_operation * pixels
+    assert saved[False] - saved[True] >= len(weights) * of_an_operation * pixels
     small = 1000  # weights and statistics
-    assert kept[True] <= features.numel() + small
-    assert kept[False] <= 2 * features.numel() + len(weights) * of_an_operation * pixels + small
+    assert saved[True] <= features.numel() + small
+    assert saved[False] <= 2 * features.numel() + len(weights) * of_an_operation * pixels + small
 
 
 def test_an_operation_in_low_memory_keeps_its_input_alone():
     module = operation(5, 2, "swish", 2, True, 0.8, low_memory=True)
     features = torch.randn(2, 4, 16, 16, dtype=torch.float64, requires_grad=True)
-    kept = {}
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.update({t.data_ptr(): t.numel()}) or t, lambda t: t):
+    saved = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.update({t.data_ptr(): t.numel()}) or t, lambda t: t):
         module(features).sum().backward()
     weights = sum(parameter.numel() for parameter in module.parameters())
-    assert features.numel() <= sum(kept.values()) <= features.numel() + weights
+    assert features.numel() <= sum(saved.values()) <= features.numel() + weights
 
 
 @pytest.mark.parametrize("size", [3, 5, 7])
@@ -202,10 +203,10 @@ def test_kernel_gradient(size, stride, shape):
     gradient = torch.randn_like(output)
     expected = torch.autograd.grad(output, weight, gradient)[0]
     features = features.contiguous(memory_format=torch.channels_last)
-    filled, left = (room_for(gradient, features, size, fills) for fills in (True, False))
+    filled, left = (make_workspace(gradient, features, size, copy) for copy in (True, False))
     left.maps.copy_(features)
-    for room in (filled, left):
-        found = kernel_gradient(gradient, room, weight.detach(), stride)
+    for workspace in (filled, left):
+        found = kernel_gradient(gradient, workspace, weight.detach(), stride)
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 

@@ -115,7 +115,7 @@ def test_a_step_along_two_paths_is_that_of_the_weights_they_share(float64):
         named = {name: value for name, value in supernet.named_parameters() if ".m_ops." in name}
         found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
         separate.append({name: value for name, value in zip(named, found, strict=True) if value is not None})
-    optimizer = ElasticSGD(supernet.parameters(), supernet.active_rows, lr=0.5, momentum=0.0, weight_decay=0.0)
+    optimizer = ElasticSGD(supernet.parameters(), supernet.active_slices, lr=0.5, momentum=0.0, weight_decay=0.0)
     for path in paths:
         functional.cross_entropy(supernet(images, path, depths), labels).backward()
     optimizer.step()

@@ -1,14 +1,14 @@
-"""Computing side by side: order, threads, gradients and errors."""
+"""Computing in parallel: order, threads, gradients and errors."""
 
 from __future__ import annotations
 
 import threading
-from functools import partial
 
 import pytest
 import torch
 
-from tfnas.supernet.crew import leading, scalars_in_turn, scalars_side_by_side, side_by_side
+from tfnas.supernet.cpu.threads import parallel_map, serial_operators
+from tfnas.supernet.losses import path_losses
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -25,57 +25,62 @@ def test_results_come_in_order_from_threads_that_share_what_there_is(threads):
         return number, threading.current_thread(), torch.get_num_threads()
 
     for _ in range(2):
-        numbers, members, each = zip(*side_by_side([partial(task, number) for number in range(4)]), strict=True)
+        numbers, members, each = zip(*parallel_map(task, range(4)), strict=True)
         assert numbers == (0, 1, 2, 3)
         assert len(set(members)) <= min(threads, 4)
         assert set(each) == {max(1, threads // min(threads, 4))}
         assert torch.get_num_threads() == threads
 
 
-def test_a_leader_computes_alone_and_its_crew_has_all_threads(threads):
-    with leading():
+def test_serial_operators_leave_all_threads_to_the_pool(threads):
+    with serial_operators():
         assert torch.get_num_threads() == 1
         members, each = zip(
-            *side_by_side([lambda: (threading.current_thread(), torch.get_num_threads())] * 2), strict=True
+            *parallel_map(lambda _: (threading.current_thread(), torch.get_num_threads()), range(2)), strict=True
         )
         assert len(set(members)) <= min(threads, 2)
         assert set(each) == {max(1, threads // 2)}
         assert (threading.main_thread() in members) == (threads == 1)
     assert torch.get_num_threads() == threads
-    with pytest.raises(ValueError, match="of the leader"), leading():
-        raise ValueError("of the leader")
+    with pytest.raises(ValueError, match="inside"), serial_operators():
+        raise ValueError("inside")
     assert torch.get_num_threads() == threads
-    assert len(side_by_side([torch.get_num_threads] * 2)) == 2
+    assert len(parallel_map(lambda _: torch.get_num_threads(), range(2))) == 2
 
 
 def test_two_compute_at_the_same_time():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     meeting = threading.Barrier(2, timeout=60)
-    assert sorted(side_by_side([meeting.wait, meeting.wait])) == [0, 1]
+    assert sorted(parallel_map(lambda _: meeting.wait(), range(2))) == [0, 1]
     torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("records", [False, True])
 def test_gradients_are_recorded_as_outside(threads, records):
     with torch.set_grad_enabled(records):
-        assert side_by_side([torch.is_grad_enabled] * 3) == [records] * 3
+        assert parallel_map(lambda _: torch.is_grad_enabled(), range(3)) == [records] * 3
 
 
 def test_the_first_error_comes_when_all_have_ended(threads):
     done = []
 
-    def fail(text):
-        raise ValueError(text)
+    def call(item):
+        if isinstance(item, str):
+            raise ValueError(item)
+        done.append(item)
 
     with pytest.raises(ValueError, match="first"):
-        side_by_side([partial(fail, "first"), partial(fail, "second"), partial(done.append, 1)])
+        parallel_map(call, ["first", "second", 1])
     assert done == ([1] if threads > 1 else [])
-    assert side_by_side([int, int]) == [0, 0]
+    assert parallel_map(int, [1.0, 2.0]) == [1, 2]
 
 
-@pytest.mark.parametrize("scalars_of", [scalars_side_by_side, scalars_in_turn])
-def test_scalars_have_the_gradients_of_plain_ones(scalars_of, threads):
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize("way", ["here", "as on a GPU"])
+def test_path_losses_have_the_gradients_of_plain_ones(low_memory, way, threads, request):
+    if way == "as on a GPU":
+        request.getfixturevalue("as_on_a_gpu")
     torch.manual_seed(3)
     features = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     both, one, none = (torch.randn(3, dtype=torch.float64, requires_grad=True) for _ in range(3))
@@ -86,7 +91,7 @@ def test_scalars_have_the_gradients_of_plain_ones(scalars_of, threads):
         return scalars[0] + 2 * scalars[1] * scalars[2]
 
     plain = total([function(features * 2) for function in functions])
-    found = total(scalars_of(functions, features * 2, (both, one, none)))
+    found = total(path_losses(functions, features * 2, (both, one, none), low_memory))
     torch.testing.assert_close(found, plain)
     for name, result, expected in zip(
         ("features", "both", "one"), torch.autograd.grad(found, wanted, allow_unused=True),
@@ -97,5 +102,5 @@ def test_scalars_have_the_gradients_of_plain_ones(scalars_of, threads):
 
 def test_what_no_function_uses_has_no_gradient(threads):
     used, unused = (torch.ones(2, requires_grad=True) for _ in range(2))
-    scalars = scalars_side_by_side([lambda x: (x * used).sum()] * 2, torch.ones(2), (used, unused))
+    scalars = path_losses([lambda x: (x * used).sum()] * 2, torch.ones(2), (used, unused), low_memory=False)
     assert torch.autograd.grad(sum(scalars), (used, unused), allow_unused=True)[1] is None
