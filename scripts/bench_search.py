@@ -142,10 +142,14 @@ def make_steps(variant: str, arguments: argparse.Namespace) -> Steps:
 def work(variant: str, arguments: argparse.Namespace, requests: Connection) -> None:
     """A process's life: build the variant, then take the steps asked for and tell their seconds."""
     with runtime_settings(arguments.threads or usable_cores(), deterministic=False):
-        steps = make_steps(variant, arguments)
-        requests.send("ready")
-        while (what := requests.recv()) != "end":
-            requests.send(peak_bytes(steps.images.device) if what == "memory" else steps.take(what))
+        answer(make_steps(variant, arguments), requests)
+
+
+def answer(steps: Steps, requests: Connection) -> None:
+    """Take the steps that are asked for, until the end."""
+    requests.send("ready")
+    while (what := requests.recv()) != "end":
+        requests.send(peak_bytes(steps.images.device) if what == "memory" else steps.take(what))
 
 
 def peak_bytes(device: torch.device) -> int:
@@ -273,9 +277,11 @@ def write(report: Mapping[str, Any], file: str | None) -> None:
 
 
 def measure(
-    variants: Sequence[str], arguments: argparse.Namespace
+    variants: Sequence[str],
+    arguments: argparse.Namespace,
+    work: Callable[[str, argparse.Namespace, Connection], None] = work,
 ) -> tuple[dict[str, dict[str, list[float]]], dict[str, int]]:
-    """Seconds of every step of every variant, and its peak memory in bytes."""
+    """Seconds of every step of every variant, and its peak memory in bytes; `work` is the life of its process."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     for variant in variants:

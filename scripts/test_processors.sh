@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # The default tests as other processors would run them: PyTorch without AVX-512 and without AVX2, oneDNN with AVX2 alone,
-# one thread, and without the compiled loops. Takes about six times as long as `make test`.
+# one thread, and without the compiled kernels. Takes about six times as long as `make test`.
 #
 #   scripts/test_processors.sh                   all settings
-#   scripts/test_processors.sh avx2 no-loops     these only (avx2, default, onednn, one-thread, no-loops)
+#   scripts/test_processors.sh avx2 no-kernels     these only (avx2, default, onednn, one-thread, no-kernels)
 #
 # PYTEST_ARGS adds arguments. These settings steer PyTorch, not onnxruntime, which chooses its own instructions. Killed
-# without notice during no-loops, it leaves the loops in a temporary folder: `pip install -e .` makes them anew.
+# without notice during no-kernels, it leaves the kernels in a temporary folder: `pip install -e .` makes them anew.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-.venv/bin/python}
 settings=("$@")
-all=(avx2 default onednn one-thread no-loops)
+all=(avx2 default onednn one-thread no-kernels)
 [ ${#settings[@]} -gt 0 ] || settings=("${all[@]}")
 for setting in "${settings[@]}"; do
     if [[ " ${all[*]} " != *" $setting "* ]]; then
@@ -20,10 +20,10 @@ for setting in "${settings[@]}"; do
     fi
 done
 
-# Compiled loops are put aside for as long as they are to be absent, so that started programs do without them too.
+# Compiled kernels are put aside for as long as they are to be absent, so that started programs do without them too.
 aside=$(mktemp -d)
 bring_back() {
-    find "$aside" -name '_loops*.so' -exec mv -t tfnas/supernet {} +
+    find "$aside" -name '_kernels*.so' -exec mv -t tfnas/supernet/cpu {} +
 }
 trap 'bring_back; rm -rf "$aside"' EXIT
 
@@ -39,8 +39,8 @@ for setting in "${settings[@]}"; do
         default) tests ATEN_CPU_CAPABILITY=default ;;
         onednn) tests ONEDNN_MAX_CPU_ISA=AVX2 ;;
         one-thread) tests OMP_NUM_THREADS=1 ;;
-        no-loops)
-            find tfnas/supernet -name '_loops*.so' -exec mv -t "$aside" {} +
+        no-kernels)
+            find tfnas/supernet/cpu -name '_kernels*.so' -exec mv -t "$aside" {} +
             tests _=
             status=$?
             bring_back
