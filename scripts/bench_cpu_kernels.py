@@ -24,12 +24,12 @@ from typing import Any
 
 import torch
 from bench_search import Steps, answer, make_steps, measure
+from tfnas.computing import computing
+from tfnas.processor import processor_name, usable_cores
 from torch import Tensor
 from torch.nn import functional
 
-from tfnas.computing import computing
 from tfnas.nn.blocks import MBConvWeights
-from tfnas.processor import processor_name, usable_cores
 from tfnas.supernet import ElasticMBConv, Path, dispatch, routes
 from tfnas.supernet.cpu import CpuKernels, row_ops
 from tfnas.supernet.elastic import batch_normalize

@@ -26,8 +26,8 @@ from tfnas.searching.refitting.certificate import (
 from tfnas.searching.refitting.sampling_budget import (
     Budget,
     Length,
-    calls_per_sample,
     StoppingRule,
+    calls_per_sample,
     sample,
     sample_case,
 )

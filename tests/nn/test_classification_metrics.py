@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import top_k_accuracy_score
+from tfnas.runs.processes import Processes
 from torch import nn
 
 from tests.made_networks import random_network
@@ -19,7 +20,6 @@ from tfnas.nn.classification_metrics import (
     evaluating,
     label_ranks,
 )
-from tfnas.runs.processes import Processes
 
 CPU = torch.device("cpu")
 

@@ -9,9 +9,7 @@ import pytest
 import torch
 from small_search import small_config
 
-from tfnas.searching.differentiable import optimizers as optim
 from tfnas.searching.differentiable.optimizers import Adam, ElasticSGD
-from tfnas.supernet.elastic import ActiveRows
 from tfnas.supernet import ActiveSlice
 from tfnas.supernet.cpu import CpuKernels
 

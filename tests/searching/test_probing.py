@@ -30,11 +30,10 @@ from tfnas.searching.differentiable.derive import derived_accuracy
 from tfnas.searching.differentiable.sanity_networks import (
     Probes,
     agreement,
-    blank_choice,
     evaluate_inherited,
     random_networks,
+    uniform_choice,
 )
-from tfnas.searching.differentiable.sanity_networks import Probes, agreement, judge, random_networks, uniform_choice
 from tfnas.searching.differentiable.search_batches import WholeBatches
 from tfnas.searching.differentiable.search_conclusion import _probe_lines, _probed
 from tfnas.searching.differentiable.search_config import SearchConfig

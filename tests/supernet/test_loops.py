@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tfnas.supernet.entries import entries_of
 from torch import nn
 from torch.nn import functional
 
 from tfnas.searching.differentiable.optimizers import ElasticSGD
 from tfnas.supernet import arithmetic, loops
 from tfnas.supernet.elastic import ActiveRows
-from tfnas.supernet.entries import entries_of
 
 MODULE = loops.compiled()
 compiled_only = pytest.mark.skipif(MODULE is None, reason="no compiled loops here: they need a C compiler")

@@ -17,8 +17,8 @@ import onnxruntime  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
-from tfnas.core.version import __version__
 from tfnas.bench.timing import RoundLimits, steady, time_interleaved
+from tfnas.core.version import __version__
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.export.export_checks import CHECK_BATCH, Answers, Call, answers, checked, shipping_warnings, top1_percent
 from tfnas.export.export_config import NEEDS, REPORT_SUFFIX, ExportConfig

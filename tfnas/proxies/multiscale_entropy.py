@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tfnas.proxies.initialise import RandomGenerator
 from tfnas.core.units import ConvShape
+from tfnas.proxies.initialise import RandomGenerator
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork, preserve_state

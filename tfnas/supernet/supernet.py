@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
-from tfnas.core.space import BlockPlace, SearchSpace
+from tfnas.core.space import BlockPlace, Operation, SearchSpace
 from tfnas.nn.blocks import Classifier, zero_biases
-from tfnas.space import BlockPlace, Operation, SearchSpace
 from tfnas.supernet.active import ActiveSlice
 from tfnas.supernet.dispatch import cpu_kernels
 from tfnas.supernet.elastic import ElasticMBConv, SearchConv

@@ -89,7 +89,7 @@ class Session:
                 placed,
                 processes.device,
                 num_classes=self.setup.data.num_classes,
-                all_reduce=processes.sums,
+                all_reduce=processes.all_reduce_sum,
             )
 
     def finish_epoch(self, scores: ClassificationMetrics | None) -> dict[str, float]:

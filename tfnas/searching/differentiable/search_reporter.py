@@ -17,9 +17,9 @@ from tfnas.searching.differentiable.forecast import Forecast, count_range, forec
 from tfnas.searching.differentiable.health import warnings
 from tfnas.searching.differentiable.search_session import Session
 from tfnas.searching.differentiable.search_setup import Setup
+from tfnas.supernet.dispatch import cpu_kernels
 from tfnas.utils.progress import TimeLeftColumn
 from tfnas.utils.text import clock, short
-from tfnas.supernet.dispatch import cpu_kernels
 
 SCALAR_STEPS = 10
 

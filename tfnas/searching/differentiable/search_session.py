@@ -38,9 +38,8 @@ from tfnas.searching.differentiable.search_steps import (
     make_learner,
     weight_step,
 )
-from tfnas.supernet.initialise import share_weights
 from tfnas.supernet.routes import Path
-from tfnas.supernet.supernet import Supernet
+from tfnas.supernet.supernet import Supernet, share_weights
 
 JUDGED_EPOCHS = 4  # the last epochs, in which a sampled path is judged on the held-out part
 

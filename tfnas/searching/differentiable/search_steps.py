@@ -26,10 +26,10 @@ from tfnas.searching.differentiable.architecture_parameters import (
 )
 from tfnas.searching.differentiable.optimizers import Adam, ElasticSGD
 from tfnas.searching.differentiable.schedule import Schedule
+from tfnas.supernet.losses import path_losses
 from tfnas.supernet.routes import Mixture, Path
 from tfnas.supernet.supernet import Supernet
 from tfnas.utils.torch_settings import give_back_freed_memory
-from tfnas.supernet.losses import path_losses
 
 
 class WeightStep(NamedTuple):

@@ -22,8 +22,12 @@ from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.reachable import Band
 from tfnas.latency.widths import WidthCurves, at_widths, fit_channels, fit_widths
 from tfnas.searching.refitting.certificate import Certificate, Verdict
-from tfnas.searching.refitting.sampling_budget import Budget, Closeness, Length, sample_case
-from tfnas.searching.refitting.sampling_budget import Budget, Length, StoppingRule, sample_workload
+from tfnas.searching.refitting.sampling_budget import (
+    Budget,
+    Length,
+    StoppingRule,
+    sample_case,
+)
 
 PRECISION = 1 / 3
 """Half-width of the interval that is measured for, as a share of epsilon."""
