@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tfnas.bench.check_config import CheckConfig
     from tfnas.bench.check_table import check_table
     from tfnas.core.choice import Choice
+    from tfnas.core.counts import Counts
     from tfnas.evaluation.evaluating import evaluate
     from tfnas.evaluation.evaluation_config import EvaluationConfig, PredictConfig
     from tfnas.evaluation.predicting import predict
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from tfnas.latency.cost_table import LatencyTable
     from tfnas.latency.meet_target import meet_target
     from tfnas.latency.widths import fit_widths
-    from tfnas.nn.architecture_counts import Counts
     from tfnas.nn.counting import count
     from tfnas.nn.network import FeatureNetwork, Network
     from tfnas.nn.weights import load_weights
@@ -59,7 +59,7 @@ _HOMES = {
     "CheckConfig": "tfnas.bench.check_config",
     "Choice": "tfnas.core.choice",
     "CloseConfig": "tfnas.searching.refitting.refit_config",
-    "Counts": "tfnas.nn.counting",
+    "Counts": "tfnas.core.counts",
     "EvaluationConfig": "tfnas.evaluation.evaluation_config",
     "ExportConfig": "tfnas.export.export_config",
     "ExportReport": "tfnas.export.export_report",

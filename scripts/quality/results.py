@@ -9,7 +9,7 @@ import numpy as np
 
 from quality.statistics import Interval, difference, mean, mean_tau, share_ordered, spread, welch
 from tfnas.core.architecture import Architecture
-from tfnas.nn.architecture_counts import architecture_counts
+from tfnas.spaces.families import architecture_counts
 from tfnas.utils.statistics import tau_with_interval
 
 RANDOM = "random"

@@ -28,7 +28,6 @@ from tfnas.cli import latency as command
 from tfnas.core.errors import Infeasible, InputError, Interrupted, RunFailed
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.table_contents import Conditions
-from tfnas.nn.architecture_counts import architecture_counts
 from tfnas.runs.architecture_source import read_source
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.run_directory import RunDirectory
@@ -38,6 +37,7 @@ from tfnas.searching.refitting.refit_config import CloseConfig
 from tfnas.searching.refitting.refit_loop import Goal, fitted_at, refit_to_target, widths_range_ms
 from tfnas.searching.refitting.refit_run import close_run
 from tfnas.searching.refitting.refit_text import phase_text
+from tfnas.spaces.families import architecture_counts
 from tfnas.training.train_config import TrainConfig
 from tfnas.training.train_setup import prepare
 from tfnas.utils.devices import usable_cores

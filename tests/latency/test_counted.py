@@ -20,8 +20,8 @@ from tfnas.core.cost import COSTS
 from tfnas.core.errors import Infeasible, InputError
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.meet_target import check_target, meet_target
-from tfnas.nn.architecture_counts import architecture_counts
 from tfnas.searching.differentiable.architecture_parameters import expected_ms, operations_ms
+from tfnas.spaces.families import architecture_counts
 from tfnas.spaces.mbconv.table_keys import shallowest_architecture
 
 COUNTED = ("macs", "params")

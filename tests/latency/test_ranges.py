@@ -26,8 +26,8 @@ from tfnas.latency.default_table import default_table_path, is_default, open_tab
 from tfnas.latency.meet_target import check_target
 from tfnas.latency.range_text import bounds_text, is_inside, shares_text
 from tfnas.latency.space_range import RangeConfig, space_range
-from tfnas.nn.architecture_counts import block_counts
 from tfnas.report.range_report import print_range, range_document
+from tfnas.spaces.mbconv.mbconv_units import block_counts
 from tfnas.spaces.mbconv.table_keys import latency_key
 
 

@@ -8,11 +8,12 @@ import torch
 from tiny import tiny_space
 
 import tfnas
+from tfnas.core.counts import Counts
 from tfnas.core.errors import InputError
-from tfnas.nn.architecture_counts import Counts, part_counts
 from tfnas.nn.counting import count
 from tfnas.nn.network import Network
 from tfnas.searching.differentiable.forecast import count_range
+from tfnas.spaces.families import part_counts
 
 
 @pytest.mark.parametrize("name", ["imagenet", "cifar", "digits"])

@@ -15,7 +15,7 @@ from tfnas.core.errors import Infeasible, RunFailed
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import default_table_path
 from tfnas.latency.reachable import Band
-from tfnas.nn.architecture_counts import architecture_counts
+from tfnas.spaces.families import architecture_counts
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,8 @@ from tfnas.latency.table_contents import (
     Measurement,
     TableContents,
 )
-from tfnas.nn.architecture_counts import block_counts, part_counts
+from tfnas.spaces.families import part_counts
+from tfnas.spaces.mbconv.mbconv_units import block_counts
 from tfnas.spaces.mbconv.table_keys import STEM_PARTS, classifier_key, shallowest_architecture, stem_keys
 from tfnas.utils.files import check_writable
 

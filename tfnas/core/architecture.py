@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from tfnas.core.blocks import (
     MOST_CLASSES,
@@ -50,8 +50,9 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Architecture:
-    """A whole network: what `Network` builds, tables price and files hold."""
+    """A whole network of MBConv blocks: what `Network` builds, tables price and files hold."""
 
+    family: ClassVar[str] = "mbconv"
     image_size: int
     num_classes: int
     first_stem: Conv
@@ -74,6 +75,15 @@ class Architecture:
             for position, block in enumerate(blocks, 1):
                 yield f"stage{stage}.block{position}", block
         yield "feature_mix", self.feature_mix
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of its images."""
+        return self.first_stem.in_channels
+
+    def adapted(self, *, image_size: int, num_classes: int) -> Architecture:
+        """The same network for other images and classes."""
+        return dataclasses.replace(self, image_size=image_size, num_classes=num_classes)
 
     @property
     def stem_output_size(self) -> int:

@@ -1,13 +1,19 @@
-"""Units and convolutions of a structure, with sizes: what scores, counts and modules are made from."""
+"""Units and convolutions of a network of any family, with sizes: what scores, counts and modules are made from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+PLAIN = "conv"
+"""The block type of units that are no residual ones: stems, and convolutions alone."""
+
 
 @dataclass(frozen=True)
 class ConvShape:
-    """A convolution; sizes are pixels a side. `temporal_kernel` and `frames` are 1 for images."""
+    """A convolution; sizes are pixels a side. `temporal_kernel` and `frames` are 1 for images.
+
+    `norm` says whether batch norm follows.
+    """
 
     in_channels: int
     out_channels: int
@@ -19,6 +25,7 @@ class ConvShape:
     temporal_kernel: int = 1
     frames: int = 1
     bias: bool = False
+    norm: bool = True
     weight_bits: int | None = None
     activation_bits: int | None = None
 
@@ -40,11 +47,21 @@ class ConvShape:
 
 @dataclass(frozen=True)
 class SqueezeExciteShape:
-    """Squeeze-and-excite on `channels` channels, with `squeezed` in between, after convolution number `after`."""
+    """Squeeze-and-excite on `channels` channels, with `squeezed` in between, after convolution number `after`.
+
+    Its two 1x1 convolutions have biases, or else batch norms.
+    """
 
     after: int
     channels: int
     squeezed: int
+    bias: bool = False
+
+    @property
+    def convs(self) -> tuple[ConvShape, ConvShape]:
+        """Its convolutions, of a single pixel."""
+        narrow = ConvShape(self.channels, self.squeezed, 1, 1, 1, 1, 1, bias=self.bias, norm=not self.bias)
+        return narrow, ConvShape(self.squeezed, self.channels, 1, 1, 1, 1, 1, bias=self.bias, norm=not self.bias)
 
 
 @dataclass(frozen=True)

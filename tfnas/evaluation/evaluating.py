@@ -19,8 +19,8 @@ from tfnas.evaluation.evaluated_images import JudgedImages, open_images
 from tfnas.evaluation.evaluated_model import Subject, open_subject
 from tfnas.evaluation.evaluation_config import PICTURE_FILE, REPORT_FILE, TABLE_FILE, EvaluationConfig
 from tfnas.evaluation.evaluation_report import EvaluationReport, Throughput, per_class_csv
-from tfnas.nn.architecture_counts import architecture_counts
 from tfnas.nn.classification_metrics import evaluate_batches, evaluating
+from tfnas.spaces.families import architecture_counts
 from tfnas.utils.devices import named_device, processor_name
 from tfnas.utils.files import write_whole
 from tfnas.utils.torch_settings import runtime_settings

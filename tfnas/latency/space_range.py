@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tfnas.core.errors import InputError
 from tfnas.core.space import Operation, SearchSpace
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.nn.architecture_counts import block_counts
+from tfnas.spaces.mbconv.mbconv_units import block_counts
 
 
 @dataclass(frozen=True, kw_only=True)

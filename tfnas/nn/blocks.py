@@ -78,7 +78,7 @@ class MBConv(nn.Module):
         self.point_linear = ConvBN(mid, block.out_channels, 1)
         self.act = activation(block.activation)
         self.has_residual = block.has_residual
-        self.drop_connect = _stochastic_depth(drop_connect_rate)
+        self.drop_connect = stochastic_depth(drop_connect_rate)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
@@ -109,7 +109,7 @@ class MBConvWeights(NamedTuple):
     expand_bias: Tensor | None = None
 
 
-def _stochastic_depth(rate: float) -> nn.Module:
+def stochastic_depth(rate: float) -> nn.Module:
     """torchvision's, loaded where it acts: the library takes seconds to load, and searching needs none of it."""
     if rate == 0:
         return nn.Identity()

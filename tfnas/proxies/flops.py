@@ -9,11 +9,13 @@ classifier of `num_classes` (1000 by default); `tinynas` without classifier, by 
 
 from __future__ import annotations
 
-from tfnas.nn.architecture_counts import Counts, architecture_counts
+from tfnas.core.counts import Counts
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import NUM_CLASSES, ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
-from tfnas.spaces.zen.reference_counts import ReferenceCounts, real_counts, reference_counts
+from tfnas.spaces.families import architecture_counts
+from tfnas.spaces.zen.reference_counts import ReferenceCounts, reference_counts
+from tfnas.spaces.zen.structure_parts import real_counts
 
 
 def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:

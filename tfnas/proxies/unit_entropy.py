@@ -16,13 +16,10 @@ from functools import cached_property
 from itertools import accumulate
 
 from tfnas.core.architecture import Architecture
-from tfnas.core.blocks import Block, output_size
-from tfnas.core.blocks import Conv as StemConv
 from tfnas.core.errors import InputError
-from tfnas.core.units import ConvShape, Shortcut, SqueezeExciteShape, StageEnd, Unit, stage_ends
+from tfnas.core.units import PLAIN, ConvShape, StageEnd, Unit, stage_ends
+from tfnas.spaces.mbconv.mbconv_units import architecture_units
 from tfnas.spaces.zen.structure import Structure
-
-_PLAIN = "conv"
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Chain:
         counts: dict[int, int] = {}
         names: dict[int, str] = {}
         for unit in self.units:
-            if unit.block_type != _PLAIN:
+            if unit.block_type != PLAIN:
                 counts[unit.block] = counts.get(unit.block, 0) + 1
                 names[unit.block] = unit.block_type
         return tuple((names[block], count) for block, count in counts.items())
@@ -65,37 +62,7 @@ def structure_chain(structure: Structure, image_size: int, frames: int, *, floor
 
 def architecture_chain(architecture: Architecture) -> Chain:
     """The chain of an architecture: stems, blocks, feature mix. The stems and the mix are no residual super-blocks."""
-    size, stage, units = architecture.image_size, 0, []
-    units.append(_stem_unit(architecture.first_stem, 0, 0, size))
-    size = units[-1].resolution_out
-    stage += architecture.second_stem.stride > 1
-    units.append(_block_unit(architecture.second_stem, (1, stage, 0), size, _PLAIN))
-    for place in architecture.blocks:
-        stage += place.block.stride > 1
-        units.append(_block_unit(place.block, (2 + place.stage, stage, place.position), place.input_size, "mbconv"))
-    mix = architecture.feature_mix
-    stage += mix.stride > 1
-    units.append(_stem_unit(mix, 2 + len(architecture.stages), stage, architecture.feature_mix_size))
-    return Chain(tuple(units))
-
-
-def _stem_unit(conv: StemConv, block: int, stage: int, size: int) -> Unit:
-    out = output_size(size, conv.stride)
-    layer = ConvShape(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, 1, size, out)
-    return Unit(block, stage, 0, _PLAIN, conv.activation, (layer,), None, None)
-
-
-def _block_unit(block: Block, place: tuple[int, int, int], size: int, block_type: str) -> Unit:
-    mid, out = block.mid_channels, output_size(size, block.stride)
-    layers = [
-        ConvShape(mid, mid, block.kernel_size, block.stride, mid, size, out),
-        ConvShape(mid, block.out_channels, 1, 1, 1, out, out),
-    ]
-    if block.expands:
-        layers.insert(0, ConvShape(block.in_channels, mid, 1, 1, 1, size, size))
-    excite = SqueezeExciteShape(len(layers) - 2, mid, block.se_channels) if block.se_channels else None
-    shortcut = Shortcut(pools=False, projection=None) if block.has_residual else None
-    return Unit(*place, block_type, block.activation, tuple(layers), excite, shortcut, ends_in_activation=False)
+    return Chain(architecture_units(architecture))
 
 
 def fan_in(conv: ConvShape) -> int:

@@ -16,14 +16,15 @@ from typing import Any
 from tfnas.core.architecture import RUN_FILE, Architecture
 from tfnas.core.blocks import Block, Conv, output_size
 from tfnas.core.cost import COSTS, Cost
+from tfnas.core.counts import Counts
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import load_json_file
 from tfnas.core.space import SearchSpace
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import default_table_path, other_machine
-from tfnas.nn.architecture_counts import Counts, architecture_counts, part_counts
 from tfnas.runs.architecture_source import UNFINISHED, Source, read_source
 from tfnas.runs.run_directory import MODEL_CONFIG_FILE, write_forms
+from tfnas.spaces.families import architecture_counts, part_counts
 from tfnas.spaces.mbconv.space_file import space as load_space
 from tfnas.spaces.mbconv.space_file import space_names
 from tfnas.utils.text import typed

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfnas.nn.architecture_counts import architecture_counts
 from tfnas.runs.intended import intended_for
 from tfnas.runs.model_file import MODEL_FILE, TrainedModel
 from tfnas.runs.run_directory import SUMMARY_FILE, RunDirectory
+from tfnas.spaces.families import architecture_counts
 from tfnas.training.precision import in_single
 from tfnas.training.train_session import Session
 from tfnas.utils.devices import instruction_sets

@@ -9,8 +9,8 @@ from types import TracebackType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from tfnas.nn.architecture_counts import architecture_counts
 from tfnas.runs.run_directory import RunDirectory
+from tfnas.spaces.families import architecture_counts
 from tfnas.training.train_session import Session
 from tfnas.training.train_setup import Setup
 from tfnas.utils.text import clock, short

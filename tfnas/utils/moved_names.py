@@ -36,7 +36,7 @@ MOVED = MappingProxyType(
             **dict.fromkeys(("Structure", "StructureNetwork"), _FACE),
             "book_counts": f"{_ZEN}.reference_counts:reference_counts",
             "load_published": f"{_ZEN}.structure_network",
-            "real_counts": f"{_ZEN}.reference_counts",
+            "real_counts": f"{_ZEN}.structure_parts",
         },
         "tfnas.training": dict.fromkeys(("TrainConfig", "retrain"), _FACE),
         "tfnas.zeroshot": {

@@ -10,8 +10,8 @@ from itertools import accumulate
 
 import torch
 
+from tfnas.core.counts import Counts
 from tfnas.core.space import SearchSpace
-from tfnas.nn.architecture_counts import Counts, block_counts, part_counts
 from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.differentiable.architecture_parameters import trains_architecture
 from tfnas.searching.differentiable.sanity_networks import evaluate_inherited
@@ -19,6 +19,8 @@ from tfnas.searching.differentiable.schedule import Schedule
 from tfnas.searching.differentiable.search_batches import judged_batch_count, probe_batch_count
 from tfnas.searching.differentiable.search_session import JUDGED_EPOCHS, Session
 from tfnas.searching.differentiable.search_steps import architecture_loss, weight_loss
+from tfnas.spaces.families import part_counts
+from tfnas.spaces.mbconv.mbconv_units import block_counts
 from tfnas.spaces.mbconv.table_keys import shallowest_architecture
 
 REHEARSALS = 20

@@ -17,7 +17,6 @@ from tfnas.core.choice import Choice
 from tfnas.core.cost import COSTS
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.meet_target import meet_target
-from tfnas.nn.architecture_counts import architecture_counts
 from tfnas.runs.run_directory import SUMMARY_FILE, RunDirectory
 from tfnas.searching.differentiable.architecture_parameters import sample_path
 from tfnas.searching.differentiable.candidates import draw_candidates
@@ -28,6 +27,7 @@ from tfnas.searching.differentiable.sanity_networks import evaluate_inherited
 from tfnas.searching.differentiable.search_batches import probe_images
 from tfnas.searching.differentiable.search_reporter import Reporter
 from tfnas.searching.differentiable.search_session import Session
+from tfnas.spaces.families import architecture_counts
 from tfnas.utils.devices import instruction_sets
 from tfnas.utils.text import clock, command_line, percent, short, typed
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tfnas.nn.architecture_counts import architecture_counts
 from tfnas.searching.refitting.certificate import MeasuredUnder, certificate_lines, verdict_text
 from tfnas.searching.refitting.refit_loop import Goal, Phase, RefitResult, TimedNetwork
 from tfnas.searching.refitting.refit_plan import RefitPlan
+from tfnas.spaces.families import architecture_counts
 from tfnas.utils.text import clock, command_line, percent, short, typed
 
 

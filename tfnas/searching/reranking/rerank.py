@@ -15,7 +15,6 @@ import torch
 from rich.console import Console
 
 from tfnas.core.errors import InputError
-from tfnas.nn.architecture_counts import architecture_counts
 from tfnas.proxies.score import Score, find_score, score
 from tfnas.runs.endings import handle_errors
 from tfnas.runs.run_directory import Interruption, RunDirectory, watch_interruption
@@ -29,6 +28,7 @@ from tfnas.searching.reranking.rerank_tasks import InheritedTask, ScoreTask, Tas
 from tfnas.searching.reranking.rerank_text import announcement, show_result, written
 from tfnas.searching.reranking.rerank_workers import GO_ON, STOPPING, WorkerPool, compute_tasks, own_processes
 from tfnas.searching.reranking.score_calibration import MACS, ScoreCalibration, calibrate, select_for_training
+from tfnas.spaces.families import architecture_counts
 from tfnas.utils.devices import named_device, usable_cores
 from tfnas.utils.files import check_writable, write_whole
 from tfnas.utils.progress import counting, waiting

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from tfnas.core.errors import InputError
 from tfnas.core.units import ConvShape, Shortcut, SqueezeExciteShape, Unit
+from tfnas.nn.blocks import stochastic_depth
 from tfnas.nn.weights import find_state, load_state, why_missing
 from tfnas.spaces.zen.block_types import BATCH_NORM_EPSILON
 from tfnas.spaces.zen.structure import Structure
@@ -102,7 +103,7 @@ class SqueezeExcitation(nn.Module):
 class ResidualUnit(nn.Module):
     """Convolutions with batch norms and activations between them, a shortcut around them, an activation at the end."""
 
-    def __init__(self, unit: Unit, maker: Maker, *, residuals: bool) -> None:
+    def __init__(self, unit: Unit, maker: Maker, *, residuals: bool, drop_connect_rate: float = 0.0) -> None:
         super().__init__()
         layers: dict[str, nn.Module | None] = {}
         for number, conv in enumerate(unit.convs, 1):
@@ -114,13 +115,14 @@ class ResidualUnit(nn.Module):
                 layers["squeeze_excite"] = SqueezeExcitation(unit.squeeze_excite, unit.activation, maker)
         self.body = _sequence(**layers)
         self.shortcut = _shortcut(unit.shortcut, unit, maker) if unit.shortcut is not None and residuals else None
+        self.drop_connect = stochastic_depth(drop_connect_rate)
         self.act = _ACTIVATIONS[unit.activation]()
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in, ..., H, W) to (N, out, ..., ceil(H / stride), ceil(W / stride))."""
         branch = self.body(features)
         if self.shortcut is not None:
-            branch = branch + self.shortcut(features)
+            branch = self.drop_connect(branch) + self.shortcut(features)
         output: Tensor = self.act(branch)
         return output
 
@@ -145,7 +147,8 @@ class StructureNetwork(nn.Module):
     Without `num_classes` there is no classifier, and `forward` returns the last feature map. `use_se` adds
     squeeze-and-excite to notation zennas; in tinynas the classes of its blocks say whether it is there. Without
     `residuals` every shortcut is left out, without `batch_norm` every batch norm. Bits are not simulated: it computes
-    in floats. Modules are in the order in which they are computed.
+    in floats. `dropout_rate` acts before the classifier, `drop_connect_rate` on the branch of the last unit, growing
+    linearly up to it, where there is a shortcut. Modules are in the order in which they are computed.
 
     Source: ZenNAS and TinyNAS; equal to their networks' outputs to double precision.
     """
@@ -158,6 +161,8 @@ class StructureNetwork(nn.Module):
         use_se: bool = False,
         residuals: bool = True,
         batch_norm: bool = True,
+        dropout_rate: float = 0.0,
+        drop_connect_rate: float = 0.0,
     ) -> None:
         super().__init__()
         if num_classes is not None and num_classes < 1:
@@ -167,11 +172,14 @@ class StructureNetwork(nn.Module):
         maker = Maker(3 if structure.is_video else 2, BATCH_NORM_EPSILON[structure.notation], batch_norm)
         units = structure.units(structure.total_stride, use_se=use_se)  # of any size: layers have none
         self.blocks = nn.ModuleList()
-        for number in range(len(structure.blocks)):
-            inside = [ResidualUnit(unit, maker, residuals=residuals) for unit in units if unit.block == number]
-            self.blocks.append(nn.Sequential(*inside))
+        made: list[list[ResidualUnit]] = [[] for _ in structure.blocks]
+        for number, unit in enumerate(units, 1):
+            rate = drop_connect_rate * number / len(units)
+            made[unit.block].append(ResidualUnit(unit, maker, residuals=residuals, drop_connect_rate=rate))
+        self.blocks.extend(nn.Sequential(*inside) for inside in made)
         self._last_blocks = tuple(stage.last_block for stage in structure.stages(structure.total_stride))
         self.pool = None if num_classes is None else maker.global_pool()
+        self.dropout = nn.Dropout(dropout_rate)
         self.classifier = None if num_classes is None else nn.Linear(structure.out_channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -179,7 +187,7 @@ class StructureNetwork(nn.Module):
         features = self.features(images)
         if self.pool is None or self.classifier is None:
             return features
-        logits: Tensor = self.classifier(self.pool(features).flatten(1))
+        logits: Tensor = self.classifier(self.dropout(self.pool(features).flatten(1)))
         return logits
 
     def features(self, images: Tensor) -> Tensor:

@@ -1,0 +1,129 @@
+"""The families of networks that there are, and what can be done with an architecture of any of them.
+
+    architecture = parse_architecture("i3x32_n10:SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,16,2,8,1)")
+    network = build_network(architecture)
+
+A family from outside joins by `register_family`, or under the entry point group `tfnas.families`, which command lines
+see too. Neither torch nor an outside package is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from tfnas.core.architecture import JSON_FORMAT, JSON_VERSION, Architecture
+from tfnas.core.counts import Counts, sum_counts
+from tfnas.core.errors import InputError
+from tfnas.core.family import CostPart, Family, NetworkArchitecture
+from tfnas.core.json_yaml import short
+from tfnas.spaces.mbconv.mbconv_family import MBConvFamily
+from tfnas.spaces.zen.zen_family import ZenFamily
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ENTRY_POINTS = "tfnas.families"
+_FAMILIES: dict[str, Family] = {family.name: family for family in (MBConvFamily(), ZenFamily())}
+
+
+def register_family(family: Family) -> None:
+    """Add a family of networks; every command and function takes its architectures from then on.
+
+    Raises ValueError where another has its name.
+    """
+    if _FAMILIES.setdefault(family.name, family) != family:
+        raise ValueError(f"there is a family {family.name!r} already")
+
+
+def families() -> Mapping[str, Family]:
+    """All families by name, those of installed packages included."""
+    for entry in metadata.entry_points(group=ENTRY_POINTS):
+        if entry.name not in _FAMILIES:
+            register_family(entry.load())
+    return dict(_FAMILIES)
+
+
+def find_family(name: str) -> Family:
+    """The family of that name. Raises InputError that lists the known ones."""
+    family = _FAMILIES.get(name) or families().get(name)
+    if family is None:
+        raise InputError(f"no family of networks {short(name)}: known are {', '.join(_FAMILIES)}")
+    return family
+
+
+# ---- architectures of any family ------------------------------------------------------------------------------------
+
+
+def cost_parts(architecture: NetworkArchitecture) -> tuple[CostPart, ...]:
+    """The parts that its costs are added up from, the classifier last."""
+    return find_family(architecture.family).cost_parts(architecture)
+
+
+def part_counts(architecture: NetworkArchitecture) -> dict[str, Counts]:
+    """Counts of every part by its name in the network, such as `stage1.0` (the first block of stage 1)."""
+    return {part.name: part.counts for part in cost_parts(architecture)}
+
+
+def architecture_counts(architecture: NetworkArchitecture) -> Counts:
+    """Parameters and MACs of the whole network, in closed form."""
+    return sum_counts(part.counts for part in cost_parts(architecture))
+
+
+def build_network(
+    architecture: NetworkArchitecture,
+    num_classes: int | None = None,
+    *,
+    dropout_rate: float = 0.0,
+    drop_connect_rate: float = 0.0,
+    residuals: bool = True,
+) -> nn.Module:
+    """The network of an architecture; see `Family.build`."""
+    return find_family(architecture.family).build(
+        architecture,
+        num_classes,
+        dropout_rate=dropout_rate,
+        drop_connect_rate=drop_connect_rate,
+        residuals=residuals,
+    )
+
+
+# ---- text and JSON --------------------------------------------------------------------------------------------------
+
+
+def parse_architecture(text: str) -> Any:
+    """Read the text form of an architecture of any family. Raises InputError with the place and the reason."""
+    known = next((family for family in _FAMILIES.values() if family.recognizes(text)), None)
+    family = known or next((family for family in families().values() if family.recognizes(text)), None)
+    if family is not None:
+        return family.parse(text)
+    raise InputError(
+        f"not the text form of an architecture: {text.strip()[:80]!r} (expected i3x224_n1000:conv_...:mb_..., or a "
+        "structure such as SuperConvK3BNRELU(3,8,2,1)SuperResK3K3(8,16,2,8,1)...)"
+    )
+
+
+def to_document(architecture: NetworkArchitecture) -> dict[str, Any]:
+    """Our JSON form: of MBConv blocks every field, of other families the text form under the family's name."""
+    if isinstance(architecture, Architecture):
+        return architecture.to_json()
+    text = find_family(architecture.family).format(architecture)
+    return {"format": JSON_FORMAT, "version": JSON_VERSION, "family": architecture.family, "text": text}
+
+
+def from_document(document: Mapping[str, Any]) -> Any:
+    """Read our JSON form of an architecture of any family. Raises InputError naming the field that is wrong."""
+    if "family" not in document:
+        return Architecture.from_json(document)
+    if set(document) != {"format", "version", "family", "text"}:
+        raise InputError(f"expected the fields format, version, family and text, got {', '.join(map(str, document))}")
+    if (document["format"], document["version"]) != (JSON_FORMAT, JSON_VERSION):
+        raise InputError(
+            f"expected format {JSON_FORMAT!r} version {JSON_VERSION}, "
+            f"got {document['format']!r} version {document['version']!r}"
+        )
+    for name in ("family", "text"):
+        if not isinstance(document[name], str):
+            raise InputError(f"{name} must be text, got {short(document[name])}")
+    return find_family(document["family"]).parse(document["text"])
