@@ -25,7 +25,7 @@ _EXAMPLES = """\
 
 
 _GROUPS = (
-    FlagGroup("what to read and write", ("model_path", "save_path")),
+    FlagGroup("what to read and write", ("model_path", "config_path", "arch", "save_path")),
     FlagGroup("what to compare it with", ("lookup_path", "print_lat", "device", "seed")),
     FlagGroup("what the file does not say, or what to change", ("space", "image_size", "num_classes")),
     FlagGroup("ranking networks of the same latency first", ("rerank", *SCORING, *CALIBRATING, *COMPUTING)),
@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "parsing_model.py") -> i
             rerank(config.rerank_config(), console)
             console.print()
         parsed = parse_model(
-            config.model_path,
+            config.model_path or config.config_path,
+            arch=config.arch,
             lookup_path=config.lookup_path,
             space=config.space,
             image_size=config.image_size,
@@ -61,11 +62,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "parsing_model.py") -> i
         print_report(console, parsed, written)
         if config.print_lat:
             from tfnas.bench.timing import time_network
-            from tfnas.nn.network import Network
+            from tfnas.spaces.families import build_network
 
             architecture, batches = parsed.architecture, parsed.timed_batches
             timings = time_network(
-                lambda: Network(architecture), architecture.image_size, batches, config.device, config.seed
+                lambda: build_network(architecture), architecture.image_size, batches, config.device, config.seed
             )
             print_timings(console, parsed, timings)
     return command.status

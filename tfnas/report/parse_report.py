@@ -10,6 +10,7 @@ from rich.table import Table
 
 from tfnas.bench.timing import NETWORK_THREADS, NetworkTiming
 from tfnas.core.blocks import Block, Conv
+from tfnas.core.units import PLAIN, Unit
 from tfnas.latency.default_table import other_conditions
 from tfnas.runs.architecture_source import UNFINISHED
 from tfnas.searching.parsing import NetworkPart, ParsedNetwork
@@ -73,11 +74,19 @@ def _cells(part: NetworkPart) -> list[str]:
     ]
 
 
-def _layer_cells(layer: Conv | Block | None) -> tuple[str, str, str, str]:
+def _layer_cells(layer: Conv | Block | Unit | str | None) -> tuple[str, str, str, str]:
     """Operation, width, SE and stride."""
     match layer:
         case None:
             return "linear", "", "", ""
+        case str():
+            return layer, "", "", ""
+        case Unit():
+            conv = max(layer.convs, key=lambda conv: conv.kernel)
+            se = "-" if layer.squeeze_excite is None else str(layer.squeeze_excite.squeezed)
+            if layer.block_type == PLAIN:
+                return f"conv k{conv.kernel}", "", "", str(layer.stride)
+            return f"{layer.block_type} k{conv.kernel}", str(conv.out_channels), se, str(layer.stride)
         case Conv():
             return f"conv k{layer.kernel_size}", "", "", str(layer.stride)
         case Block():

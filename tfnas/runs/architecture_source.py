@@ -1,7 +1,8 @@
-"""Finding the architecture: in a run directory, a checkpoint of a search (ours or the authors'), or a JSON file."""
+"""Finding the architecture: in a run directory, a checkpoint of a search (ours or the authors'), a file, or a name."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +11,25 @@ from typing import Any
 from tfnas.core.architecture import RUN_FILE, Architecture
 from tfnas.core.cost import COSTS
 from tfnas.core.errors import InputError
+from tfnas.core.family import NetworkArchitecture
 from tfnas.core.json_yaml import load_json_file
 from tfnas.core.space import SearchSpace
 from tfnas.runs.authors_search import AuthorsSearch
 from tfnas.runs.checkpoint import FOLDER, State, format_of, load_checkpoint
+from tfnas.runs.named_network import NamesNetwork, named_flags
 from tfnas.runs.run_directory import SUMMARY_FILE
 from tfnas.runs.search_run import KIND, choice_of, search_checkpoints
+from tfnas.spaces.families import load_architecture, parse_architecture, text_form
 from tfnas.spaces.mbconv.space_file import space as load_space
+from tfnas.spaces.zen.zen_family import is_bare_structure
+from tfnas.spaces.zen.zoo_networks import zoo_architecture
 from tfnas.utils.tensor_file import load_plain
 from tfnas.utils.text import command_line
 
 _AUTHORS_IMAGE_SIZE = 224
 _AUTHORS_SPACE = "imagenet"
+_OF_TEXTS = re.compile(r"[([{:]")
+"""What texts of architectures have, and names of the zoo have not, but for those that begin with `init:`."""
 
 UNFINISHED = "checkpoint of a search"
 """The kind of a source that is no result: what a search would derive now."""
@@ -38,7 +46,8 @@ class Source:
     `macs` or `params`).
     """
 
-    architecture: Architecture
+    architecture: Any
+    """Of any family."""
     kind: str
     finished_run: Path | None = None
     cost: str = "ms"
@@ -63,6 +72,43 @@ class Source:
         }
 
 
+def named_source(named: NamesNetwork, space: SearchSpace | None = None) -> Source:
+    """Read what a configuration names its network by; `space` as in `read_source`.
+
+    Raises InputError naming the flag or file and what is wrong with it.
+    """
+    for name, value in named_flags(named).items():
+        return arch_source(value) if name == "arch" else path_source(value, space)
+    raise InputError("no network is named")
+
+
+def path_source(path: str | Path, space: SearchSpace | None = None) -> Source:
+    """As `read_source`, for a path that may not even be looked up: too long, in a folder that may not be entered."""
+    try:
+        return read_source(Path(path), space)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): give a run directory or a file in one") from error
+
+
+def arch_source(given: str) -> Source:
+    """The network that `--arch` names: of the zoo, or in the text form of any family.
+
+    Raises InputError with the names that are near, or the place where the text is wrong.
+    """
+    if given.startswith("init:") or not _OF_TEXTS.search(given):
+        return Source(architecture=zoo_architecture(given), kind="network of the zoo")
+    try:
+        architecture = parse_architecture(given)
+    except InputError as error:
+        raise InputError(f"--arch: {error}") from error
+    notes = (_no_size("the text"),) if is_bare_structure(given) else ()
+    return Source(architecture=architecture, kind="text of an architecture", notes=notes)
+
+
+def _no_size(name: str) -> str:
+    return f"{name} carries no image size: {_AUTHORS_IMAGE_SIZE} assumed; --image_size gives another"
+
+
 def read_source(path: Path, space: SearchSpace | None) -> Source:
     """Read whatever `path` is; `space` is the one the user named, for what the file does not say.
 
@@ -78,11 +124,17 @@ def read_source(path: Path, space: SearchSpace | None) -> Source:
             f"{path} cannot be read ({error.strerror}): give a run directory, a checkpoint of a search, model.config "
             "or architecture.json"
         ) from error
-    if start.startswith(b"{"):
+    if start.startswith(b"{") and text_form(path) is None:
         return _read_json(path, space)
     if start.startswith((b"PK", b"\x80")):
         return _read_checkpoint(path, space)
-    raise InputError(f"{path} is neither JSON (model.config, architecture.json) nor a checkpoint of PyTorch's")
+    text = text_form(path)
+    if text is None:
+        raise InputError(
+            f"{path} is neither JSON (model.config, architecture.json), nor the text of an architecture, nor a "
+            "checkpoint of PyTorch's"
+        )
+    return _of_file(path, load_architecture(path), (_no_size(path.name),) if is_bare_structure(text) else ())
 
 
 def _read_run(run_dir: Path) -> Source:
@@ -102,7 +154,7 @@ def _read_run(run_dir: Path) -> Source:
 
 
 def _read_json(path: Path, space: SearchSpace | None) -> Source:
-    architecture = Architecture.load(path, image_size=space.image_size if space else _AUTHORS_IMAGE_SIZE)
+    architecture = load_architecture(path, image_size=space.image_size if space else _AUTHORS_IMAGE_SIZE)
     notes: tuple[str, ...] = ()
     document = load_json_file(path)
     if isinstance(document, dict) and "format" not in document:  # the authors' form: it carries no image size
@@ -111,7 +163,11 @@ def _read_json(path: Path, space: SearchSpace | None) -> Source:
         if beside is not None and beside.to_model_config() == architecture.to_model_config():
             architecture = beside
         elif space is None:
-            notes = (f"{path.name} carries no image size: {_AUTHORS_IMAGE_SIZE} assumed; --image_size gives another",)
+            notes = (_no_size(path.name),)
+    return _of_file(path, architecture, notes)
+
+
+def _of_file(path: Path, architecture: NetworkArchitecture, notes: tuple[str, ...]) -> Source:
     summary = read_summary(path.parent)
     if summary.get("architecture") != architecture.to_text():
         return Source(architecture=architecture, kind="architecture file", notes=notes)

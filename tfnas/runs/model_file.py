@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
+from tfnas.core.family import NetworkArchitecture
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.nn.network import FeatureNetwork, Network
 from tfnas.nn.weights import load_state
 from tfnas.runs.run_directory import CONFIG_FILE, read_config
+from tfnas.spaces.families import build_network, from_document, to_document
 from tfnas.utils.files import write_whole
 from tfnas.utils.tensor_file import load_plain
 from tfnas.utils.text import command_line
@@ -37,16 +38,16 @@ class TrainedModel:
     `data` names the kind of data that it was trained on.
     """
 
-    architecture: Architecture
+    architecture: NetworkArchitecture
     state: Mapping[str, Tensor]
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     data: str
 
-    def network(self) -> Network:
+    def network(self) -> nn.Module:
         """The network with its weights, in eval mode, on the CPU. Raises InputError where the weights do not fit."""
         with torch.device("meta"):
-            network = Network(self.architecture)
+            network = build_network(self.architecture)
         network.to_empty(device="cpu")
         load_state(network, self.state, "the model")
         return network.eval()
@@ -56,7 +57,7 @@ class TrainedModel:
         document = {
             "format": FORMAT,
             "version": VERSION,
-            "architecture": self.architecture.to_json(),
+            "architecture": to_document(self.architecture),
             "state_dict": {name: value.detach().cpu().clone() for name, value in self.state.items()},
             "class_names": list(self.class_names),
             "preprocessing": self.preprocessing.to_json(),
@@ -96,7 +97,7 @@ class TrainedModel:
             raise InputError(f"{source} has version {document.get('version')}, this program reads version {VERSION}")
         try:
             model = cls(
-                Architecture.from_json(document["architecture"]),
+                from_document(document["architecture"]),
                 dict(document["state_dict"]),
                 tuple(str(name) for name in document["class_names"]),
                 Preprocessing.from_json(document["preprocessing"]),
@@ -114,18 +115,25 @@ class TrainedModel:
 
 
 @overload
-def load(path: str | os.PathLike[str], features_only: Literal[False] = False) -> Network: ...
+def load(path: str | os.PathLike[str], features_only: Literal[False] = False) -> nn.Module: ...
 
 
 @overload
 def load(path: str | os.PathLike[str], features_only: Literal[True]) -> FeatureNetwork: ...
 
 
-def load(path: str | os.PathLike[str], features_only: bool = False) -> Network | FeatureNetwork:
+def load(path: str | os.PathLike[str], features_only: bool = False) -> nn.Module:
     """The trained network of a run directory or of a `model.pt`, with its weights, in eval mode, on the CPU.
 
     It gives logits (N, classes); with `features_only`, a feature map for each stride, without feature mix and
     classifier. Raises InputError when there is none, or when it is damaged or something else; nothing in it is run.
     """
     network = TrainedModel.load(path).network()
-    return FeatureNetwork(network) if features_only else network
+    if not features_only:
+        return network
+    if not isinstance(network, Network):
+        raise InputError(
+            f"{path} is a {type(network).__name__}: features_only is for networks of MBConv blocks; a StructureNetwork "
+            "gives its maps by stage_features"
+        )
+    return FeatureNetwork(network)

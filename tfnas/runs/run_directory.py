@@ -20,9 +20,11 @@ from typing import Any, Protocol
 import yaml
 from rich.console import Console, RenderableType
 
-from tfnas.core.architecture import RUN_FILE, Architecture
+from tfnas.core.architecture import RUN_FILE
 from tfnas.core.errors import InputError, Interrupted, RunFailed
+from tfnas.core.family import NetworkArchitecture
 from tfnas.core.json_yaml import StandsTwice, load_yaml
+from tfnas.spaces.families import original_form, to_document
 from tfnas.utils.files import write_whole
 from tfnas.utils.text import say, typed
 
@@ -136,15 +138,24 @@ class RunDirectory:
         """Write a JSON file of the directory, whole."""
         _write_json(self.path / name, document)
 
-    def write_architecture(self, architecture: Architecture) -> None:
-        """Write both JSON forms of the result."""
-        write_forms(architecture, self.path / RUN_FILE, self.path / MODEL_CONFIG_FILE)
+    def write_architecture(self, architecture: NetworkArchitecture) -> None:
+        """Write the result in our form, and in that of the program it is known from."""
+        write_forms(architecture, self.path / RUN_FILE)
 
 
-def write_forms(architecture: Architecture, ours: Path, authors: Path) -> None:
-    """Write both JSON forms of an architecture, ours and the authors'. Raises RunFailed when one cannot be written."""
-    _write_json(ours, architecture.to_json())
-    _write_json(authors, architecture.to_model_config())
+def write_forms(architecture: NetworkArchitecture, ours: Path, original: Path | None = None) -> tuple[Path, ...]:
+    """Write our JSON form of an architecture and that of the program it is known from; return where both are.
+
+    The latter goes to `original`, by default beside ours under its own name, where there is such a form. Raises
+    RunFailed when one cannot be written.
+    """
+    _write_json(ours, to_document(architecture))
+    form = original_form(architecture)
+    if form is None:
+        return (ours,)
+    original = original or ours.with_name(form[0])
+    write_whole(original, form[1])
+    return original, ours
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfnas.core.errors import InputError
+from tfnas.runs.named_network import check_named_once
 from tfnas.searching.reranking.rerank_config import DEFAULT_SCORES, RerankConfig, RerankOptions
 
 
@@ -14,12 +15,16 @@ from tfnas.searching.reranking.rerank_config import DEFAULT_SCORES, RerankConfig
 class ParseConfig:
     """Settings of the parsing command."""
 
-    model_path: str
+    model_path: str | None = None
     """A run directory, a checkpoint of a search (ours or the TF-NAS authors'), model.config or architecture.json."""
+    config_path: str | None = None
+    """A file with the architecture alone: model.config, architecture.json or a structure's text."""
+    arch: str | None = None
+    """A network of the zoo by its name, such as deepmad-R18, or an architecture by its text."""
     save_path: str | None = None
-    """Where the authors' JSON form goes; ours goes beside it, as architecture.json, or under the same name ending in
-    .json. Default: the run directory of a finished run; of an unfinished search nothing is written; else
-    ./model.config, where no other network is replaced."""
+    """Where the authors' JSON form goes, or of a structure its text; ours goes beside it, as architecture.json, or
+    under the same name ending in .json. Default: the run directory of a finished run; of an unfinished search nothing
+    is written; else ./model.config or ./structure.txt, where no other network is replaced."""
     lookup_path: str | None = None
     """Latency table. Default: the run's own, else the one shipped for the space if it fits."""
     print_lat: bool = False
@@ -33,11 +38,13 @@ class ParseConfig:
     """Search space that the network must be of: imagenet, cifar, digits or a YAML file. The authors' checkpoints are
     read as networks of imagenet unless another is given."""
     image_size: int | None = None
-    """Side of the input in pixels. Default: as found; for a lone model.config the space's, or 224."""
+    """Side of the input in pixels. Default: as found; for a lone model.config the space's, or 224, which is also that
+    of a structure's text."""
     num_classes: int | None = None
     """Classes of the network written out. Default: as found."""
 
     def __post_init__(self) -> None:
+        check_named_once(self, "RUN")
         for name in ("image_size", "num_classes"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -70,6 +77,8 @@ class ParseAndRerankConfig(ParseConfig, RerankOptions):
             if idle:
                 raise InputError(f"--{idle[0]} is for re-ranking: say --rerank {DEFAULT_SCORES} too")
             return
+        if self.model_path is None:
+            raise InputError("--rerank ranks networks of a search: give its run directory, --model_path RUN")
         self.rerank_config()
         changed = [name for name in ("space", "image_size", "num_classes") if getattr(self, name) is not None]
         if changed:

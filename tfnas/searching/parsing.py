@@ -11,22 +11,25 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tfnas.core.architecture import RUN_FILE, Architecture
 from tfnas.core.blocks import Block, Conv, output_size
 from tfnas.core.cost import COSTS, Cost
 from tfnas.core.counts import Counts
 from tfnas.core.errors import InputError
+from tfnas.core.family import NetworkArchitecture
 from tfnas.core.json_yaml import load_json_file
 from tfnas.core.space import SearchSpace
+from tfnas.core.units import Unit
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import default_table_path, other_machine
-from tfnas.runs.architecture_source import UNFINISHED, Source, read_source
-from tfnas.runs.run_directory import MODEL_CONFIG_FILE, write_forms
-from tfnas.spaces.families import architecture_counts, part_counts
+from tfnas.runs.architecture_source import UNFINISHED, Source, arch_source, read_source
+from tfnas.runs.run_directory import write_forms
+from tfnas.spaces.families import architecture_counts, cost_parts, original_form, part_counts, to_document
+from tfnas.spaces.mbconv.mbconv_family import check_of_space
 from tfnas.spaces.mbconv.space_file import space as load_space
 from tfnas.spaces.mbconv.space_file import space_names
+from tfnas.spaces.zen.zen_family import StructureArchitecture
 from tfnas.utils.text import typed
 
 _TIMED_BATCHES = (1, 32)
@@ -34,13 +37,14 @@ _TIMED_BATCHES = (1, 32)
 
 @dataclass(frozen=True)
 class NetworkPart:
-    """A part of a network: `label` names its place, `layer` is its description (None: the classifier).
+    """A part of a network: `label` names its place, `layer` is its description (None: the classifier;
+    text in families without another one).
 
     `counts` are of one image; `table_ms` is None where the table does not tell it apart, or there is no table.
     """
 
     label: str
-    layer: Conv | Block | None
+    layer: Conv | Block | Unit | str | None
     in_channels: int
     out_channels: int
     input_size: int
@@ -52,7 +56,7 @@ class NetworkPart:
 class ParsedNetwork:
     """An architecture, where it was found, what it costs, and notes that a user should read."""
 
-    architecture: Architecture
+    architecture: NetworkArchitecture
     source: Source
     parts: tuple[NetworkPart, ...]
     counts: Counts
@@ -73,7 +77,7 @@ class ParsedNetwork:
     @property
     def table_ms(self) -> float | None:
         """The network's latency in the table, in milliseconds per batch; None without a table of latencies."""
-        if self.table is None or not self.table.cost.is_time:
+        if self.table is None or not self.table.cost.is_time or not isinstance(self.architecture, Architecture):
             return None
         return self.table.architecture_ms(self.architecture)
 
@@ -96,8 +100,9 @@ class ParsedNetwork:
 
 
 def parse_model(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
     *,
+    arch: str | None = None,
     lookup_path: str | os.PathLike[str] | None = None,
     space: str | None = None,
     image_size: int | None = None,
@@ -105,18 +110,22 @@ def parse_model(
 ) -> ParsedNetwork:
     """Read a run directory, a checkpoint of a search (ours or the authors') or an architecture file, and price it.
 
+    `arch` names a network of the zoo, or is the text of an architecture, in place of a path.
+
     The table is the one at `lookup_path`, else the search's own, else the one shipped for the space, if it fits.
     `space` (a name or a YAML file) is what the network must be of; `image_size` and `num_classes` replace what was
     found. Raises InputError naming the file and what is wrong with it.
     """
     named_space = None if space is None else _named_space(space, image_size)
-    source = read_source(Path(path), named_space)
+    if (path is None) == (arch is None):
+        raise InputError("parse_model reads one network: give a path or arch")
+    source = arch_source(arch) if arch is not None else read_source(Path(path or ""), named_space)
     found = source.architecture
-    architecture = dataclasses.replace(
-        found, image_size=image_size or found.image_size, num_classes=num_classes or found.num_classes
+    architecture = found.adapted(
+        image_size=image_size or found.image_size, num_classes=num_classes or found.num_classes
     )
     if named_space is not None:
-        _check_of_space(architecture, named_space, str(path))
+        _check_of_space(architecture, named_space, str(path or arch))
     table, notes = _choose_table(architecture, source, lookup_path, space)
     parts = tuple(_parts(architecture, table if table is not None and table.cost.is_time else None))
     return ParsedNetwork(
@@ -137,37 +146,27 @@ def _named_space(name_or_path: str, image_size: int | None) -> SearchSpace:
     return space if image_size is None else space.at(image_size)
 
 
-def _check_of_space(architecture: Architecture, space: SearchSpace, source: str) -> None:
+def _check_of_space(architecture: NetworkArchitecture, space: SearchSpace, source: str) -> None:
     """Raise InputError naming what about the architecture is not in the space."""
-    refusal = f"{source} is not a network of space {space.name}"
-    fixed = (
-        ("image_size", architecture.image_size, space.image_size),
-        ("first stem", architecture.first_stem, space.first_stem),
-        ("second stem", architecture.second_stem, space.second_stem),
-        ("feature mix", architecture.feature_mix, space.feature_mix),
-        ("number of stages", len(architecture.stages), len(space.stages)),
-    )
-    for name, found, wanted in fixed:
-        if found != wanted:
-            raise InputError(f"{refusal}: its {name} is {found}, the space's is {wanted}")
-    for number, (blocks, depths) in enumerate(zip(architecture.stages, space.depth_choices, strict=True), 1):
-        if len(blocks) not in depths:
-            raise InputError(f"{refusal}: its stage {number} has {len(blocks)} blocks, the space's {depths}")
-    for place in architecture.blocks:
-        offered = space.blocks[space.first_blocks[place.stage] + place.position]
-        try:
-            space.operation_index(offered, place.block)
-        except InputError as error:
-            raise InputError(f"{refusal}: {error}") from error
+    try:
+        if not isinstance(architecture, Architecture):
+            raise InputError(f"it is of the family {architecture.family}")
+        check_of_space(architecture, space)
+    except InputError as error:
+        raise InputError(f"{source} is not a network of space {space.name}: {error}") from error
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------
 
 
 def _choose_table(
-    architecture: Architecture, source: Source, lookup_path: str | os.PathLike[str] | None, space: str | None
+    architecture: NetworkArchitecture, source: Source, lookup_path: str | os.PathLike[str] | None, space: str | None
 ) -> tuple[LatencyTable | None, tuple[str, ...]]:
     """The table to price with, and what to say about it. Raises InputError if the one asked for does not fit."""
+    if not isinstance(architecture, Architecture):
+        if lookup_path is not None:
+            raise InputError(f"--lookup_path {lookup_path}: latency tables price networks of MBConv blocks only")
+        return None, ()
     if lookup_path is not None:
         table = _fitting_table(Path(lookup_path), architecture)
         other = source.target is not None and table.fingerprint != source.table_fingerprint
@@ -203,8 +202,23 @@ def _fitting_table(path: Path, architecture: Architecture) -> LatencyTable:
 # ---- the parts ------------------------------------------------------------------------------------------------------
 
 
-def _parts(architecture: Architecture, table: LatencyTable | None) -> Iterator[NetworkPart]:
+def _parts(architecture: NetworkArchitecture, table: LatencyTable | None) -> Iterator[NetworkPart]:
     """Every part of the network in order."""
+    if isinstance(architecture, Architecture):
+        yield from _mbconv_parts(architecture, table)
+        return
+    given = cost_parts(architecture)
+    layers: list[Unit | str | None] = [part.key for part in given]
+    if isinstance(architecture, StructureArchitecture):
+        layers[:-1] = architecture.structure.units(architecture.image_size, use_se=architecture.use_se)
+    layers[-1] = None
+    for part, layer in zip(given, layers, strict=True):
+        label = f"{layer.block + 1}.{layer.position + 1}" if isinstance(layer, Unit) else part.name
+        label = "head" if layer is None else label
+        yield NetworkPart(label, layer, part.in_channels, part.out_channels, part.input_size, part.counts, None)
+
+
+def _mbconv_parts(architecture: Architecture, table: LatencyTable | None) -> Iterator[NetworkPart]:
     base = {} if table is None else table.base_parts_ms(architecture.num_classes)
     counts = part_counts(architecture)
 
@@ -228,44 +242,51 @@ def _parts(architecture: Architecture, table: LatencyTable | None) -> Iterator[N
 
 
 def write_files(parsed: ParsedNetwork, save_path: str | None = None) -> tuple[Path, ...]:
-    """Write the authors' form to `save_path` and ours beside it; returns both paths.
+    """Write the form of the program that the network is known from to `save_path`, and ours beside it; returns where.
 
-    Without `save_path` they go where the result of a finished run stands already, else to ./model.config, where they
-    replace nothing; and what an unfinished search would derive now is not written at all, as it is no result. Ours is
-    called architecture.json beside a model.config, and otherwise like the other one, ending in .json.
+    That form is the TF-NAS authors' model.config, or of a structure its text; a family without one has ours alone.
+    Without `save_path` they go where the result of a finished run stands already, else to ./model.config or
+    ./structure.txt, where they replace nothing; and what an unfinished search would derive now is not written at all,
+    as it is no result. Ours is called architecture.json beside files of these names, and otherwise like the other one,
+    ending in .json.
 
     Raises InputError for a path that cannot be meant, and where another network would be replaced without being asked
     for; RunFailed when a file cannot be written.
     """
     if save_path is None and parsed.source.kind == UNFINISHED:
         return ()
-    authors = Path(save_path) if save_path else (parsed.source.finished_run or Path()) / MODEL_CONFIG_FILE
-    if authors.is_dir():
-        authors = authors / MODEL_CONFIG_FILE
-    ours = authors.with_name(RUN_FILE) if authors.name == MODEL_CONFIG_FILE else authors.with_suffix(".json")
-    if ours == authors:
-        raise InputError(f"--save_path {authors}: .json is the ending of our own form; give model.config, for instance")
-    if not authors.parent.is_dir():
-        raise InputError(f"--save_path {authors}: there is no folder {authors.parent}; make it first")
+    form = original_form(parsed.architecture)
+    name = RUN_FILE if form is None else form[0]
+    original = Path(save_path) if save_path else (parsed.source.finished_run or Path()) / name
+    if original.is_dir():
+        original = original / name
+    ours = original.with_name(RUN_FILE) if original.name == name else original.with_suffix(".json")
+    if ours == original and form is not None:
+        raise InputError(f"--save_path {original}: .json is the ending of our own form; give {name}, for instance")
+    if not original.parent.is_dir():
+        raise InputError(f"--save_path {original}: there is no folder {original.parent}; make it first")
     if save_path is None and parsed.source.finished_run is None:
-        _check_nothing_replaced(parsed, ours, authors)
-    write_forms(parsed.architecture, ours, authors)
-    return authors, ours
+        _check_nothing_replaced(parsed, ours, original)
+    return write_forms(parsed.architecture, ours, original)
 
 
-def _check_nothing_replaced(parsed: ParsedNetwork, ours: Path, authors: Path) -> None:
+def _check_nothing_replaced(parsed: ParsedNetwork, ours: Path, original: Path) -> None:
     """Raise InputError where one of the files is there and says something else."""
-    forms = ((ours, parsed.architecture.to_json()), (authors, parsed.architecture.to_model_config()))
-    for path, form in forms:
-        if path.exists() and not _holds(path, form):
+    form = original_form(parsed.architecture)
+    forms = [(ours, json.dumps(to_document(parsed.architecture)))] + ([] if form is None else [(original, form[1])])
+    for path, text in forms:
+        if path.exists() and not _holds(path, text):
             raise InputError(
-                f"{path.absolute()} is there already and holds something else: --save_path {typed(authors)} replaces "
+                f"{path.absolute()} is there already and holds something else: --save_path {typed(original)} replaces "
                 "it, and another --save_path writes elsewhere"
             )
 
 
-def _holds(path: Path, form: dict[str, Any]) -> bool:
+def _holds(path: Path, text: str) -> bool:
+    """Whether a file says what a text does; JSON however it is laid out."""
     try:
-        return bool(load_json_file(path) == json.loads(json.dumps(form)))
-    except (OSError, InputError):
+        if text.startswith("{"):
+            return bool(load_json_file(path) == json.loads(text))
+        return path.read_text(encoding="utf-8").split() == text.split()
+    except (OSError, ValueError):  # InputError among them
         return False

@@ -9,22 +9,31 @@ see too. Neither torch nor an outside package is imported before it is needed.
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfnas.core.architecture import JSON_FORMAT, JSON_VERSION, Architecture
+from tfnas.core.architecture import JSON_FORMAT, JSON_VERSION, RUN_FILE, Architecture
 from tfnas.core.counts import Counts, sum_counts
 from tfnas.core.errors import InputError
 from tfnas.core.family import CostPart, Family, NetworkArchitecture
-from tfnas.core.json_yaml import short
+from tfnas.core.json_yaml import load_json_file, short
 from tfnas.spaces.mbconv.mbconv_family import MBConvFamily
-from tfnas.spaces.zen.zen_family import ZenFamily
+from tfnas.spaces.zen.structure import LARGEST_TEXT
+from tfnas.spaces.zen.zen_family import IMAGE_SIZE, StructureArchitecture, ZenFamily, is_bare_structure
 
 if TYPE_CHECKING:
     from torch import nn
 
 ENTRY_POINTS = "tfnas.families"
+MODEL_CONFIG_FILE = "model.config"
+STRUCTURE_FILE = "structure.txt"
+_OF_CLASSES = re.compile(r"""['"]class['"]\s*:""")
+"""What every structure of TinyNAS has."""
 _FAMILIES: dict[str, Family] = {family.name: family for family in (MBConvFamily(), ZenFamily())}
 
 
@@ -127,3 +136,51 @@ def from_document(document: Mapping[str, Any]) -> Any:
         if not isinstance(document[name], str):
             raise InputError(f"{name} must be text, got {short(document[name])}")
     return find_family(document["family"]).parse(document["text"])
+
+
+def original_form(architecture: NetworkArchitecture) -> tuple[str, str] | None:
+    """The form that the program which an architecture is known from reads, and what its file is called.
+
+    `model.config` of the TF-NAS authors, or a structure in its notation; other families have none.
+    """
+    if isinstance(architecture, Architecture):
+        return MODEL_CONFIG_FILE, json.dumps(architecture.to_model_config(), indent=2) + "\n"
+    if isinstance(architecture, StructureArchitecture):
+        return STRUCTURE_FILE, architecture.structure.to_text() + "\n"
+    return None
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def load_architecture(path: str | os.PathLike[str], *, image_size: int | None = None) -> Any:
+    """Read an architecture of any family: our JSON, `model.config`, a text form in a file, or a run directory.
+
+    `image_size` is for files that say none: `model.config`, and a structure's text alone (default: 224).
+    Raises InputError naming the file when it is missing or is none of these.
+    """
+    file = Path(path) / RUN_FILE if Path(path).is_dir() else Path(path)
+    try:
+        text = text_form(file)
+        if text is not None:
+            found = parse_architecture(text)
+            sized = image_size is not None and is_bare_structure(text)
+            return found.adapted(image_size=image_size, num_classes=found.num_classes) if sized else found
+        document = load_json_file(file) if file.is_file() else None
+        if isinstance(document, dict) and "family" in document:
+            return from_document(document)
+    except InputError as error:
+        raise error if str(error).startswith(str(file)) else InputError(f"{file}: {error}") from error
+    return Architecture.load(path, image_size=image_size or IMAGE_SIZE)
+
+
+def text_form(file: Path) -> str | None:
+    """What a file holds, where that is the text form of an architecture and no JSON of ours or the authors'."""
+    try:
+        with file.open("rb") as stream:
+            text = stream.read(LARGEST_TEXT + 1).decode("utf-8").removeprefix("\ufeff")
+    except (OSError, UnicodeDecodeError):
+        return None
+    if text.lstrip()[:1] in ("{", "["):
+        return text if _OF_CLASSES.search(text) and '"format"' not in text else None
+    return text if any(family.recognizes(text) for family in families().values()) else None

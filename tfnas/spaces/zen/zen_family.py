@@ -141,3 +141,8 @@ class ZenFamily:
     def format(self, architecture: StructureArchitecture) -> str:
         """The text form."""
         return architecture.to_text()
+
+
+def is_bare_structure(text: str) -> bool:
+    """Whether a text is meant for a structure alone, which says neither its images' size nor its classes."""
+    return _BODY.match(text) is not None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfnas.core.errors import InputError
 from tfnas.spaces.zen.structure import Structure
+from tfnas.spaces.zen.zen_family import IMAGE_SIZE, NUM_CLASSES, StructureArchitecture
 
 if TYPE_CHECKING:
     from tfnas.spaces.zen.structure_network import StructureNetwork
@@ -94,6 +95,20 @@ def _catalogue() -> dict[str, Any]:
     return document
 
 
+def zoo_architecture(name: str) -> StructureArchitecture:
+    """A network of the zoo at the size of its images, with the classes and squeeze-and-excite that its name says.
+
+    Names that say no classes have 1000. Raises InputError for an unknown name, and for a network of videos.
+    """
+    known = facts(name)
+    classes = _classes(name) or NUM_CLASSES
+    return StructureArchitecture(known.structure, known.resolution or IMAGE_SIZE, classes, "_SE_" in name)
+
+
+def _classes(name: str) -> int | None:
+    return next((classes for start, classes in _CLASSES.items() if name.startswith(start)), None)
+
+
 _CLASSES = {"zennet_cifar10_": 10, "zennet_cifar100_": 100, "zennet_imagenet1k_": 1000}
 
 
@@ -110,5 +125,5 @@ def build(name: str, *, num_classes: int | None = None, use_se: bool | None = No
 
     structure = facts(name).structure
     if num_classes is None:
-        num_classes = next((classes for start, classes in _CLASSES.items() if name.startswith(start)), None)
+        num_classes = _classes(name)
     return StructureNetwork(structure, num_classes=num_classes, use_se="_SE_" in name if use_se is None else use_se)
