@@ -172,7 +172,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_update(tmp_path, monk
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"config_path": None}, "which architecture"),
+        ({"config_path": None}, "which network"),
         ({"model_path": "x"}, "not both"),
         ({"batch_size": 5000}, "more than the 1438 training images"),
         ({"batch_size": 95, "accumulate": 2}, "cannot be divided into --accumulate 2"),

@@ -28,7 +28,7 @@ _EXAMPLES = """\
       resume an interrupted run"""
 
 _GROUPS = (
-    FlagGroup("what to train", ("model_path", "config_path", "inherit")),
+    FlagGroup("what to train", ("model_path", "config_path", "arch", "inherit")),
     FlagGroup(
         "on what",
         (

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
 from tfnas.nn.network import Network
 from tfnas.runs.search_run import search_checkpoints
@@ -29,6 +30,8 @@ def inherit_weights(session: Session, run_dir: Path) -> None:
             f"--inherit {run_dir}: the search had {state['num_classes']} classes, the data has "
             f"{setup.data.num_classes}: its weights cannot be inherited"
         )
+    if not isinstance(setup.architecture, Architecture):
+        raise InputError(f"--inherit {run_dir}: the architecture is not of that search's space, but a structure")
     try:
         found = extract_network(supernet_from_state(state), setup.architecture)
     except InputError as error:

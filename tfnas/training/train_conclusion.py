@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from tfnas.core.architecture import RUN_FILE
 from tfnas.runs.intended import intended_for
 from tfnas.runs.model_file import MODEL_FILE, TrainedModel
 from tfnas.runs.run_directory import SUMMARY_FILE, RunDirectory
-from tfnas.spaces.families import architecture_counts
+from tfnas.spaces.families import MODEL_CONFIG_FILE, STRUCTURE_FILE, architecture_counts
 from tfnas.training.precision import in_single
 from tfnas.training.train_session import Session
 from tfnas.utils.devices import instruction_sets
@@ -71,12 +72,13 @@ def show(run: RunDirectory, summary: dict[str, Any]) -> None:
     judged = "no images to judge by"
     if summary["top1"] is not None:
         judged = f"top-1 {summary['top1']:.2f} %, top-5 {summary['top5']:.2f} %, loss {summary['loss']:.4f}"
+    forms = ", ".join(name for name in (RUN_FILE, MODEL_CONFIG_FILE, STRUCTURE_FILE) if (run.path / name).is_file())
     for line in (
         "",
         f"judged    {judged} (the last epoch's weights, which are kept; the best epoch is not picked by these images)",
         f"network   {short(summary['params'])} parameters, {short(summary['macs'])} MACs",
         f"took      {clock(seconds['total'])}: {phases}",
-        f"files     {typed(run.path)}: model.pt, architecture.json, model.config, summary.json, tensorboard/, log.txt",
+        f"files     {typed(run.path)}: model.pt, {forms}, summary.json, tensorboard/, log.txt",
         f"next      {command_line('test', '--model_path', run.path)}",
         f"          {command_line('export', '--model_path', run.path)}",
         f"          {certify}",

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import DATA_PATHS, DataName, RetrainDataConfig, retrain_data_name
+from tfnas.runs.named_network import check_named_once, named_flags
 
 LARGE_BATCH = 256
 
@@ -105,7 +106,10 @@ class TrainConfig(RetrainDataConfig):
     model_path: str | None = None
     """A search's run directory, or a checkpoint in it, which also brings data set, image size and classes."""
     config_path: str | None = None
-    """The architecture alone, in place of --model_path: model.config or architecture.json."""
+    """The architecture alone, in place of --model_path: a file such as model.config, architecture.json or a structure's
+    text."""
+    arch: str | None = None
+    """The architecture alone by its name in the zoo, such as deepmad-R18, or by its text."""
     inherit: str | None = None
     """Start from the weights that the search in this run directory has learned."""
     save: str = "runs"
@@ -216,13 +220,8 @@ class TrainConfig(RetrainDataConfig):
         self._check_pairs()
 
     def _check_source(self) -> None:
-        if self.model_path is not None and self.config_path is not None:
-            raise InputError("give --model_path or --config_path, not both: each says which architecture to train")
-        if (self.model_path, self.config_path, self.inherit) == (None, None, None):
-            raise InputError(
-                "which architecture? Give --model_path RUN_DIR (of a search), --config_path FILE (model.config or "
-                "architecture.json), or --inherit RUN_DIR"
-            )
+        if self.inherit is None or len(named_flags(self)) > 1:
+            check_named_once(self, "RUN_DIR (of a search)", ", or --inherit RUN_DIR")
 
     def _check_pairs(self) -> None:
         if self.run_dir is not None and self.snapshot is not None:

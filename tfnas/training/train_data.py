@@ -11,8 +11,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
+from tfnas.core.family import NetworkArchitecture
 from tfnas.data.data_config import RetrainDataConfig, retrain_data_name
 from tfnas.data.opening import data_of_search, data_of_training, with_said
 from tfnas.runs.checkpoint import FOLDER
@@ -26,7 +26,7 @@ _WHICH = ("data", "train_root", "val_root", "train_list", "val_list")
 _FLAGS = ("model_path", "inherit")
 
 
-def with_named_data(config: TrainConfig, found: Architecture, given: Collection[str] | None) -> TrainConfig:
+def with_named_data(config: TrainConfig, found: NetworkArchitecture, given: Collection[str] | None) -> TrainConfig:
     """The configuration with the data of the run that it names, of a search or of training.
 
     `given` names the settings that the user said, which go before (default: those that differ from their defaults).
@@ -56,7 +56,7 @@ def with_named_data(config: TrainConfig, found: Architecture, given: Collection[
     return config
 
 
-def _data_of(path: str, found: Architecture) -> RetrainDataConfig | None:
+def _data_of(path: str, found: NetworkArchitecture) -> RetrainDataConfig | None:
     """The data of the run in this directory, or of that which this file lies in; None where there is none."""
     place = Path(path)
     if not os.path.isdir(place):  # noqa: PTH112 - answers "no" where Path.is_dir raises

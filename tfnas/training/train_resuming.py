@@ -8,14 +8,16 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from tfnas.core.architecture import RUN_FILE, Architecture
+from tfnas.core.architecture import RUN_FILE
 from tfnas.core.errors import InputError
+from tfnas.runs.architecture_source import path_source
 from tfnas.runs.checkpoint import FOLDER
 from tfnas.runs.resumption import resumed_config, saved_settings
 from tfnas.runs.run_directory import CONFIG_FILE
+from tfnas.spaces.families import load_architecture
 from tfnas.training.train_config import MAY_CHANGE, TrainConfig
 from tfnas.training.train_session import train_checkpoints
-from tfnas.training.train_setup import architecture_source, at_its_search
+from tfnas.training.train_setup import at_its_search
 
 FLOAT32_PROGRAM = "train_eval.py"
 
@@ -84,8 +86,8 @@ def _check_architecture(flag: str, path: str, run_dir: Path) -> None:
     """Raise InputError unless the file or directory holds the architecture that the run trains."""
     if not os.path.isfile(run_dir / RUN_FILE):  # noqa: PTH113 - it was stopped before it was written
         return
-    own, other = Architecture.load(run_dir / RUN_FILE), architecture_source(path).architecture
-    other = dataclasses.replace(other, image_size=own.image_size, num_classes=own.num_classes)
+    own, other = load_architecture(run_dir / RUN_FILE), path_source(path).architecture
+    other = other.adapted(image_size=own.image_size, num_classes=own.num_classes)
     if other != own:
         raise InputError(
             f"{flag} {path} holds another architecture than the run trains: leave the flag out, or start a new run"

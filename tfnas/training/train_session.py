@@ -17,9 +17,9 @@ from torch import Tensor
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.data.images import derived_seed
 from tfnas.nn.classification_metrics import ClassificationMetrics, evaluate_batches, evaluating
-from tfnas.nn.network import Network
 from tfnas.runs.checkpoint import Checkpoints, State
 from tfnas.runs.resumption import SETTINGS, recorded_settings, short_names
+from tfnas.spaces.families import build_network
 from tfnas.training.train_config import RESCUES, Recipe, learning_rate
 from tfnas.training.train_setup import Setup, effective
 from tfnas.training.train_steps import Learner, make_learner, train_step
@@ -157,7 +157,9 @@ def start_session(setup: Setup) -> Session:
     """A run at its beginning, with weights from the configuration's seed, the same in every process."""
     recipe = setup.recipe
     torch.manual_seed(setup.config.seed)
-    network = Network(setup.architecture, dropout_rate=recipe.dropout_rate, drop_connect_rate=recipe.drop_connect_rate)
+    network = build_network(
+        setup.architecture, dropout_rate=recipe.dropout_rate, drop_connect_rate=recipe.drop_connect_rate
+    )
     return Session(setup, make_learner(network, setup.teacher, recipe, setup.config, setup.processes))
 
 

@@ -16,16 +16,20 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
-from tfnas.core.architecture import RUN_FILE, Architecture
+from tfnas.core.architecture import RUN_FILE
 from tfnas.core.errors import InputError
+from tfnas.core.family import NetworkArchitecture
+from tfnas.core.space import IMAGE_CHANNELS
 from tfnas.data.data_config import retrain_data_name
 from tfnas.data.opening import RetrainData, open_retrain_data
 from tfnas.data.transforms import NORMALISATIONS
-from tfnas.runs.architecture_source import UNFINISHED, Source, read_source
+from tfnas.runs.architecture_source import UNFINISHED, Source, named_source, path_source
 from tfnas.runs.distributed import DistributedContext
+from tfnas.runs.named_network import named_flags
 from tfnas.runs.resumption import with_absolute_paths
 from tfnas.runs.run_directory import CONFIG_FILE, read_config
 from tfnas.runs.search_run import search_checkpoints
+from tfnas.spaces.families import cost_parts
 from tfnas.training.teacher import Teacher, open_teacher
 from tfnas.training.train_config import PATHS, Recipe, TrainConfig
 from tfnas.training.train_data import with_named_data
@@ -47,7 +51,7 @@ def at_its_search(config: TrainConfig) -> TrainConfig:
             f"--inherit {config.inherit}: its network was found by the search in {searched_in}, where no checkpoint is "
             f"left. Say where that search is: --inherit SEARCH_DIR --model_path {config.inherit}"
         )
-    named = config.model_path or config.config_path
+    named = named_flags(config)
     return dataclasses.replace(config, inherit=searched_in, model_path=config.model_path if named else config.inherit)
 
 
@@ -62,7 +66,7 @@ class Setup:
     """
 
     config: TrainConfig
-    architecture: Architecture
+    architecture: NetworkArchitecture
     recorded: dict[str, Any]
     recipe: Recipe
     data: RetrainData
@@ -93,7 +97,7 @@ def prepare(
         config = at_its_search(config)
     if run_dir is None and config.inherit is not None:
         _check_search(config.inherit)
-    source = architecture_source(_architecture_path(config, run_dir))
+    source = _source(config, run_dir)
     found = source.architecture
     if run_dir is None:
         config = with_named_data(config, found, given)
@@ -104,7 +108,8 @@ def prepare(
     if recipe.threads == 0:
         recipe = dataclasses.replace(recipe, threads=torch.get_num_threads())
     _check_batch(recipe.batch_size, config.accumulate, len(data.train), processes.world_size)
-    architecture = dataclasses.replace(found, image_size=image_size, num_classes=data.num_classes)
+    architecture = found.adapted(image_size=image_size, num_classes=data.num_classes)
+    _check_channels(architecture)
     _check_statistics(architecture, recipe.batch_size, config, processes.world_size)
     teacher = None
     if config.teacher is not None:
@@ -142,14 +147,6 @@ def _check_search(run_dir: str) -> None:
         raise InputError(f"--inherit {run_dir} is no run directory of a search: there is no checkpoint of one")
 
 
-def architecture_source(path: str | Path) -> Source:
-    """What a path names an architecture by. Raises InputError where nothing can be read there."""
-    try:
-        return read_source(Path(path), None)
-    except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise InputError(f"{path} cannot be read ({error.strerror}): give a run directory or a file in one") from error
-
-
 def _recorded(source: Source) -> dict[str, Any]:
     """Target and table; a network of an unfinished search has not been brought to its target."""
     if source.kind != UNFINISHED:
@@ -170,13 +167,15 @@ def _notes(source: Source, config: TrainConfig, data: RetrainData) -> tuple[str,
     return tuple(notes)
 
 
-def _architecture_path(config: TrainConfig, run_dir: Path | None) -> Path:
+def _source(config: TrainConfig, run_dir: Path | None) -> Source:
+    """The architecture of a run that goes on, or of a new one, and what stands beside it."""
     if run_dir is not None and (run_dir / RUN_FILE).is_file():
-        return run_dir / RUN_FILE
-    path = config.model_path or config.config_path or config.inherit
-    if path is None:
+        return path_source(run_dir / RUN_FILE)
+    if named_flags(config):
+        return named_source(config)
+    if config.inherit is None:
         raise InputError(f"{run_dir} names no architecture: it was stopped before it began; start a new run")
-    return Path(path)
+    return path_source(config.inherit)
 
 
 def _augmentations(config: TrainConfig) -> Sequence[nn.Module]:
@@ -190,13 +189,21 @@ def _augmentations(config: TrainConfig) -> Sequence[nn.Module]:
     return chosen
 
 
-def _check_classes(architecture: Architecture, data: RetrainData, config: TrainConfig) -> None:
+def _check_classes(architecture: NetworkArchitecture, data: RetrainData, config: TrainConfig) -> None:
     if architecture.num_classes in (data.num_classes, AUTHORS_CLASSES) or config.num_classes is not None:
         return
     raise InputError(
         f"the architecture has {architecture.num_classes} classes, the data ({data.name}) has {data.num_classes}: "
         f"say --num_classes {data.num_classes} to give it another classifier, or name the data that it was searched on"
     )
+
+
+def _check_channels(architecture: NetworkArchitecture) -> None:
+    if architecture.in_channels != IMAGE_CHANNELS:
+        raise InputError(
+            f"the architecture takes images of {architecture.in_channels} channels, pictures have {IMAGE_CHANNELS}: "
+            "it can be scored and counted, not trained"
+        )
 
 
 def _check_batch(batch_size: int, accumulate: int, images: int, number: int) -> None:
@@ -213,10 +220,10 @@ def _check_batch(batch_size: int, accumulate: int, images: int, number: int) -> 
         raise InputError(f"--batch_size {batch_size} is more than the {images} training images: give a smaller one")
 
 
-def _check_statistics(architecture: Architecture, batch_size: int, config: TrainConfig, number: int) -> None:
+def _check_statistics(architecture: NetworkArchitecture, batch_size: int, config: TrainConfig, number: int) -> None:
     """Raise InputError where batch norm would have a single value per channel."""
     alone = batch_size == number * config.accumulate and not (config.sync_bn and number > 1)
-    if alone and architecture.feature_mix_size == 1:
+    if alone and cost_parts(architecture)[-1].input_size == 1:
         raise InputError(
             f"--batch_size {batch_size} leaves one image to a piece, and the last feature maps are 1 x 1 at "
             f"{architecture.image_size} px: batch norm has nothing to average over. Give a larger --batch_size or "

@@ -187,5 +187,5 @@ def _mix(config: TrainConfig, num_classes: int) -> Mix | None:
 
 
 def _num_classes(network: nn.Module) -> int:
-    classes: int = network.get_submodule("classifier.linear").out_features  # type: ignore[assignment]
-    return classes
+    """Those of the last linear layer: that is every family's classifier."""
+    return [module for module in network.modules() if isinstance(module, nn.Linear)][-1].out_features
