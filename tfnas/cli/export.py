@@ -24,7 +24,7 @@ _EXAMPLES = """\
 
 
 _GROUPS = (
-    FlagGroup("what to write", ("model_path", "format", "out")),
+    FlagGroup("what to write", ("model_path", "config_path", "arch", "weights", "format", "out")),
     FlagGroup("what it computes", ("image_size", "batch", "dtype", "quantize", "opset")),
     FlagGroup("checks and calibration", ("check_images", "calibration_images", "img_root", "seed")),
     FlagGroup("timing", ("measure_batch", "threads")),

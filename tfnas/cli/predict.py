@@ -30,7 +30,8 @@ _EXAMPLES = """\
 
 _GROUPS = (
     FlagGroup("IMAGES", (), "Image files, and folders, of which all images are taken, also in subfolders."),
-    FlagGroup("what to predict with, and what to print", ("model_path", "top", "json")),
+    FlagGroup("what to predict with", ("model_path", "config_path", "arch", "weights")),
+    FlagGroup("what to print", ("top", "json")),
     FlagGroup("how", ("batch_size", "device", "threads", "seed")),
 )
 _DESCRIPTION = "Predict the most probable classes of images."

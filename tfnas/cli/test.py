@@ -25,7 +25,7 @@ _EXAMPLES = """\
 
 
 _GROUPS = (
-    FlagGroup("what to test", ("model_path", "config_path", "weights")),
+    FlagGroup("what to test", ("model_path", "config_path", "arch", "weights")),
     FlagGroup("on what", ("val_root", "val_list", "class_names", "num_classes", "image_size")),
     FlagGroup("how", ("batch_size", "device", "threads", "workers", "print_freq", "seed", "out")),
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +11,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
+from tfnas.core.family import NetworkArchitecture
 from tfnas.data.opening import named_classes
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.evaluation.evaluation_config import RUN_FOLDER, EvaluationConfig, is_onnx
 from tfnas.evaluation.predicting import check_on_cpu
 from tfnas.export.export_report import model_behind
-from tfnas.nn.network import Network
-from tfnas.nn.weights import WeightsWarning, find_state, load_weights
-from tfnas.runs.architecture_source import read_source
-from tfnas.runs.model_file import FORMAT, MODEL_FILE, TrainedModel
+from tfnas.runs.model_file import TrainedModel
+from tfnas.runs.named_model import open_named_model
 from tfnas.runs.run_directory import CONFIG_FILE
-from tfnas.utils.tensor_file import load_plain
-
-_CLASSIFIER_BIAS = "classifier.linear.bias"
+from tfnas.spaces.families import parse_architecture
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +33,7 @@ class Subject:
     """
 
     words: str
-    architecture: Architecture
+    architecture: NetworkArchitecture
     """With the classes of its weights, at the size of its pictures."""
     network: nn.Module
     """Takes pictures that `preprocessing` has cut and normalised."""
@@ -86,9 +81,7 @@ def open_subject(config: EvaluationConfig) -> Subject:
     preprocessing = at_size(subject.preprocessing, config.image_size)
     return dataclasses.replace(
         subject,
-        architecture=dataclasses.replace(
-            subject.architecture, image_size=preprocessing.image_size, num_classes=len(names)
-        ),
+        architecture=subject.architecture.adapted(image_size=preprocessing.image_size, num_classes=len(names)),
         class_names=names,
         are_names=subject.are_names or config.class_names is not None,
         preprocessing=preprocessing,
@@ -137,7 +130,7 @@ def _of_onnx(path: Path, config: EvaluationConfig) -> Subject:
     behind = model_behind(path)
     return Subject(
         words=str(path),
-        architecture=Architecture.parse(model.architecture),
+        architecture=parse_architecture(model.architecture),
         network=_ExportedNetwork(model.logits),
         class_names=model.class_names,
         are_names=_are_names(model.data, model.class_names),
@@ -157,50 +150,18 @@ def _run(folder: Path) -> Path | None:
 
 
 def _of_weights(config: EvaluationConfig) -> Subject:
-    assert config.weights is not None
-    weights = Path(config.weights)
-    named = config.config_path or config.model_path or ""
-    try:
-        architecture = Architecture.load(named) if config.config_path else _searched(Path(named))
-    except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise InputError(f"{named} cannot be read: {error.strerror}") from error
-    document = load_plain(weights)
-    is_model = isinstance(document, dict) and document.get("format") == FORMAT
-    if is_model:
-        model = TrainedModel.load(weights)
-        names, preprocessing = model.class_names, model.preprocessing
-        are_names = _are_names(model.data, names)
-    else:
-        count = _bias_size(document) or architecture.num_classes
-        names, are_names = tuple(str(label) for label in range(count)), False
-        preprocessing = Preprocessing.of("list", architecture.image_size)
-    network = Network(architecture, num_classes=len(names))
-    load_weights(network, weights)
-    words = f"{config.weights} in {named}"
-    if not is_model:
-        words += "; these weights do not say how pictures are normalised: as ImageNet's"
-    return Subject(words, architecture, network.eval(), names, are_names, preprocessing, data=None, run_dir=None)
-
-
-def _searched(path: Path) -> Architecture:
-    """The architecture that a path names, whose weights lie elsewhere. Raises InputError where it has its own."""
-    if (path / MODEL_FILE).exists() or path.name == MODEL_FILE:
-        raise InputError(
-            f"--model_path {path} already says network and weights: leave out --weights, or name the network alone by "
-            "--config_path (its model.config or architecture.json)"
-        )
-    return read_source(path, None).architecture
-
-
-def _bias_size(document: object) -> int | None:
-    """The number of classes that weights are for; None where they have no usable classifier, which loading will say."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", WeightsWarning)  # loading gives it
-            bias = find_state(document, "the file").get(_CLASSIFIER_BIAS)
-    except InputError:
-        return None
-    return len(bias) if isinstance(bias, Tensor) and bias.dim() == 1 and len(bias) > 0 else None
+    named = open_named_model(config, config.weights)
+    model = named.model
+    return Subject(
+        words=named.words,
+        architecture=model.architecture,
+        network=model.network(),
+        class_names=model.class_names,
+        are_names=named.says_pictures and _are_names(model.data, model.class_names),
+        preprocessing=model.preprocessing,
+        data=None,
+        run_dir=None,
+    )
 
 
 def _are_names(data: str | None, class_names: tuple[str, ...]) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfnas.core.errors import InputError
+from tfnas.runs.named_network import check_named_once, check_weights_named
 from tfnas.utils.files import check_writable
 
 DEFAULT_FOLDER = "test-results"
@@ -35,7 +36,10 @@ class EvaluationConfig:
     """Run directory of a finished training run, a model.pt, or an exported .onnx. With --weights, what says the network
     alone: model.config, architecture.json, or a search's run directory or checkpoint, ours or the TF-NAS authors'."""
     config_path: str | None = None
-    """The network as model.config or architecture.json; goes with --weights."""
+    """The network in a file of its own, such as model.config, architecture.json or a structure's text; goes with
+    --weights."""
+    arch: str | None = None
+    """The network by its name in the zoo, such as deepmad-R18, or by its text; goes with --weights."""
     weights: str | None = None
     """Its weights: checkpoint.pth.tar or model_best.pth.tar of the TF-NAS authors' program, a model.pt, or a bare state
     dict."""
@@ -81,13 +85,8 @@ class EvaluationConfig:
             raise InputError("--weights says nothing of images: give --val_root (and --val_list)")
 
     def _check_network(self) -> None:
-        lone = self.config_path is not None or self.weights is not None
-        if self.model_path is not None and self.config_path is not None:
-            raise InputError("--model_path already says which network: leave out --config_path")
-        if self.model_path is None and (self.config_path is None or self.weights is None):
-            absent = "--weights" if self.weights is None else "--config_path"
-            hint = f" ({absent} is missing)" if lone else ""
-            raise InputError(f"say which network: --model_path RUN, or both --config_path and --weights{hint}")
+        check_named_once(self, "RUN")
+        check_weights_named(self, self.weights)
 
     def folder(self, run_dir: Path | None, name: str = RUN_FOLDER) -> Path:
         """The folder to write to: `name` in the run directory where none is given.
@@ -130,8 +129,15 @@ class PredictConfig:
 
     images: tuple[str, ...] = ()
     """Pictures, and folders whose pictures are taken, those of sub-folders too."""
-    model_path: str
-    """Run directory of a finished training run, a model.pt, or an ONNX file of tfnas export."""
+    model_path: str | None = None
+    """Run directory of a finished training run, a model.pt, or an ONNX file of tfnas export. With --weights, the
+    architecture only."""
+    config_path: str | None = None
+    """The network in a file of its own, such as architecture.json; goes with --weights."""
+    arch: str | None = None
+    """The network by its name in the zoo or by its text; goes with --weights."""
+    weights: str | None = None
+    """Its weights: a model.pt, a state dict, or weights as the program published them."""
     top: int = 5
     """Most probable classes to tell for each image."""
     json: bool = False
@@ -148,6 +154,8 @@ class PredictConfig:
     def __post_init__(self) -> None:
         if not self.images:
             raise InputError("give one or more pictures, or folders of pictures")
+        check_named_once(self, "RUN")
+        check_weights_named(self, self.weights)
         for name in ("top", "batch_size", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -21,6 +21,7 @@ from tfnas.data.image_reading import read_rgb
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.evaluation.evaluation_config import PredictConfig, is_onnx
 from tfnas.runs.model_file import TrainedModel
+from tfnas.runs.named_model import open_named_model
 from tfnas.utils.devices import named_device
 from tfnas.utils.torch_settings import runtime_settings
 
@@ -76,11 +77,10 @@ def open_predictor(config: PredictConfig) -> Predictor:
 
     Raises InputError when there is none, when it is damaged, or when its kind cannot compute on the device.
     """
-    path = Path(config.model_path)
-    if not is_onnx(path):
-        return TorchPredictor(TrainedModel.load(path), named_device(config.device))
-    check_on_cpu(config.device)
-    return OnnxPredictor(path, config.threads)
+    if config.weights is None and is_onnx(config.model_path or ""):
+        check_on_cpu(config.device)
+        return OnnxPredictor(Path(config.model_path or ""), config.threads)
+    return TorchPredictor(open_named_model(config, config.weights).model, named_device(config.device))
 
 
 def check_on_cpu(device: str) -> None:

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tfnas.core.errors import RunFailed
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.export.export_images import Pictures
 from tfnas.export.export_report import Accuracy, Check, Latency
-from tfnas.nn.network import Network
 
 CHECK_BATCH = 32
 RELATIVE_TOLERANCE = 1e-4
@@ -34,7 +33,7 @@ class Answers:
 
 
 def answers(
-    network: Network, preprocessing: Preprocessing, graphs: dict[str, Call], pictures: Pictures, batch: int | None
+    network: nn.Module, preprocessing: Preprocessing, graphs: dict[str, Call], pictures: Pictures, batch: int | None
 ) -> Answers:
     """Run the network, as it was trained, and the graphs, which normalise and may have folded, on the same pictures.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from tfnas.core.errors import InputError
+from tfnas.runs.named_network import check_named_once, check_weights_named
 
 Format: TypeAlias = Literal["onnx", "torch_export"]
 Dtype: TypeAlias = Literal["float32", "float16", "bfloat16"]
@@ -22,7 +23,9 @@ OPSETS = range(14, 27)
 DYNAMIC = "dynamic"
 REPORT_SUFFIX = ".json"
 _MODEL_FILE = "model.pt"
-_FILES_OF_RUN = (_MODEL_FILE, "config.yaml", "log.txt", "model.config", "architecture.json", "summary.json")
+_FILES_OF_RUN = (
+    *(_MODEL_FILE, "config.yaml", "log.txt", "model.config", "architecture.json", "structure.txt", "summary.json"),
+)
 _SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torch_export": ".pt2"}
 
 
@@ -34,8 +37,14 @@ class ExportConfig:
         InputError: A value is outside its range, or two do not go together.
     """
 
-    model_path: str
-    """Run directory of a finished training run, or a model.pt."""
+    model_path: str | None = None
+    """Run directory of a finished training run, or a model.pt. With --weights, the architecture only."""
+    config_path: str | None = None
+    """The network in a file of its own, such as architecture.json; goes with --weights."""
+    arch: str | None = None
+    """The network by its name in the zoo or by its text; goes with --weights."""
+    weights: str | None = None
+    """Its weights: a model.pt, a state dict, or weights as the program published them."""
     format: Format = "onnx"
     """Kind of file to write."""
     out: str | None = None
@@ -67,6 +76,8 @@ class ExportConfig:
     """Draws the images to check and calibrate with."""
 
     def __post_init__(self) -> None:
+        check_named_once(self, "RUN")
+        check_weights_named(self, self.weights)
         for name in ("image_size", "calibration_images", "check_images", "measure_batch", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -107,13 +118,18 @@ class ExportConfig:
         """The numbers that most of the file is in: `float32`, `int8` and so on."""
         return self.quantize or self.dtype
 
+    @property
+    def place(self) -> str:
+        """What has the weights: a run directory or a file."""
+        return self.weights or self.model_path or ""
+
     def target(self) -> Path:
         """The file to write.
 
         Raises InputError when its folder is missing, when it is a folder, and when the model or another file of its run
         would be replaced, by the file or by the report beside it.
         """
-        given = Path(self.model_path)
+        given = Path(self.place)
         folder = given if os.path.isdir(given) else given.parent  # noqa: PTH112 - answers "no" where Path.is_dir raises
         middle = "" if self.kind == "float32" else f".{self.kind}"
         path = folder / f"model{middle}{_SUFFIXES[self.format]}" if self.out is None else Path(self.out)

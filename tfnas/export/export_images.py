@@ -80,7 +80,7 @@ def open_images(config: ExportConfig, model: TrainedModel, preprocessing: Prepro
     """
     if config.img_root is not None:
         return _of_folder(Path(config.img_root), config, model, preprocessing)
-    place = Path(config.model_path)
+    place = Path(config.place)
     run = place if os.path.isdir(place) else place.parent  # noqa: PTH112 - answers "no" where Path.is_dir raises
     why = "a model without its run has no images"
     try:

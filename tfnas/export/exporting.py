@@ -29,6 +29,7 @@ from tfnas.export.onnx_model import OnnxModel, SaturationWarning, in_batches
 from tfnas.export.quantizing import WEIGHTS, method_text, quantized_bytes
 from tfnas.export.traced import Deployed, at_size, trace
 from tfnas.runs.model_file import TrainedModel
+from tfnas.runs.named_model import open_named_model
 from tfnas.utils.devices import byte_instructions, instruction_sets, processor_name
 from tfnas.utils.files import check_writable, staged, write_whole
 from tfnas.utils.onnx_export import OPSET
@@ -75,7 +76,7 @@ def export_model(
         RunFailed: The file does not give what the network gives, or cannot be written, which is tried before the work.
             What stood there before stays.
     """
-    model = TrainedModel.load(config.model_path)
+    model = open_named_model(config, config.weights).model
     target = config.target()
     beside = Path(f"{target}{REPORT_SUFFIX}")
     for path in (target, beside):
@@ -152,7 +153,7 @@ def _examined(plan: _Plan, file: Path, data: bytes, plain: bytes) -> ExportRepor
         batch=config.batch,
         opset=(config.opset or OPSET) if config.format == "onnx" else None,
         num_classes=len(plan.model.class_names),
-        model=config.model_path,
+        model=config.place,
         architecture=plan.model.architecture.to_text(),
         data=plan.model.data,
         parameters=sum(parameter.numel() for parameter in network.parameters()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,11 @@ def without_batch_norm(network: nn.Module) -> nn.Module:
         if isinstance(module, ConvBN):
             module.conv = fuse_conv_bn_eval(module.conv, module.bn)
             module.register_module("bn", nn.Identity())
+        elif isinstance(module, nn.Sequential):
+            for (conv_name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    module.register_module(conv_name, fuse_conv_bn_eval(conv, norm))
+                    module.register_module(norm_name, nn.Identity())
     return folded
 
 
