@@ -24,6 +24,7 @@ _EXAMPLES = """\
 
 
 _GROUPS = (
+    FlagGroup("in place of FILE", ("config_path", "arch")),
     FlagGroup("what to compare it with", ("target_lat", "epsilon")),
     FlagGroup("how to run it", ("batch", "threads", "device", "seed")),
     FlagGroup("how long, and where to write the certificate", ("time_budget", "out")),
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas latency certify")
 
         most = clock(seconds_of("time_budget", config.time_budget))
         with ExitStack() as shown:
-            on_spent = shown.enter_context(spending(Console(stderr=True), f"timing {config.file[0]}, {most} at most"))
+            on_spent = shown.enter_context(spending(Console(stderr=True), f"timing {config.subject}, {most} at most"))
 
             def show(found: FileCertificate) -> None:
                 for line in found.lines():

@@ -12,20 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tfnas.bench.timing import TimingSample, call_ms, steady, wait_for
 from tfnas.core.errors import InputError
+from tfnas.core.family import NetworkArchitecture
 from tfnas.core.space import IMAGE_CHANNELS
 from tfnas.core.version import __version__
 from tfnas.export.export_report import model_behind
 from tfnas.latency.table_contents import Conditions
+from tfnas.runs.architecture_source import named_source
 from tfnas.runs.intended import Intended, intended_for
 from tfnas.runs.model_file import MODEL_FILE, TrainedModel
 from tfnas.searching.refitting.certificate import Certificate, MeasuredUnder, Verdict, certificate_lines, verdict_text
 from tfnas.searching.refitting.refit_config import FORMAT, CertifyConfig
 from tfnas.searching.refitting.refit_loop import LEAST_SECONDS, PRECISION
 from tfnas.searching.refitting.sampling_budget import Budget, Length, OnSpent, calls_per_sample, measure_fixed
+from tfnas.spaces.families import build_network
 from tfnas.utils.devices import check_threads, instruction_sets, load_average, named_device, processor_name
 from tfnas.utils.files import check_writable, write_whole
 from tfnas.utils.text import seconds_of, share_of
@@ -43,7 +46,8 @@ VisitsOf = Callable[[Call], Iterator[TimingSample]]
 class FileCertificate:
     """What a file takes: its certificate, the conditions, and with a target the verdict.
 
-    `sha256` and `size_bytes` are of the file, so that it is known again. `warning` says why its answers on this
+    `sha256` and `size_bytes` are of the file, so that it is known again; where no file was timed but an architecture,
+    of its text. `warning` says why its answers on this
     processor may be wrong, `intended` is what its run says of it.
     """
 
@@ -131,7 +135,7 @@ def certify_file(
     more threads than there are cores; RunFailed when the
     certificate cannot be written.
     """
-    path = _file(Path(config.file[0]))
+    path = _file(Path(config.file[0])) if config.file else Path(config.subject)
     target = config.target(path)
     check_writable(target)
     epsilon, most = share_of("epsilon", config.epsilon), seconds_of("time_budget", config.time_budget)
@@ -141,9 +145,10 @@ def certify_file(
         pilot_seconds=min(LEAST_SECONDS, _PILOT_SHARE * most),
         most_seconds=most,
     )
-    data = _read(path)
+    source = None if config.file else named_source(config)
+    data = _read(path) if source is None else source.architecture.to_text().encode()
     with steady(config.threads):
-        subject = _opened(path, data, config)
+        subject = _opened(path, data, config) if source is None else _untrained(source.architecture, config)
         before = load_average()
         found = measure_fixed((visits or _timed_visits)(subject.call), length, Budget(most, clock), on_spent)
         after = load_average()
@@ -231,10 +236,14 @@ def _onnx(path: Path, data: bytes, config: CertifyConfig) -> _Subject:
 
 
 def _trained(path: Path, config: CertifyConfig) -> _Subject:
-    device = named_device(config.device)
     model = TrainedModel.load(path)
-    network = model.network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = _images(config, model.preprocessing.image_size).to(device).contiguous(memory_format=torch.channels_last)
+    return _called(model.network(), model.architecture, model.preprocessing.image_size, config)
+
+
+def _called(network: nn.Module, architecture: NetworkArchitecture, size: int, config: CertifyConfig) -> _Subject:
+    device = named_device(config.device)
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = _images(config, size, architecture.in_channels).to(device).contiguous(memory_format=torch.channels_last)
 
     def call() -> Tensor:
         logits: Tensor = network(images)
@@ -243,7 +252,15 @@ def _trained(path: Path, config: CertifyConfig) -> _Subject:
 
     dtype = next(network.parameters()).dtype
     conditions = _conditions("torch", config, str(dtype).removeprefix("torch."))
-    return _Subject(model.architecture.to_text(), call, conditions, {"torch": torch.__version__})
+    return _Subject(architecture.to_text(), call, conditions, {"torch": torch.__version__})
+
+
+def _untrained(architecture: NetworkArchitecture, config: CertifyConfig) -> _Subject:
+    """A network with random weights, which take as long as trained ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)
+        network = build_network(architecture).eval()
+    return _called(network, architecture, architecture.image_size, config)
 
 
 def _conditions(runtime: str, config: CertifyConfig, dtype: str) -> Conditions:
@@ -256,9 +273,9 @@ def _conditions(runtime: str, config: CertifyConfig, dtype: str) -> Conditions:
     )
 
 
-def _images(config: CertifyConfig, size: int) -> Tensor:
+def _images(config: CertifyConfig, size: int, channels: int = IMAGE_CHANNELS) -> Tensor:
     generator = torch.Generator().manual_seed(config.seed)
-    return torch.rand(config.batch, IMAGE_CHANNELS, size, size, generator=generator)
+    return torch.rand(config.batch, channels, size, size, generator=generator)
 
 
 def _timed_visits(call: Call) -> Iterator[TimingSample]:

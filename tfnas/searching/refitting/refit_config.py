@@ -10,6 +10,7 @@ from pathlib import Path
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import load_json
 from tfnas.data.data_config import DataConfig
+from tfnas.runs.named_network import named_flags
 from tfnas.utils.text import seconds_of, share_of
 
 CERTIFICATE_SUFFIX = ".certificate.json"
@@ -76,6 +77,11 @@ class CertifyConfig:
 
     file: tuple[str, ...] = ()
     """The file to time: an .onnx of `tfnas export`, a model.pt, or the run directory of a finished training run."""
+    config_path: str | None = None
+    """In place of FILE, an architecture with random weights: model.config, architecture.json or a structure's text."""
+    arch: str | None = None
+    """In place of FILE, a network of the zoo by its name, or an architecture by its text, with random weights. Needs
+    --out."""
     target_lat: float | None = None
     """Target latency in milliseconds per batch; without one, the file is only timed."""
     epsilon: str = "1%"
@@ -94,12 +100,28 @@ class CertifyConfig:
     """Where the certificate goes. Default: FILE.certificate.json."""
 
     def __post_init__(self) -> None:
-        if len(self.file) != 1:
-            raise InputError(f"give one FILE to certify, got {len(self.file)}; --help says more")
+        if len(self.file) + len(named_flags(self)) != 1:
+            raise InputError(
+                "give one FILE to certify, or --config_path or --arch in its place, "
+                f"got {len(self.file) + len(named_flags(self))}; --help says more"
+            )
+        if self.arch is not None and self.out is None:
+            raise InputError(
+                f"--arch {self.arch} is no file beside which a certificate could go: say where, with --out"
+            )
         for name in ("batch", "threads"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} must be 1 or more, got {getattr(self, name)}")
         _check_common(self.target_lat, self.epsilon, self.time_budget, self.seed)
+
+    @property
+    def model_path(self) -> None:
+        """The file takes its place."""
+
+    @property
+    def subject(self) -> str:
+        """What is timed, as it was named."""
+        return self.file[0] if self.file else self.config_path or self.arch or ""
 
     def target(self, timed: Path) -> Path:
         """Where the certificate of a file goes. Raises InputError when that is a folder, the file, or in no folder."""
