@@ -1,7 +1,7 @@
 """FLOPs: the multiply-accumulates of one image or clip, what every other score must beat. More is taken for better.
 
 They are true counts, as `tfnas.count` has them: convolutions and linear layers, biases, the last pool. A structure is
-counted with a classifier where `num_classes` is given.
+counted with a classifier where `num_classes` is given or known.
 
 Variants are what programs rank by, and count as budgets there do: `zennas` a network without shortcuts, with a
 classifier of `num_classes` (1000 by default); `tinynas` without classifier, by bits where a structure states them.
@@ -39,7 +39,9 @@ def counts_of(subject: ScoredNetwork, options: ScoreOptions, score: Score) -> Co
         return architecture_counts(architecture)
     structure = subject.structure(score.name)
     frames = options.frames if structure.is_video else 1
-    return real_counts(structure, size, options.num_classes, options.residuals is not False, frames=frames)
+    classes = options.num_classes or (None if subject.sized is None else subject.sized.num_classes)
+    residuals = options.residuals is not False
+    return real_counts(structure, size, classes, residuals, subject.use_se, frames)
 
 
 def _book(subject: ScoredNetwork, options: ScoreOptions, score: str, notation: str) -> ReferenceCounts:

@@ -24,7 +24,7 @@ from tfnas.proxies.scored_network import ScoredNetwork
 if TYPE_CHECKING:
     from torch import nn
 
-    from tfnas.core.architecture import Architecture
+    from tfnas.core.family import NetworkArchitecture
     from tfnas.proxies.score_options import ScoreOptions
     from tfnas.proxies.scored_network import ScoredNetwork
     from tfnas.spaces.zen.structure import Structure
@@ -111,11 +111,12 @@ def find_score(name: str) -> Score:
     return found
 
 
-def score(name: str, subject: Architecture | Structure | str | nn.Module, **options: Any) -> float:
+def score(name: str, subject: NetworkArchitecture | Structure | str | nn.Module, **options: Any) -> float:
     """The score `name` of a network that has not been trained; `score_names()` lists the scores.
 
-    `subject` is an architecture, a structure, the text of either, or a module, which stays exactly as it is. `options`
-    are the fields of `ScoreOptions`: `image_size`, `batch_size`, `num_classes`, `seed`, `variant`, `device`, ...
+    `subject` is an architecture of any family, a structure, the text of either, a name of the zoo, or a module, which
+    stays exactly as it is. `options` are the fields of `ScoreOptions`: `image_size`, `batch_size`, `num_classes`,
+    `seed`, `variant`, `device`, ...
 
     Raises InputError for an unknown score or setting and for a network that cannot support the score, and ScoreFailed
     where the number is not finite or its computation fails.

@@ -28,14 +28,21 @@ from tfnas.nn.network import Network
 from tfnas.proxies.initialise import batch_norms
 from tfnas.proxies.score_options import IMAGE_SIZE, NUM_CLASSES, ScoreOptions
 from tfnas.proxies.unit_entropy import Chain, architecture_chain, structure_chain
+from tfnas.spaces.families import families, parse_architecture
+from tfnas.spaces.zen import zoo_networks
 from tfnas.spaces.zen.structure import Structure
 from tfnas.spaces.zen.structure_network import StructureNetwork
+from tfnas.spaces.zen.zen_family import StructureArchitecture, is_bare_structure
 from tfnas.utils.devices import named_device
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from tfnas.proxies.initialise import RandomGenerator
+
+
+_NAME = re.compile(r"(?:init:)?[\w/-]+", re.ASCII)
+"""What names of the zoo look like, and texts of structures do not."""
 
 
 def described(module: nn.Module) -> Architecture | Structure | None:
@@ -47,14 +54,16 @@ def described(module: nn.Module) -> Architecture | Structure | None:
     return None
 
 
-def build(description: Architecture | Structure, *, num_classes: int, residuals: bool) -> nn.Module:
+def build(
+    description: Architecture | Structure, *, num_classes: int, residuals: bool, use_se: bool = False
+) -> nn.Module:
     """The network of a description, with weights of no meaning. An architecture has classes of its own."""
     with torch.device("meta"):  # no time for weights that are drawn again, and no number from the global generator
         network: nn.Module
         if isinstance(description, Architecture):
             network = Network(description, residuals=residuals)
         else:
-            network = StructureNetwork(description, num_classes=num_classes, residuals=residuals)
+            network = StructureNetwork(description, num_classes=num_classes, residuals=residuals, use_se=use_se)
     return network.to_empty(device="cpu")
 
 
@@ -161,16 +170,21 @@ class ScoredNetwork:
     """What the network is, where that is known."""
     module: nn.Module | None
     """The module that was given, if it was one. It is never changed."""
+    sized: StructureArchitecture | None = None
+    """The structure with the images and classes that were given with it."""
 
     @classmethod
     def of(cls, given: object) -> ScoredNetwork:
         """The subject of whatever was given. Raises InputError for what cannot be scored, and for malformed texts."""
         if isinstance(given, Architecture | Structure):
             return cls(given.to_text(), given, None)
+        if isinstance(given, StructureArchitecture):
+            return cls(given.to_text(), given.structure, None, given)
         if isinstance(given, str):
-            if re.match(r"\s*i\d+x\d+_n\d+:", given):
-                return cls(given.strip(), Architecture.parse(given), None)
-            return cls(given.strip(), Structure.parse(given), None)
+            return cls._of_text(given)
+        family = families().get(getattr(given, "family", ""))
+        if family is not None:  # of a family from outside: as a module
+            return cls(family.format(given), None, family.build(given))
         if "torch" in sys.modules:  # else nobody can have made a module
             from torch import nn
 
@@ -179,8 +193,18 @@ class ScoredNetwork:
                 name = type(given).__name__
                 return cls(name if description is None else description.to_text(), description, given)
         raise InputError(
-            f"cannot score a {type(given).__name__}: give an Architecture, a Structure, the text of either, or a module"
+            f"cannot score a {type(given).__name__}: give an architecture, a Structure, the text of either, a name of "
+            "the zoo, or a module"
         )
+
+    @classmethod
+    def _of_text(cls, given: str) -> ScoredNetwork:
+        if _NAME.fullmatch(given):
+            known = zoo_networks.facts(given).structure
+            return cls(given, known, None, None if known.is_video else zoo_networks.zoo_architecture(given))
+        if is_bare_structure(given):
+            return cls(given.strip(), Structure.parse(given), None)
+        return cls.of(parse_architecture(given))
 
     # ---- without torch ----------------------------------------------------------------------------------------
 
@@ -190,7 +214,8 @@ class ScoredNetwork:
             return options.image_size
         if options.images is not None:
             return int(options.images.shape[-1])
-        return self.description.image_size if isinstance(self.description, Architecture) else IMAGE_SIZE
+        known = self.description if isinstance(self.description, Architecture) else self.sized
+        return IMAGE_SIZE if known is None else known.image_size
 
     def architecture(self, options: ScoreOptions) -> Architecture | None:
         """The architecture with the image size and classes that are asked for; None where there is none."""
@@ -231,6 +256,11 @@ class ScoredNetwork:
             )
         return architecture_chain(architecture)
 
+    @property
+    def use_se(self) -> bool:
+        """Whether squeeze-and-excite is added to the structure."""
+        return self.sized is not None and self.sized.use_se
+
     def fingerprint(self) -> int:
         """A number that stands for the network: of its text, or of a module's names and shapes."""
         text = self.text
@@ -250,8 +280,9 @@ class ScoredNetwork:
         keep = residuals if options.residuals is None else options.residuals
         if self.module is None:
             assert self.description is not None
-            classes = options.num_classes or NUM_CLASSES
-            network = build(self.architecture(options) or self.description, num_classes=classes, residuals=keep)
+            classes = options.num_classes or (NUM_CLASSES if self.sized is None else self.sized.num_classes)
+            description = self.architecture(options) or self.description
+            network = build(description, num_classes=classes, residuals=keep, use_se=self.use_se)
         elif self.description is not None and not keep:
             network = rebuild(self.module, residuals=False)
         else:
