@@ -67,7 +67,7 @@ def test_all_are_different_and_in_the_band(rich):
     assert [candidate.number for candidate in candidates] == list(range(24))
     for candidate in candidates:
         assert 0.995 * target <= table.architecture_ms(candidate.architecture) <= target
-        assert candidate.preference <= 1e-12
+        assert candidate.log_prob_gap <= 1e-12
     first = candidates[0]
     assert first.is_derived and first.architecture == meet_target(choice, table, target) and first.temperature == 0
     assert not any(candidate.is_derived for candidate in candidates[1:])
@@ -107,8 +107,8 @@ def test_preference_is_the_loss_of_log_probability(rich):
                 row = choice.log_alphas[number + position]
                 expected += row[choice.space.operation_index(place, block)] - row.max()
             number += choice.space.stages[stage].blocks
-        assert candidate.preference == pytest.approx(expected, abs=1e-12)
-        assert log_prob_gap(choice, candidate.architecture) == candidate.preference
+        assert candidate.log_prob_gap == pytest.approx(expected, abs=1e-12)
+        assert log_prob_gap(choice, candidate.architecture) == candidate.log_prob_gap
 
 
 def test_where_the_band_forbids_nothing_draws_follow_the_probabilities():

@@ -13,7 +13,7 @@ import tfnas
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import DataConfig
 from tfnas.data.opening import open_data
-from tfnas.searching.reranking.score_calibration import calibrate, select_for_training
+from tfnas.searching.reranking.rerank_result import calibrate, select_for_training
 from tfnas.searching.reranking.train_from_scratch import TrainedTask, calibration_images, short_recipe
 
 DIGITS = DataConfig(data="digits")
@@ -35,13 +35,13 @@ def pictures(images):
 def test_the_test_part_is_not_touched():
     parts = open_data(DIGITS, image_size=8, seed=0)
     images = calibration_images(DIGITS, 100, 8)
-    train, judged = pictures(images.to_train), pictures(images.to_judge)
+    train, judged = pictures(images.to_train), pictures(images.to_evaluate)
     assert sorted(train + judged) == sorted(pictures(parts.weights) + pictures(parts.architecture))
     assert len(train) == pytest.approx(100, abs=5)
     counts = np.bincount([label for _, label in train])
     assert counts.min() >= 9 and counts.max() <= 11
     whole = calibration_images(DIGITS, None, 8)
-    assert (len(whole.to_train), len(whole.to_judge)) == (len(parts.weights), len(parts.architecture))
+    assert (len(whole.to_train), len(whole.to_evaluate)) == (len(parts.weights), len(parts.architecture))
 
 
 @pytest.mark.parametrize("count", [9, 2000])
@@ -112,7 +112,7 @@ def test_what_beats_macs():
     }
     assert by_name["good"].tau.value == pytest.approx(1) and by_name["flat"].tau is None
     assert by_name["same"].tau == by_name["macs"].tau and by_name["same"].share_beating_macs == 0.5
-    assert found.worthless(["good", "same", "flat"]) == ("same", "flat")
+    assert found.not_useful(["good", "same", "flat"]) == ("same", "flat")
     assert found.top1 == tuple(accuracy) and found.seed_spread is None
     assert found.spread == pytest.approx(np.std(accuracy, ddof=1))
 
@@ -122,7 +122,7 @@ def test_where_macs_mislead_less_misleading_is_not_enough():
     measures = {"macs": accuracy[::-1], "bad": [6.0, 8, 7, 4, 5, 2, 3, 1], "good": [2.0, 1, 3, 4, 6, 5, 7, 8]}
     found, by_name = verdicts(measures, [[value] for value in accuracy])
     assert by_name["bad"].beats_macs and -1 < by_name["bad"].tau.value < 0
-    assert found.worthless(["bad", "good"]) == ("bad",)
+    assert found.not_useful(["bad", "good"]) == ("bad",)
 
 
 def test_trainings_of_one_network_are_averaged():
@@ -163,7 +163,7 @@ def test_calibrating_a_run(searched, reranked, monkeypatch, trains):
     # nothing is left to rank by: the derived one stays, whatever --pick says; and nothing is trained again
     alone = reranked(scores="flops", pick="rank", **training)
     assert alone.calibration.top1 == calibration.top1
-    assert alone.used == () and alone.picked == 0
+    assert alone.used == () and alone.selected == 0
     assert (searched / "architecture.json").read_bytes() == before
     document = json.loads((searched / "rerank.json").read_text())
     assert document["derived_rank"] is None and document["picked"]["by"] == "derived"
@@ -185,10 +185,10 @@ def test_a_control_is_never_combined(searched, reranked, monkeypatch, scores):
     assert "random" not in result.used
     assert json.loads((searched / "rerank.json").read_text())["directions"]["random"] == "higher"
     log = (searched / "log.txt").read_text()
-    assert "random says nothing of a network, and is never combined" in log
+    assert "random is a control and never combined" in log
     if scores == "random":
-        assert first.picked == result.picked == 0
-        assert "there is no combined ranking: nothing to rank by was named" in log
+        assert first.selected == result.selected == 0
+        assert "there is no combined ranking: no scores to rank by were given" in log
 
 
 def test_a_calibration_goes_round_by_round(searched, reranked, monkeypatch):
@@ -199,7 +199,7 @@ def test_a_calibration_goes_round_by_round(searched, reranked, monkeypatch):
     rounds = [line for line in lines if line["measure"] == "trained"]
     assert [line["settings"]["seed"] for line in rounds] == [0] * 6 + [1] * 6
     calibration = result.calibration
-    for number, top1 in calibration.top1_of.items():
+    for number, top1 in calibration.top1_by_number.items():
         text = result.candidates[number].architecture.to_text()
         assert top1 == pytest.approx(50.5 + random.Random(text).uniform(0, 10))
     assert calibration.seed_spread == pytest.approx(np.std([0, 1], ddof=1))

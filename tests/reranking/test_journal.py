@@ -11,8 +11,8 @@ from rich.console import Console
 
 from tfnas.core.errors import InputError, Interrupted, RunFailed
 from tfnas.runs.run_directory import Interruption
-from tfnas.searching.reranking.rerank_journal import JOURNAL_FILE, ResultJournal
-from tfnas.searching.reranking.rerank_workers import TaskResult, WorkerPool, compute_tasks
+from tfnas.searching.reranking.rerank_journal import JOURNAL_FILE, ResultJournal, compute_tasks
+from tfnas.searching.reranking.rerank_workers import TaskResult, WorkerPool
 
 
 def fill(folder, tasks, stop_after=None):
@@ -61,7 +61,7 @@ def test_other_settings_and_measures_are_other_numbers(tmp_path):
 
 def test_an_interruption_keeps_what_was_found(tmp_path):
     tasks = counted(tmp_path, ["a", "bb", "ccc", "dddd"])
-    with pytest.raises(Interrupted, match="every number found so far is kept") as caught:
+    with pytest.raises(Interrupted, match="all results so far are saved") as caught:
         fill(tmp_path, tasks, stop_after="bb")
     assert caught.value.exit_status == 130
     assert computed(tmp_path) == ["a", "bb"]
@@ -76,7 +76,7 @@ def test_a_process_that_dies_of_the_same_interruption_is_no_failure(tmp_path, mo
         yield TaskResult(0, 1.0, 0.0)
         raise RunFailed("a process failed while computing")
 
-    monkeypatch.setattr(WorkerPool, "outcomes", outcomes)
+    monkeypatch.setattr(WorkerPool, "results", outcomes)
     with ResultJournal.open(tmp_path) as journal:
         with pytest.raises(RunFailed, match="a process failed"):
             compute_tasks([MadeTask("a"), MadeTask("bb")], WorkerPool(), journal, interruption, "counting")
@@ -88,7 +88,7 @@ def test_a_process_that_dies_of_the_same_interruption_is_no_failure(tmp_path, mo
 
         journal.record = interrupted_meanwhile
         interruption.raise_if_asked = once_later(interruption.raise_if_asked)
-        with pytest.raises(Interrupted, match="every number found so far is kept"):
+        with pytest.raises(Interrupted, match="all results so far are saved"):
             compute_tasks([MadeTask("ccc"), MadeTask("bb")], WorkerPool(), journal, interruption, "counting")
 
 
@@ -124,7 +124,7 @@ def test_a_damaged_journal_is_named(tmp_path, line):
     fill(tmp_path, [MadeTask("a")])
     with (tmp_path / JOURNAL_FILE).open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(InputError, match=f"{JOURNAL_FILE}:2 is not what re-ranking leaves behind: remove the file"):
+    with pytest.raises(InputError, match=f"{JOURNAL_FILE}:2 is not a re-ranking journal: remove the file"):
         fill(tmp_path, [MadeTask("a")])
 
 

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tfnas.searching.reranking.rerank_plot import rerank_picture
+from tfnas.searching.reranking.rerank_report import rerank_picture
 from tfnas.searching.reranking.train_from_scratch import TrainedTask
 
 

@@ -153,7 +153,7 @@ def test_a_killed_run_goes_on_with_the_scores_it_has(searched, reranked_anew, mo
         return compute(task)
 
     monkeypatch.setattr(tasks.InheritedTask, "compute", dying)
-    with pytest.raises(RunFailed, match=r"the machine is gone\. What was saved before is kept\. The same command"):
+    with pytest.raises(RunFailed, match=r"the machine is gone\. All results so far are saved\. The same command"):
         reranked_anew()
     assert not (searched / "rerank.json").exists()
     assert len((searched / JOURNAL_FILE).read_text().splitlines()) == 2 * 8 + 3
@@ -200,7 +200,7 @@ def test_refusals_say_what_is_in_the_way(searched, tmp_path):
     assert "there is no" in refusal(tmp_path / "none")
     assert "is not a run directory" in refusal(tmp_path)
     (searched / "summary.json").rename(searched / "kept.json")
-    assert "has not ended" in refusal(searched) and "--resume" in refusal(searched)
+    assert "is not finished" in refusal(searched) and "--resume" in refusal(searched)
     (searched / "kept.json").rename(searched / "summary.json")
     table = LatencyTable.load(json_of(searched, "summary.json")["lookup_path"])
     other = dataclasses.replace(table.contents.measurement, date="2020-02-02")
@@ -210,7 +210,7 @@ def test_refusals_say_what_is_in_the_way(searched, tmp_path):
     for change, words in (
         ({"target_ms": "fast"}, "target_ms must be a number above 0, got 'fast'"),
         ({"target_ms": summary["target_ms"] * 1.2}, "outside the band"),
-        ({"architecture": None}, "does not say which architecture"),
+        ({"architecture": None}, "does not contain the architecture"),
     ):
         (searched / "summary.json").write_text(json.dumps({**summary, **change}))
         assert words in refusal(searched)
@@ -219,7 +219,7 @@ def test_refusals_say_what_is_in_the_way(searched, tmp_path):
     config.write_text(config.read_text().replace("seed: 4\n", "seed: 5\n"))
     assert "config.yaml says seed 5 (4 when it was saved)" in refusal(searched)
     config.write_text(config.read_text() + "searched_in: elsewhere\n")
-    assert "closed loop" in refusal(searched)
+    assert "result of latency close" in refusal(searched)
 
 
 def test_settings_that_config_yaml_lacks_are_those_of_the_checkpoint(searched):

@@ -62,12 +62,12 @@ def test_a_narrow_terminal_gets_fewer_measures_the_combined_ones_first(
     monkeypatch.setenv("COLUMNS", str(width))
     options = "--scores flops,random,params,entropy --num_candidates 6 --jobs 1 --device cpu"
     assert rerank.main(["--model_path", str(searched), *options.split()]) == 0
-    table, _, rest = capsys.readouterr().out.partition("The first 6 of 6 candidates")[2].partition("no room for ")
+    table, _, rest = capsys.readouterr().out.partition("The first 6 of 6 candidates")[2].partition("not shown: ")
     names = table.splitlines()[1].split()
     assert names[:2] == ["rank", "candidate"] and names[-3:] == ["ms", "MACs", "params"]
     shown = [name for name in names[2:-3] if name != "%"]
     assert fewest <= len(shown) <= most
-    hidden = " ".join(rest.split()).partition(": see rerank.csv")[0].split(", ") if rest else []
+    hidden = " ".join(rest.split()).partition(" (see rerank.csv)")[0].split(", ") if rest else []
     assert sorted(shown + hidden) == ["entropy", "flops", "inherited", "params", "random"]
     assert shown == [name for name in ("flops", "random", "params", "entropy", "inherited") if name in shown]
     if {"random", "inherited"} & set(shown):
@@ -126,7 +126,7 @@ def test_bad_input_is_one_message(capsys, searched, tmp_path, monkeypatch, argum
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"num_candidates": 5}, "--num_candidates is for re-ranking: say --rerank"),
+        ({"num_candidates": 5}, "--num_candidates is for re-ranking: add --rerank"),
         ({"pick": "rank"}, "--pick is for re-ranking"),
         ({"rerank": "zen", "num_classes": 3}, "--num_classes and --rerank do not go together"),
         ({"rerank": "zen,"}, "--rerank must be names"),

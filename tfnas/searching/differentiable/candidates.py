@@ -1,9 +1,9 @@
-"""Candidates: architectures drawn from what a search has learned, all brought to its target.
+"""Candidates: architectures sampled from the distribution that a search has learned, all fitted to its target.
 
-A draw adds Gumbel noise, times a temperature, to the log-probabilities of operations and depths, and `meet_target`
-finds the most preferred architecture of the noisy preferences that is in the band. Where the band lets every choice
-through, that is a draw from the searched distribution itself (temperature 1); where it does not, it is the choice
-nearest to the draw (perturb and maximise: Papandreou and Yuille, ICCV 2011).
+A sample adds Gumbel noise, times a temperature, to the log-probabilities of operations and depths, and `meet_target`
+finds the most probable architecture under the noisy log-probabilities that is in the latency band. If every choice can
+be fitted to the band, that is a sample of the learned distribution itself (temperature 1); otherwise it is the choice
+nearest to the sample (perturb and maximise: Papandreou and Yuille, ICCV 2011).
 """
 
 from __future__ import annotations
@@ -21,23 +21,22 @@ from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.meet_target import meet_target
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
-"""The last one is as good as uniform: a search's log-probabilities lie a few units apart."""
+"""The last one is practically uniform: a search's log-probabilities differ by a few units."""
 
-_PATIENCE = 32  # repeats in a row after which a temperature has nothing new to give
+_PATIENCE = 32  # consecutive repeats after which the temperature is raised
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An architecture in the band; `temperature` is that of its draw, 0 for the derived one.
+    """An architecture in the band; `temperature` is that of its sample, 0 for the derived one.
 
-    `preference` says how much less the search prefers its operations and depths than the derived choice: a difference
-    of log-probabilities, 0 or below.
+    `log_prob_gap` is the log-probability of its operations and depths minus that of the most probable ones, at most 0.
     """
 
     number: int
     architecture: Architecture
     temperature: float
-    preference: float
+    log_prob_gap: float
 
     @property
     def is_derived(self) -> bool:
@@ -54,28 +53,28 @@ def draw_candidates(
     seed: int,
     on_draw: Callable[[int], None] = lambda _: None,
 ) -> tuple[Candidate, ...]:
-    """The derived architecture and further ones, all different, `count` in all or as many as can be found.
+    """The derived architecture and further distinct ones, `count` in all or as many as can be found.
 
-    The temperature is raised step by step while nothing new comes. `on_draw` is told after every draw how many there
-    are. The same arguments give the same candidates, and fewer of them are the first of more.
+    The temperature is raised step by step when samples repeat. `on_draw` is called after every sample with the number
+    of candidates. The same arguments give the same candidates; a smaller `count` gives the first of them.
     """
     generator = np.random.default_rng(seed)
     found = {derived: Candidate(0, derived, 0.0, log_prob_gap(choice, derived))}
-    settled = {_selection_of(choice, derived)}
+    settled = {_selection(choice, derived)}
     for temperature in TEMPERATURES:
         repeats = 0
         while len(found) < count and repeats < _PATIENCE:
             noisy = _noisy(choice, temperature, generator)
-            wanted = _kept(noisy.best_operations, noisy.best_depths, choice)
+            wanted = _used_operations(noisy.best_operations, noisy.best_depths, choice)
             architecture = None if wanted in settled else meet_target(noisy, table, target)
             if architecture is None or architecture in found:
                 repeats += 1
             else:
                 repeats = 0
-                preference = log_prob_gap(choice, architecture)
-                found[architecture] = Candidate(len(found), architecture, temperature, preference)
-            if architecture is not None and _selection_of(choice, architecture) == wanted:
-                settled.add(wanted)  # which noise led there makes no difference to its widths: it comes out the same
+                gap = log_prob_gap(choice, architecture)
+                found[architecture] = Candidate(len(found), architecture, temperature, gap)
+            if architecture is not None and _selection(choice, architecture) == wanted:
+                settled.add(wanted)  # its widths do not depend on the noise that led there
             on_draw(len(found))
     return tuple(found.values())
 
@@ -92,13 +91,13 @@ def log_prob_gap(choice: Choice, architecture: Architecture) -> float:
 Selection = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def _selection_of(choice: Choice, architecture: Architecture) -> Selection:
+def _selection(choice: Choice, architecture: Architecture) -> Selection:
     depths = tuple(len(blocks) for blocks in architecture.stages)
     return tuple(operation for _, operation in _operations(choice, architecture)), depths
 
 
-def _kept(operations: tuple[int, ...], depths: tuple[int, ...], choice: Choice) -> Selection:
-    """The operations of the kept blocks alone, and the depths."""
+def _used_operations(operations: tuple[int, ...], depths: tuple[int, ...], choice: Choice) -> Selection:
+    """The operations of the blocks within the depths, and the depths."""
     places = zip(choice.space.blocks, operations, strict=True)
     return tuple(operation for place, operation in places if place.position < depths[place.stage]), depths
 

@@ -1,4 +1,4 @@
-"""What is re-ranked: a finished search with its distribution, table and target, opened and checked."""
+"""A finished search opened for re-ranking: its distribution, table, target, data and checkpoint, all checked."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tfnas.utils.text import command_line
 
 @dataclass(frozen=True)
 class FinishedSearch:
-    """A finished search. `summary` is that of its run directory, `batch_size` what it judged paths with."""
+    """A finished search. `summary` is that of its run directory, `batch_size` that of its evaluation."""
 
     run_dir: Path
     summary: dict[str, Any]
@@ -58,14 +58,14 @@ class FinishedSearch:
 
 
 def open_search(model_path: str, lookup_path: str | None) -> FinishedSearch:
-    """Open a finished search and check that it can be re-ranked. Raises InputError saying what is in the way."""
-    run_dir = _run_of(Path(model_path))
-    written = _written(run_dir)
+    """Open a finished search and check that it can be re-ranked. Raises InputError if it cannot."""
+    run_dir = _run_directory(Path(model_path))
+    written = _written_config(run_dir)
     _check_search(run_dir, written)
     summary = read_summary(run_dir)
     if not summary:
         raise InputError(
-            f"the search in {run_dir} has not ended, so its result is not brought to the target yet: end it first "
+            f"the search in {run_dir} is not finished, so its result is not yet fitted to the target: finish it first "
             f"({command_line('search', '--resume', run_dir)})"
         )
     state, checkpoint, problems = search_checkpoints(run_dir).load_latest()
@@ -75,7 +75,7 @@ def open_search(model_path: str, lookup_path: str | None) -> FinishedSearch:
     if table.fingerprint != summary.get("table_fingerprint"):
         raise InputError(
             f"{table.source} is not the one that {run_dir} was searched with, or it has changed since: candidates "
-            "would have another latency than the derived network. Give that one with --lookup_path, or search again"
+            "would have another latency than the derived network. Give that table with --lookup_path, or search again"
         )
     derived = _derived(summary, run_dir)
     return FinishedSearch(
@@ -87,16 +87,16 @@ def open_search(model_path: str, lookup_path: str | None) -> FinishedSearch:
         target=_checked_target(table, summary, derived, run_dir),
         data=_data_config(run_dir, saved),
         data_fingerprint=state["data_fingerprint"],
-        seed=_whole(saved, "seed", run_dir),
-        batch_size=_whole(saved, "batch_size", run_dir),
+        seed=_integer(saved, "seed", run_dir),
+        batch_size=_integer(saved, "batch_size", run_dir),
         checkpoint=checkpoint,
         checkpoint_digest=hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16],
-        warnings=tuple(f"{problem}; using the one before" for problem in problems),
+        warnings=tuple(f"{problem}; using the previous one" for problem in problems),
     )
 
 
-def _run_of(path: Path) -> Path:
-    """The run directory that a path is, or lies in."""
+def _run_directory(path: Path) -> Path:
+    """The run directory at a path, or that contains it."""
     if not path.exists():
         raise InputError(f"there is no {path}: give the run directory of a finished search")
     if path.is_dir():
@@ -104,8 +104,8 @@ def _run_of(path: Path) -> Path:
     return path.parent.parent if path.parent.name == FOLDER else path.parent
 
 
-def _written(run_dir: Path) -> dict[str, Any]:
-    """What config.yaml says: nothing where it is lost and a checkpoint is there to say it."""
+def _written_config(run_dir: Path) -> dict[str, Any]:
+    """Contents of config.yaml; empty if it is unreadable but there is a checkpoint, which has the settings too."""
     try:
         return read_config(run_dir)
     except UnreadableConfig:
@@ -117,20 +117,20 @@ def _written(run_dir: Path) -> dict[str, Any]:
 def _check_search(run_dir: Path, saved: Mapping[str, Any]) -> None:
     if saved.get("searched_in") is not None:
         raise InputError(
-            f"{run_dir} is a closed loop, whose target is of the measured network and not of the table's sum: re-rank "
-            f"the search ({saved['searched_in']}), then close the loop on what was picked"
+            f"{run_dir} is a result of latency close, whose target refers to the measured network, not to the table: "
+            f"re-rank the search ({saved['searched_in']}), then run latency close on the selected network"
         )
     if not search_checkpoints(run_dir).saved():
         raise InputError(
-            f"{run_dir} holds no checkpoint of a search: candidates are drawn from what a search has learned, so give "
-            "the run directory of one"
+            f"{run_dir} contains no checkpoint of a search: candidates are sampled from the learned distribution, so "
+            "give the run directory of a search"
         )
 
 
 def _table(
     summary: Mapping[str, Any], saved: Mapping[str, Any], lookup_path: str | None, space: SearchSpace
 ) -> LatencyTable:
-    """The table at the path given, or the search's own: as its result names it, or as its configuration does."""
+    """The table at `lookup_path`, or else the search's own as named by its result or its configuration."""
     if lookup_path is not None:
         return LatencyTable.load(lookup_path)
     named = [str(path) for path in (summary.get("lookup_path"), saved.get("lookup_path")) if path is not None]
@@ -143,16 +143,16 @@ def _table(
 
 
 def _derived(summary: Mapping[str, Any], run_dir: Path) -> Architecture:
-    """The architecture that the search returned, whichever was picked by rank since."""
+    """The architecture that the search returned, even if another was selected by rank since."""
     numbers = summary.get(DERIVED, summary)
     text = numbers.get("architecture") if isinstance(numbers, dict) else None
     if not isinstance(text, str):
-        raise InputError(f"{run_dir / SUMMARY_FILE} does not say which architecture the search returned")
+        raise InputError(f"{run_dir / SUMMARY_FILE} does not contain the architecture of the search")
     return Architecture.parse(text)
 
 
 def _checked_target(table: LatencyTable, summary: Mapping[str, Any], derived: Architecture, run_dir: Path) -> float:
-    """The target of a summary, which is a file and may say anything; the derived architecture must be in its band."""
+    """The target of a summary, a file that may contain anything; the derived architecture must be in its band."""
     name = table.cost.target_key
     target = summary.get(name)
     if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target < math.inf:
@@ -161,7 +161,7 @@ def _checked_target(table: LatencyTable, summary: Mapping[str, Any], derived: Ar
     if not Band.of(target).holds(reached):
         raise InputError(
             f"{run_dir}: the derived architecture takes {table.quantity(reached, 6)}, outside the band of the target "
-            f"{table.quantity(target, 6)}: its files are not those of one search"
+            f"{table.quantity(target, 6)}: its files belong to different searches"
         )
     return float(target)
 
@@ -170,7 +170,7 @@ def _data_config(run_dir: Path, saved: Mapping[str, Any]) -> DataConfig:
     return DataConfig(**saved_fields(DataConfig, saved, str(run_dir / CONFIG_FILE)))
 
 
-def _whole(saved: Mapping[str, Any], name: str, run_dir: Path) -> int:
+def _integer(saved: Mapping[str, Any], name: str, run_dir: Path) -> int:
     value = saved.get(name)
     if not isinstance(value, int) or isinstance(value, bool):
         raise InputError(f"{run_dir / CONFIG_FILE}: {name} must be a whole number, got {value!r}")

@@ -1,4 +1,4 @@
-"""Everything a user can say about re-ranking: typed, for Python, command line and YAML."""
+"""Settings of re-ranking, one typed definition for Python, command line and YAML."""
 
 from __future__ import annotations
 
@@ -8,38 +8,40 @@ from typing import Literal
 from tfnas.core.errors import InputError
 
 INHERITED = "inherited"
-"""Accuracy with inherited weights, which can take part in the combination like a score."""
+"""Accuracy with inherited weights, which can be combined like a score."""
 DEFAULT_SCORES = "zen,naswot"
 FEWEST_CALIBRATED = 6
 
 
 @dataclass(frozen=True, kw_only=True)
 class RerankOptions:
-    """How re-ranking works; for both commands that do it."""
+    """Re-ranking settings shared by `tfnas rerank` and `tfnas parse`."""
 
     num_candidates: int = 64
-    """Different networks to rank, all inside the latency band of the search's target, the derived one among them."""
+    """Number of distinct networks to rank, all inside the latency band of the search's target, including the derived
+    one."""
     pick: Literal["derived", "rank"] = "derived"
-    """Which network model.config and architecture.json hold afterwards: the derived one, or the first of the combined
+    """Network that model.config and architecture.json contain afterwards: the derived one, or the first of the combined
     ranking."""
     score_batch: int = 16
-    """Images per batch of scores that look at a batch."""
+    """Batch size of scores computed on a batch of images."""
     jobs: int | None = None
-    """Processes to compute in. Default: the cores on a CPU, 1 on a GPU. A cluster uses all that it has."""
+    """Number of worker processes. Default: the number of cores on a CPU, 1 on a GPU. A cluster uses all of its
+    workers."""
     joblib_backend: Literal["loky", "dask", "ray"] = "loky"
     """Where scores are computed: loky (processes on this machine), or a cluster of dask's or ray's."""
     cluster: str | None = None
     """Address of the cluster, such as tcp://10.0.0.1:8786. Default: what dask's or ray's own settings name, else one
     that is started on this machine."""
     calibrate: int = 0
-    """Train so many of the candidates from scratch, to see which scores foretell accuracy; 0 for none."""
+    """Number of candidates to train from scratch to determine which scores predict accuracy; 0 for none."""
     calibrate_epochs: int = 30
-    """Epochs of each such training."""
+    """Epochs of each calibration training."""
     calibrate_images: int | None = None
-    """Images to train on then, divided among the classes as all are. Fewer let accuracies differ more. Default: all of
-    the weight part."""
+    """Number of training images for calibration, stratified by class. With fewer, accuracies differ more. Default: the
+    whole weights part."""
     calibrate_seeds: int = 1
-    """Trainings of each candidate, from other initial weights; their mean counts."""
+    """Number of trainings of each candidate, with different initial weights; their mean counts."""
 
     def __post_init__(self) -> None:
         for name in ("num_candidates", "score_batch", "calibrate_epochs", "calibrate_seeds"):
@@ -51,7 +53,7 @@ class RerankOptions:
                 raise InputError(f"--{name} must be 1 or more, got {value}")
         if self.calibrate != 0 and self.calibrate < FEWEST_CALIBRATED:
             raise InputError(
-                f"--calibrate must be {FEWEST_CALIBRATED} or more (fewer networks say nothing), or 0 for none, "
+                f"--calibrate must be {FEWEST_CALIBRATED} or more (fewer networks are not significant), or 0 for none, "
                 f"got {self.calibrate}"
             )
         if self.calibrate > self.num_candidates:
@@ -74,11 +76,11 @@ class RerankConfig(RerankOptions):
     entropy, multiscale_entropy, incorporated, flops, params and random; `inherited` is the accuracy with inherited
     weights."""
     lookup_path: str | None = None
-    """The search's latency table, where it no longer lies where the search found it."""
+    """The search's latency table, if it has been moved."""
     device: str = "auto"
     """Where to compute: auto (the first GPU if there is one), cpu, cuda or cuda:N."""
     seed: int = 2
-    """Draws the candidates, the inputs of scores, and the weights of trained candidates."""
+    """Seed of the candidates, the inputs of scores, and the weights of trained candidates."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,10 +97,10 @@ class RerankConfig(RerankOptions):
 
     @property
     def scores_flag(self) -> str:
-        """What the flag of the scores is called where it was said."""
+        """Name of the flag with which the scores were given."""
         return "--scores"
 
     @property
     def score_names(self) -> tuple[str, ...]:
-        """The names one by one."""
+        """The names as a tuple."""
         return tuple(name.strip() for name in self.scores.split(","))

@@ -1,7 +1,7 @@
-"""Every number as it is found, in a file of the run directory: killed at any moment, re-ranking goes on with it.
+"""Journal of a re-ranking: every result is appended to a file of the run directory, so that it is computed only once.
 
-A line is one number: of which architecture, called what, under which settings. Lines of other settings are left alone,
-so that a second re-ranking with one more score computes that score only.
+A line is one number with its measure, architecture and settings. Lines of other settings stay, so a second re-ranking
+with one more score computes that score only, and one that was killed continues with what it had.
 """
 
 from __future__ import annotations
@@ -10,21 +10,26 @@ import errno
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from tfnas.core.errors import InputError, RunFailed
-from tfnas.searching.reranking.rerank_tasks import Task
+from tfnas.runs.run_directory import Interruption
+from tfnas.searching.reranking.rerank_workers import Task, TaskResult, WorkerPool
+from tfnas.utils.progress import counting
 from tfnas.utils.text import typed
 
 JOURNAL_FILE = "rerank.journal"
+SAVED = "all results so far are saved"
+CONTINUES = "The same command continues with them"
+STOPPING = "stopping when the evaluations in progress are complete; interrupt again to stop at once"
 
 
 class ResultJournal:
-    """Numbers found so far, by task. The run directory must be locked: two writers would mix their lines."""
+    """Results so far by task. The run directory must be locked: two writers would mix their lines."""
 
     def __init__(self, path: Path, file: FileIO, entries: Mapping[str, float]) -> None:
         self._path, self._file, self._values = path, file, dict(entries)
@@ -32,9 +37,9 @@ class ResultJournal:
     @classmethod
     @contextmanager
     def open(cls, run_dir: Path) -> Iterator[ResultJournal]:
-        """The journal in a run directory, made if there is none; a last line that was cut off is taken away.
+        """The journal in a run directory, created if there is none; an incomplete last line is removed.
 
-        Raises InputError when the file is not what this leaves behind, RunFailed when it cannot be written.
+        Raises InputError when the file is not a journal, RunFailed when it cannot be written.
         """
         path = run_dir / JOURNAL_FILE
         try:
@@ -50,11 +55,11 @@ class ResultJournal:
             yield cls(path, file, _entries(path, whole))
 
     def value(self, task: Task) -> float | None:
-        """The number of a task, if it was found before."""
+        """The result of a task, None if it is not in the journal."""
         return self._values.get(_key(_identity(task)))
 
     def record(self, task: Task, value: float, seconds: float) -> None:
-        """Keep a number. Raises RunFailed when it cannot be written; what is in the file stays."""
+        """Append a result. Raises RunFailed when it cannot be written; the file keeps its contents."""
         identity = _identity(task)
         line = json.dumps({**identity, "value": value, "seconds": round(seconds, 4)}).encode() + b"\n"
         try:
@@ -89,6 +94,49 @@ def _entries(path: Path, data: bytes) -> dict[str, float]:
 
 def _damaged(path: Path, line: int) -> InputError:
     return InputError(
-        f"{path}:{line} is not what re-ranking leaves behind: remove the file (rm {typed(path)}), and all is computed "
-        "again"
+        f"{path}:{line} is not a re-ranking journal: remove the file (rm {typed(path)}) to recompute everything"
     )
+
+
+# ---- computing ------------------------------------------------------------------------------------------------------
+
+
+def compute_tasks(
+    tasks: Sequence[Task], pool: WorkerPool, journal: ResultJournal, interruption: Interruption, words: str
+) -> list[float]:
+    """The number of every task, from the journal or computed; `words` name the work in the progress display.
+
+    Raises InputError or RunFailed naming the task without a number, and Interrupted; all results are in the journal.
+    """
+    known = [journal.value(task) for task in tasks]
+    missing = [index for index, value in enumerate(known) if value is None]
+    with counting(interruption.console, words, len(tasks)) as on_done:
+        on_done(len(tasks) - len(missing))
+        results = pool.results([tasks[index] for index in missing])
+        with closing(results), _interrupted_together(interruption):
+            for done, result in enumerate(results, 1):
+                index = missing[result.number]
+                _check_result(tasks[index], result)
+                journal.record(tasks[index], result.value, result.seconds)
+                known[index] = result.value
+                on_done(len(tasks) - len(missing) + done)
+                interruption.raise_if_asked(f"{SAVED}. {CONTINUES}")
+    return [value for value in known if value is not None]
+
+
+@contextmanager
+def _interrupted_together(interruption: Interruption) -> Iterator[None]:
+    """Ctrl-C in a terminal goes to all processes; one that is still starting dies of it, which is no failure."""
+    try:
+        yield
+    except RunFailed:
+        interruption.raise_if_asked(f"{SAVED}. {CONTINUES}")
+        raise
+
+
+def _check_result(task: Task, result: TaskResult) -> None:
+    if result.problem is None and math.isfinite(result.value):
+        return
+    problem = result.problem or f"it is {result.value}"
+    kind = InputError if result.status == InputError.exit_status else RunFailed
+    raise kind(f"{task.measure} of {task.architecture}: {problem}")

@@ -1,8 +1,7 @@
-"""Ranks, and several of them combined into one.
+"""Result of a re-ranking: ranks and their combination, the calibration of the scores, the files, the selected network.
 
-What re-ranking found: every candidate with its numbers and ranks, and the two files that hold them.
-
-Which network the run directory holds after re-ranking: the derived one, or the first of the combined ranking.
+Ranks of several measures are combined by the sum of their logarithms. A calibration holds every measure against the
+accuracy of candidates trained from scratch: which scores predict accuracy within the latency band.
 """
 
 from __future__ import annotations
@@ -10,13 +9,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from tfnas.core.architecture import Architecture
 from tfnas.core.counts import Counts
@@ -26,7 +26,14 @@ from tfnas.runs.run_directory import SUMMARY_FILE, RunDirectory
 from tfnas.searching.differentiable.candidates import Candidate
 from tfnas.searching.reranking.finished_search import FinishedSearch
 from tfnas.searching.reranking.rerank_config import INHERITED, RerankConfig
-from tfnas.searching.reranking.score_calibration import ScoreCalibration
+from tfnas.utils.statistics import Tau, share_beating, tau_with_interval
+
+CSV_FILE = "rerank.csv"
+JSON_FILE = "rerank.json"
+PLOT_FILE = "rerank.png"
+JSON_FORMAT = "tfnas-rerank"
+PICKED_BY = "picked_by"
+MACS = "macs"
 
 FloatArray = NDArray[np.float64]
 
@@ -34,34 +41,127 @@ FloatArray = NDArray[np.float64]
 def ranks(values: Sequence[float], higher_is_better: bool) -> FloatArray:
     """1 for the best of the values [n]; equal values share the mean of their places."""
     signed = np.asarray(values, dtype=np.float64) * (-1 if higher_is_better else 1)
-    # as scipy.stats.rankdata, whose import takes longer than the rest of a small re-ranking
-    _, places, counts = np.unique(signed, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[places], dtype=np.float64)
+    return np.asarray(rankdata(signed), dtype=np.float64)
 
 
 def log_rank_sums(rankings: Sequence[FloatArray]) -> FloatArray:
     """Sums of the logarithms of ranks, [n] of each of the rankings; the smallest is the best (AZ-NAS, CVPR 2024).
 
-    The logarithm makes it matter more to be second rather than tenth than to be fortieth rather than forty-eighth.
+    With the logarithm, second versus tenth matters more than fortieth versus forty-eighth.
     """
     return np.asarray(np.sum(np.log(np.stack(rankings)), axis=0), dtype=np.float64)
 
 
 def combined_order(rankings: Sequence[FloatArray]) -> list[int]:
-    """Indices from best to worst; among equal sums, the order that they have (the derived architecture is first)."""
-    sums = np.round(log_rank_sums(rankings), 9)  # the same ranks in another order add up to the same
+    """Indices from best to worst; equal sums keep their order (the derived architecture is first)."""
+    sums = np.round(log_rank_sums(rankings), 9)  # the same ranks in another order must give the same sum
     return [int(index) for index in np.argsort(sums, kind="stable")]
 
 
-CSV_FILE = "rerank.csv"
-JSON_FILE = "rerank.json"
-PLOT_FILE = "rerank.png"
-JSON_FORMAT = "tfnas-rerank"
+# ---- calibration ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Rank correlation of a measure with accuracy. `tau` is None if the measure or the accuracy is the same for all.
+
+    `beats_macs` compares the taus; `share_beating_macs` is the fraction of bootstrap resamples of the networks in which
+    the measure's tau is larger, 0.5 being no difference. Both are None for MACs themselves.
+    """
+
+    measure: str
+    tau: Tau | None
+    beats_macs: bool | None
+    share_beating_macs: float | None
+
+    @property
+    def is_useful(self) -> bool:
+        """Whether it beats MACs and has a positive correlation: if MACs mislead, misleading less is not enough."""
+        return bool(self.beats_macs) and self.tau is not None and self.tau.value > 0
+
+
+@dataclass(frozen=True)
+class ScoreCalibration:
+    """The trained candidates by number, their mean top-1 in percent, and the rank correlation of every measure.
+
+    `images` are the numbers of training and evaluation images. `spread` is the standard deviation of accuracy among
+    networks, `seed_spread` that of one network's trainings (None with one training each): if they are of equal size,
+    no measure can predict much.
+    """
+
+    numbers: tuple[int, ...]
+    top1: tuple[float, ...]
+    images: tuple[int, int]
+    epochs: int
+    seeds: int
+    spread: float
+    seed_spread: float | None
+    verdicts: tuple[RankCorrelation, ...]
+
+    def not_useful(self, measures: Sequence[str]) -> tuple[str, ...]:
+        """Those of the measures that do not beat MACs or are not positively correlated with accuracy."""
+        useful = {verdict.measure for verdict in self.verdicts if verdict.is_useful}
+        return tuple(name for name in measures if name not in useful)
+
+    @property
+    def top1_by_number(self) -> dict[int, float]:
+        """Accuracy by candidate number."""
+        return dict(zip(self.numbers, self.top1, strict=True))
+
+
+def select_for_training(num_candidates: int, count: int, seed: int) -> tuple[int, ...]:
+    """Numbers of the candidates to train: the derived one (0), and others drawn at random. Rising."""
+    others = np.random.default_rng(seed).permutation(np.arange(1, num_candidates))[: count - 1]
+    return (0, *sorted(int(number) for number in others))
+
+
+def calibrate(
+    numbers: Sequence[int],
+    runs: Sequence[Sequence[float]],
+    measures: Mapping[str, Sequence[float]],
+    *,
+    images: tuple[int, int],
+    epochs: int,
+) -> ScoreCalibration:
+    """Correlate every measure with the accuracy of trained candidates.
+
+    Args:
+        numbers: Which candidates were trained.
+        runs: Top-1 in percent of their trainings, one list per candidate.
+        measures: Values of the same candidates by name, higher meaning better; including `macs`.
+        images: Number of training and of evaluation images.
+        epochs: Length of a training.
+    """
+    top1 = [float(np.mean(values)) for values in runs]
+    reference = tau_with_interval(measures[MACS], top1)
+    verdicts = []
+    for name, values in measures.items():
+        tau = reference if name == MACS else tau_with_interval(values, top1)
+        beats, share = None, None
+        if name != MACS:
+            beats = tau is not None and tau.value > (0.0 if reference is None else reference.value)
+            share = share_beating(values, measures[MACS], top1)
+        verdicts.append(RankCorrelation(name, tau, beats, share))
+    seeds = len(runs[0])
+    within = float(np.sqrt(np.mean([np.var(values, ddof=1) for values in runs]))) if seeds > 1 else None
+    return ScoreCalibration(
+        numbers=tuple(numbers),
+        top1=tuple(top1),
+        images=images,
+        epochs=epochs,
+        seeds=seeds,
+        spread=float(np.std(top1, ddof=1)),
+        seed_spread=within,
+        verdicts=tuple(verdicts),
+    )
+
+
+# ---- the result -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A measure of all candidates [n]. `ranked` says whether to rank by it: the user asked so, and it is no control."""
+    """A measure of all candidates [n]. `ranked`: the user asked to rank by it, and it is no control."""
 
     name: str
     higher_is_better: bool
@@ -75,20 +175,20 @@ class Measured:
 
     @property
     def signed(self) -> list[float]:
-        """The values turned so that higher is better."""
+        """The values, negated if lower is better."""
         return [value if self.higher_is_better else -value for value in self.values]
 
 
 @dataclass(frozen=True)
 class Reranking:
-    """Candidates in the order of their draws (the derived one first), with what was found of each.
+    """Candidates in sampling order (the derived one first) with their measures.
 
-    `used` names the measures that are combined; where it is empty (none was to be ranked by, or none beat MACs), there
-    is no combined ranking and `order` is that of the draws.
+    `used` names the measures that are combined; if it is empty (no score was given, or none beats MACs), there is no
+    combined ranking and `order` is the sampling order.
     """
 
     config: RerankConfig
-    subject: FinishedSearch
+    search: FinishedSearch
     candidates: tuple[Candidate, ...]
     costs: tuple[float, ...]
     counts: tuple[Counts, ...]
@@ -115,8 +215,8 @@ class Reranking:
         return self.order.index(0) + 1
 
     @property
-    def picked(self) -> int:
-        """The number of the candidate that the run directory is to hold."""
+    def selected(self) -> int:
+        """The number of the candidate to write into the run directory."""
         return self.order[0] if self.config.pick == "rank" and self.used else 0
 
     def measure(self, name: str) -> Measured:
@@ -128,7 +228,7 @@ class Reranking:
     def rows(self) -> list[dict[str, Any]]:
         """A record of every candidate, best first."""
         order, sums = self.order, self.log_rank_sums
-        trained = {} if self.calibration is None else self.calibration.top1_of
+        trained = {} if self.calibration is None else self.calibration.top1_by_number
         columns = [(item.name, item.values, item.ranks) for item in self.measures]
         rows = []
         for place, number in enumerate(order, 1):
@@ -138,19 +238,19 @@ class Reranking:
                 "candidate": number,
                 "derived": candidate.is_derived,
                 "log_rank_sum": None if sums is None else sums[number],
-                self.subject.cost.table_key: self.costs[number],
+                self.search.cost.table_key: self.costs[number],
                 "params": self.counts[number].params,
                 "macs": self.counts[number].macs,
             }
             for name, values, places in columns:
                 row[_column(name)], row[f"{name}_rank"] = values[number], places[number]
-            row |= {"trained_top1": trained.get(number), "preference": candidate.preference}
+            row |= {"trained_top1": trained.get(number), "preference": candidate.log_prob_gap}
             row |= {"temperature": candidate.temperature, "architecture": candidate.architecture.to_text()}
             rows.append(row)
         return rows
 
     def to_csv(self) -> str:
-        """The records as CSV with a header; what is not known is empty."""
+        """The records as CSV with a header; unknown values are empty."""
         rows = self.rows()
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -159,15 +259,15 @@ class Reranking:
         return text.getvalue()
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, with the settings and where the derived architecture stands."""
-        subject, picked = self.subject, self.picked
+        """Contents of rerank.json: the records, settings, calibration and the rank of the derived architecture."""
+        search, picked = self.search, self.selected
         return {
             "format": JSON_FORMAT,
             "version": 1,
             "settings": dataclasses.asdict(self.config),
-            "search": str(subject.run_dir),
-            "cost": subject.cost.name,
-            subject.cost.target_key: subject.target,
+            "search": str(search.run_dir),
+            "cost": search.cost.name,
+            search.cost.target_key: search.target,
             "num_candidates": len(self.candidates),
             "scores": [item.name for item in self.measures if item.ranked],
             "combined": list(self.used),
@@ -205,31 +305,28 @@ def _calibration_json(calibration: ScoreCalibration) -> dict[str, Any]:
     return document
 
 
-PICKED_BY = "picked_by"
-
-
 def write_selection(result: Reranking, run: RunDirectory) -> None:
-    """Write the picked architecture and its numbers, unless they are there already.
+    """Write the selected architecture and its numbers, unless they are there already.
 
-    The summary keeps the numbers of the derived architecture beside those of another one.
+    The summary keeps the numbers of the derived architecture next to those of another one.
     """
-    before, number = result.subject.summary, result.picked
-    own = before.get(DERIVED) or {name: before.get(name) for name in _numbers(result, 0)}
+    before, number = result.search.summary, result.selected
+    own = before.get(DERIVED) or {name: before.get(name) for name in _summary_numbers(result, 0)}
     summary = {name: value for name, value in before.items() if name not in (DERIVED, PICKED_BY)}
-    summary |= own if number == 0 else {**_numbers(result, number), PICKED_BY: "rank", DERIVED: own}
+    summary |= own if number == 0 else {**_summary_numbers(result, number), PICKED_BY: "rank", DERIVED: own}
     picked = result.candidates[number].architecture
-    if summary == before and _held(run) == picked:
+    if summary == before and _stored_architecture(run) == picked:
         return
     run.write_architecture(picked)
     run.write_json(SUMMARY_FILE, summary)
 
 
-def _numbers(result: Reranking, number: int) -> dict[str, Any]:
-    """What a summary says of an architecture, under the summary's names."""
-    cost, counts = result.subject.cost, result.counts[number]
+def _summary_numbers(result: Reranking, number: int) -> dict[str, Any]:
+    """Numbers of a candidate under the summary's keys."""
+    cost, counts = result.search.cost, result.counts[number]
     return {
         cost.table_key: result.costs[number],
-        "error_percent": 100 * (result.costs[number] / result.subject.target - 1),
+        "error_percent": 100 * (result.costs[number] / result.search.target - 1),
         "params": counts.params,
         "macs": counts.macs,
         "top1": result.measure(INHERITED).values[number],
@@ -237,7 +334,7 @@ def _numbers(result: Reranking, number: int) -> dict[str, Any]:
     }
 
 
-def _held(run: RunDirectory) -> Architecture | None:
+def _stored_architecture(run: RunDirectory) -> Architecture | None:
     try:
         return Architecture.load(run.path)
     except InputError:

@@ -1,11 +1,11 @@
-"""What is computed of a candidate. A task can be pickled, and gives the same number in whatever process it runs."""
+"""Tasks: one number of one candidate each. A task can be pickled and gives the same number in every process."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -23,24 +23,6 @@ from tfnas.supernet.extract import supernet_from_state
 from tfnas.supernet.supernet import Supernet
 
 
-class Task(Protocol):
-    """One number of one candidate."""
-
-    @property
-    def measure(self) -> str:
-        """What the number is called."""
-
-    @property
-    def architecture(self) -> str:
-        """The text of the architecture it is of."""
-
-    def settings(self) -> dict[str, Any]:
-        """All else that decides the number, as plain data."""
-
-    def compute(self) -> float:
-        """The number. Raises TfnasError where there is none."""
-
-
 @dataclass(frozen=True)
 class ScoreTask:
     """A zero-shot score."""
@@ -52,8 +34,8 @@ class ScoreTask:
     device: str
 
     def settings(self) -> dict[str, Any]:
-        """The inputs' batch and seed, and who computes."""
-        return {"batch": self.batch_size, "seed": self.seed, **computed_by(self.device)}
+        """Batch size and seed of the inputs, device and versions."""
+        return {"batch": self.batch_size, "seed": self.seed, **environment(self.device)}
 
     def compute(self) -> float:
         """The score of the network with random weights."""
@@ -83,19 +65,19 @@ class InheritedTask:
         return INHERITED
 
     def settings(self) -> dict[str, Any]:
-        """The checkpoint, the images, and who computes: batch norm has the statistics of each batch."""
+        """Checkpoint, images and their order (batch norm uses the statistics of each batch), device and versions."""
         images = {"images": self.data_fingerprint, "batch": self.batch_size, "order": self.data_seed}
-        return {"checkpoint": self.digest, **images, **computed_by(self.device)}
+        return {"checkpoint": self.digest, **images, **environment(self.device)}
 
     def compute(self) -> float:
         """One-hot depth, batch statistics; channels of a refitted width by the largest depthwise L1 norm."""
-        supernet, data = _searched(self.checkpoint, self.digest, self.data, self.data_seed, self.device)
+        supernet, data = _supernet_and_data(self.checkpoint, self.digest, self.data, self.data_seed, self.device)
         if data.fingerprint != self.data_fingerprint:
             raise InputError(
-                "the images are not those of the search: it has judged others by now, or their files moved"
+                "the images are not those of the search: the search has since used others, or files were moved"
             )
         held_out = data.architecture
-        # in the order in which the search judged
+        # in the order of the search's evaluation
         batches = EpochBatches(len(held_out), batch_size=self.batch_size, epoch=0, seed=self.data_seed)
         workers = data.workers if self.workers is None else self.workers
         architecture = Architecture.parse(self.architecture)
@@ -104,7 +86,7 @@ class InheritedTask:
 
 
 @lru_cache(maxsize=1)
-def _searched(
+def _supernet_and_data(
     checkpoint: str, _digest: str, data: DataConfig, data_seed: int, device: str
 ) -> tuple[Supernet, ImageData]:
     """The supernet of a checkpoint and its images, opened once in a process."""
@@ -113,6 +95,6 @@ def _searched(
     return supernet, open_data(data, image_size=supernet.space.image_size, seed=data_seed)
 
 
-def computed_by(device: str) -> dict[str, str]:
-    """Who computes a number: the kind of device and the versions, of which the last digits depend on."""
+def environment(device: str) -> dict[str, str]:
+    """Kind of device and versions, on which the last digits of a number depend."""
     return {"device": torch.device(device).type, "tfnas": __version__, "torch": torch.__version__}
