@@ -31,7 +31,7 @@ from tfnas.searching.differentiable.search_conclusion import _close_command
 from tfnas.searching.refitting import refit_plan as plan
 from tfnas.searching.refitting.certificate import Certificate
 from tfnas.searching.refitting.refit_loop import RefitResult, TimedNetwork
-from tfnas.searching.refitting.refit_text import next_steps
+from tfnas.searching.refitting.refit_run import next_steps
 from tfnas.searching.reranking.finished_search import open_search
 from tfnas.spaces.mbconv.space_file import space_arguments
 from tfnas.utils.text import SCRIPTS, command_line, say

@@ -169,8 +169,8 @@ def made(low, median, high):
         ((9.9, 10.0, 10.1), "inside", 0.01, "within 1 %"),
         ((10.2, 10.3, 10.4), "outside", 0.04, "not within 1 % of 10 ms: the median is off by \\+3.00 %"),
         ((9.0, 9.2, 9.89), "outside", 0.1, "not within"),
-        ((10.05, 10.09, 10.13), "undecided", 0.013, "reaches across the edge"),
-        ((9.7, 10.0, 10.3), "undecided", 0.03, "noise is larger than that.*supports an epsilon of 3 %"),
+        ((10.05, 10.09, 10.13), "undecided", 0.013, "straddles the tolerance"),
+        ((9.7, 10.0, 10.3), "undecided", 0.03, "the noise is larger.*supports an epsilon of 3 %"),
         ((9.7, 9.7, 10.2), "undecided", 0.03, r"off by -3\.00 %, the ends of its interval by -3\.00 % and \+2\.00 %"),
     ],
 )

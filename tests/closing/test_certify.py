@@ -24,10 +24,10 @@ from tfnas.core.errors import InputError, RunFailed, TfnasError
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.export.export_config import ExportConfig
 from tfnas.export.exporting import export_model
+from tfnas.export.onnx_model import number_type
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.nn.network import Network
 from tfnas.runs.model_file import TrainedModel
-from tfnas.searching.refitting.certificate import number_type
 from tfnas.searching.refitting.certify import certify_file
 from tfnas.searching.refitting.refit_config import CertifyConfig
 
@@ -95,7 +95,7 @@ class MadeVisits:
 
 def certified(path, tmp_path, visits, **changes):
     config = CertifyConfig(file=(str(path),), **{"out": str(tmp_path / "certificate.json"), **changes})
-    return certify_file(config, visits=visits, clock=visits.clock)
+    return certify_file(config, samples=visits, clock=visits.clock)
 
 
 @pytest.mark.parametrize(
@@ -135,9 +135,9 @@ def test_what_the_search_was_for_is_told(files, tmp_path):
         lines = certified(path, tmp_path, MadeVisits(0.005), **changes).lines()
         return [line for line in lines if line.startswith("note")]
 
-    words = "note      its search was for 12.5 ms for a batch of 32 on 1 thread in torch: "
+    words = "note      the target of its search was 12.5 ms for a batch of 32 on 1 thread in torch: "
     for path in (file, run):
-        assert note(path, summary) == [f"{words}--batch 32 --target_lat 12.5 holds it against that"]
+        assert note(path, summary) == [f"{words}--batch 32 --target_lat 12.5 tests against it"]
     assert note(file, summary, batch=32) == [f"{words}--target_lat 12.5"]
     assert note(file, summary, batch=32, target_lat=12.5) == []
     for changes in ({"architecture": "x"}, {"target_ms": None}, {"table_fingerprint": "x"}, {"lookup_path": "none"}):
@@ -151,9 +151,7 @@ def test_noise_that_forbids_a_statement_is_told(files, tmp_path):
     assert report.verdict == "undecided" and report.found.half_width > 0.01
     assert 10 <= report.found.seconds <= 20
     text = "\n".join(report.lines())
-    assert (
-        "not decided whether within 1 % of 10 ms: noise is larger than that" in text and "supports an epsilon" in text
-    )
+    assert "undecided whether within 1 % of 10 ms: the noise is larger" in text and "supports an epsilon" in text
     alone = certified(folder / "any.onnx", tmp_path, MadeVisits(**noisy), time_budget="20s")
     assert "warning: noise is larger than 1 %" in "\n".join(alone.lines())
 
@@ -298,7 +296,7 @@ def test_how_long_it_takes_is_told_between_the_visits(files, tmp_path):
     folder, _ = files
     visits, told = MadeVisits(0.02), []
     config = CertifyConfig(file=(str(folder / "any.onnx"),), out=str(tmp_path / "c.json"))
-    report = certify_file(config, visits=visits, clock=visits.clock, on_spent=lambda *spent: told.append(spent))
+    report = certify_file(config, samples=visits, clock=visits.clock, on_spent=lambda *spent: told.append(spent))
     seconds, planned = zip(*told, strict=True)
     assert list(seconds) == sorted(seconds) and len(told) >= visits.calls - 1
     pilot = planned.index(next(known for known in planned if known is not None))
@@ -348,10 +346,10 @@ def test_a_target_that_is_missed_is_exit_status_3(files, tmp_path, capsys):
         ("any.onnx three.onnx", "give one FILE to certify, got 2"),
         ("nowhere.onnx", "nowhere.onnx: there is no such file"),
         ("empty", "holds no model.pt: it is no finished training run"),
-        ("code.pt2", "loading a .pt2 file can run code that it brings along, so none is loaded"),
+        ("code.pt2", "loading a .pt2 file can execute code, so .pt2 files are not accepted"),
         ("text.onnx", "text.onnx is no ONNX file, or damaged"),
         ("text.pt", "text.pt"),
-        ("--batch 2 three.onnx", "--batch is 2, but three.onnx takes 3 images per call, no others"),
+        ("--batch 2 three.onnx", "--batch is 2, but three.onnx accepts exactly 3 images per call"),
         ("--device cuda any.onnx", "--device is cuda, but ONNX files are timed on the CPU"),
         ("--device tpu model.pt", "device must be auto, cpu, cuda or cuda:N"),
         ("--threads 100000 any.onnx", "100000 threads need a core each, but this process may use"),
@@ -403,7 +401,7 @@ def test_a_file_that_is_no_certificate_is_not_replaced(files, tmp_path):
     shutil.copy(files[0] / "any.onnx", tmp_path / "net.onnx")
     for name, text in (("model.pt", "weights"), ("config.yaml", "seed: 2\n"), ("net.onnx.json", '{"format": "other"}')):
         (tmp_path / name).write_text(text)
-        with pytest.raises(InputError, match="which is no certificate and would be lost"):
+        with pytest.raises(InputError, match="which is not a certificate and would be overwritten"):
             CertifyConfig(file=(str(tmp_path / "net.onnx"),), out=str(tmp_path / name)).target(tmp_path / "net.onnx")
         assert (tmp_path / name).read_text() == text
     for text in ("", '{"format": "tfnas-certificate"}'):

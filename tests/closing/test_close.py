@@ -35,8 +35,7 @@ from tfnas.searching.parsing import parse_model
 from tfnas.searching.refitting import refit_plan as plan
 from tfnas.searching.refitting.refit_config import CloseConfig
 from tfnas.searching.refitting.refit_loop import Goal, fitted_at, refit_to_target, widths_range_ms
-from tfnas.searching.refitting.refit_run import close_run
-from tfnas.searching.refitting.refit_text import phase_text
+from tfnas.searching.refitting.refit_run import close_run, phase_text
 from tfnas.spaces.families import architecture_counts
 from tfnas.training.train_config import TrainConfig
 from tfnas.training.train_setup import prepare
@@ -95,7 +94,7 @@ def test_the_true_latency_comes_within_epsilon(table, starts, ratio):
         closed, target_ms = closed_at(start, table, ratio, bench)
         assert closed.verdict == "inside" and closed.ending == "certified"
         assert bench.truth(closed.point.architecture) == pytest.approx(target_ms, rel=0.01)
-        assert len(closed.points) <= 6
+        assert len(closed.history) <= 6
         assert operations_of(closed.point.architecture) == operations_of(start)
 
 
@@ -157,10 +156,10 @@ def test_every_phase_is_told_before_it_is_timed(table, starts):
     closed = refit_to_target(starts[0], table, bench, goal, told.append, bench.clock, told.append)
     phases, points = told[::2], told[1::2]
     assert [phase.purpose for phase in phases] == [point.purpose for point in points]
-    assert list(closed.points) == points and len(points) >= 3
+    assert list(closed.history) == points and len(points) >= 3
     fits = [phase for phase in phases if phase.purpose == "fit"]
     assert [phase.number for phase in fits] == list(range(1, len(fits) + 1))
-    assert phase_text(fits[1], goal).startswith("timing the network, fit 2 of 8 at most; 9 s at most")
+    assert phase_text(fits[1], goal).startswith("timing the network, fit 2 of at most 8; at most 9 s")
     assert "for the certificate; " in phase_text(phases[-1], goal)
 
 
@@ -170,7 +169,7 @@ def test_with_little_time_certificates_are_still_for_networks_that_are_there(tab
     for seed in range(40):
         bench = SlowNoise(0.3, 0.01, seed, truth=slow_truth(table))
         closed, target_ms = closed_at(starts[seed % 20], table, 0.97, bench, seconds=10)
-        certified = [bench.truth(point.architecture) for point in closed.points if point.purpose == "certify"]
+        certified = [bench.truth(point.architecture) for point in closed.history if point.purpose == "certify"]
         wasted += sum(abs(truth_ms / target_ms - 1) > 0.01 for truth_ms in certified)
     assert wasted <= 5
 
@@ -191,10 +190,10 @@ def test_noise_larger_than_epsilon_is_told(table, starts):
 def test_the_certificate_is_of_fresh_calls(table, starts):
     bench = MadeBench(slow_truth(table), noise=0.01, seed=1)
     closed, _ = closed_at(starts[0], table, 0.95, bench)
-    *before, last = closed.points
+    *before, last = closed.history
     assert last is closed.point and last.purpose == "certify"
     assert {point.purpose for point in before} == {"fit"} and before[-1].architecture == last.architecture
-    calls = sum(point.found.runs for point in closed.points)
+    calls = sum(point.found.runs for point in closed.history)
     assert calls <= bench.count / 2  # every call counts once, each with one of the reference
 
 
@@ -209,7 +208,7 @@ def noisy_endings(table, starts):
 
 
 def certificates_of(closed):
-    return [point for point in closed.points if point.purpose == "certify"]
+    return [point for point in closed.history if point.purpose == "certify"]
 
 
 def test_a_network_is_certified_once_and_never_again(noisy_endings):
@@ -233,8 +232,8 @@ def test_the_last_certificate_is_told_not_the_luckiest(noisy_endings):
 def test_the_time_budget_is_that_of_everything(noisy_endings, table):
     visit_s = 0.25 * 1.1
     for bench, closed, _ in noisy_endings:
-        assert bench.clock() <= 300 + 2 * visit_s * len(closed.points)  # what prepares a measurement is not counted
-        assert sum(point.found.seconds for point in closed.points) <= 300
+        assert bench.clock() <= 300 + 2 * visit_s * len(closed.history)  # what prepares a measurement is not counted
+        assert sum(point.found.seconds for point in closed.history) <= 300
 
 
 @pytest.mark.parametrize(("ratio", "end"), [(0.2, 0), (5.0, 1)])
@@ -244,7 +243,7 @@ def test_a_target_beyond_all_widths_ends_at_their_bounds(table, starts, ratio, e
     assert (closed.verdict, closed.ending) == ("outside", "all widths are at their bounds")
     widths = [place.block.mid_channels for place in closed.point.architecture.blocks]
     assert widths == [place.block.mid_range[end] for place in closed.point.architecture.blocks]
-    assert len(closed.points) <= 4
+    assert len(closed.history) <= 4
     assert closed.bounds_ms[end] == pytest.approx(bench.truth(closed.point.architecture), rel=0.01)
 
 
@@ -257,8 +256,8 @@ def test_steps_too_coarse_for_epsilon_end_too():
     target_ms = low_ms + 0.37 * (high_ms - low_ms)
     goal = Goal(target_ms=target_ms, epsilon=0.002, iterations=20, seconds=1000)
     closed = refit_to_target(start, table, bench, goal, clock=bench.clock)
-    assert closed.verdict == "outside" and "no widths are nearer" in closed.ending
-    fits = [point.architecture for point in closed.points if point.purpose == "fit"]
+    assert closed.verdict == "outside" and "no other widths are closer" in closed.ending
+    fits = [point.architecture for point in closed.history if point.purpose == "fit"]
     assert len(fits) < 20
     best = min(abs(bench.truth(network) - target_ms) for network in fits)
     assert abs(bench.truth(closed.point.architecture) - target_ms) == pytest.approx(best)
@@ -267,10 +266,10 @@ def test_steps_too_coarse_for_epsilon_end_too():
 def test_iterations_and_time_are_kept_to(table, starts):
     bench = MadeBench(slow_truth(table), noise=0.05, memory=2000, seed=5)
     closed, _ = closed_at(starts[0], table, 0.95, bench, seconds=30, iterations=3)
-    assert sum(point.purpose == "fit" for point in closed.points) <= 3
+    assert sum(point.purpose == "fit" for point in closed.history) <= 3
     assert bench.clock() < 60
     one, _ = closed_at(starts[0], table, 0.93, MadeBench(slow_truth(table)), iterations=1)
-    assert [point.purpose for point in one.points] == ["fit", "certify"]
+    assert [point.purpose for point in one.history] == ["fit", "certify"]
 
 
 def test_a_fit_is_near_its_aim_and_moves_little(table, starts):
@@ -409,7 +408,9 @@ def test_figures_are_told_where_the_result_cannot_be_written(tmp_path, monkeypat
 
 def test_what_was_not_reached_is_written_and_raised(tmp_path):
     run_dir, table, _ = write_search(tmp_path)
-    with pytest.raises(Infeasible, match=r"not within 3 % of 0.5 ms.*Reached were.*Widths alone reach about") as error:
+    with pytest.raises(
+        Infeasible, match=r"not within 3 % of 0.5 ms.*The closest result was.*Widths alone reach about"
+    ) as error:
         close_made(run_dir, table, target_lat=0.5)
     assert error.value.exit_status == 3
     summary = json.loads((tmp_path / "closed" / "summary.json").read_text())
@@ -423,7 +424,7 @@ def test_noise_is_told_with_the_interval_that_it_supports(tmp_path):
     bench = MadeBench(slow_truth(table), noise=0.1, memory=100, seed=1)
     config = {"model_path": str(run_dir), "run_dir": str(tmp_path / "closed"), "time_budget": "20s"}
     config |= {"target_lat": bench.truth(start), "iterations": 2}
-    with pytest.raises(Infeasible, match=r"noise is larger than that.*supports an epsilon of .* %") as error:
+    with pytest.raises(Infeasible, match=r"the noise is larger.*supports an epsilon of .* %") as error:
         close_run(CloseConfig(**config), QUIET, **opener(bench))
     assert error.value.exit_status == 3 and "longer --time_budget" in str(error.value)
     summary = json.loads((tmp_path / "closed" / "summary.json").read_text())
@@ -437,7 +438,7 @@ def test_a_hopeless_target_costs_little_time_and_says_what_widths_reach(tmp_path
     config = CloseConfig(model_path=str(run_dir), run_dir=str(tmp_path / "closed"), target_lat=20 * high)
     with pytest.raises(
         Infeasible,
-        match=r"all widths are at their bounds. Widths alone reach about ([\d.]+) to ([\d.]+) ms: other operations",
+        match=r"all widths are at their bounds. Widths alone reach about ([\d.]+) to ([\d.]+) ms: changing operations",
     ) as error:
         close_run(config, QUIET, **opener(bench))
     reach = re.search(r"about ([\d.]+) to ([\d.]+) ms", str(error.value))
@@ -465,7 +466,7 @@ def test_interrupted_it_leaves_nothing(tmp_path, number, word, status):
     bench = Ending(slow_truth(table), jitter=0.005)
     bench.signal = number
     config = CloseConfig(model_path=str(run_dir), run_dir=str(tmp_path / "closed"))
-    with pytest.raises(Interrupted, match=f"{word}; nothing is kept") as error:
+    with pytest.raises(Interrupted, match=f"{word}; nothing is saved") as error:
         close_run(config, QUIET, **opener(bench))
     assert error.value.exit_status == status and not (tmp_path / "closed").exists()
 
@@ -497,9 +498,9 @@ def test_trained_weights_are_never_touched(tmp_path):
     shutil.copytree(run_dir, trained)
     (trained / "model.pt").write_bytes(b"weights")
     before = contents_of(trained)
-    with pytest.raises(InputError, match=r"is a training run: the widths of trained weights stay.*latency certify"):
+    with pytest.raises(InputError, match=r"is a training run: trained weights fix the widths.*latency certify"):
         close_made(trained, table)
-    with pytest.raises(InputError, match=r"--run_dir .*trained is not empty, and nothing in it is changed"):
+    with pytest.raises(InputError, match=r"--run_dir .*trained is not empty: choose another directory"):
         close_made(run_dir, table, run_dir=str(trained))
     with pytest.raises(InputError, match="is not empty"):
         close_made(run_dir, table, run_dir=str(run_dir))
@@ -512,7 +513,10 @@ def test_tables_that_do_not_say_how_to_measure_are_refused(tmp_path):
     run_dir, _, _ = write_search(tmp_path)
     contents = tiny_contents(tiny_space(), random.Random(3))
     for changes, message in (
-        ({"worker": True}, r"was measured on another machine \(Made-up Processor\): say with --worker"),
+        (
+            {"worker": True},
+            r"was measured on another machine \(Made-up Processor\): give the command to reach it with --worker",
+        ),
         ({"device_kind": "cuda"}, "this machine has 0 CUDA devices|device cuda"),
     ):
         elsewhere = {**vars(contents.measurement), **changes}

@@ -9,8 +9,10 @@ Running an exported ONNX file: as predicting and distilling use it, and as its o
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +74,38 @@ def tensors_of(message: Message) -> Iterator[onnx.TensorProto]:
                 yield part
             else:
                 yield from tensors_of(part)
+
+
+_FLOATS = {
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.FLOAT16: "float16",
+    onnx.TensorProto.BFLOAT16: "bfloat16",
+    onnx.TensorProto.DOUBLE: "float64",
+}
+_WEIGHTS_OF_8_BITS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+_QUANTISING = {
+    "QuantizeLinear",
+    "DynamicQuantizeLinear",
+    "QLinearConv",
+    "QLinearMatMul",
+    "ConvInteger",
+    "MatMulInteger",
+}
+
+
+def number_type(model: onnx.ModelProto) -> str:
+    """`float32`, `float16` and so on: the type of most weights; `int8` if activations are quantised too.
+
+    A file that only stores its weights in 8 bits computes in the type of its other numbers.
+    """
+    counts: Counter[int] = Counter()
+    for tensor in tensors_of(model):
+        counts[tensor.data_type] += math.prod(tensor.dims)
+    floats = {kind: counts[kind] for kind in _FLOATS if counts[kind]}
+    widest = max(floats, key=lambda kind: floats[kind], default=onnx.TensorProto.FLOAT)
+    of_8_bits = sum(counts[kind] for kind in _WEIGHTS_OF_8_BITS)
+    quantises = any(node.op_type in _QUANTISING for node in model.graph.node)
+    return "int8" if quantises and of_8_bits > sum(floats.values()) else _FLOATS[widest]
 
 
 _ERRORS_ONLY = 3

@@ -1,10 +1,8 @@
-"""In which numbers an ONNX file computes, read from the file itself.
+"""Statistics of timed calls: the median latency with a confidence interval, and the verdict on a target.
 
-What calls of one thing say about its latency, and how far that can be trusted.
-
-A machine is slower for a while and faster for a while, so calls beside one another are alike and a thousand of them
-know far less than a thousand independent ones would. The calls are therefore cut into segments of time; a segment is an
-observation, and where segments still follow their neighbours they count for fewer.
+Machines go through slower and faster phases, so consecutive calls are correlated, and a thousand of them carry far less
+information than a thousand independent ones. The calls are therefore cut into segments of time; a segment is an
+observation, and the number of segments is reduced by the correlation of neighbouring ones.
 """
 
 from __future__ import annotations
@@ -12,80 +10,35 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto
 from scipy import stats
 
 from tfnas.latency.table_contents import Conditions
 from tfnas.utils.text import percent
 
-_FLOATS = {
-    TensorProto.FLOAT: "float32",
-    TensorProto.FLOAT16: "float16",
-    TensorProto.BFLOAT16: "bfloat16",
-    TensorProto.DOUBLE: "float64",
-}
-_WEIGHTS_OF_8_BITS = (TensorProto.INT8, TensorProto.UINT8)
-_QUANTISING = {
-    "QuantizeLinear",
-    "DynamicQuantizeLinear",
-    "QLinearConv",
-    "QLinearMatMul",
-    "ConvInteger",
-    "MatMulInteger",
-}
-
-
-def number_type(model: onnx.ModelProto) -> str:
-    """`float32`, `float16` and so on, by the type that most weights have; `int8` where activations are quantised too.
-
-    A file whose 8-bit weights are only stored so computes in the type that its other numbers have.
-    """
-    counts: Counter[int] = Counter()
-    for tensor in _constants(model.graph):
-        count = 1
-        for length in tensor.dims:
-            count *= length
-        counts[tensor.data_type] += count
-    floats = {kind: counts[kind] for kind in _FLOATS if counts[kind]}
-    widest = max(floats, key=lambda kind: floats[kind], default=TensorProto.FLOAT)
-    of_8_bits = sum(counts[kind] for kind in _WEIGHTS_OF_8_BITS)
-    quantises = any(node.op_type in _QUANTISING for node in model.graph.node)
-    return "int8" if quantises and of_8_bits > sum(floats.values()) else _FLOATS[widest]
-
-
-def _constants(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        if node.op_type == "Constant":
-            yield from (attribute.t for attribute in node.attribute if attribute.type == onnx.AttributeProto.TENSOR)
-
-
 Verdict: TypeAlias = Literal["inside", "outside", "undecided"]
-"""Where a latency lies: its whole interval within epsilon of the target, none of it, or the interval cannot say."""
+"""Position of a latency: its whole interval within epsilon of the target, none of it, or some of it."""
 
 LEVEL = 0.95
 SEGMENTS = 16
 FEWEST_CALLS = 2 * SEGMENTS
-_MOST_ALIKE = 0.9
+_LARGEST_CORRELATION = 0.9
 _FEWEST_INDEPENDENT = 2.0
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """The latency of one thing in milliseconds per call: `runs` calls one after another over `seconds`.
+    """Latency in milliseconds per call, from `runs` consecutive calls over `seconds`.
 
-    `interval_ms` holds the median that longer measuring would find with probability `level`, as far as `segments`
-    segments of the calls can tell. `fastest_segment` and `slowest_segment` are medians of segments as multiples of
-    `median_ms`: how steady the machine was.
+    `interval_ms` is the confidence interval of the long-run median at `level`, estimated from `segments` segments.
+    `fastest_segment` and `slowest_segment` are medians of segments as multiples of `median_ms`: how steady the machine
+    was.
     """
 
     mean_ms: float
@@ -101,16 +54,13 @@ class Certificate:
 
     @classmethod
     def of(cls, milliseconds: Sequence[float], seconds: float, level: float = LEVEL) -> Certificate:
-        """The certificate of single calls in the order in which they were made; `FEWEST_CALLS` of them at least.
+        """The certificate of at least `FEWEST_CALLS` calls, in the order in which they were made, over `seconds`.
 
-        `seconds` is the time over which they were spread.
-
-        The interval is what two have in common, both from Student's t of the segments, their number lessened by the
-        correlation of neighbours (an autoregressive series). One is of the segments' medians: spells of very slow calls
-        make it far too wide. The other is Woodruff's for a median (Journal of the American Statistical Association 47,
-        1952): the segments' shares of calls below the median say between which quantiles of all calls it lies; that
-        fails where the machine drifts from one end to the other. It is at least as wide as independent calls would
-        have it.
+        The interval is the intersection of two, both from Student's t over the segments, whose number is reduced by
+        the correlation of neighbours (an autoregressive series). One is of the segments' medians; phases of very slow
+        calls make it far too wide. The other is Woodruff's for a median (Journal of the American Statistical
+        Association 47, 1952): the segments' fractions of calls below the median give the quantiles of all calls between
+        which it lies; that fails if the machine drifts. The interval is at least as wide as for independent calls.
         """
         calls = np.asarray(milliseconds, dtype=np.float64)
         assert len(calls) >= FEWEST_CALLS, len(calls)
@@ -146,14 +96,14 @@ class Certificate:
         return (high - low) / (2 * self.median_ms)
 
     def verdict(self, target_ms: float, epsilon: float) -> Verdict:
-        """Whether the latency is within a share `epsilon` of a target."""
+        """Whether the latency is within a fraction `epsilon` of a target."""
         low, high = self.interval_ms
         if abs(low - target_ms) <= epsilon * target_ms and abs(high - target_ms) <= epsilon * target_ms:
             return "inside"
         return "outside" if self.nearest_error(target_ms) > epsilon else "undecided"
 
     def nearest_error(self, target_ms: float) -> float:
-        """How far from the target the interval's nearest end is, relative to the target; 0 where it holds the target.
+        """Relative distance of the interval from the target, 0 if it contains the target.
 
         The smallest epsilon that the interval does not contradict.
         """
@@ -161,7 +111,7 @@ class Certificate:
         return max(low - target_ms, target_ms - high, 0.0) / target_ms
 
     def supported_epsilon(self, target_ms: float) -> float:
-        """The smallest epsilon within which the whole interval lies: what these calls do show."""
+        """The smallest epsilon within which the whole interval lies."""
         return max(abs(end - target_ms) for end in self.interval_ms) / target_ms
 
     def to_json(self) -> dict[str, Any]:
@@ -171,7 +121,7 @@ class Certificate:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredUnder:
-    """The conditions of a certificate. `load` holds the host's load averages before and after, None where unknown."""
+    """The conditions of a certificate. `load`: the host's load averages before and after, None if unknown."""
 
     device: str
     device_kind: str
@@ -196,7 +146,7 @@ class MeasuredUnder:
         worker: bool = False,
         load: tuple[float, float] | None = None,
     ) -> MeasuredUnder:
-        """Those of a measurement that has just been made."""
+        """The conditions of a measurement made today."""
         return cls(
             device=device_name,
             device_kind=conditions.device_kind,
@@ -229,18 +179,18 @@ class MeasuredUnder:
 
 
 def certificate_lines(found: Certificate) -> tuple[str, ...]:
-    """For people: the latency with its interval, and what it rests on."""
+    """Lines of text: the latency with its interval, and the number of calls."""
     low, high = found.interval_ms
     return (
         f"{found.median_ms:.4g} ms median, {found.mean_ms:.4g} ms mean, {found.p95_ms:.4g} ms at p95",
-        f"{low:.5g} to {high:.5g} ms holds the median at {100 * found.level:.0f} % confidence "
+        f"{low:.5g} to {high:.5g} ms: {100 * found.level:.0f} % confidence interval of the median "
         f"(+- {100 * found.half_width:.2f} %): {found.runs} runs in {found.seconds:.0f} s, {found.segments} segments "
         f"{100 * (found.fastest_segment - 1):+.1f} to {100 * (found.slowest_segment - 1):+.1f} %",
     )
 
 
 def verdict_text(found: Certificate, target_ms: float, epsilon: float) -> str:
-    """For people: whether the latency is within epsilon of the target, and otherwise what can be said."""
+    """Text: whether the latency is within epsilon of the target, or which epsilon the calls support."""
     error = percent(100 * (found.median_ms / target_ms - 1))
     wanted = f"{100 * epsilon:g} % of {target_ms:g} ms"
     match found.verdict(target_ms, epsilon):
@@ -249,30 +199,30 @@ def verdict_text(found: Certificate, target_ms: float, epsilon: float) -> str:
         case "outside":
             return f"not within {wanted}: the median is off by {error}, and the whole interval is outside"
         case "undecided":
-            why = "noise is larger than that" if found.half_width > epsilon else "the interval reaches across the edge"
+            why = "the noise is larger" if found.half_width > epsilon else "the interval straddles the tolerance"
             supported = math.ceil(1000 * found.supported_epsilon(target_ms) - _ROUNDING) / 10
             low, high = (percent(100 * (end / target_ms - 1)) for end in found.interval_ms)
             return (
-                f"not decided whether within {wanted}: {why}. The median is off by {error}, the ends of its interval "
+                f"undecided whether within {wanted}: {why}. The median is off by {error}, the ends of its interval "
                 f"by {low} and {high}, which supports an epsilon of {supported:g} %"
             )
 
 
 def _quantiles(calls: NDArray[np.float64], half: float) -> tuple[float, float]:
-    """The calls at a share to either side of their median."""
+    """The quantiles `half` below and above the median."""
     low, high = np.quantile(calls, [max(0.5 - half, 0.0), min(0.5 + half, 1.0)])
     return float(low), float(high)
 
 
 def _half_width(values: NDArray[np.float64], level: float) -> float:
-    """Half the width of Student's interval of the mean of a series whose neighbours may be alike."""
+    """Half the width of Student's interval of the mean of a series with correlated neighbours."""
     deviations = values - values.mean()
     total = float(deviations @ deviations)
     if total == 0:
         return 0.0
     number = len(values)
-    alike = float(deviations[1:] @ deviations[:-1]) / total + 1 / number  # a short series shows too little of it
-    alike = min(max(alike, 0.0), _MOST_ALIKE)
-    independent = max(number * (1 - alike) / (1 + alike), _FEWEST_INDEPENDENT)
+    correlation = float(deviations[1:] @ deviations[:-1]) / total + 1 / number  # a short series underestimates it
+    correlation = min(max(correlation, 0.0), _LARGEST_CORRELATION)
+    independent = max(number * (1 - correlation) / (1 + correlation), _FEWEST_INDEPENDENT)
     deviation = math.sqrt(total / (number - 1))
     return float(stats.t.ppf((1 + level) / 2, independent - 1)) * deviation / math.sqrt(independent)

@@ -1,4 +1,4 @@
-"""`certify_file`: how long an exported file, or a trained network, takes here, and how far that can be trusted."""
+"""`certify_file`: the latency of an exported file or a trained network here, with a confidence interval."""
 
 from __future__ import annotations
 
@@ -39,16 +39,15 @@ _WARMUP = 3
 _PILOT_SHARE = 1 / 6
 
 Call = Callable[[], object]
-VisitsOf = Callable[[Call], Iterator[TimingSample]]
+Sampler = Callable[[Call], Iterator[TimingSample]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileCertificate:
-    """What a file takes: its certificate, the conditions, and with a target the verdict.
+    """Latency of a file: its certificate, the conditions, and with a target the verdict.
 
-    `sha256` and `size_bytes` are of the file, so that it is known again; where no file was timed but an architecture,
-    of its text. `warning` says why its answers on this
-    processor may be wrong, `intended` is what its run says of it.
+    `sha256` and `size_bytes` identify the file, or the text of an architecture that was timed without one. `warning` is
+    the reason why its outputs may be wrong on this processor, `intended` the target of its search.
     """
 
     file: str
@@ -65,7 +64,7 @@ class FileCertificate:
     intended: Intended | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As FILE.certificate.json holds it."""
+        """Contents of FILE.certificate.json."""
         supported = None if self.target_ms is None else self.found.supported_epsilon(self.target_ms)
         return {
             "format": FORMAT,
@@ -83,7 +82,7 @@ class FileCertificate:
         }
 
     def lines(self) -> list[str]:
-        """For people: all but where it is written."""
+        """Lines of text, without the path of the certificate."""
         first, *more = certificate_lines(self.found)
         lines = [
             f"file      {self.file}",
@@ -101,15 +100,15 @@ class FileCertificate:
             )
         made = self.intended
         if made is not None and (made.batch_size, made.threads) != (self.under.batch_size, self.under.threads):
-            lines.append(f"note      its search was for {made.words}: {made.flags} holds it against that")
+            lines.append(f"note      the target of its search was {made.words}: {made.flags} tests against it")
         elif made is not None and self.target_ms is None:
-            lines.append(f"note      its search was for {made.words}: --target_lat {made.target_ms:g}")
+            lines.append(f"note      the target of its search was {made.words}: --target_lat {made.target_ms:g}")
         return lines
 
 
 @dataclass(frozen=True, eq=False)
-class _Subject:
-    """A file made ready: what calls it once, and what computes."""
+class _OpenedFile:
+    """A file ready to be timed: a function that calls it once, and the conditions."""
 
     architecture: str
     call: Call
@@ -121,19 +120,18 @@ class _Subject:
 def certify_file(
     config: CertifyConfig,
     *,
-    visits: VisitsOf | None = None,
+    samples: Sampler | None = None,
     clock: Callable[[], float] = time.monotonic,
     on_spent: OnSpent = lambda *_: None,
     on_found: Callable[[FileCertificate], None] = lambda _: None,
 ) -> FileCertificate:
-    """Time a file for as long as a pilot says that a third of epsilon takes, and write the certificate.
+    """Time a file until its interval is a third of epsilon, as estimated from a pilot, and write the certificate.
 
-    `visits` makes timed calls of a function, by default here and now; `clock` tells the seconds of the time budget.
-    `on_spent` is told how long it takes, `on_found` what was found, before that is written.
+    `samples` times calls of a function, by default on this machine; `clock` returns the seconds used by the time
+    budget. `on_spent` is called with the progress, `on_found` with the result before it is written.
 
-    Raises InputError when there is no such file, or when it is damaged or none that is safe to run, or for
-    more threads than there are cores; RunFailed when the
-    certificate cannot be written.
+    Raises InputError when there is no such file, when it is damaged or not safe to run, or for more threads than
+    cores; RunFailed when the certificate cannot be written.
     """
     path = _file(Path(config.file[0])) if config.file else Path(config.subject)
     target = config.target(path)
@@ -148,15 +146,15 @@ def certify_file(
     source = None if config.file else named_source(config)
     data = _read(path) if source is None else source.architecture.to_text().encode()
     with steady(config.threads):
-        subject = _opened(path, data, config) if source is None else _untrained(source.architecture, config)
+        opened = _open(path, data, config) if source is None else _untrained(source.architecture, config)
         before = load_average()
-        found = measure_fixed((visits or _timed_visits)(subject.call), length, Budget(most, clock), on_spent)
+        found = measure_fixed((samples or _timed_samples)(opened.call), length, Budget(most, clock), on_spent)
         after = load_average()
     under = MeasuredUnder.of(
-        subject.conditions,
-        _device_name(subject.conditions),
-        {**subject.versions, "tfnas": __version__, "python": platform.python_version()},
-        instruction_sets=instruction_sets() if subject.conditions.device_kind == "cpu" else (),
+        opened.conditions,
+        _device_name(opened.conditions),
+        {**opened.versions, "tfnas": __version__, "python": platform.python_version()},
+        instruction_sets=instruction_sets() if opened.conditions.device_kind == "cpu" else (),
         load=None if before is None or after is None else (before, after),
     )
     verdict = None if config.target_lat is None else found.verdict(config.target_lat, epsilon)
@@ -164,15 +162,15 @@ def certify_file(
         file=str(path),
         sha256=hashlib.sha256(data).hexdigest(),
         size_bytes=len(data),
-        architecture=subject.architecture,
+        architecture=opened.architecture,
         found=found,
         under=under,
         epsilon=epsilon,
         target_ms=config.target_lat,
         verdict=verdict,
         written=str(target),
-        warning=subject.warning,
-        intended=intended_for(model_behind(path), subject.architecture),
+        warning=opened.warning,
+        intended=intended_for(model_behind(path), opened.architecture),
     )
     on_found(report)
     write_whole(target, json.dumps(report.to_json(), indent=2) + "\n")
@@ -180,10 +178,10 @@ def certify_file(
 
 
 def _file(path: Path) -> Path:
-    """The file itself; of a run directory, its model."""
+    """The file itself, or the model of a run directory."""
     if path.is_dir():
         if not (path / MODEL_FILE).is_file():
-            TrainedModel.load(path)  # says what is missing, and what to do
+            TrainedModel.load(path)  # raises the error that names what is missing
         return path / MODEL_FILE
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; give an exported .onnx, a model.pt or its run directory")
@@ -197,30 +195,29 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _opened(path: Path, data: bytes, config: CertifyConfig) -> _Subject:
+def _open(path: Path, data: bytes, config: CertifyConfig) -> _OpenedFile:
     suffix = path.suffix.lower()
     if suffix == ".onnx":
         return _onnx(path, data, config)
     if suffix == ".pt2":
         raise InputError(
-            f"{path}: loading a .pt2 file can run code that it brings along, so none is loaded. Certify the ONNX "
+            f"{path}: loading a .pt2 file can execute code, so .pt2 files are not accepted. Certify the ONNX "
             f"export of the same network, or its {MODEL_FILE}"
         )
     return _trained(path, config)
 
 
-def _onnx(path: Path, data: bytes, config: CertifyConfig) -> _Subject:
+def _onnx(path: Path, data: bytes, config: CertifyConfig) -> _OpenedFile:
     if config.device != "cpu":
-        raise InputError(f"--device is {config.device}, but ONNX files are timed on the CPU; leave --device away")
+        raise InputError(f"--device is {config.device}, but ONNX files are timed on the CPU; omit --device")
     import onnx
     import onnxruntime  # type: ignore[import-untyped]
 
-    from tfnas.export.onnx_model import OnnxModel
-    from tfnas.searching.refitting.certificate import number_type
+    from tfnas.export.onnx_model import OnnxModel, number_type
 
     model = OnnxModel.from_bytes(data, str(path), threads=config.threads)
     if model.batch_size not in (None, config.batch):
-        raise InputError(f"--batch is {config.batch}, but {path} takes {model.batch_size} images per call, no others")
+        raise InputError(f"--batch is {config.batch}, but {path} accepts exactly {model.batch_size} images per call")
     (name,) = (entry.name for entry in model.session.get_inputs())
     images = {name: _images(config, model.preprocessing.image_size).numpy()}
 
@@ -232,15 +229,15 @@ def _onnx(path: Path, data: bytes, config: CertifyConfig) -> _Subject:
     except Exception as error:  # onnxruntime's errors have no common base
         raise InputError(f"{path} cannot be run by onnxruntime: {' '.join(str(error).split())[:300]}") from error
     conditions = _conditions("onnxruntime", config, number_type(onnx.load_model_from_string(data)))
-    return _Subject(model.architecture, call, conditions, {"onnxruntime": onnxruntime.__version__}, model.warning)
+    return _OpenedFile(model.architecture, call, conditions, {"onnxruntime": onnxruntime.__version__}, model.warning)
 
 
-def _trained(path: Path, config: CertifyConfig) -> _Subject:
+def _trained(path: Path, config: CertifyConfig) -> _OpenedFile:
     model = TrainedModel.load(path)
     return _called(model.network(), model.architecture, model.preprocessing.image_size, config)
 
 
-def _called(network: nn.Module, architecture: NetworkArchitecture, size: int, config: CertifyConfig) -> _Subject:
+def _called(network: nn.Module, architecture: NetworkArchitecture, size: int, config: CertifyConfig) -> _OpenedFile:
     device = named_device(config.device)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = _images(config, size, architecture.in_channels).to(device).contiguous(memory_format=torch.channels_last)
@@ -252,10 +249,10 @@ def _called(network: nn.Module, architecture: NetworkArchitecture, size: int, co
 
     dtype = next(network.parameters()).dtype
     conditions = _conditions("torch", config, str(dtype).removeprefix("torch."))
-    return _Subject(architecture.to_text(), call, conditions, {"torch": torch.__version__})
+    return _OpenedFile(architecture.to_text(), call, conditions, {"torch": torch.__version__})
 
 
-def _untrained(architecture: NetworkArchitecture, config: CertifyConfig) -> _Subject:
+def _untrained(architecture: NetworkArchitecture, config: CertifyConfig) -> _OpenedFile:
     """A network with random weights, which take as long as trained ones."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
@@ -278,8 +275,8 @@ def _images(config: CertifyConfig, size: int, channels: int = IMAGE_CHANNELS) ->
     return torch.rand(config.batch, channels, size, size, generator=generator)
 
 
-def _timed_visits(call: Call) -> Iterator[TimingSample]:
-    """A quarter of a second of timed calls at a time, without end."""
+def _timed_samples(call: Call) -> Iterator[TimingSample]:
+    """Endless samples of a quarter of a second each."""
     first_ms = [call_ms(call) for _ in range(_WARMUP)][-1]
     while True:
         yield TimingSample(tuple(call_ms(call) for _ in range(calls_per_sample(first_ms))), ())

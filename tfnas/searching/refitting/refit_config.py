@@ -1,4 +1,4 @@
-"""Everything a user can say about closing the loop and about certifying: typed, for Python, command line and YAML."""
+"""Settings of `latency close` and `latency certify`, one typed definition for Python, command line and YAML."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ FORMAT = "tfnas-certificate"
 
 @dataclass(frozen=True, kw_only=True)
 class CloseConfig:
-    """Which network to bring to its target, how closely, and where it is timed."""
+    """Settings of `latency close`."""
 
     model_path: str
     """A search's run directory, or architecture.json or model.config alone."""
     lookup_path: str | None = None
-    """Latency table, which also says in which runtime and under which conditions to time. Default: the search's own."""
+    """Latency table, which also determines the runtime and the measurement conditions. Default: the search's own."""
     target_lat: float | None = None
     """Target latency in milliseconds per batch. Default: the search's."""
     epsilon: str = "1%"
-    """How far from the target the network may be: 1% or 0.01."""
+    """Tolerance around the target: 1% or 0.01."""
     iterations: int = 8
-    """Most times that widths are fitted and the network is timed."""
+    """Maximum number of times that widths are fitted and the network is timed."""
     time_budget: str = "5min"
-    """Time to measure in all, such as 90s, 10min or 1h; a noisy machine needs more."""
+    """Total measurement time, such as 90s, 10min or 1h; a noisy machine needs more."""
     device: str | None = None
     """Which of several GPUs: cuda:N. Default: the first of the table's kind."""
     worker: str | None = None
-    """Command that runs Python on the table's device, where that is another machine, such as "ssh pi@raspberrypi
+    """Command that runs Python on the table's device, if that is another machine, such as "ssh pi@raspberrypi
     python3 -"."""
     worker_timeout: float = 60.0
-    """Seconds that the other device may take before its first answer, five times as long before each further one."""
+    """Seconds to wait for the remote device's first answer; five times as long for each further one."""
     seed: int = 0
-    """Decides the random weights and images that are timed."""
+    """Seed of the random weights and images that are timed."""
     save: str = "runs"
-    """Folder in which the new run directory is made."""
+    """Folder in which the new run directory is created."""
     note: str = ""
-    """A word for the run directory's name."""
+    """Suffix for the name of the run directory."""
     run_dir: str | None = None
-    """The new run directory itself, in place of one made under --save; it must be empty or not exist."""
+    """The new run directory, instead of one under --save; it must be empty or not exist."""
 
     def __post_init__(self) -> None:
         if self.iterations < 1:
@@ -59,12 +59,12 @@ class CloseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RefitRunConfig(CloseConfig, DataConfig):
-    """What the new run directory keeps: how it was made, and the data of the search, which training it goes on with."""
+    """Configuration stored in the new run directory: how it was made, and the search's data, on which it is trained."""
 
     space: str | None = None
     """The search's space."""
     searched_in: str | None = None
-    """The run directory that holds the search, whose weights can be inherited."""
+    """Run directory of the search whose weights can be inherited."""
 
     def __post_init__(self) -> None:
         CloseConfig.__post_init__(self)
@@ -73,7 +73,7 @@ class RefitRunConfig(CloseConfig, DataConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class CertifyConfig:
-    """Which file to time, how, and what to hold it against."""
+    """Settings of `latency certify`."""
 
     file: tuple[str, ...] = ()
     """The file to time: an .onnx of `tfnas export`, a model.pt, or the run directory of a finished training run."""
@@ -85,7 +85,7 @@ class CertifyConfig:
     target_lat: float | None = None
     """Target latency in milliseconds per batch; without one, the file is only timed."""
     epsilon: str = "1%"
-    """How far from the target the latency may be, and how closely it is measured: 1% or 0.01."""
+    """Tolerance around the target, which also sets the precision of the measurement: 1% or 0.01."""
     batch: int = 1
     """Images per call."""
     threads: int = 1
@@ -93,9 +93,9 @@ class CertifyConfig:
     device: str = "cpu"
     """Where to time a model.pt: cpu, cuda or cuda:N. ONNX files are timed on the CPU."""
     time_budget: str = "1min"
-    """Most time to measure, such as 30s or 5min; a noisy machine needs more. 32 calls are made in any case."""
+    """Maximum measurement time, such as 30s or 5min; a noisy machine needs more. At least 32 calls are made."""
     seed: int = 0
-    """Draws the images."""
+    """Seed of the images."""
     out: str | None = None
     """Where the certificate goes. Default: FILE.certificate.json."""
 
@@ -124,7 +124,7 @@ class CertifyConfig:
         return self.file[0] if self.file else self.config_path or self.arch or ""
 
     def target(self, timed: Path) -> Path:
-        """Where the certificate of a file goes. Raises InputError when that is a folder, the file, or in no folder."""
+        """Path of the certificate of a file. Raises InputError if it is a folder, the file itself, or in no folder."""
         path = Path(f"{timed}{CERTIFICATE_SUFFIX}") if self.out is None else Path(self.out)
         if os.path.isdir(path):  # noqa: PTH112 - answers "no" where Path.is_dir raises
             raise InputError(f"--out is {path}, a folder; name a file in it")
@@ -133,12 +133,14 @@ class CertifyConfig:
         if os.path.realpath(path) == os.path.realpath(timed):
             raise InputError(f"--out is {path}, the file that is to be certified; choose another name")
         if os.path.isfile(path) and not _is_certificate(path):  # noqa: PTH113
-            raise InputError(f"--out is {path}, which is no certificate and would be lost; choose another name")
+            raise InputError(
+                f"--out is {path}, which is not a certificate and would be overwritten; choose another name"
+            )
         return path
 
 
 def _is_certificate(path: Path) -> bool:
-    """Whether a file is one that may be replaced: a certificate, or empty."""
+    """Whether a file may be replaced: a certificate, or empty."""
     try:
         document = load_json(path.read_bytes() or b"{}")
     except (OSError, InputError):

@@ -1,9 +1,9 @@
-"""The closed loop: widths are fitted again until the network itself, timed as a whole, takes the target.
+"""Hardware-in-the-loop refit: widths are fitted again until the whole network, timed, meets the target.
 
-The sum of blocks in a table is near the truth, not at it: for one network it is off by a factor that hardly changes
-from its widths to the next ones. So the network is timed, the factor taken, widths are fitted to the target divided by
-it, and again. Operations and depth stay. A network that seems to be there is certified: by calls of its own, once, so
-that no luck of a second or third time decides.
+The sum of blocks in a table deviates from the latency of a whole network by a factor that hardly changes with its
+widths. So the network is timed, and widths are fitted to the target divided by this factor, repeatedly. Operations and
+depths stay. A network that seems to meet the target is certified once, by calls of its own: no repeated attempts that
+could succeed by chance.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from tfnas.searching.refitting.sampling_budget import (
 )
 
 PRECISION = 1 / 3
-"""Half-width of the interval that is measured for, as a share of epsilon."""
+"""Half-width of the interval to measure, as a fraction of epsilon."""
 
 LEAST_SECONDS = 10.0
-"""Of a certificate's pilot, where the time budget allows them."""
+"""Minimum length of a certificate's pilot, if the time budget allows it."""
 
 _LEAST_SECONDS, _LEAST_SHARE = 3.0, 1 / 10
-"""Of a fit, and as a share of a small budget: by fewer, a network seems to be at the target that is not."""
+"""Minimum length of a fit, and as a fraction of a small budget: shorter ones would mistake networks for fitting."""
 
 _PILOT_SHARE = 1 / 12
 _RESERVE = 1 / 5
-"""Share of the time that no fit takes, so that a certificate can follow it."""
+"""Fraction of the time that is reserved for the certificate."""
 
 _NOT_LAST_SHARE = 2 / 3
 _NEAR = 1 / 2
-"""A network is certified where it seems to be within this share of epsilon: it has one certificate only."""
+"""A network, which has one certificate only, is certified if it seems to be within this fraction of epsilon."""
 
 _FAR = 5.0
-"""A network that misses the target by more than so many epsilons is far from it."""
+"""A network that misses the target by more epsilons than this is far from it."""
 
 _NEIGHBOUR = 3.0
-"""Points within so many epsilons share their factor: less than their noise divides them."""
+"""Networks within so many epsilons share their factor: their difference is below the noise."""
 
 _MOST_REPEATS = 2
 
@@ -59,7 +59,7 @@ Purpose = Literal["fit", "certify"]
 
 @dataclass(frozen=True)
 class Phase:
-    """What is timed next: the how manyth of its kind, and for how many seconds at most."""
+    """What is timed next: the `number`-th of its purpose, for at most `most_seconds`."""
 
     purpose: Purpose
     number: int
@@ -68,7 +68,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class TimedNetwork:
-    """A network that was timed: its table's milliseconds, and the certificate of its calls."""
+    """A network that was timed: its latency in the table, and the certificate of its calls."""
 
     architecture: Architecture
     table_ms: float
@@ -81,7 +81,7 @@ class TimedNetwork:
         return self.found.median_ms / self.table_ms
 
     def to_json(self) -> dict[str, Any]:
-        """As the history of a closed loop holds it; the calls of a fit only steer, and have no interval."""
+        """Entry of the history in summary.json; the calls of a fit are only used for fitting, and have no interval."""
         interval = {"interval_ms": list(self.found.interval_ms)} if self.purpose == "certify" else {}
         return {
             "purpose": self.purpose,
@@ -96,7 +96,7 @@ class TimedNetwork:
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What is wanted, and what it may take: so many fits, and seconds of measuring."""
+    """The target, its tolerance, and the limits: number of fits and seconds of measuring."""
 
     target_ms: float
     epsilon: float
@@ -108,8 +108,8 @@ class Goal:
         return abs(found.median_ms / self.target_ms - 1)
 
     @property
-    def closeness(self) -> StoppingRule:
-        """How long a fit is measured: a tenth of what is missing will do."""
+    def fit_rule(self) -> StoppingRule:
+        """How long a fit is measured: until the interval is a tenth of the error."""
         wanted = PRECISION * self.epsilon
         least = min(_LEAST_SECONDS, _LEAST_SHARE * self.seconds)
         return StoppingRule(
@@ -119,9 +119,9 @@ class Goal:
         )
 
     def length(self, left: float, *, is_last: bool, missing: float) -> Length:
-        """How long a certificate is measured, where so many seconds are left; some of them should serve another.
+        """How long a certificate is measured with `left` seconds left, some of which are reserved for another one.
 
-        A network that is far off needs no close one: half of what is `missing` will do.
+        A network that is far off needs less precision: half of its `missing` relative error.
         """
         pilot = min(LEAST_SECONDS, _PILOT_SHARE * self.seconds)
         return Length(
@@ -133,21 +133,21 @@ class Goal:
 
 @dataclass(frozen=True)
 class RefitResult:
-    """How a loop ended: the network, its certificate, everything that was timed, and why there was no going on.
+    """Result of a refit: the network, its certificate, everything that was timed, and the reason for stopping.
 
-    `bounds_ms` is what widths alone reach, by the table and the factor that was measured.
+    `bounds_ms` is the range that widths alone reach, by the table and the measured factor.
     """
 
     point: TimedNetwork
     verdict: Verdict
-    points: tuple[TimedNetwork, ...]
+    history: tuple[TimedNetwork, ...]
     bounds_ms: tuple[float, float]
     ending: str
 
     @property
     def certificates(self) -> int:
-        """How many were made: one of each network that seemed to be at the target."""
-        return sum(point.purpose == "certify" for point in self.points)
+        """How many were made, one for each network that seemed to meet the target."""
+        return sum(point.purpose == "certify" for point in self.history)
 
 
 @dataclass
@@ -156,12 +156,12 @@ class _Loop:
     bench: Bench
     goal: Goal
     on_phase: Callable[[Phase], None]
-    on_point: Callable[[TimedNetwork], None]
+    on_timed: Callable[[TimedNetwork], None]
     budget: Budget
     points: list[TimedNetwork] = field(default_factory=list)
 
     def measure(self, architecture: Architecture, until: StoppingRule | Length) -> TimedNetwork:
-        """Time a network with fresh calls; with a length, for a certificate."""
+        """Time a network; with a `Length`, for a certificate."""
         table_ms = self.table.architecture_ms(architecture)
         expected_ms = table_ms * (self.factor(table_ms) if self.points else 1.0)
         purpose: Purpose = "certify" if isinstance(until, Length) else "fit"
@@ -170,11 +170,11 @@ class _Loop:
         found = sample_case(self.bench, network_case(architecture), expected_ms, until, self.budget)
         point = TimedNetwork(architecture, table_ms, found, purpose)
         self.points.append(point)
-        self.on_point(point)
+        self.on_timed(point)
         return point
 
     def certify(self, architecture: Architecture, *, is_last: bool = False) -> TimedNetwork:
-        """The one certificate of a network."""
+        """Time the only certificate of a network."""
         assert not self.has_certified(architecture)
         missing = self.missing(self.table.architecture_ms(architecture))
         is_far = missing > _FAR * self.goal.epsilon
@@ -186,9 +186,9 @@ class _Loop:
         return any(point.purpose == "certify" and point.architecture == architecture for point in self.points)
 
     def factor(self, table_ms: float) -> float:
-        """Measured over predicted around a table latency: of the points there, by how long they were measured.
+        """Measured over predicted near a table latency: mean of the networks there, weighted by measurement time.
 
-        They count together, so that the loop does not run after a machine that is faster at times.
+        The mean prevents the loop from following the fast and slow phases of the machine.
         """
         reach = _NEIGHBOUR * self.goal.epsilon
         near = [point for point in self.points if abs(point.table_ms / table_ms - 1) <= reach] or self.points[-1:]
@@ -196,18 +196,18 @@ class _Loop:
         return float(np.exp(np.average([np.log(point.factor) for point in near], weights=weights)))
 
     def missing(self, table_ms: float) -> float:
-        """How far a network seems to be from the target, relative to it, by all that was measured around it."""
+        """Estimated relative error of a network, by all that was measured near it."""
         return abs(self.factor(table_ms) * table_ms / self.goal.target_ms - 1)
 
     def exhausted(self) -> bool:
-        """Whether the fits are used up, or the time that they may take."""
+        """Whether the iterations or the time for fits are exhausted."""
         fits = sum(point.purpose == "fit" for point in self.points)
         return fits >= self.goal.iterations or self.budget.seconds <= _RESERVE * self.goal.seconds
 
-    def ended(self, ending: str) -> RefitResult:
-        """The result: the network that was certified last; where none was, the nearest one, with fresh calls.
+    def result(self, ending: str) -> RefitResult:
+        """The network that was certified last, or else the nearest one, certified now.
 
-        Not the one whose certificate looks best: of several, that would be the luckiest.
+        Not the one with the best certificate, which would be a biased choice.
         """
         point = next((point for point in reversed(self.points) if point.purpose == "certify"), None)
         if point is None:
@@ -226,54 +226,54 @@ def refit_to_target(
     table: LatencyTable,
     bench: Bench,
     goal: Goal,
-    on_point: Callable[[TimedNetwork], None] = lambda _: None,
+    on_timed: Callable[[TimedNetwork], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
     on_phase: Callable[[Phase], None] = lambda _: None,
 ) -> RefitResult:
-    """Fit and time from a network on until one is certified within epsilon, or until it is clear why none will be.
+    """Fit and time, starting from a network, until one is certified within epsilon or no further progress is possible.
 
-    `on_phase` is told before anything is timed, `on_point` afterwards; `clock` tells the seconds that go by.
+    `on_phase` is called before every timing, `on_timed` afterwards; `clock` returns seconds.
 
     Raises InputError when the table lacks a block.
     """
-    loop = _Loop(table, bench, goal, on_phase, on_point, Budget(goal.seconds, clock))
+    loop = _Loop(table, bench, goal, on_phase, on_timed, Budget(goal.seconds, clock))
     architecture = start
     while True:
-        point = loop.measure(architecture, goal.closeness)
+        point = loop.measure(architecture, goal.fit_rule)
         if loop.missing(point.table_ms) <= _NEAR * goal.epsilon:
             point = loop.certify(architecture)
             if point.found.verdict(goal.target_ms, goal.epsilon) == "inside":
-                return loop.ended("certified")
+                return loop.result("certified")
         if loop.exhausted():
-            return loop.ended("the fits or the time are used up")
+            return loop.result("the iterations or the time budget are exhausted")
         aim_ms = goal.target_ms / loop.factor(point.table_ms)
         following = fitted_at(architecture, table, aim_ms, goal.epsilon)
         repeats = sum(found.architecture == following for found in loop.points if found.purpose == "fit")
         low, high = widths_range_ms(architecture, table)
         if repeats and not low < aim_ms < high:
-            return loop.ended("all widths are at their bounds")
+            return loop.result("all widths are at their bounds")
         if repeats > _MOST_REPEATS or loop.has_certified(following):
-            return loop.ended("no widths are nearer to the target than those that were timed")
+            return loop.result("no other widths are closer to the target")
         architecture = following
 
 
 def fitted_at(architecture: Architecture, table: LatencyTable, aim_ms: float, epsilon: float) -> Architecture:
-    """Widths whose table latency is within a quarter of epsilon of the aim, or as near as any are.
+    """Widths whose table latency is within a quarter of epsilon of the aim, or as close as possible.
 
-    Where the aim lies beyond all widths, the cheapest or dearest ones.
+    If the aim is beyond all widths, the cheapest or most expensive ones.
     """
     curves = WidthCurves.of(architecture, table)
     ends = [np.array([end(ms) for ms in curves.ms], dtype=np.int64) for end in (np.argmin, np.argmax)]
-    cheapest, dearest = (at_widths(architecture, curves.lows + end * curves.steps) for end in ends)
+    cheapest, costliest = (at_widths(architecture, curves.lows + end * curves.steps) for end in ends)
     if aim_ms <= table.architecture_ms(cheapest):
         return cheapest
-    if aim_ms >= table.architecture_ms(dearest):
-        return dearest
+    if aim_ms >= table.architecture_ms(costliest):
+        return costliest
     slack = epsilon / 4
     if abs(table.architecture_ms(architecture) / aim_ms - 1) <= slack:
         return architecture
     fitted = fit_widths(architecture, table, aim_ms)
-    while True:  # ends: a band this wide holds the cheapest or the dearest widths at last
+    while True:  # ends: a wide enough band contains the cheapest or the costliest widths
         found = fit_channels(fitted, table, Band((1 - slack) * aim_ms, (1 + slack) * aim_ms))
         if found is not None:
             return found

@@ -1,4 +1,4 @@
-"""What a closed loop is given, opened and checked before anything is written."""
+"""Inputs of `latency close`, opened and checked before anything is written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MOST_MS = 1e9
 
 @dataclass(frozen=True)
 class RefitPlan:
-    """Everything that a closed loop is given, opened and checked before anything is written."""
+    """Inputs of a refit, opened and checked."""
 
     config: RefitRunConfig
     source: Source
@@ -44,8 +44,8 @@ class RefitPlan:
 
 
 def prepare(config: CloseConfig, opener: BenchOpener | None, clock: Callable[[], float]) -> RefitPlan:
-    """Open and check it all; `opener` opens what times. Raises InputError for what does not fit together."""
-    run_dir = _run_of(Path(config.model_path))
+    """Open and check the inputs; `opener` opens the bench. Raises InputError if they do not fit together."""
+    run_dir = _run_directory(Path(config.model_path))
     saved = {} if run_dir is None else read_config(run_dir)
     _refuse_training(run_dir, saved)
     source = read_source(Path(config.model_path), None)
@@ -56,7 +56,8 @@ def prepare(config: CloseConfig, opener: BenchOpener | None, clock: Callable[[],
     measurement = table.contents.measurement
     if measurement is not None and measurement.worker and config.worker is None:
         raise InputError(
-            f"{table.source} was measured on another machine ({measurement.device}): say with --worker how to reach it"
+            f"{table.source} was measured on another machine ({measurement.device}): give the command to reach it "
+            "with --worker"
         )
     table.architecture_ms(source.architecture)
     goal = Goal(
@@ -72,12 +73,12 @@ def prepare(config: CloseConfig, opener: BenchOpener | None, clock: Callable[[],
 
 
 def _bench(conditions: Conditions, reference: BenchmarkCase, config: CloseConfig) -> Bench:
-    """What times; every call counts, as in use, also those that lost the processor to another program for a while."""
+    """The bench. Every call counts, as in use, even one that was preempted by another program."""
     return open_bench(conditions, reference, config.worker, config.seed, config.worker_timeout, every_call=True)
 
 
 def _target_ms(config: CloseConfig, source: Source) -> float:
-    """The target of the flag, or else of the source, which a file has brought: it may be anything."""
+    """The target of the flag, or else of the source, a file that may contain anything."""
     if config.target_lat is not None:
         return config.target_lat
     target_ms: Any = source.target_ms
@@ -91,8 +92,8 @@ def _target_ms(config: CloseConfig, source: Source) -> float:
     return float(target_ms)
 
 
-def _run_of(path: Path) -> Path | None:
-    """The run directory that a path is, or that holds it; None for a file that lies elsewhere."""
+def _run_directory(path: Path) -> Path | None:
+    """The run directory at a path or that contains it; None for a file elsewhere."""
     folders = [path, path.parent, *([path.parent.parent] if path.parent.name == FOLDER else [])]
     return next((folder for folder in folders if (folder / CONFIG_FILE).is_file()), None)
 
@@ -100,25 +101,25 @@ def _run_of(path: Path) -> Path | None:
 def _refuse_training(run_dir: Path | None, saved: dict[str, Any]) -> None:
     if run_dir is not None and ("train_root" in saved or (run_dir / MODEL_FILE).exists()):
         raise InputError(
-            f"{run_dir} is a training run: the widths of trained weights stay as they are. Close the loop on the "
-            f"search's run directory and train what comes out; to time this one: "
+            f"{run_dir} is a training run: trained weights fix the widths. Run latency close on the search's run "
+            f"directory and train the result; to time this one: "
             f"{command_line('latency certify', run_dir)}"
         )
 
 
 def _lookup_path(config: CloseConfig, source: Source, saved: dict[str, Any]) -> str:
-    """The table's path: as given, as the result of the search names it, or as its configuration does, in full."""
+    """Path of the table: as given, or as named by the search's result or its configuration."""
     named = (config.lookup_path,) if config.lookup_path else (source.lookup_path, saved.get("lookup_path"))
     paths = [str(path) for path in named if path is not None]
     if not paths:
         raise InputError(
-            f"{config.model_path} names no latency table, which says how to time: give one with --lookup_path"
+            f"{config.model_path} names no latency table, which determines how to time: give one with --lookup_path"
         )
     return next((path for path in paths if Path(path).is_file()), paths[0])
 
 
 def _reference_of(architecture: Architecture) -> BenchmarkCase:
-    """What runs before every timed call, so that the network finds its weights as cold as in use: its middle block."""
+    """The case to run before every timed call, so that weights are as cold as in use: the middle block."""
     if not architecture.blocks:
         size = -(-architecture.image_size // architecture.first_stem.stride)
         return block_case(architecture.second_stem, size)
@@ -127,7 +128,7 @@ def _reference_of(architecture: Architecture) -> BenchmarkCase:
 
 
 def _with_search(config: CloseConfig, run_dir: Path | None, saved: dict[str, Any], lookup_path: str) -> RefitRunConfig:
-    """The configuration with the search's data, so that training finds them in the new directory too."""
+    """The configuration with the search's data, so that training finds it in the new directory too."""
     data = saved_fields(DataConfig, saved, f"{run_dir}/{CONFIG_FILE}")
     searched_in = saved.get("searched_in")
     if run_dir is not None and search_checkpoints(run_dir).saved():

@@ -1,8 +1,8 @@
-"""Timing one thing: for a certificate as long as was chosen beforehand, for steering until it is known closely enough.
+"""How long to time a network: for a certificate a length fixed beforehand, for fitting until it is precise enough.
 
-Measuring that ends as soon as its own interval is narrow ends too early more often than too late, and the interval then
-holds the truth less often than it says. So the calls of a certificate are made after its length has been chosen, from
-calls that are thrown away.
+Sampling that stops as soon as its own interval is narrow stops too early more often than too late, and the interval
+then contains the truth less often than stated. So the length of a certificate is chosen from a pilot, whose calls are
+not used for it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from tfnas.bench.local_bench import Bench
 from tfnas.bench.timing import TimingSample
 from tfnas.searching.refitting.certificate import FEWEST_CALLS, Certificate
 
-_VISIT_MS = 250.0
+_SAMPLE_MS = 250.0
 _MOST_CALLS = 64
-_VISITS_AHEAD = 1000
+_SAMPLES_AHEAD = 1000
 _GROWTH = 1.25
 _CAUTION = 1.5
-"""So much longer than the pilot says: what it says is itself uncertain."""
+"""Factor on the length estimated from the pilot, which is itself uncertain."""
 
 _LEAST_PILOTS = 3.0
-"""A pilot cannot see noise that lasts as long as itself; a certificate that lasts longer shows some of it."""
+"""Minimum length in pilots: noise as slow as the pilot is only visible in a longer measurement."""
 
 
 @dataclass
 class Budget:
-    """Seconds of measuring that may still be spent, by a clock."""
+    """Seconds of measuring that are left, by a clock."""
 
     seconds: float
     clock: Callable[[], float] = time.monotonic
@@ -38,7 +38,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """When to stop steering: after `least_seconds`, as soon as `enough` says so; after `most_seconds` in any case."""
+    """When to stop sampling: after `least_seconds` as soon as `enough` is true, after `most_seconds` in any case."""
 
     enough: Callable[[Certificate], bool]
     least_seconds: float
@@ -47,9 +47,9 @@ class StoppingRule:
 
 @dataclass(frozen=True, kw_only=True)
 class Length:
-    """How long to measure for a certificate whose interval is to reach `half_width` (a share) to either side.
+    """How long to measure for a certificate with a relative `half_width`.
 
-    A pilot of `pilot_seconds` says how long that takes; with it, `most_seconds` are used at most.
+    It is estimated from a pilot of `pilot_seconds`; at most `most_seconds` are used in all.
     """
 
     half_width: float
@@ -57,7 +57,7 @@ class Length:
     most_seconds: float
 
     def seconds_after(self, pilot_ms: list[float], spent: float) -> float:
-        """The seconds of the certificate, by the calls of a pilot that lasted `spent` seconds."""
+        """The seconds of the certificate, from the calls of a pilot that lasted `spent` seconds."""
         left = self.most_seconds - spent
         if len(pilot_ms) < FEWEST_CALLS:
             return left
@@ -67,43 +67,45 @@ class Length:
 
 
 OnSpent = Callable[[float, float | None], None]
-"""Is told after every visit how many seconds are spent, and how many it will be in all (None: not known yet)."""
+"""Is called after every sample with the seconds spent, and the total (None: not known yet)."""
 
 
 def measure_fixed(
-    visits: Iterator[TimingSample], length: Length, budget: Budget, on_spent: OnSpent = lambda *_: None
+    samples: Iterator[TimingSample], length: Length, budget: Budget, on_spent: OnSpent = lambda *_: None
 ) -> Certificate:
-    """A certificate of calls whose number of seconds was chosen before the first of them was made.
+    """A certificate of calls over a length that is fixed before the first of them.
 
-    The first visit prepares, and is neither counted nor taken off the budget. `FEWEST_CALLS` are made in any case, even
-    where they take longer than the time allowed.
+    The first sample warms up, and is neither counted nor taken off the budget. At least `FEWEST_CALLS` calls are made,
+    even if they take longer than the time allowed.
     """
-    next(visits)
+    next(samples)
     started = budget.clock()
-    pilot_ms, spent = _taken(visits, length.pilot_seconds, 1, budget.clock, lambda so_far: on_spent(so_far, None))
+    pilot_ms, spent = _timed_calls(
+        samples, length.pilot_seconds, 1, budget.clock, lambda so_far: on_spent(so_far, None)
+    )
     chosen = length.seconds_after(pilot_ms, spent)
-    own_ms, seconds = _taken(
-        visits, chosen, FEWEST_CALLS, budget.clock, lambda so_far: on_spent(spent + so_far, spent + chosen)
+    own_ms, seconds = _timed_calls(
+        samples, chosen, FEWEST_CALLS, budget.clock, lambda so_far: on_spent(spent + so_far, spent + chosen)
     )
     budget.seconds = max(0.0, budget.seconds - (budget.clock() - started))
     return Certificate.of(own_ms, seconds)
 
 
-def _taken(
-    visits: Iterator[TimingSample],
+def _timed_calls(
+    samples: Iterator[TimingSample],
     seconds: float,
     fewest: int,
     clock: Callable[[], float],
     on_spent: Callable[[float], None],
 ) -> tuple[list[float], float]:
-    """Milliseconds of the calls that are made in so many seconds, `fewest` at least; and the seconds that it took.
+    """Milliseconds of the calls made in so many seconds, at least `fewest`, and the seconds that they took.
 
-    It ends before a visit that would go beyond, if that lasts as long as the longest before.
+    It ends before a sample that would exceed the time if it lasts as long as the longest so far.
     """
     own_ms: list[float] = []
     started, before, longest = clock(), 0.0, 0.0
-    for visit in visits:
-        own_ms += visit.own_ms
+    for timing in samples:
+        own_ms += timing.own_ms
         spent = clock() - started
         longest, before = max(longest, spent - before), spent
         on_spent(spent)
@@ -112,16 +114,16 @@ def _taken(
     return own_ms, before
 
 
-def sample(visits: Iterator[TimingSample], until: StoppingRule, budget: Budget) -> Certificate:
-    """Take visits until it is enough, to steer by: the interval of such calls promises more than it holds.
+def sample(samples: Iterator[TimingSample], until: StoppingRule, budget: Budget) -> Certificate:
+    """Sample until the rule is met, for fitting only: the interval of such calls is too narrow.
 
-    Their seconds are taken off the budget, but what prepares the first is not. `FEWEST_CALLS` are made in any case.
+    The time is taken off the budget, except that of the first sample. At least `FEWEST_CALLS` calls are made.
     """
-    first = next(visits)
+    first = next(samples)
     own_ms, started = list(first.own_ms), budget.clock()
     next_try = float(FEWEST_CALLS)
-    for visit in visits:
-        own_ms += visit.own_ms
+    for timing in samples:
+        own_ms += timing.own_ms
         if len(own_ms) < FEWEST_CALLS:
             continue
         spent = budget.clock() - started
@@ -140,20 +142,17 @@ def sample(visits: Iterator[TimingSample], until: StoppingRule, budget: Budget) 
 def sample_case(
     bench: Bench, case: BenchmarkCase, expected_ms: float, until: StoppingRule | Length, budget: Budget
 ) -> Certificate:
-    """`sample`, or with a length `measure_fixed`, of a case on a bench.
-
-    A visit lasts about a quarter of a second by the latency expected.
-    """
-    with closing(_visits(bench, case, calls_per_sample(expected_ms))) as visits:
-        return measure_fixed(visits, until, budget) if isinstance(until, Length) else sample(visits, until, budget)
+    """`sample`, or with a `Length` `measure_fixed`, of a case on a bench, about a quarter of a second per sample."""
+    with closing(_samples(bench, case, calls_per_sample(expected_ms))) as samples:
+        return measure_fixed(samples, until, budget) if isinstance(until, Length) else sample(samples, until, budget)
 
 
 def calls_per_sample(expected_ms: float) -> int:
-    """So many that a visit lasts about a quarter of a second."""
-    return min(max(round(_VISIT_MS / expected_ms), 1), _MOST_CALLS)
+    """Number of calls that take about a quarter of a second."""
+    return min(max(round(_SAMPLE_MS / expected_ms), 1), _MOST_CALLS)
 
 
-def _visits(bench: Bench, case: BenchmarkCase, calls: int) -> Generator[TimingSample, None, None]:
-    """Visits without end; a bench that works ahead is asked for a few minutes of them at a time."""
+def _samples(bench: Bench, case: BenchmarkCase, calls: int) -> Generator[TimingSample, None, None]:
+    """Endless samples; a bench that works ahead is asked for a few minutes of them at a time."""
     while True:
-        yield from bench.measure([case], [0] * _VISITS_AHEAD, calls)
+        yield from bench.measure([case], [0] * _SAMPLES_AHEAD, calls)
