@@ -42,16 +42,15 @@ from tfnas.searching.differentiable.architecture_parameters import (
     sample_other_path,
     sample_path,
 )
-from tfnas.searching.differentiable.derive import look_up
+from tfnas.searching.differentiable.differentiable_search import architecture_step, weight_step
 from tfnas.searching.differentiable.forecast import Forecast
-from tfnas.searching.differentiable.schedule import space_schedule
-from tfnas.searching.differentiable.search_steps import (
-    Learner,
+from tfnas.searching.differentiable.search_config import space_schedule
+from tfnas.searching.differentiable.supernet_learner import (
+    SupernetLearner,
     architecture_loss,
-    architecture_step,
+    look_up,
     make_learner,
     weight_loss,
-    weight_step,
 )
 from tfnas.supernet.routes import Path
 from tfnas.supernet.supernet import Supernet
@@ -67,7 +66,7 @@ GPU_VARIANTS = ("textbook_autocast", "project_amp", "low_memory_amp")
 # ---- the variants, each in a process ----------------------------------------------------------------------------
 
 
-def make_project(space: SearchSpace, device: torch.device, dtype: torch.dtype, low_memory: bool) -> Learner:
+def make_project(space: SearchSpace, device: torch.device, dtype: torch.dtype, low_memory: bool) -> SupernetLearner:
     """The project's search at its beginning, as a search of this space and seed begins."""
     torch.manual_seed(SEED)
     supernet = Supernet(space, NUM_CLASSES, low_memory).to(device, dtype, memory_format=torch.channels_last)

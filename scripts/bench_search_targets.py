@@ -15,8 +15,8 @@ from typing import Any
 
 from rich.console import Console
 
+from tfnas.searching.differentiable.differentiable_search import search
 from tfnas.searching.differentiable.search_config import SearchConfig
-from tfnas.searching.differentiable.search_loop import search
 from tfnas.utils.text import clock
 
 COLUMNS = (

@@ -19,7 +19,7 @@ from tfnas.searching.differentiable.architecture_parameters import (
     operations_ms,
     sample_mixture_weights,
 )
-from tfnas.searching.differentiable.schedule import space_schedule
+from tfnas.searching.differentiable.search_config import space_schedule
 from tfnas.supernet.routes import Path
 
 NUM_CLASSES, TEMPERATURE = 100, 5.0

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
+    from tfnas.searching.differentiable.differentiable_search import SearchResult
     from tfnas.searching.differentiable.search_config import SearchConfig
-    from tfnas.searching.differentiable.search_loop import SearchResult
 
 _PROJECT = Path(__file__).resolve().parents[1]
 
@@ -34,7 +34,7 @@ def searched_small(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchConf
     from rich.console import Console
     from small_search import small_config
 
-    from tfnas.searching.differentiable.search_loop import search
+    from tfnas.searching.differentiable.differentiable_search import search
 
     config = small_config(tmp_path_factory.mktemp("searched"), "run")
     return config, search(config, Console(quiet=True))

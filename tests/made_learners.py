@@ -10,8 +10,8 @@ from tiny import tiny_contents, tiny_space
 from tfnas.core.space import Operation
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.searching.differentiable.architecture_parameters import ArchitectureParameters, operations_ms
-from tfnas.searching.differentiable.schedule import Schedule
-from tfnas.searching.differentiable.search_steps import make_learner
+from tfnas.searching.differentiable.search_config import Schedule
+from tfnas.searching.differentiable.supernet_learner import make_learner
 from tfnas.supernet.supernet import Supernet
 
 CLASSES = 5

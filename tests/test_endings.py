@@ -7,8 +7,7 @@ from rich.console import Console
 
 from tfnas.core.errors import InputError, Interrupted, NotResumable, RunFailed
 from tfnas.runs.checkpoint import Checkpoints
-from tfnas.runs.endings import Remains, handle_errors
-from tfnas.runs.run_directory import Interruption
+from tfnas.runs.endings import Interruption, Remains, handle_errors
 
 RESUME = "Resume with: python train_search.py --resume run"
 

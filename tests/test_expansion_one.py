@@ -18,7 +18,7 @@ from tfnas.export import exporting
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.runs.model_file import TrainedModel
 from tfnas.runs.search_run import search_checkpoints
-from tfnas.searching.differentiable.search_loop import search
+from tfnas.searching.differentiable.differentiable_search import search
 from tfnas.searching.refitting.refit_loop import widths_range_ms
 from tfnas.supernet.extract import extract_network, supernet_from_state
 from tfnas.training.train_config import TrainConfig

@@ -13,7 +13,7 @@ import torch
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.runs.checkpoint import Checkpoints
 from tfnas.runs.distributed import DistributedContext, ReportedElsewhere
-from tfnas.runs.resumption import newest_state
+from tfnas.runs.session import newest_state
 
 
 class Meeting:

@@ -26,7 +26,7 @@ from tfnas.latency.default_table import open_table, search_remarks
 from tfnas.latency.meet_target import meet_target
 from tfnas.runs.model_file import TrainedModel
 from tfnas.runs.run_directory import RunDirectory
-from tfnas.searching.differentiable.sanity_networks import uniform_choice
+from tfnas.searching.differentiable.inherited_evaluation import uniform_choice
 from tfnas.searching.differentiable.search_conclusion import _close_command
 from tfnas.searching.refitting import refit_plan as plan
 from tfnas.searching.refitting.certificate import Certificate

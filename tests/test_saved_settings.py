@@ -7,7 +7,8 @@ import yaml
 
 from tfnas.core.errors import InputError
 from tfnas.runs.checkpoint import Checkpoints
-from tfnas.runs.resumption import SETTINGS, changed_settings, recorded_settings, saved_settings
+from tfnas.runs.resumption import changed_settings, saved_settings
+from tfnas.runs.run_settings import SETTINGS, recorded_settings
 from tfnas.searching.differentiable import search_config as searching
 from tfnas.training import train_config as training
 from tfnas.utils.annotations import field_types

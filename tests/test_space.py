@@ -12,7 +12,7 @@ from tiny import SOME_EXPAND
 import tfnas
 from tfnas import InputError
 from tfnas.core.space import Operation
-from tfnas.searching.differentiable.schedule import Schedule, space_schedule
+from tfnas.searching.differentiable.search_config import Schedule, space_schedule
 from tfnas.spaces.mbconv.space_file import space_from_json, space_names
 
 # Stage table of the paper: in, out, stride, blocks, activation.

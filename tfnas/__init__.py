@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from tfnas.nn.weights import load_weights
     from tfnas.proxies.score import score
     from tfnas.runs.model_file import TrainedModel, load
+    from tfnas.searching.differentiable.differentiable_search import SearchResult, search
     from tfnas.searching.differentiable.search_config import SearchConfig
-    from tfnas.searching.differentiable.search_loop import SearchResult, search
     from tfnas.searching.refitting.certify import certify_file
     from tfnas.searching.refitting.refit_config import CertifyConfig, CloseConfig
     from tfnas.searching.refitting.refit_run import close_run
@@ -70,7 +70,7 @@ _HOMES = {
     "PredictConfig": "tfnas.evaluation.evaluation_config",
     "RerankConfig": "tfnas.searching.reranking.rerank_config",
     "SearchConfig": "tfnas.searching.differentiable.search_config",
-    "SearchResult": "tfnas.searching.differentiable.search_loop",
+    "SearchResult": "tfnas.searching.differentiable.differentiable_search",
     "Structure": "tfnas.spaces.zen.structure",
     "StructureNetwork": "tfnas.spaces.zen.structure_network",
     "TrainConfig": "tfnas.training.train_config",
@@ -91,7 +91,7 @@ _HOMES = {
     "rerank": "tfnas.searching.reranking.rerank",
     "retrain": "tfnas.training.train_loop",
     "score": "tfnas.proxies.score",
-    "search": "tfnas.searching.differentiable.search_loop",
+    "search": "tfnas.searching.differentiable.differentiable_search",
     "zoo": "tfnas.zoo",
 }
 

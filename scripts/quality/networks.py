@@ -14,7 +14,7 @@ from tfnas.core.choice import Choice
 from tfnas.core.errors import Infeasible, RunFailed
 from tfnas.core.space import BlockPlace, Operation, SearchSpace
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.searching.differentiable.sanity_networks import random_choice, uniform_choice
+from tfnas.searching.differentiable.inherited_evaluation import random_choice, uniform_choice
 
 FloatArray = NDArray[np.float64]
 

@@ -19,9 +19,9 @@ from quality.training import Data, Recipe, Watch, judged, trained
 from tfnas.core.architecture import Architecture
 from tfnas.runs.search_run import choice_of, search_checkpoints
 from tfnas.searching.differentiable.candidates import log_prob_gap
-from tfnas.searching.differentiable.derive import derived_accuracy
+from tfnas.searching.differentiable.differentiable_search import search
+from tfnas.searching.differentiable.inherited_evaluation import derived_accuracy
 from tfnas.searching.differentiable.search_config import SearchConfig
-from tfnas.searching.differentiable.search_loop import search
 from tfnas.searching.reranking.rerank import rerank
 from tfnas.searching.reranking.rerank_config import RerankConfig
 from tfnas.supernet.extract import supernet_from_state

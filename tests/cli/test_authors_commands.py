@@ -188,7 +188,10 @@ def folder(tmp_path, monkeypatch):
 def handed_over(monkeypatch):
     """The configurations that commands of hours hand over, in place of running."""
     configs = []
-    for module, name in (("searching.differentiable.search_loop", "search"), ("training.train_loop", "retrain")):
+    for module, name in (
+        ("searching.differentiable.differentiable_search", "search"),
+        ("training.train_loop", "retrain"),
+    ):
         monkeypatch.setattr(f"tfnas.{module}.{name}", lambda config, **_: configs.append(config))
     return configs
 

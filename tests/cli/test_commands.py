@@ -29,7 +29,7 @@ from tfnas.latency.default_table import default_table_path
 from tfnas.searching.differentiable.search_config import SearchConfig
 
 PROJECT = Path(__file__).resolve().parents[2]
-SEARCH = "tfnas.searching.differentiable.search_loop.search"
+SEARCH = "tfnas.searching.differentiable.differentiable_search.search"
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def searched(monkeypatch):
     """The configurations that the search command hands over, in place of searching."""
     configs = []
     monkeypatch.setattr(
-        "tfnas.searching.differentiable.search_loop.search", lambda config, given: configs.append(config)
+        "tfnas.searching.differentiable.differentiable_search.search", lambda config, given: configs.append(config)
     )
     return configs
 
@@ -312,7 +312,8 @@ def test_a_command_calls_the_library_itself(monkeypatch):
     """Between the script and the search stands nothing but the command's own function."""
     calls = []
     monkeypatch.setattr(
-        "tfnas.searching.differentiable.search_loop.search", lambda config, given: calls.extend(inspect.stack()[1:3])
+        "tfnas.searching.differentiable.differentiable_search.search",
+        lambda config, given: calls.extend(inspect.stack()[1:3]),
     )
     assert train_search.main([]) == 0
     assert [(Path(call.filename).name, call.function) for call in calls] == [

@@ -162,7 +162,7 @@ def test_a_search_of_embedded_data_does_not_wait_for_torchvision() -> None:
     code = (
         "import sys; from tfnas.data.data_config import DataConfig; from tfnas.data.images import Draw; "
         "from tfnas.data.opening import open_data; "
-        "import tfnas.searching.differentiable.search_loop;"
+        "import tfnas.searching.differentiable.differentiable_search;"
         "data = open_data(DataConfig(), image_size=16, seed=0); data.weights[Draw(0, 1)], data.test[Draw(0, 1)];"
         "sys.exit('torchvision' in sys.modules)"
     )

@@ -24,6 +24,7 @@ from tfnas.latency.default_table import (
 from tfnas.report.parse_report import print_timings
 from tfnas.searching.differentiable.search_config import SearchConfig
 from tfnas.searching.differentiable.search_setup import prepare
+from tfnas.searching.differentiable.search_text import table_remarks
 from tfnas.searching.parsing import parse_model
 
 
@@ -105,13 +106,14 @@ def test_a_search_is_given_the_remarks(tmp_path, named, words):
         (tmp_path / "mine.json").write_bytes(path.read_bytes())
         lookup_path = str(tmp_path / "mine.json")
     setup = prepare(SearchConfig(target_lat=15, lookup_path=lookup_path, device="cpu"))
-    assert len(setup.remarks) == 1 and setup.remarks[0].startswith("warning: ") and words in setup.remarks[0]
+    remarks = table_remarks(setup)
+    assert len(remarks) == 1 and remarks[0].startswith("warning: ") and words in remarks[0]
 
 
 def test_a_search_with_the_table_of_this_machine_says_nothing(monkeypatch):
     device = LatencyTable.load(default_table_path("digits")).contents.measurement.device
     monkeypatch.setattr("tfnas.latency.default_table.processor_name", lambda: device)
-    assert prepare(SearchConfig(target_lat=15, device="cpu")).remarks == ()
+    assert table_remarks(prepare(SearchConfig(target_lat=15, device="cpu"))) == ()
 
 
 def parsed_network(folder, **flags):

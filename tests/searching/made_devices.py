@@ -10,9 +10,8 @@ from made_learners import random_parameters, random_supernet
 from small_search import small_config
 from torch.nn import functional
 
-from tfnas.searching.differentiable.search_session import start_session
 from tfnas.searching.differentiable.search_setup import prepare
-from tfnas.searching.differentiable.search_steps import architecture_loss, weight_loss
+from tfnas.searching.differentiable.supernet_learner import architecture_loss, build_learner, weight_loss
 from tfnas.supernet.routes import Path
 
 PATHS = (Path((0, 1, 0)), Path((1, 0, 1)))
@@ -20,15 +19,15 @@ PATHS = (Path((0, 1, 0)), Path((1, 0, 1)))
 
 def computed_on(device, folder, *, low_memory=False, amp=False):
     """Losses and gradients by name, of weights and architecture, on the CPU; random weights and active channels."""
-    session = start_session(prepare(small_config(folder, "run", device=device, low_memory=low_memory)))
-    learner = session.learner
+    setup = prepare(small_config(folder, "run", device=device, low_memory=low_memory))
+    learner = build_learner(setup)
     learner.amp = amp  # the command refuses it on a CPU
     made = random_supernet(learner.supernet.space, classes=10)
     learner.supernet.load_state_dict(made.state_dict())
     learner.supernet.set_active_channels(made.active_channels())
     learner.parameters.load_state_dict(random_parameters(learner.supernet.space).state_dict())
     pixels = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    batch = session.place(pixels, torch.arange(12) % 10)
+    batch = learner.place(pixels, torch.arange(12) % 10)
     weights, correct = weight_loss(learner, *batch, PATHS)
     architecture, parts = architecture_loss(learner, *batch, 3.0, torch.Generator().manual_seed(1))
     found = {"weight loss": weights, "correct": correct, "architecture loss": architecture}

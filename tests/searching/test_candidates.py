@@ -10,8 +10,7 @@ import tfnas
 from tfnas.core.architecture import Architecture
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.runs.search_run import search_checkpoints
-from tfnas.searching.differentiable.search_batches import judged_batches
-from tfnas.searching.differentiable.search_setup import prepare
+from tfnas.searching.differentiable.search_setup import evaluation_batches, prepare
 from tfnas.supernet.extract import extract_network, supernet_from_state
 
 
@@ -30,7 +29,7 @@ def test_the_candidate_of_lowest_held_out_loss_is_taken(searched_small):
     config, result = searched_small
     summary = result.summary
     state, _, _ = search_checkpoints(result.run_dir).load_latest()
-    batches = list(judged_batches(prepare(config)))
+    batches = list(evaluation_batches(prepare(config)))
     losses = {
         name: loss_of(extract_network(supernet_from_state(state), Architecture.parse(summary[name])), batches)
         for name in ("architecture", "derived_architecture")

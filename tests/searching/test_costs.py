@@ -18,8 +18,8 @@ from tfnas.cli import train_search
 from tfnas.core.errors import Infeasible, InputError
 from tfnas.report.parse_report import print_report
 from tfnas.runs.search_run import search_checkpoints
+from tfnas.searching.differentiable.differentiable_search import search
 from tfnas.searching.differentiable.search_config import SearchConfig
-from tfnas.searching.differentiable.search_loop import search
 from tfnas.searching.differentiable.search_setup import prepare
 from tfnas.searching.parsing import parse_model
 
@@ -158,7 +158,8 @@ def test_refusals(capsys, monkeypatch, request, arguments, status, words):
 def test_target_is_target_lat(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "tfnas.searching.differentiable.search_loop.search", lambda config, given: asked.append((config, given))
+        "tfnas.searching.differentiable.differentiable_search.search",
+        lambda config, given: asked.append((config, given)),
     )
     assert train_search.main(["--cost", "macs", "--target", "300e6"]) == 0
     assert train_search.main(["--target=12.5"]) == 0

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tfnas.searching.differentiable import architecture_parameters as sampling
-from tfnas.searching.differentiable.search_steps import architecture_loss, weight_loss
+from tfnas.searching.differentiable.supernet_learner import architecture_loss, weight_loss
 from tfnas.supernet.routes import Path
 
 

@@ -13,12 +13,11 @@ from small_search import small_config
 
 import tfnas
 from tfnas.runs.distributed import DistributedContext
-from tfnas.searching.differentiable import search_conclusion as conclude
-from tfnas.searching.differentiable import search_loop as loop
+from tfnas.searching.differentiable import differentiable_search, search_conclusion
+from tfnas.searching.differentiable.differentiable_search import DifferentiableSearch
 from tfnas.searching.differentiable.forecast import Evaluations, Forecast
-from tfnas.searching.differentiable.schedule import space_schedule
-from tfnas.searching.differentiable.search_reporter import Reporter
-from tfnas.searching.differentiable.search_setup import Setup
+from tfnas.searching.differentiable.search_config import space_schedule
+from tfnas.searching.differentiable.search_setup import SearchSetup
 from tfnas.supernet.supernet import Supernet
 
 ALONE = DistributedContext(0, 1, torch.device("cpu"))
@@ -36,7 +35,7 @@ class Place:
 def forecast_of(images):
     schedule = replace(space_schedule(tfnas.space("digits")), epochs=4, warmup_epochs=2, batch_size=10)
     nothing = dict.fromkeys(("config", "space", "table", "lookup_path"))
-    setup = Setup(schedule=schedule, data=SimpleNamespace(weights=range(images)), processes=ALONE, **nothing)
+    setup = SearchSetup(schedule=schedule, data=SimpleNamespace(weights=range(images)), processes=ALONE, **nothing)
     return setup, Forecast(schedule, setup.steps_per_epoch, WARMUP, WEIGHT, ARCHITECTURE)
 
 
@@ -79,30 +78,30 @@ def test_the_forecast_holds_what_a_search_does(tmp_path, monkeypatch, candidates
         made[stage[-1]] += not torch.is_grad_enabled()
         return plain(supernet, *given)
 
-    def drawn(*given, plain=conclude.draw_candidates):
+    def drawn(*given, plain=search_conclusion.draw_candidates):
         found = plain(*given)
         made["drawn"] += len(found) - 1
         return found
 
-    stage, reporters = ["rehearsal"], []
+    stage, searches = ["rehearsal"], []
 
-    class Watched(Reporter):
-        def announce(self, batch):
-            super().announce(batch)
-            reporters.append(self)
+    class Watched(DifferentiableSearch):
+        def before_training(self):
+            found = super().before_training()
+            searches.append(self)
             stage.append("epochs")
+            return found
 
-        def show_epoch(self, entry):
-            super().show_epoch(entry)
-            if self.session.epoch == self.session.setup.schedule.epochs:
-                stage.append("conclusion")
+        def conclude(self, show):
+            stage.append("conclusion")
+            return super().conclude(show)
 
     monkeypatch.setattr(Supernet, "along", along)
-    monkeypatch.setattr(conclude, "draw_candidates", drawn)
-    monkeypatch.setattr(loop, "Reporter", Watched)
-    loop.search(small_config(tmp_path, "run", candidates=candidates), Console(quiet=True))
-    (reporter,) = reporters
-    number, schedule = reporter.forecast.evaluations, reporter.session.setup.schedule
+    monkeypatch.setattr(search_conclusion, "draw_candidates", drawn)
+    monkeypatch.setattr(differentiable_search, "DifferentiableSearch", Watched)
+    differentiable_search.search(small_config(tmp_path, "run", candidates=candidates), Console(quiet=True))
+    (search,) = searches
+    number, schedule = search.forecast.evaluations, search.setup.schedule
     assert made["epochs"] == schedule.epochs * number.probes + min(schedule.epochs, 4) * number.path
     assert made["conclusion"] == number.conclusion and made["drawn"] == number.candidates
-    assert reporter.concluded == pytest.approx(reporter.forecast.total - reporter.forecast.trained)
+    assert search.concluded_seconds == pytest.approx(search.forecast.total - search.forecast.trained)

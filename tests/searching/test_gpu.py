@@ -9,9 +9,9 @@ from small_search import small_config
 from test_resume import QUIET, _InterruptAt, assert_same, final_state
 
 from tfnas.core.errors import Interrupted
-from tfnas.searching.differentiable import search_loop
+from tfnas.runs import session
+from tfnas.searching.differentiable.differentiable_search import search
 from tfnas.searching.differentiable.search_config import SearchConfig
-from tfnas.searching.differentiable.search_loop import search
 
 pytestmark = [
     pytest.mark.gpu,
@@ -36,7 +36,7 @@ def test_a_deterministic_search_resumes_bit_for_bit(tmp_path, monkeypatch):
     settings = {"device": "cuda", "deterministic": True}
     search(small_config(tmp_path, "whole", **settings), QUIET)
     with monkeypatch.context() as patched:
-        patched.setattr(search_loop, "watch_interruption", lambda _: nullcontext(_InterruptAt(17)))
+        patched.setattr(session, "watch_interruption", lambda _: nullcontext(_InterruptAt(17)))
         with pytest.raises(Interrupted):
             search(small_config(tmp_path, "cut", **settings), QUIET)
     search(SearchConfig(resume=str(tmp_path / "cut")), QUIET)

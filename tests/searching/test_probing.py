@@ -8,7 +8,6 @@ import math
 import random
 from contextlib import nullcontext
 from fractions import Fraction
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,24 +21,23 @@ from tfnas.core.architecture import Architecture
 from tfnas.core.errors import Interrupted
 from tfnas.data.images import ORDER_STREAM, Draw, derived_seed
 from tfnas.latency.cost_table import LatencyTable
+from tfnas.runs import session
 from tfnas.runs.checkpoint import load_checkpoint
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.search_run import KIND, choice_of, search_checkpoints
-from tfnas.searching.differentiable import search_loop
-from tfnas.searching.differentiable.derive import derived_accuracy
-from tfnas.searching.differentiable.sanity_networks import (
-    Probes,
+from tfnas.searching.differentiable import differentiable_search
+from tfnas.searching.differentiable.differentiable_search import search
+from tfnas.searching.differentiable.inherited_evaluation import (
+    SanityNetworks,
     agreement,
+    derived_accuracy,
     evaluate_inherited,
     random_networks,
     uniform_choice,
 )
-from tfnas.searching.differentiable.search_batches import WholeBatches
-from tfnas.searching.differentiable.search_conclusion import _probe_lines, _probed
+from tfnas.searching.differentiable.search_conclusion import _probe_lines, sanity_numbers
 from tfnas.searching.differentiable.search_config import SearchConfig
-from tfnas.searching.differentiable.search_loop import search
-from tfnas.searching.differentiable.search_session import Session
-from tfnas.searching.differentiable.search_setup import prepare
+from tfnas.searching.differentiable.search_setup import WholeBatches, prepare
 from tfnas.supernet.extract import extract_network, supernet_from_state
 
 QUIET = Console(quiet=True)
@@ -242,8 +240,8 @@ def test_judging_changes_nothing_and_older_runs_go_on(tmp_path, small_search, mo
     """A run that is judged from its third epoch on ends bit for bit as one that always was."""
     state, files, history = final_state(small_search)
     with monkeypatch.context() as patched, pytest.raises(Interrupted):
-        patched.setattr(Session, "_judge_probes", lambda *_: {})
-        patched.setattr(search_loop, "watch_interruption", lambda _: nullcontext(_InterruptAt(27)))
+        patched.setattr(differentiable_search, "probe_entry", lambda *_: {})
+        patched.setattr(session, "watch_interruption", lambda _: nullcontext(_InterruptAt(27)))
         search(small_config(tmp_path, "older", save_minutes=5.0), QUIET)
     config = tmp_path / "older" / "config.yaml"
     config.write_text("".join(line for line in config.read_text().splitlines(True) if not line.startswith("recipe")))
@@ -257,8 +255,8 @@ def test_a_run_that_an_older_version_has_ended_is_concluded_again(tmp_path, smal
     summary = json.loads((small_search / "summary.json").read_text())
     networks = tuple(Architecture.parse(text) for text in summary["probe_networks"])
     setup = prepare(small_config(tmp_path, "unused"))
-    session = SimpleNamespace(setup=setup, probes=Probes(networks, 0.0), history=without_probes(summary["history"]))
-    assert _probed(session) == {} == _probed(SimpleNamespace(probes=None, history=summary["history"]))
-    assert _probe_lines(_probed(session)) == []
-    session.history = summary["history"]
-    assert _probed(session).items() <= summary.items() and len(_probe_lines(_probed(session))) == 2
+    sanity = SanityNetworks(networks, 0.0)
+    older = sanity_numbers(setup, sanity, without_probes(summary["history"]))
+    assert older == {} == sanity_numbers(setup, sanity, []) and _probe_lines(older) == []
+    numbers = sanity_numbers(setup, sanity, summary["history"])
+    assert numbers.items() <= summary.items() and len(_probe_lines(numbers)) == 2

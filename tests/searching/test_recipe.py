@@ -12,9 +12,8 @@ import tfnas
 from tfnas.cli import train_search
 from tfnas.core.errors import InputError
 from tfnas.runs.resumption import resumed_config
-from tfnas.searching.differentiable.schedule import Schedule, space_schedule
-from tfnas.searching.differentiable.search_config import MAY_CHANGE, SearchConfig
-from tfnas.searching.differentiable.search_setup import effective, prepare
+from tfnas.searching.differentiable.search_config import MAY_CHANGE, Schedule, SearchConfig, space_schedule
+from tfnas.searching.differentiable.search_setup import prepare
 
 PAPER = {
     "w_lr": 0.025,
@@ -56,7 +55,7 @@ def test_single_flags_win():
 
 def test_a_resumed_run_keeps_it(tmp_path):
     setup = prepare(small_config(tmp_path, "run", recipe="paper", w_mom=0.8))
-    saved = yaml.safe_load(yaml.safe_dump(dataclasses.asdict(effective(setup))))
+    saved = yaml.safe_load(yaml.safe_dump(dataclasses.asdict(setup.effective())))
     assert saved["recipe"] == "paper" and saved["w_lr"] == 0.025 and saved["w_mom"] == 0.8 and saved["epochs"] == 3
     again = resumed_config(SearchConfig(resume="run"), saved, None, may_change=MAY_CHANGE)
     assert prepare(again).schedule == setup.schedule
@@ -67,7 +66,9 @@ def test_a_resumed_run_keeps_it(tmp_path):
 
 def test_the_flag(monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr("tfnas.searching.differentiable.search_loop.search", lambda config, given: asked.append(config))
+    monkeypatch.setattr(
+        "tfnas.searching.differentiable.differentiable_search.search", lambda config, given: asked.append(config)
+    )
     assert train_search.main(["--recipe", "paper", "--T", "3"]) == 0
     assert asked == [SearchConfig(recipe="paper", T=3.0)]
     assert train_search.main(["--recipe=papers"]) == 2

@@ -22,14 +22,15 @@ from small_search import small_config, write_inputs
 from tiny import SOME_EXPAND
 
 from tfnas.core.errors import InputError, Interrupted, RunFailed
+from tfnas.runs import session
 from tfnas.runs.checkpoint import Checkpoints, load_checkpoint
 from tfnas.runs.run_directory import RunDirectory, run_path
 from tfnas.runs.search_run import KIND, search_checkpoints
-from tfnas.searching.differentiable import search_loop, search_steps
+from tfnas.searching.differentiable import differentiable_search
+from tfnas.searching.differentiable.differentiable_search import search
 from tfnas.searching.differentiable.optimizers import ElasticSGD
 from tfnas.searching.differentiable.search_config import SearchConfig
-from tfnas.searching.differentiable.search_loop import search
-from tfnas.searching.differentiable.search_setup import effective, prepare
+from tfnas.searching.differentiable.search_setup import prepare
 
 QUIET = Console(quiet=True)
 
@@ -101,7 +102,7 @@ def test_interrupted_at_random_steps_and_resumed(tmp_path, uninterrupted, monkey
             for path in search_checkpoints(tmp_path / "run").saved():
                 path.unlink()
         with monkeypatch.context() as patched:
-            patched.setattr(search_loop, "watch_interruption", lambda _, at=steps: nullcontext(_InterruptAt(at)))
+            patched.setattr(session, "watch_interruption", lambda _, at=steps: nullcontext(_InterruptAt(at)))
             with pytest.raises(Interrupted, match="--resume"):
                 search(config, QUIET)
         config = SearchConfig(resume=str(tmp_path / "run"), workers=0)
@@ -114,16 +115,16 @@ def test_low_memory_changes_nothing_and_rescues_a_run(tmp_path, monkeypatch):
     short = {"epochs": 1, "warmup_epochs": 0, "batch_size": 270}
     search(small_config(tmp_path, "whole", **short), QUIET)
     with monkeypatch.context() as patched:
-        patched.setattr(search_loop, "watch_interruption", lambda _: nullcontext(_InterruptAt(2)))
+        patched.setattr(session, "watch_interruption", lambda _: nullcontext(_InterruptAt(2)))
         with pytest.raises(Interrupted, match="--resume"):
             search(small_config(tmp_path, "run", **short), QUIET)
-    taken, real = [], search_steps.weight_loss
+    taken, real = [], differentiable_search.weight_loss
 
     def seen(learner, *arguments):
         taken.append({operation.low_memory for *_, operation in learner.supernet.operations()})
         return real(learner, *arguments)
 
-    monkeypatch.setattr(search_steps, "weight_loss", seen)
+    monkeypatch.setattr(differentiable_search, "weight_loss", seen)
     search(SearchConfig(resume=str(tmp_path / "run"), low_memory=True), QUIET)
     assert taken and all(how == {True} for how in taken)
     assert_same(final_state(tmp_path / "run"), final_state(tmp_path / "whole"))
@@ -137,7 +138,7 @@ def test_a_search_where_some_operations_expand_resumes_bit_for_bit(request, tmp_
     inputs = write_inputs(tmp_path, operations=SOME_EXPAND)
     search(small_config(tmp_path, "whole", inputs), QUIET)
     with monkeypatch.context() as patched:
-        patched.setattr(search_loop, "watch_interruption", lambda _: nullcontext(_InterruptAt(17)))
+        patched.setattr(session, "watch_interruption", lambda _: nullcontext(_InterruptAt(17)))
         with pytest.raises(Interrupted):
             search(small_config(tmp_path, "cut", inputs), QUIET)
     search(SearchConfig(resume=str(tmp_path / "cut")), QUIET)
@@ -317,7 +318,7 @@ def cut_and_resumed(run_dir, lines):
 @pytest.mark.parametrize("lines", [None, 0, 1, 12])
 def test_what_a_cut_configuration_lacks_comes_from_the_checkpoint(tmp_path, uninterrupted, monkeypatch, lines):
     with monkeypatch.context() as patched:
-        patched.setattr(search_loop, "watch_interruption", lambda _: nullcontext(_InterruptAt(17)))
+        patched.setattr(session, "watch_interruption", lambda _: nullcontext(_InterruptAt(17)))
         with pytest.raises(Interrupted):
             search(small_config(tmp_path, "run"), QUIET)
     whole = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
@@ -364,7 +365,7 @@ def test_epoch_scalars_survive_a_resumption_at_an_epochs_end(run):
 
 
 def test_a_finished_search_rehearses_no_step(run, uninterrupted, monkeypatch):
-    monkeypatch.setattr("tfnas.searching.differentiable.search_reporter.forecast", None)  # calling it would fail
+    monkeypatch.setattr("tfnas.searching.differentiable.differentiable_search.forecast", None)  # calling it would fail
     search(SearchConfig(resume=str(run)), QUIET)
     assert_same(final_state(run), uninterrupted)
     assert "time      about" not in (run / "log.txt").read_text().partition("epochs of this run are done")[2]
@@ -461,5 +462,5 @@ def test_other_table_is_refused(run):
 def test_a_folder_called_like_a_built_in_space_does_not_replace_it(tmp_path, monkeypatch):
     (tmp_path / "digits").mkdir()
     monkeypatch.chdir(tmp_path)
-    config = effective(prepare(SearchConfig(target_lat=15, device="cpu")))
+    config = prepare(SearchConfig(target_lat=15, device="cpu")).effective()
     assert config.space == "digits"

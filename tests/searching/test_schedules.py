@@ -13,7 +13,7 @@ from tfnas.searching.differentiable.architecture_parameters import (
     trains_architecture,
     weight_learning_rate,
 )
-from tfnas.searching.differentiable.schedule import Schedule, space_schedule
+from tfnas.searching.differentiable.search_config import Schedule, space_schedule
 from tfnas.searching.differentiable.search_setup import prepare
 
 PAPER = Schedule()

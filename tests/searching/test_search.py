@@ -15,13 +15,18 @@ from tfnas.core.errors import Infeasible, InputError, RunFailed
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import open_table
 from tfnas.nn.network import Network
-from tfnas.searching.differentiable import search_steps
-from tfnas.searching.differentiable.derive import choice_of, scale_widths
-from tfnas.searching.differentiable.health import collapsed, depth_entropy, near_chance, operation_entropy, warnings
+from tfnas.searching.differentiable import differentiable_search
+from tfnas.searching.differentiable.differentiable_search import search
 from tfnas.searching.differentiable.search_config import SearchConfig
-from tfnas.searching.differentiable.search_loop import search
-from tfnas.searching.differentiable.search_session import start_session
 from tfnas.searching.differentiable.search_setup import prepare
+from tfnas.searching.differentiable.search_text import (
+    collapsed,
+    depth_entropy,
+    health_warnings,
+    near_chance,
+    operation_entropy,
+)
+from tfnas.searching.differentiable.supernet_learner import build_learner, learned_choice, scale_widths
 from tfnas.supernet.extract import route_of
 from tfnas.utils.text import clock
 
@@ -53,7 +58,7 @@ def test_run_directory_holds_what_it_should(finished):
     assert saved["epochs"] == 3 and saved["w_mom"] == 0.9  # the space's defaults, written out
     assert len(list((run / "tensorboard").iterdir())) == 1
     log = (run / "log.txt").read_text()
-    for words in ("epoch 3/3", "time      about", "reachable", "What the search decided", "chance 10.0 %"):
+    for words in ("epoch 3/3", "time      about", "reachable", "Search result", "chance 10.0 %"):
         assert words in log
     network = Network(result.architecture)
     assert result.summary["params"] == sum(parameter.numel() for parameter in network.parameters())
@@ -94,14 +99,14 @@ def test_infeasible_target_leaves_nothing_behind(tmp_path, factor):
 
 def test_non_finite_loss_stops_before_the_update(tmp_path, monkeypatch):
     config = small_config(tmp_path, "run", epochs=1, warmup_epochs=0, batch_size=180)
-    real, calls = search_steps.weight_loss, []
+    real, calls = differentiable_search.weight_loss, []
 
     def broken(*arguments):
         calls.append(None)
         loss, correct = real(*arguments)
         return (loss * float("nan"), correct) if len(calls) == 5 else (loss, correct)
 
-    monkeypatch.setattr(search_steps, "weight_loss", broken)
+    monkeypatch.setattr(differentiable_search, "weight_loss", broken)
     with pytest.raises(RunFailed, match=r"loss nan.*--w_lr.*kept.*--resume"):
         search(config, QUIET)
     monkeypatch.undo()
@@ -113,7 +118,7 @@ def test_out_of_memory_names_the_batch_size(tmp_path, monkeypatch):
     def exhausted(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
-    monkeypatch.setattr(search_steps, "weight_loss", exhausted)
+    monkeypatch.setattr(differentiable_search, "weight_loss", exhausted)
     with pytest.raises(RunFailed, match=r"batch size 96.*--batch_size 48"):
         search(small_config(tmp_path, "run"), QUIET)
 
@@ -121,16 +126,15 @@ def test_out_of_memory_names_the_batch_size(tmp_path, monkeypatch):
 def test_width_scaling_reaches_the_derived_operations_only(tmp_path):
     config = small_config(tmp_path, "run")
     setup = prepare(config)
-    session = start_session(setup)
-    learner = session.learner
+    learner = build_learner(setup)
     before = np.array(learner.supernet.widths())
-    choice = choice_of(learner)
+    choice = learned_choice(learner)
     derived_ms = scale_widths(learner, setup.table, 1.02 * setup.table.architecture_ms(choice.derived()))
     after = np.array(learner.supernet.widths())
     blocks = [setup.space.first_blocks[p.stage] + p.position for p in choice.derived().blocks]
     changed = {tuple(index) for index in np.argwhere(before != after).tolist()}
     assert changed <= {(number, choice.best_operations[number]) for number in blocks}
-    assert derived_ms == pytest.approx(setup.table.architecture_ms(choice_of(learner).derived()))
+    assert derived_ms == pytest.approx(setup.table.architecture_ms(learned_choice(learner).derived()))
     for number, row in enumerate(learner.supernet.widths()):  # the latencies it trains against follow the widths
         for index, width in enumerate(row):
             place, operation = setup.space.blocks[number], setup.space.operations[index]
@@ -189,10 +193,10 @@ def test_health_watch():
     assert collapsed(decided) == "k5_e6"
     expected = -(0.7 * np.log(0.7) + 0.3 * np.log(0.3 / 7)) / np.log(8)
     assert operation_entropy(decided) == pytest.approx(expected)
-    assert "collapsed" in warnings(decided, [])[0]
+    assert "collapsed" in health_warnings(decided, [])[0]
     still = [{"alpha_move": 1e-5}] * 3
-    assert "no longer learns" in warnings(choice_with(uniform, space), still)[0]
-    assert warnings(choice_with(uniform, space), [{"alpha_move": 0.1}] * 3) == []
+    assert "has stopped changing" in health_warnings(choice_with(uniform, space), still)[0]
+    assert health_warnings(choice_with(uniform, space), [{"alpha_move": 0.1}] * 3) == []
 
 
 def test_table_for_a_part_of_a_shipped_space(tmp_path):

@@ -21,16 +21,16 @@ from torch.nn import functional
 
 from tfnas.core.errors import InputError, Interrupted, RunFailed, TfnasError
 from tfnas.data.loading import EpochBatches, loader
+from tfnas.runs import session
 from tfnas.runs.checkpoint import load_checkpoint
 from tfnas.runs.distributed import DistributedContext, distributed_context
 from tfnas.runs.run_directory import RunDirectory
 from tfnas.runs.search_run import KIND, search_checkpoints
-from tfnas.searching.differentiable import search_batches, search_loop, search_steps
-from tfnas.searching.differentiable.search_batches import WholeBatches, check_agreement, fingerprints, shares
+from tfnas.searching.differentiable import differentiable_search, search_setup
+from tfnas.searching.differentiable.differentiable_search import architecture_step, search, weight_step
 from tfnas.searching.differentiable.search_config import SearchConfig
-from tfnas.searching.differentiable.search_loop import search
-from tfnas.searching.differentiable.search_setup import prepare
-from tfnas.searching.differentiable.search_steps import architecture_loss, architecture_step, weight_step
+from tfnas.searching.differentiable.search_setup import WholeBatches, prepare, shares
+from tfnas.searching.differentiable.supernet_learner import architecture_loss, check_agreement, fingerprints
 from tfnas.supernet.routes import Path as Route
 
 PATHS = (Route((0, 1, 0)), Route((1, 0, 0)))
@@ -147,7 +147,7 @@ def in_double(images, batches, **how):
 def search_in_double(settings):
     """What a process does: its part of a search."""
     torch.set_default_dtype(torch.float64)
-    search_batches.loader = in_double
+    search_setup.loader = in_double
     search(SearchConfig(**settings), QUIET)
 
 
@@ -191,7 +191,7 @@ def two_together(tmp_path_factory):
 
 def test_two_processes_search_as_one_that_halves_its_batches(tmp_path, two_together, float64, monkeypatch):
     """One process that computes the mean of the losses of both halves takes the same way."""
-    weight_loss = search_steps.weight_loss
+    weight_loss = differentiable_search.weight_loss
 
     def halves(images, labels):
         return [(images[rank::2], labels[rank::2], len(labels[rank::2]) / len(labels)) for rank in (0, 1)]
@@ -208,9 +208,9 @@ def test_two_processes_search_as_one_that_halves_its_batches(tmp_path, two_toget
             total, reports = total + part * loss, [*reports, [part * value for value in report]]
         return total, [sum(values) for values in zip(*reports, strict=True)]
 
-    monkeypatch.setattr(search_steps, "weight_loss", weight_loss_of_both)
-    monkeypatch.setattr(search_steps, "architecture_loss", architecture_loss_of_both)
-    monkeypatch.setattr(search_batches, "loader", in_double)
+    monkeypatch.setattr(differentiable_search, "weight_loss", weight_loss_of_both)
+    monkeypatch.setattr(differentiable_search, "architecture_loss", architecture_loss_of_both)
+    monkeypatch.setattr(search_setup, "loader", in_double)
     result = search(SearchConfig(**small_settings(tmp_path, "run")), QUIET)
     two = json.loads((two_together / "summary.json").read_text())
     assert (result.summary["processes"], two["processes"]) == (1, 2)
@@ -227,7 +227,7 @@ def test_two_processes_search_as_one_that_halves_its_batches(tmp_path, two_toget
 
 def test_the_first_process_alone_writes(two_together):
     lines = (two_together / "log.txt").read_text().splitlines()
-    for words in ("2 processes on cpu", "epoch 2/2", "time      about", "What the search decided"):
+    for words in ("2 processes on cpu", "epoch 2/2", "time      about", "Search result"):
         assert sum(words in line for line in lines) == 1, words
     assert len(list((two_together / "tensorboard").iterdir())) == 1
     assert [path.name for path in two_together.parent.glob("said-*") if path.read_text()] == []
@@ -315,9 +315,9 @@ def test_a_signal_to_one_process_saves_and_ends_both(tmp_path):
 @pytest.mark.slow
 def test_two_go_on_where_one_had_trained_on_the_image_that_is_too_few_for_two(tmp_path, float64, monkeypatch):
     settings = small_settings(tmp_path, "run", batch_size=154)  # 1079 = 7 * 154 + 1
-    monkeypatch.setattr(search_batches, "loader", in_double)
+    monkeypatch.setattr(search_setup, "loader", in_double)
     with monkeypatch.context() as patched, pytest.raises(Interrupted):
-        patched.setattr(search_loop, "watch_interruption", lambda _: nullcontext(_InterruptAt(7)))
+        patched.setattr(session, "watch_interruption", lambda _: nullcontext(_InterruptAt(7)))
         search(SearchConfig(**settings), QUIET)
     assert whole_state(settings["run_dir"])["step"] == 8
     run_together(search_in_double, {"resume": settings["run_dir"]}, folder=tmp_path)
@@ -352,7 +352,7 @@ def test_learners_that_differ_are_refused():
     ):
         other = copy.deepcopy(learner)
         change(other)
-        with pytest.raises(RunFailed, match=rf"^its {words}.* differ from those of the first process"):
+        with pytest.raises(RunFailed, match=rf"^its {words}.* differ from those of rank 0"):
             check_agreement(other, Pretended(1, 2, device, said=said))
 
 
@@ -381,7 +381,7 @@ def test_shares_make_up_the_whole(tmp_path, batch_size, number):
 
 def test_a_batch_too_small_for_the_processes(tmp_path):
     many = DistributedContext(0, 97, torch.device("cpu"))
-    with pytest.raises(InputError, match="--batch_size 96 is over all processes, and 97 of them share it"):
+    with pytest.raises(InputError, match="--batch_size 96 is the global batch size of 97 processes: use a larger one"):
         prepare(small_config(tmp_path, "run"), many)
     with pytest.raises(InputError, match="the weights part has 1079 images, and 5000 processes share them"):
         prepare(small_config(tmp_path, "run", batch_size=9999), DistributedContext(0, 5000, torch.device("cpu")))

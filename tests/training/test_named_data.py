@@ -15,8 +15,8 @@ from tfnas.core.errors import InputError
 from tfnas.data.data_config import DataConfig
 from tfnas.data.opening import open_data, open_retrain_data
 from tfnas.runs.distributed import DistributedContext
-from tfnas.runs.resumption import SETTINGS
 from tfnas.runs.run_directory import RunDirectory
+from tfnas.runs.run_settings import SETTINGS
 from tfnas.runs.search_run import search_checkpoints
 from tfnas.training.train_config import TrainConfig
 from tfnas.training.train_data import with_named_data

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from tfnas.bench.build_config import BuildConfig
 from tfnas.cli.flags import FlagGroup, FlagParser
 from tfnas.cli.running import running, say_loading
-from tfnas.runs.run_directory import watch_interruption
+from tfnas.runs.endings import watch_interruption
 from tfnas.spaces.mbconv.space_file import space_arguments, space_names
 from tfnas.utils.progress import TimeLeftColumn
 from tfnas.utils.text import command_line, say

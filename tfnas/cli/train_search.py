@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "train_search.py") -> in
         given = parser.given(command.arguments)
         config = SearchConfig(**given)
         say_loading(prog)
-        from tfnas.searching.differentiable.search_loop import search
+        from tfnas.searching.differentiable.differentiable_search import search
 
         search(config, given=given.keys())
     return command.status

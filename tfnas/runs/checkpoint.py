@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +103,8 @@ def load_checkpoint(path: Path, kind: str) -> State:
     if state["version"] != VERSION:
         raise InputError(f"{path} has version {state['version']}, this program reads version {VERSION}")
     return dict(state)
+
+
+def short_names(names: Sequence[str]) -> str:
+    """The first names of classes, and a digest of all: what a checkpoint compares them by."""
+    return f"{', '.join(names[:3])}, ... ({sha256(chr(10).join(names).encode()).hexdigest()[:16]})"

@@ -1,7 +1,7 @@
 """The processes that search or train together: one, or as many as torchrun has started, on one machine or several.
 
-nccl connects GPUs, gloo CPUs. What every process finds alike (wrong settings, missing files) is told by the first one
-alone.
+nccl connects GPUs, gloo CPUs. Errors that all processes share (wrong settings, missing files) are reported by
+rank 0 only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ABSENT = "the environment says WORLD_SIZE but not {}: start the processes with 
 
 
 class ReportedElsewhere(TfnasError):
-    """This process ends because of what another one says."""
+    """This process ends because of an error that another one reports."""
 
     def __init__(self, exit_status: int) -> None:
         super().__init__("")
@@ -57,7 +57,7 @@ class DistributedContext:
 
     @property
     def is_rank_zero(self) -> bool:
-        """Whether this one writes and speaks for all."""
+        """Whether this process is the one that writes and reports."""
         return self.rank == 0
 
     @property
@@ -103,7 +103,7 @@ class DistributedContext:
         return sums
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Give the first process's values to all, in place."""
+        """Copy the values of rank 0 to all processes, in place."""
         if self.world_size > 1:
             for tensor in tensors:
                 dense = tensor.contiguous()  # a view of something larger cannot be sent as it is
@@ -111,7 +111,7 @@ class DistributedContext:
                 tensor.copy_(dense)
 
     def broadcast_bytes(self, data: bytes | None) -> bytes | None:
-        """The first process's bytes (or None) in all of them."""
+        """The bytes of rank 0 (or None), in every process."""
         if self.world_size == 1:
             return data
         size = torch.tensor([-1 if data is None else len(data)], device=self.device)
@@ -125,7 +125,7 @@ class DistributedContext:
         return content.cpu().numpy().tobytes()
 
     def barrier(self, work: Callable[[], T]) -> T:
-        """The result of work that every process does; if any fails, all end and one message is told.
+        """Run `work` in every process behind a barrier; if it fails in any, all end and one message is printed.
 
         Raises what the work raised in the first process that failed, and ReportedElsewhere in the others.
         """
@@ -143,13 +143,18 @@ class DistributedContext:
             raise problem
         raise ReportedElsewhere(int(statuses[failed[0]]))
 
+    def from_rank_zero(self, make: Callable[[], str]) -> str:
+        """The text that rank 0 makes, in every process. Raises as `barrier` does."""
+        text = self.barrier(lambda: make().encode() if self.is_rank_zero else None)
+        return (self.broadcast_bytes(text) or b"").decode()
+
     def may_report(self) -> bool:
-        """Whether this process is the first that asks; it may ask again. Of those that end alike, one tells."""
+        """Whether this process is the first that asks, and so reports for those that end alike; it may ask again."""
         if self.store is None:
             return True
-        own = f"told by {self.rank}"
+        own = f"reported by {self.rank}"
         try:
-            return self.store.add(own, 0) > 0 or (self.store.add("told", 1) == 1 and self.store.add(own, 1) > 0)
+            return self.store.add(own, 0) > 0 or (self.store.add("reported", 1) == 1 and self.store.add(own, 1) > 0)
         except RuntimeError:  # the process that kept the store is gone, and said nothing
             return True
 

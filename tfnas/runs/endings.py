@@ -1,22 +1,72 @@
-"""How a run can end early: every such ending becomes one message that says what is kept and how to go on."""
+"""How a run can end early: each way becomes one message that says what is saved and how to resume."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import NoReturn
 
 import torch
+from rich.console import Console
 
 from tfnas.core.errors import InputError, Interrupted, NotResumable, RunFailed, TfnasError
 from tfnas.runs.checkpoint import Checkpoints
 from tfnas.runs.distributed import DistributedContext, ReportedElsewhere, peer_failure
-from tfnas.runs.run_directory import CONFIG_FILE, Interruption
+from tfnas.runs.run_directory import CONFIG_FILE
+from tfnas.utils.text import say
 
 SAVED = "what was saved last is kept"
+PATIENCE_SECONDS = 2.0
+SAVING = "stopping after this step, and saving; once more ends it at once, without saving"
+
+
+class Interruption:
+    """Notes Ctrl-C and termination, for the run to save its state at the next step. A later one ends it at once."""
+
+    def __init__(self, console: Console, words: str = SAVING) -> None:
+        self.signal: int | None = None
+        self.noted_at = 0.0
+        self.console = console
+        self.words = words
+
+    def raise_if_asked(self, what_is_kept: str) -> None:
+        """Raise Interrupted (130 for Ctrl-C, 143 for termination), with these words, if a signal came."""
+        if self.signal is not None:
+            word = "interrupted" if self.signal == signal.SIGINT else "terminated"
+            raise Interrupted(f"{word}; {what_is_kept}", 128 + self.signal)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.signal is None:
+            self.signal, self.noted_at = number, now
+            say(self.console, self.words)
+        elif now - self.noted_at > PATIENCE_SECONDS:  # many press twice: that is one wish
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def watch_interruption(console: Console, words: str = SAVING) -> Iterator[Interruption]:
+    """Catch SIGINT and SIGTERM for the duration (where Python allows it: in the main thread).
+
+    `words` are said when the first comes.
+    """
+    watch = Interruption(console, words)
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            before[number] = signal.signal(number, watch._note)
+        except ValueError:  # not in the main thread: the program around us handles signals
+            break
+    try:
+        yield watch
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)
@@ -41,9 +91,9 @@ class Remains:
 
 @contextmanager
 def handle_errors(interruption: Interruption, remains: Callable[[], str], out_of_memory: str) -> Iterator[None]:
-    """Run the body; what ends it early is raised as InputError, RunFailed or Interrupted with these words.
+    """Run the body; what ends it early is raised as InputError, RunFailed or Interrupted with one message.
 
-    `remains` says what is left and how to go on, beginning in lower case.
+    `remains` says what is saved and how to resume, beginning in lower case; `out_of_memory` is that message.
     """
     try:
         yield
@@ -78,7 +128,7 @@ def _with_remains(message: str, remains: Callable[[], str]) -> str:
 
 @contextmanager
 def report_once(processes: DistributedContext) -> Iterator[None]:
-    """Of an error that several processes meet, one tells; one that only another than the first has met names it."""
+    """Report an error raised in several processes once; one raised in another process than rank 0 alone names it."""
     try:
         yield
     except (ReportedElsewhere, Interrupted):
@@ -94,7 +144,7 @@ def report_once(processes: DistributedContext) -> Iterator[None]:
 def report_peer_failure(
     processes: DistributedContext, interruption: Interruption, remains: Callable[[], str]
 ) -> Iterator[None]:
-    """An exchange that fails because another process has ended is told as that, unless that one has told why."""
+    """Report a collective that failed because a peer has exited as that, unless the peer has reported why."""
     try:
         yield
     except RuntimeError as error:
@@ -110,7 +160,7 @@ def report_peer_failure(
 
 
 def end_together(interruption: Interruption, how_to_resume: str) -> NoReturn:
-    """Raise Interrupted, the state saved: a signal came to this process, or to another, on which all have agreed."""
+    """Raise Interrupted, the state saved: a signal came to this process, or to another, which all have heard of."""
     what_is_kept = f"the state is saved. {how_to_resume}"
     interruption.raise_if_asked(what_is_kept)
     raise Interrupted(f"another process of this run was terminated; {what_is_kept}", 128 + signal.SIGTERM)

@@ -1,27 +1,21 @@
-"""Going on with a run: its own settings, which of them may change, its saved state, and paths that hold anywhere."""
+"""Resuming a run: its own settings, and which of them may change."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.runs.checkpoint import Checkpoints, State
-from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.run_directory import CONFIG_FILE, UnreadableConfig, read_config
+from tfnas.runs.run_settings import SETTINGS
 from tfnas.utils.annotations import field_types
-from tfnas.utils.tensor_file import load_plain_bytes
 from tfnas.utils.text import typed
 
 C = TypeVar("C")
-
-SETTINGS = "settings"
-"""What a checkpoint calls the run's whole configuration; those of earlier versions have none."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +29,6 @@ class SavedSettings:
     current: dict[str, Any]
     begun_with: dict[str, Any]
     remark: str | None = None
-
-
-def recorded_settings(config: Any) -> dict[str, Any]:
-    """The part of a configuration (a dataclass) that a checkpoint keeps: all but the place of the run directory."""
-    return {**dataclasses.asdict(config), "run_dir": None}
 
 
 def saved_settings(
@@ -108,7 +97,7 @@ def _recorded(checkpoints: Checkpoints, config_class: type[Any]) -> dict[str, An
             return None
         state, path, _ = checkpoints.load_latest()
     except OSError as error:
-        raise _cannot_read(checkpoints, error) from error
+        raise RunFailed(f"cannot read the checkpoints in {checkpoints.folder}: {error}") from error
     settings = state.get(SETTINGS, {})
     if not isinstance(settings, dict):
         raise InputError(f"{path}: its settings are a {type(settings).__name__}, not a dictionary")
@@ -161,49 +150,12 @@ def resumed_config(
     return resumed
 
 
-def newest_state(
-    checkpoints: Checkpoints, processes: DistributedContext, say: Callable[[str], None]
-) -> tuple[State, Path | None] | None:
-    """The newest readable state, which the first process reads and hands to all, and (in that one) where it was.
+def resumed_settings(
+    said: C, run_dir: Path, kind: str, given: Collection[str] | None, *, may_change: Collection[str]
+) -> tuple[C, str | None]:
+    """The configuration to resume the run in a directory with (see `resumed_config`), and a remark on it.
 
-    None at the beginning of a run. What is wrong with newer ones is said. Raises InputError where none is readable, and
-    RunFailed where the folder is not, in all processes.
+    Raises InputError and RunFailed as `saved_settings` does.
     """
-
-    def read() -> tuple[State, Path, bytes] | None:
-        try:
-            if not processes.is_rank_zero or not checkpoints.prepare():
-                return None
-            state, path, problems = checkpoints.load_latest()
-            for problem in problems:
-                say(f"warning: {problem}; using the one before")
-            checkpoints.set_aside(path)
-            return state, path, b"" if processes.world_size == 1 else path.read_bytes()
-        except OSError as error:
-            raise _cannot_read(checkpoints, error) from error
-
-    found = processes.barrier(read)
-    data = None if found is None else found[2]
-    if processes.world_size > 1:
-        data = processes.broadcast_bytes(data)
-    if found is not None:
-        return found[:2]
-    return None if data is None else (dict(load_plain_bytes(io.BytesIO(data), "the checkpoint")), None)
-
-
-def _cannot_read(checkpoints: Checkpoints, error: OSError) -> RunFailed:
-    return RunFailed(f"cannot read the checkpoints in {checkpoints.folder}: {error}")
-
-
-def short_names(names: Sequence[str]) -> str:
-    """The first names of classes, and a digest of all: what a checkpoint compares them by."""
-    return f"{', '.join(names[:3])}, ... ({sha256(chr(10).join(names).encode()).hexdigest()[:16]})"
-
-
-def with_absolute_paths(config: C, names: Collection[str]) -> C:
-    """The configuration with those of these paths that exist made absolute: a resumed run may stand elsewhere."""
-    paths = {name: getattr(config, name) for name in names}
-    absolute: dict[str, Any] = {
-        name: str(Path(path).resolve()) for name, path in paths.items() if path and Path(path).exists()
-    }
-    return dataclasses.replace(config, **absolute)  # type: ignore[type-var]
+    saved = saved_settings(run_dir, Checkpoints(run_dir, kind), type(said), may_change=may_change)
+    return resumed_config(said, saved.current, given, may_change=may_change), saved.remark

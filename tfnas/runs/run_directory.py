@@ -1,4 +1,4 @@
-"""The run directory: everything a run leaves behind, and the interruption that must not cost any of it.
+"""The run directory: everything a run leaves behind.
 
 `config.yaml`, `log.txt`, `tensorboard/`, `checkpoints/`, `model.config`, `architecture.json`, `summary.json`.
 """
@@ -9,20 +9,18 @@ import dataclasses
 import fcntl
 import io
 import json
-import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import yaml
 from rich.console import Console, RenderableType
 
 from tfnas.core.architecture import RUN_FILE
-from tfnas.core.errors import InputError, Interrupted, RunFailed
 from tfnas.core.family import NetworkArchitecture
+from tfnas.core.errors import InputError, RunFailed
 from tfnas.core.json_yaml import StandsTwice, load_yaml
 from tfnas.spaces.families import original_form, to_document
 from tfnas.utils.files import write_whole
@@ -33,8 +31,6 @@ LOG_FILE = "log.txt"
 MODEL_CONFIG_FILE = "model.config"
 SUMMARY_FILE = "summary.json"
 LOCK_FILE = ".lock"
-PATIENCE_SECONDS = 2.0
-SAVING = "stopping after this step, and saving; once more ends it at once, without saving"
 
 
 class UnreadableConfig(InputError):
@@ -203,47 +199,3 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UnreadableConfig(f"{path / CONFIG_FILE} holds no configuration")
     return config
-
-
-class Interruption:
-    """Notes Ctrl-C and termination, for the run to save its state at the next step. A later one ends it at once."""
-
-    def __init__(self, console: Console, words: str = SAVING) -> None:
-        self.signal: int | None = None
-        self.noted_at = 0.0
-        self.console = console
-        self.words = words
-
-    def raise_if_asked(self, what_is_kept: str) -> None:
-        """Raise Interrupted (130 for Ctrl-C, 143 for termination), with these words, if a signal came."""
-        if self.signal is not None:
-            word = "interrupted" if self.signal == signal.SIGINT else "terminated"
-            raise Interrupted(f"{word}; {what_is_kept}", 128 + self.signal)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self.signal is None:
-            self.signal, self.noted_at = number, now
-            say(self.console, self.words)
-        elif now - self.noted_at > PATIENCE_SECONDS:  # many press twice: that is one wish
-            raise KeyboardInterrupt
-
-
-@contextmanager
-def watch_interruption(console: Console, words: str = SAVING) -> Iterator[Interruption]:
-    """Catch SIGINT and SIGTERM for the duration (where Python allows it: in the main thread).
-
-    `words` are said when the first comes.
-    """
-    watch = Interruption(console, words)
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            before[number] = signal.signal(number, watch._note)
-        except ValueError:  # not in the main thread: the program around us handles signals
-            break
-    try:
-        yield watch
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

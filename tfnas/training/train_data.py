@@ -16,8 +16,9 @@ from tfnas.core.family import NetworkArchitecture
 from tfnas.data.data_config import RetrainDataConfig, retrain_data_name
 from tfnas.data.opening import data_of_search, data_of_training, with_said
 from tfnas.runs.checkpoint import FOLDER
-from tfnas.runs.resumption import SETTINGS, merged_settings
+from tfnas.runs.resumption import merged_settings
 from tfnas.runs.run_directory import CONFIG_FILE, read_config
+from tfnas.runs.run_settings import SETTINGS
 from tfnas.runs.search_run import search_checkpoints
 from tfnas.searching.differentiable.search_config import MAY_CHANGE
 from tfnas.training.train_config import TrainConfig

@@ -22,9 +22,18 @@ from tfnas.data.images import ImageSet
 from tfnas.data.loading import EpochBatches, ImageLoader, kept_workers, loader
 from tfnas.nn.classification_metrics import ClassificationMetrics
 from tfnas.runs.distributed import distributed_context
-from tfnas.runs.endings import Remains, end_together, handle_errors, report_once, report_peer_failure
-from tfnas.runs.resumption import changed_settings, newest_state
-from tfnas.runs.run_directory import Interruption, RunDirectory, run_path, watch_interruption
+from tfnas.runs.endings import (
+    Interruption,
+    Remains,
+    end_together,
+    handle_errors,
+    report_once,
+    report_peer_failure,
+    watch_interruption,
+)
+from tfnas.runs.resumption import changed_settings
+from tfnas.runs.run_directory import RunDirectory, run_path
+from tfnas.runs.session import newest_state
 from tfnas.training.inherit import ESTIMATION_IMAGES, inherit_weights, settle_batch_norm
 from tfnas.training.train_conclusion import conclude
 from tfnas.training.train_config import RESCUES, TrainConfig

@@ -17,9 +17,9 @@ from torch import Tensor
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.data.images import derived_seed
 from tfnas.nn.classification_metrics import ClassificationMetrics, evaluate_batches, evaluating
-from tfnas.runs.checkpoint import Checkpoints, State
-from tfnas.runs.resumption import SETTINGS, recorded_settings, short_names
 from tfnas.spaces.families import build_network
+from tfnas.runs.checkpoint import Checkpoints, State, short_names
+from tfnas.runs.run_settings import SETTINGS, recorded_settings
 from tfnas.training.train_config import RESCUES, Recipe, learning_rate
 from tfnas.training.train_setup import Setup, effective
 from tfnas.training.train_steps import Learner, make_learner, train_step

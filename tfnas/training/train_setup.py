@@ -26,8 +26,8 @@ from tfnas.data.transforms import NORMALISATIONS
 from tfnas.runs.architecture_source import UNFINISHED, Source, named_source, path_source
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.named_network import named_flags
-from tfnas.runs.resumption import with_absolute_paths
 from tfnas.runs.run_directory import CONFIG_FILE, read_config
+from tfnas.runs.run_settings import with_absolute_paths
 from tfnas.runs.search_run import search_checkpoints
 from tfnas.spaces.families import cost_parts
 from tfnas.training.teacher import Teacher, open_teacher

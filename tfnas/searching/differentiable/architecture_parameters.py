@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from tfnas.core.space import SearchSpace
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.searching.differentiable.schedule import Schedule
+from tfnas.searching.differentiable.search_config import Schedule
 from tfnas.supernet.routes import Path
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -12,20 +12,22 @@ import torch
 
 from tfnas.core.counts import Counts
 from tfnas.core.space import SearchSpace
+from tfnas.runs.algorithm import RunProgress
 from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.differentiable.architecture_parameters import trains_architecture
-from tfnas.searching.differentiable.sanity_networks import evaluate_inherited
-from tfnas.searching.differentiable.schedule import Schedule
-from tfnas.searching.differentiable.search_batches import judged_batch_count, probe_batch_count
-from tfnas.searching.differentiable.search_session import JUDGED_EPOCHS, Session
-from tfnas.searching.differentiable.search_steps import architecture_loss, weight_loss
 from tfnas.spaces.families import part_counts
 from tfnas.spaces.mbconv.mbconv_units import block_counts
+from tfnas.searching.differentiable.inherited_evaluation import SanityNetworks, evaluate_inherited
+from tfnas.searching.differentiable.search_config import Schedule
+from tfnas.searching.differentiable.search_setup import SearchSetup, evaluation_batch_count, probe_batch_count
+from tfnas.searching.differentiable.supernet_learner import SupernetLearner, architecture_loss, weight_loss
 from tfnas.spaces.mbconv.table_keys import shallowest_architecture
 
+EVALUATED_EPOCHS = 4
+"""The last epochs, in which a sampled path is evaluated on the held-out part."""
 REHEARSALS = 20
 REHEARSAL_SECONDS = 1.0
-JUDGED_PATHS = 4
+EVALUATED_PATHS = 4
 """Sampled paths that are evaluated beside the result."""
 
 
@@ -61,8 +63,8 @@ def _best_total(space: SearchSpace, values: list[list[int]], best: Callable[[Ite
 class Evaluations:
     """What a run evaluates with inherited weights, as numbers of batches, each by one network.
 
-    `probes` after every epoch, `path` after the last ones too, `conclusion` at the end, for which so many `candidates`
-    are drawn.
+    `probes` are those of sanity networks after every epoch, `path` after the last ones too, `conclusion` at the end,
+    for which so many `candidates` are drawn.
     """
 
     probes: int = 0
@@ -71,14 +73,13 @@ class Evaluations:
     candidates: int = 0
 
     @classmethod
-    def of(cls, session: Session) -> Evaluations:
-        """Those of a session's run in one process."""
-        setup, held_out = session.setup, judged_batch_count(session.setup)
-        candidates = setup.schedule.candidates
+    def of(cls, setup: SearchSetup, sanity: SanityNetworks) -> Evaluations:
+        """Those of a run in one process."""
+        held_out, candidates = evaluation_batch_count(setup), setup.schedule.candidates
         return cls(
-            probes=0 if session.probes is None else len(session.probes.networks) * probe_batch_count(setup),
+            probes=len(sanity.networks) * probe_batch_count(setup),
             path=held_out,
-            conclusion=held_out * (1 + JUDGED_PATHS + (candidates if candidates > 1 else 0)),
+            conclusion=held_out * (1 + EVALUATED_PATHS + (candidates if candidates > 1 else 0)),
             candidates=candidates - 1,
         )
 
@@ -111,9 +112,9 @@ class Forecast:
         """Seconds until all epochs are done, and the conclusion begins."""
         return self._until(self.schedule.epochs, 0)
 
-    def done(self, session: Session) -> float:
-        """Seconds, by this forecast, that what the session has done so far takes."""
-        return self._until(session.epoch, session.step)
+    def done(self, progress: RunProgress) -> float:
+        """Seconds, by this forecast, that what has been done so far takes."""
+        return self._until(progress.epoch, progress.step)
 
     def _until(self, epoch: int, step: int) -> float:
         """Seconds from the beginning of the run to a step of an epoch."""
@@ -121,41 +122,44 @@ class Forecast:
         warmup, later = steps * self.warmup_step, steps * self.weight_step + -(-steps // 2) * self.architecture_step
         current = later if trains_architecture(schedule, epoch) else warmup
         warmup_epochs = min(epoch, schedule.warmup_epochs)
-        with_path = max(0, epoch - max(0, schedule.epochs - JUDGED_EPOCHS))
+        with_path = max(0, epoch - max(0, schedule.epochs - EVALUATED_EPOCHS))
         ends = (epoch * self.evaluations.probes + with_path * self.evaluations.path) * self.evaluation
         steps_done = warmup_epochs * warmup + (epoch - warmup_epochs) * later + current * step / steps
         return steps_done + ends + epoch * self.saving
 
 
-def forecast(session: Session, images: torch.Tensor, labels: torch.Tensor) -> Forecast:
-    """Rehearse every kind of step on a batch and time it; nothing of the session is changed."""
-    learner, schedule = session.learner, session.setup.schedule
-    noise = torch.Generator().manual_seed(0)
+def forecast(
+    learner: SupernetLearner,
+    setup: SearchSetup,
+    sanity: SanityNetworks,
+    progress: RunProgress,
+    batch: Sequence[torch.Tensor],
+) -> Forecast:
+    """Rehearse every kind of step on a batch and time it; nothing of the learner is changed."""
+    images, labels = learner.place(*batch)
+    noise, alone = torch.Generator().manual_seed(0), DistributedContext(0, 1, setup.device)
 
     def weight_rehearsal(paths: int) -> None:
-        loss, _ = weight_loss(learner, images, labels, session.paths(paths, noise))
+        loss, _ = weight_loss(learner, images, labels, learner.sample_paths(paths, noise))
         torch.autograd.grad(loss, learner.weights, allow_unused=True)
 
     def architecture_rehearsal() -> None:
-        loss, _ = architecture_loss(learner, images, labels, schedule.T, noise)
+        loss, _ = architecture_loss(learner, images, labels, setup.schedule.T, noise)
         torch.autograd.grad(loss, list(learner.parameters.parameters()))
 
-    probes, alone = session.probes, DistributedContext(0, 1, session.setup.device)
-    networks = () if probes is None else probes.networks
-
     def evaluation_rehearsal() -> None:
-        evaluate_inherited(learner.supernet, networks, [(images, labels)], alone)
+        evaluate_inherited(learner.supernet, sanity.networks, [(images, labels)], alone)
 
     return Forecast(
-        schedule,
-        session.setup.steps_per_epoch,
+        setup.schedule,
+        setup.steps_per_epoch,
         warmup_step=_typical_seconds(lambda: weight_rehearsal(1)),
         weight_step=_typical_seconds(lambda: weight_rehearsal(2)),
         architecture_step=_typical_seconds(architecture_rehearsal),
-        evaluation=_typical_seconds(evaluation_rehearsal) / len(networks) if networks else 0.0,
-        draw=0.0 if probes is None else probes.seconds / max(1, len(networks)),
-        saving=session.seconds.get("saving", 0.0) / (session.epoch + 1),
-        evaluations=Evaluations.of(session),
+        evaluation=_typical_seconds(evaluation_rehearsal) / len(sanity.networks),
+        draw=sanity.seconds / len(sanity.networks),
+        saving=progress.seconds.get("saving", 0.0) / (progress.epoch + 1),
+        evaluations=Evaluations.of(setup, sanity),
     )
 
 

@@ -1,4 +1,7 @@
-"""Everything a user can say about a search: one typed definition for Python, command line and YAML file."""
+"""The settings of a differentiable search: one typed definition for Python, command line and YAML file.
+
+`Schedule` says how long and how fast a space is searched; a space's file gives its own defaults.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,98 @@ from typing import Literal
 
 from tfnas.core.cost import COSTS, COUNTED
 from tfnas.core.errors import InputError
+from tfnas.core.space import SearchSpace
 from tfnas.data.data_config import DataConfig
-from tfnas.searching.differentiable.schedule import Schedule, papers_schedule
+from tfnas.runs.run_settings import RUN_MAY_CHANGE, RunSettings
+from tfnas.spaces.mbconv.space_file import expect_type, known_fields
 
 DEFAULT_TARGET_MS = 15.0
-LONGEST_TIMEOUT_SECONDS = 1e9  # what the library can count in nanoseconds
 _TARGETS = {"macs": "300e6", "params": "5e6"}
 
 # What may differ between a run and its resumption: what changes no result, paths (what they name is compared), and
 # ways out of a failure. Every other setting is compared.
 PATHS = ("space", "lookup_path", "img_root", "train_list", "val_list", "class_names")
 RESCUES = frozenset({"w_lr", "a_lr", "grad_clip", "threads", "device"})
-MAY_CHANGE = {
-    *("resume", "workers", "print_freq", "save_minutes", "run_dir", "save", "note", "local_rank", "rank_timeout"),
-    "low_memory",
-    *PATHS,
-    *RESCUES,
-}
+MAY_CHANGE = {*RUN_MAY_CHANGE, "resume", "workers", "low_memory", *PATHS, *RESCUES}
+_KINDS = {"int": int, "float": float, "bool": bool}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchConfig(DataConfig):
+class Schedule:
+    """The names and values of the paper, section 4.1. `threads` is the number of CPU threads, 0 for all."""
+
+    epochs: int = 90
+    warmup_epochs: int = 10
+    batch_size: int = 32
+    w_lr: float = 0.025
+    w_mom: float = 0.9
+    w_wd: float = 1e-5
+    a_lr: float = 0.01
+    a_wd: float = 5e-4
+    a_beta1: float = 0.5
+    a_beta2: float = 0.999
+    grad_clip: float = 5.0
+    T: float = 5.0
+    T_decay: float = 0.96
+    lambda_lat: float = 0.1
+    shared_weights: bool = False
+    sampled_depth: bool = False
+    candidates: int = 1
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            if not math.isfinite(getattr(self, item.name)):
+                raise InputError(f"{item.name} must be a finite number, got {getattr(self, item.name)}")
+        for name in ("epochs", "batch_size", "candidates", "w_lr", "a_lr", "grad_clip", "T", "T_decay"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("threads", "warmup_epochs", "w_mom", "w_wd", "a_wd", "a_beta1", "a_beta2", "lambda_lat"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        for name in ("w_mom", "a_beta1", "a_beta2"):
+            if not getattr(self, name) < 1:
+                raise InputError(f"{name} must be below 1, got {getattr(self, name)}")
+        if self.T_decay > 1:
+            raise InputError(f"T_decay must be at most 1 (the temperature falls), got {self.T_decay}")
+        if self.warmup_epochs >= self.epochs:
+            raise InputError(
+                f"warmup_epochs ({self.warmup_epochs}) must be below epochs ({self.epochs}): "
+                "the architecture is trained only after the warm-up. "
+                f"Give --warmup_epochs too, for instance {self.epochs // 3}"
+            )
+
+
+OWN_TO_A_SPACE = ("epochs", "warmup_epochs", "batch_size", "threads")
+"""The fields of a Schedule that belong to data and machine; the others are procedure, with the paper's as default."""
+
+
+def space_schedule(space: SearchSpace, source: str | None = None) -> Schedule:
+    """The schedule that a space's file gives, completed with the paper's values.
+
+    Raises InputError naming the space (`source` is what messages call it) and the field that is wrong.
+    """
+    where = source or f"space {space.name}"
+    try:
+        fields = known_fields(space.schedule, Schedule, "schedule.")
+        for item in dataclasses.fields(Schedule):
+            if item.name in fields:
+                fields[item.name] = expect_type(fields[item.name], _KINDS[str(item.type)], f"schedule.{item.name}")
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    try:
+        return Schedule(**fields)
+    except InputError as error:
+        raise InputError(f"{where}: schedule: {error}") from error
+
+
+def papers_schedule(own: Schedule) -> Schedule:
+    """The paper's procedure for as many epochs and images as a space has: all defaults of Schedule but those."""
+    return Schedule(**{name: getattr(own, name) for name in OWN_TO_A_SPACE})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig(RunSettings, DataConfig):
     """Settings of a search. Fields that are None take the search space's own value."""
 
     target_lat: float = DEFAULT_TARGET_MS
@@ -41,47 +115,31 @@ class SearchConfig(DataConfig):
     lookup_path: str | None = None
     """Latency table: our JSON or the authors' .pkl. Default: the table shipped for the space."""
     space: str | None = None
-    """Search space: imagenet, cifar, digits, or a YAML file of your own. Default: the one made for the data."""
+    """Search space: imagenet, cifar, digits, or a YAML file of your own. Default: the one for the data set."""
     width_multiple: int | None = None
-    """Search only widths that are a multiple of this, which some devices like: 8, for instance. Default: the space's
+    """Search only widths that are a multiple of this, such as 8, on which some devices are faster. Default: the space's
     own, 1."""
-    save: str = "runs"
-    """Folder in which the run directory is made."""
-    note: str = ""
-    """A word for the run directory's name."""
-    run_dir: str | None = None
-    """The run directory itself, in place of one made under --save; it must be empty or not exist."""
     resume: str | None = None
-    """Go on with the interrupted run in this run directory, with its own settings."""
+    """Resume the interrupted run in this run directory, with its own settings."""
     seed: int = 2
-    """Decides initial weights, the order of images, augmentation and sampling."""
+    """Seed of initial weights, image order, augmentation and sampling."""
     device: str = "auto"
-    """auto (the first GPU if there is one; of several processes each takes its own), cpu, cuda or cuda:N."""
+    """auto (the first GPU if there is one; with several processes, one each), cpu, cuda or cuda:N."""
     threads: int | None = None
-    """Processor threads of each process, 0 for all cores. Results are bit-equal only at the same number."""
-    deterministic: bool = False
-    """On a GPU: deterministic algorithms only, so that a resumed run is bit-equal (slower)."""
+    """CPU threads of each process, 0 for all cores. Results are bit-equal only at the same number."""
     low_memory: bool = False
-    """Keep no feature map inside an operation: the backward pass computes them again. Less memory, more time, the same
+    """Save no feature maps inside operations; recompute them in the backward pass. Less memory, more time, the same
     losses and gradients."""
     amp: bool = False
     """On a GPU: compute losses in mixed precision (bfloat16), weights and updates in float32."""
-    print_freq: int = 100
-    """Log the training state every so many weight steps."""
-    save_minutes: float = 5.0
-    """Save the state every so many minutes inside an epoch, besides at every epoch's end."""
-    local_rank: int | None = None
-    """Set by older launchers; torchrun needs no flag."""
-    rank_timeout: float = 600.0
-    """Seconds after which a process that no longer answers ends the run; one that has died ends it at once."""
     recipe: Literal["paper"] | None = None
-    """paper: the procedure of the TF-NAS paper in place of the space's own, which is how weights and architecture
-    parameters start and learn: all settings of the two schedules below. Their length (--epochs, --warmup_epochs), the
-    --batch_size and --threads stay the space's own. Single flags win over it. Default: the space's own procedure."""
+    """paper: use the TF-NAS paper's values for all settings of the two schedules below, instead of the space's.
+    --epochs, --warmup_epochs, --batch_size and --threads remain the space's. Individual flags take precedence. Default:
+    the space's own procedure."""
     epochs: int | None = None
     """Epochs over the weight-training images."""
     warmup_epochs: int | None = None
-    """First epochs, which train weights only."""
+    """Number of initial epochs that train only weights."""
     batch_size: int | None = None
     """Images per step over all processes, for weights and architecture alike."""
     w_lr: float | None = None
@@ -99,25 +157,27 @@ class SearchConfig(DataConfig):
     a_beta2: float | None = None
     """Second Adam coefficient of the architecture parameters."""
     grad_clip: float | None = None
-    """Largest gradient norm, of weights and of architecture parameters."""
+    """Maximum gradient norm, of weights and of architecture parameters."""
     T: float | None = None
-    """First temperature of the Gumbel-softmax."""
+    """Initial temperature of the Gumbel-softmax."""
     T_decay: float | None = None
     """Factor on the temperature after each epoch that trained the architecture."""
     lambda_lat: float | None = None
     """Weight of the latency term while searching. The target is met for every value: there is nothing to tune."""
     shared_weights: bool | None = None
     """The operations of a block share weights: narrower ones are slices of the widest, smaller kernels the centre of
-    the largest. Sampled paths learn many times faster."""
+    the largest. Sampled paths train several times faster."""
     sampled_depth: bool | None = None
-    """Weights learn from paths that leave every stage at a depth drawn uniformly, as derived networks do, in place of
-    the sink, which weighs all depths. The architecture parameters learn at the sinks in either case."""
+    """Train weights on paths with a uniformly sampled depth per stage, like derived networks, instead of the sink,
+    which averages over all depths. Architecture parameters are trained at the sinks in either case."""
     candidates: int | None = None
-    """At the end, judge so many networks, drawn from what was learned and brought to the target, with inherited weights
-    on the held-out part, and take the one of lowest loss. 1: the derived one, unjudged."""
+    """Number of networks, sampled from the learned distribution and fitted to the target, that are evaluated at the end
+    with inherited weights on the held-out part; the one with the lowest loss is the result. 1: the derived one, without
+    evaluation."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        RunSettings.__post_init__(self)
+        DataConfig.__post_init__(self)
         words = COSTS[self.cost or "ms"].target_words
         if not (math.isfinite(self.target_lat) and self.target_lat > 0):
             raise InputError(f"target_lat must be a positive number of {words}, got {self.target_lat}")
@@ -125,17 +185,6 @@ class SearchConfig(DataConfig):
             raise InputError(f"--cost {self.cost} needs a --target, a number of {words}, such as {_TARGETS[self.cost]}")
         if self.width_multiple is not None and self.width_multiple < 1:
             raise InputError(f"width_multiple must be 1 or more, got {self.width_multiple}")
-        if self.print_freq < 1:
-            raise InputError(f"print_freq must be 1 or more, got {self.print_freq}")
-        for name in ("save_minutes", "rank_timeout"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
-        if self.rank_timeout > LONGEST_TIMEOUT_SECONDS:
-            raise InputError(f"rank_timeout must be at most {LONGEST_TIMEOUT_SECONDS:g}, got {self.rank_timeout}")
-        if self.local_rank is not None and self.local_rank < 0:
-            raise InputError(f"local_rank must be 0 or more, got {self.local_rank}")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed must be 0 to 2**63 - 1, got {self.seed}")
         if self.run_dir is not None and self.resume is not None:
             raise InputError("give --run_dir for a new run or --resume for an interrupted one, not both")
 

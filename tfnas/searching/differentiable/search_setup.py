@@ -1,34 +1,40 @@
-"""What a search needs, opened and checked before anything is written: space, table, data, device."""
+"""What a search is given, opened and checked before anything is written: space, table, data, device; its batches."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sized
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from tfnas.bench.counted_table import counted_table
 from tfnas.core.cost import COUNTED
 from tfnas.core.errors import InputError
 from tfnas.core.space import SearchSpace
 from tfnas.data.data_config import data_name, default_space
+from tfnas.data.images import Draw, ImageSet
+from tfnas.data.loading import EpochBatches, ImageLoader, Share, loader
 from tfnas.data.opening import ImageData, open_data
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.latency.default_table import is_default, open_table, search_remarks
+from tfnas.latency.default_table import open_table
 from tfnas.latency.meet_target import check_target
+from tfnas.runs.checkpoint import State, short_names
 from tfnas.runs.distributed import DistributedContext
-from tfnas.runs.resumption import with_absolute_paths
-from tfnas.searching.differentiable.schedule import Schedule, space_schedule
-from tfnas.searching.differentiable.search_config import PATHS, SearchConfig
+from tfnas.runs.run_settings import fixed_settings, with_absolute_paths
+from tfnas.runs.search_run import space_of
+from tfnas.searching.differentiable.search_config import PATHS, RESCUES, Schedule, SearchConfig, space_schedule
 from tfnas.spaces.mbconv.space_file import space as load_space
-from tfnas.spaces.mbconv.space_file import space_arguments, space_names
+from tfnas.spaces.mbconv.space_file import space_names
 from tfnas.utils.devices import named_device
+
+LONG_EPOCH_STEPS = 100  # next to which evaluating two batches takes no time
 
 
 @dataclass(frozen=True)
-class Setup:
+class SearchSetup:
     """Everything that a search is given."""
 
     config: SearchConfig
@@ -38,8 +44,6 @@ class Setup:
     lookup_path: str | None
     data: ImageData
     processes: DistributedContext
-    remarks: tuple[str, ...] = ()
-    """What to know about where the table's figures hold."""
 
     @property
     def target_ms(self) -> float:
@@ -64,8 +68,59 @@ class Setup:
         batches, rest = divmod(len(images), self.schedule.batch_size)
         return batches + (rest >= self.processes.world_size)
 
+    def effective(self) -> SearchConfig:
+        """The configuration with every default of the space written out."""
+        values: dict[str, Any] = {
+            field.name: getattr(self.schedule, field.name)
+            for field in dataclasses.fields(self.schedule)
+            if field.name in {item.name for item in dataclasses.fields(SearchConfig)}
+        }
+        values["cost"] = self.table.cost.name
+        config = dataclasses.replace(
+            self.config,
+            **values,
+            data=data_name(self.config),
+            space=self.config.space or self.space.name,
+            lookup_path=self.lookup_path,
+            width_multiple=self.space.width_multiple,
+            device=str(self.device) if self.processes.world_size == 1 else self.config.device,
+            resume=None,
+        )
+        named = {"space"} if config.space in space_names() else set()  # a folder may be called like a built-in space
+        return with_absolute_paths(config, set(PATHS) - named)
 
-def prepare(config: SearchConfig, processes: DistributedContext | None = None) -> Setup:
+    def state(self) -> State:
+        """What a checkpoint stores of it, for a resumed run to compare."""
+        return {
+            "space": self.space.to_json(),
+            "num_classes": self.data.num_classes,
+            "data": self.data.describe(),
+            "class_names": short_names(self.data.class_names),
+            "data_fingerprint": self.data.fingerprint,
+            "schedule": fixed_settings(self.schedule, RESCUES),
+            "table_fingerprint": self.table.fingerprint,
+            "lookup_path": self.lookup_path,
+            "cost": self.table.cost.name,
+            self.table.cost.target_key: self.target_ms,
+        }
+
+    def compared(self, state: State) -> Iterable[tuple[str, object, object]]:
+        """What must be as in a checkpoint's `state`: its name, what it was and what it is."""
+        cost, class_names = self.table.cost, short_names(self.data.class_names)
+        schedule = fixed_settings(Schedule(), RESCUES) | state["schedule"]  # older runs lack some
+        return (
+            ("cost", state.get("cost", "ms"), cost.name),
+            ("data", state["data"], self.data.describe()),
+            ("set of images", state["data_fingerprint"], self.data.fingerprint),
+            ("class names", state.get("class_names", class_names), class_names),  # earlier versions stored none
+            ("table", state["table_fingerprint"], self.table.fingerprint),
+            ("space", space_of(state).fingerprint, self.space.fingerprint),
+            ("target", state.get(cost.target_key), self.target_ms),
+            ("schedule", schedule, fixed_settings(self.schedule, RESCUES)),
+        )
+
+
+def prepare(config: SearchConfig, processes: DistributedContext | None = None) -> SearchSetup:
     """Open and check it all, in one of several processes (default: this is the only one).
 
     Raises InputError for what does not fit together, and Infeasible when the target lies outside the space's range in
@@ -88,31 +143,7 @@ def prepare(config: SearchConfig, processes: DistributedContext | None = None) -
     data = open_data(config, image_size=space.image_size, seed=config.seed)
     check_target(space, table, config.target_lat, data.num_classes, named=config.space)
     _check_shares(schedule.batch_size, data, processes.world_size)
-    flags = space_arguments(space, config.space)
-    remarks = search_remarks(table, shipped=is_default(lookup_path, space), space=flags)
-    return Setup(config, space, schedule, table, lookup_path, data, processes, remarks)
-
-
-def effective(setup: Setup) -> SearchConfig:
-    """The configuration with every default of the space written out."""
-    values: dict[str, Any] = {
-        field.name: getattr(setup.schedule, field.name)
-        for field in dataclasses.fields(setup.schedule)
-        if field.name in {item.name for item in dataclasses.fields(SearchConfig)}
-    }
-    values["cost"] = setup.table.cost.name
-    config = dataclasses.replace(
-        setup.config,
-        **values,
-        data=data_name(setup.config),
-        space=setup.config.space or setup.space.name,
-        lookup_path=setup.lookup_path,
-        width_multiple=setup.space.width_multiple,
-        device=str(setup.device) if setup.processes.world_size == 1 else setup.config.device,
-        resume=None,
-    )
-    named = {"space"} if config.space in space_names() else set()  # a folder may be called like a built-in space
-    return with_absolute_paths(config, set(PATHS) - named)
+    return SearchSetup(config, space, schedule, table, lookup_path, data, processes)
 
 
 def _open_table(config: SearchConfig, space: SearchSpace) -> tuple[LatencyTable, str | None]:
@@ -121,11 +152,14 @@ def _open_table(config: SearchConfig, space: SearchSpace) -> tuple[LatencyTable,
     Raises InputError where a table is named that counts something else.
     """
     if config.cost in COUNTED and config.lookup_path is None:
+        from tfnas.bench.counted_table import counted_table
+
         return counted_table(space, config.cost), None
     table, lookup_path = open_table(config.lookup_path, space, config.space or space.name)
     if config.cost not in (None, table.cost.name):
         raise InputError(
-            f"--cost is {config.cost}, but {table.source} holds {table.unit}: leave one of --cost and --lookup_path out"
+            f"--cost is {config.cost}, but {table.source} contains {table.unit}: give only one of --cost and "
+            "--lookup_path"
         )
     return table, lookup_path
 
@@ -133,9 +167,98 @@ def _open_table(config: SearchConfig, space: SearchSpace) -> tuple[LatencyTable,
 def _check_shares(batch_size: int, data: ImageData, number: int) -> None:
     """Raise InputError unless there is an image for every process in a batch, and such a batch in both parts."""
     if batch_size < number:
-        raise InputError(f"--batch_size {batch_size} is over all processes, and {number} of them share it: give more")
+        raise InputError(f"--batch_size {batch_size} is the global batch size of {number} processes: use a larger one")
     for name, images in (("weights", data.weights), ("architecture", data.architecture)):
         if len(images) < number:
             raise InputError(
-                f"the {name} part has {len(images)} images, and {number} processes share them: start fewer processes"
+                f"the {name} part has {len(images)} images, and {number} processes share them: use fewer processes"
             )
+
+
+def shared_batches(setup: SearchSetup, images: ImageSet, *, turn: int, first: int = 0) -> ImageLoader:
+    """This process's share of every batch of a part, in the order of turn number `turn`, from batch `first` on."""
+    batches = shares(setup, images, turn=turn, first=first)
+    return loader(images, batches, workers=setup.data.workers, device=setup.device)
+
+
+def shares(setup: SearchSetup, images: ImageSet, *, turn: int, first: int = 0) -> EpochBatches:
+    """Which images these are."""
+    return EpochBatches(
+        len(images),
+        batch_size=setup.schedule.batch_size,
+        epoch=turn,
+        seed=setup.config.seed,
+        # a run that was begun by fewer processes may have trained on a last batch that is left out now
+        first_batch=min(first, setup.num_batches(images)),
+        share=setup.processes.share,
+        whole=len(images) % setup.schedule.batch_size < setup.processes.world_size,
+    )
+
+
+def held_out_batches(setup: SearchSetup, epoch: int, first: int) -> Iterator[list[Tensor]]:
+    """Shares of batches of the architecture part, from number `first` of an epoch, over and over in new orders."""
+    images: Any = setup.data.architecture
+    turns_per_epoch = setup.steps_per_epoch  # more than an epoch can need
+    turn, first = divmod(first, setup.num_batches(images))
+    while True:
+        yield from shared_batches(setup, images, turn=epoch * turns_per_epoch + turn, first=first)
+        turn, first = turn + 1, 0
+
+
+def evaluation_batches(setup: SearchSetup) -> ImageLoader:
+    """The architecture part, as WholeBatches deals it to this process.
+
+    Its order is drawn once for the whole run: where it stands class by class, so would batch statistics.
+    """
+    return loader(setup.data.architecture, _evaluated(setup), workers=setup.data.workers, device=setup.device)
+
+
+def evaluation_batch_count(setup: SearchSetup) -> int:
+    """How many batches these are."""
+    return len(_evaluated(setup))
+
+
+def _evaluated(setup: SearchSetup) -> WholeBatches:
+    count, batch_size = len(setup.data.architecture), setup.schedule.batch_size
+    return WholeBatches(count, batch_size, setup.processes.share, seed=setup.config.seed)
+
+
+def probe_batches(setup: SearchSetup) -> ImageLoader:
+    """Two batches of the architecture part, or one where an epoch is short, as WholeBatches deals them.
+
+    They are drawn once for the whole run, because the part may stand in the order of its classes.
+    """
+    images, seed, number = setup.data.architecture, setup.config.seed, probe_batch_count(setup)
+    batches = WholeBatches(len(images), setup.schedule.batch_size, setup.processes.share, seed=seed, most=number)
+    return loader(images, batches, workers=setup.data.workers, device=setup.device)
+
+
+def probe_images(setup: SearchSetup) -> int:
+    """How many images those batches hold."""
+    return min(len(setup.data.architecture), probe_batch_count(setup) * setup.schedule.batch_size)
+
+
+def probe_batch_count(setup: SearchSetup) -> int:
+    """How many batches of the architecture part are evaluated after every epoch."""
+    return 2 if setup.steps_per_epoch >= LONG_EPOCH_STEPS else 1
+
+
+class WholeBatches(EpochBatches):
+    """The images in their own order, or one drawn with a seed: the processes take whole batches in turn.
+
+    So batch statistics, and with them every answer, are those that one process would get. `most` is the number of
+    batches that all of them take; default: all there are.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, dealt: Share, *, seed: int | None = None, most: int | None = None
+    ) -> None:
+        super().__init__(count, batch_size=batch_size, epoch=0, seed=seed)
+        self.dealt, self.most = dealt, most
+
+    def __len__(self) -> int:
+        batches = super().__len__() if self.most is None else min(self.most, super().__len__())
+        return len(range(self.dealt.rank, batches, self.dealt.processes))
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return islice(super().__iter__(), self.dealt.rank, self.most, self.dealt.processes)

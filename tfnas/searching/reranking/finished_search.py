@@ -20,8 +20,9 @@ from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.reachable import Band
 from tfnas.runs.architecture_source import DERIVED, read_summary
 from tfnas.runs.checkpoint import FOLDER
-from tfnas.runs.resumption import SETTINGS, merged_settings
+from tfnas.runs.resumption import merged_settings
 from tfnas.runs.run_directory import CONFIG_FILE, SUMMARY_FILE, UnreadableConfig, read_config
+from tfnas.runs.run_settings import SETTINGS
 from tfnas.runs.search_run import choice_of, search_checkpoints
 from tfnas.searching.differentiable.search_config import MAY_CHANGE
 from tfnas.utils.annotations import saved_fields

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from tfnas.core.errors import InputError
 from tfnas.proxies.score import Score, find_score, score
-from tfnas.runs.endings import handle_errors
-from tfnas.runs.run_directory import Interruption, RunDirectory, watch_interruption
+from tfnas.runs.endings import Interruption, handle_errors, watch_interruption
+from tfnas.runs.run_directory import RunDirectory
 from tfnas.searching.differentiable.candidates import Candidate, draw_candidates
 from tfnas.searching.reranking.finished_search import FinishedSearch, open_search
 from tfnas.searching.reranking.rerank_config import FEWEST_CALIBRATED, INHERITED, RerankConfig

@@ -17,7 +17,7 @@ from tfnas.data.loading import EpochBatches, loader
 from tfnas.data.opening import ImageData, open_data
 from tfnas.runs.checkpoint import load_checkpoint
 from tfnas.runs.search_run import KIND
-from tfnas.searching.differentiable.derive import derived_accuracy
+from tfnas.searching.differentiable.inherited_evaluation import derived_accuracy
 from tfnas.searching.reranking.rerank_config import INHERITED
 from tfnas.supernet.extract import supernet_from_state
 from tfnas.supernet.supernet import Supernet

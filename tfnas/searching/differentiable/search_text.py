@@ -1,0 +1,148 @@
+"""What a person reads of a search: what is searched, a line per epoch, warnings, and the result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tfnas.core.choice import Choice
+from tfnas.core.cost import Cost
+from tfnas.latency.default_table import is_default, search_remarks
+from tfnas.latency.range_text import bounds_text
+from tfnas.searching.differentiable.forecast import Forecast, count_range
+from tfnas.searching.differentiable.search_setup import SearchSetup
+from tfnas.spaces.mbconv.space_file import space_arguments
+from tfnas.supernet.dispatch import cpu_kernels
+from tfnas.utils.text import clock, short
+
+_NOT_COMPILED = "          without compiled kernels, hence slower: reinstall with a C compiler available"
+COLLAPSED_SHARE = 0.5
+UNIFORM_ENTROPY = 0.98
+STILL = 1e-3
+
+
+def operation_entropy(choice: Choice) -> float:
+    """Mean entropy of the blocks' operation probabilities, over that of a uniform choice: 1 undecided, 0 decided."""
+    if choice.log_alphas.shape[1] == 1:
+        return 0.0
+    entropies = -(np.exp(choice.log_alphas) * choice.log_alphas).sum(1)
+    return float(entropies.mean() / math.log(choice.log_alphas.shape[1]))
+
+
+def depth_entropy(choice: Choice) -> float:
+    """The same for the depth probabilities of the stages that have a choice; 0 if none has."""
+    values = [
+        -(np.exp(log_depths) * log_depths).sum() / math.log(len(log_depths))
+        for log_depths in choice.log_depths
+        if len(log_depths) > 1
+    ]
+    return float(np.mean(values)) if values else 0.0
+
+
+def collapsed(choice: Choice) -> str | None:
+    """The operation that every block has settled on with a clear majority, by name; None if there is no such one."""
+    best = set(choice.best_operations)
+    if len(best) > 1 or len(choice.space.operations) == 1 or len(choice.space.blocks) == 1:
+        return None
+    surest = np.exp(choice.log_alphas.max(1))
+    return choice.space.operations[best.pop()].name if surest.min() > COLLAPSED_SHARE else None
+
+
+def near_chance(top1: float, chance: float) -> bool:
+    """Whether an accuracy is less than twice chance, and less than a tenth of the way up from it (all in percent)."""
+    return top1 < min(2 * chance, chance + (100 - chance) / 10)  # of two classes, twice chance is all there is
+
+
+def health_warnings(choice: Choice, history: Sequence[dict[str, float]]) -> list[str]:
+    """What is wrong after an epoch that trained the architecture, in words that say what it means."""
+    found = []
+    operation = collapsed(choice)
+    if operation is not None:
+        found.append(
+            f"every block has settled on {operation}: the search has collapsed. The supernet favours operations "
+            "that train fast; try a longer warm-up (--warmup_epochs) or a lower --a_lr"
+        )
+    moves = [entry["alpha_move"] for entry in history if "alpha_move" in entry][-3:]
+    if len(moves) == 3 and max(moves) < STILL:
+        found.append(
+            f"operation probabilities moved by less than {STILL:g} in each of the last three epochs: "
+            "the architecture has stopped changing. If it is still undecided, raise --a_lr or --epochs"
+        )
+    return found
+
+
+def description(setup: SearchSetup, place: str) -> list[str]:
+    """What is searched, on what, for which target and where."""
+    smallest, largest = count_range(setup.space, setup.data.num_classes)
+    bounds = bounds_text(setup.space, setup.table, setup.data.num_classes)
+    kernels = cpu_kernels(setup.device)
+    slower = kernels is not None and not kernels.compiled()
+    return [
+        f"data      {setup.data.describe()}",
+        f"space     {setup.space.name}: {len(setup.space.blocks)} blocks of {len(setup.space.operations)} "
+        f"operations, {short(smallest.params)} to {short(largest.params)} parameters, "
+        f"{short(smallest.macs)} to {short(largest.macs)} MACs",
+        f"table     {setup.table.description}",
+        *table_remarks(setup),
+        f"target    {setup.table.quantity(setup.target_ms, 6)}; reachable {bounds}",
+        f"train     {setup.schedule.epochs} epochs, {setup.schedule.warmup_epochs} of them warm-up, batch "
+        f"{setup.schedule.batch_size}, on {place}, seed {setup.config.seed}",
+        *(
+            ["          without compiled kernels, hence slower: reinstall with a C compiler available"]
+            if slower
+            else []
+        ),
+    ]
+
+
+def table_remarks(setup: SearchSetup) -> tuple[str, ...]:
+    """What to know about where the table's figures hold."""
+    flags = space_arguments(setup.space, setup.config.space)
+    return search_remarks(setup.table, shipped=is_default(setup.lookup_path, setup.space), space=flags)
+
+
+def forecast_line(forecast: Forecast, seconds: float, processes: int) -> str:
+    """How long the rest of the run will take."""
+    without = "data loading" + (" and exchange" if processes > 1 else "")
+    return (
+        f"time      about {clock(seconds)}: a weight step {1000 * forecast.weight_step:.0f} ms, an architecture step "
+        f"{1000 * forecast.architecture_step:.0f} ms, measured just now (without {without})"
+    )
+
+
+def training_numbers(averages: Mapping[str, float], cost: Cost) -> str:
+    """Training losses and accuracies in words; those of the architecture where it is trained."""
+    text = f"loss {averages['weight_loss']:.3f}  sampled paths {averages['path_accuracy']:.1f} %"
+    if f"expected_{cost.name}" in averages:
+        text += f"  expected {cost.quantity(averages[f'expected_{cost.name}'])}"
+    return text
+
+
+def epoch_text(entry: Mapping[str, float], cost: Cost) -> str:
+    """An epoch's numbers in a line."""
+    line = training_numbers(entry, cost)
+    if "alpha_move" in entry:
+        line += (
+            f"  derived {cost.quantity(entry[f'derived_{cost.name}'])}  T {entry['temperature']:.2f}  "
+            f"entropy ops {entry['operation_entropy']:.2f} depth {entry['depth_entropy']:.2f}"
+        )
+    if "probe_loss" in entry:
+        tau = f", tau {entry['probe_tau']:+.2f}" if "probe_tau" in entry else ""
+        line += f"  probes {entry['probe_top1']:.1f} % (loss {entry['probe_loss']:.3f}{tau})"
+    if "held_out_accuracy" in entry:
+        line += f"  held-out path {entry['held_out_accuracy']:.1f} %"
+    return line
+
+
+def out_of_memory(setup: SearchSetup, how_to_resume: str) -> str:
+    """What takes less memory."""
+    batch_size, number = setup.schedule.batch_size, setup.processes.world_size
+    over = f" over {number} processes" if number > 1 else ""
+    saver = "" if setup.config.low_memory else f"{how_to_resume} --low_memory, which takes less. Or: "
+    return (
+        f"out of memory at batch size {batch_size}{over}. What was saved before is kept. {saver}a run keeps its "
+        "batch size, so start a new one with a smaller --image_size or --batch_size, for instance "
+        f"--batch_size {batch_size // 2}"
+    )
