@@ -14,7 +14,7 @@ from pathlib import Path
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
-    ["tfnas.searching.differentiable.differentiable_search", "tfnas.training.train_loop", "sklearn.datasets"]
+    ["tfnas.searching.differentiable.differentiable_search", "tfnas.training.retraining", "sklearn.datasets"]
 )
 _STORES = []
 

@@ -21,8 +21,8 @@ from tfnas.runs.search_run import search_checkpoints
 from tfnas.searching.differentiable.differentiable_search import search
 from tfnas.searching.refitting.refit_loop import widths_range_ms
 from tfnas.supernet.extract import extract_network, supernet_from_state
+from tfnas.training.retraining import retrain
 from tfnas.training.train_config import TrainConfig
-from tfnas.training.train_loop import retrain
 
 QUIET = Console(quiet=True)
 NONE_EXPANDS = tuple(map(Operation.parse, ("k3_e1", "k5_e1_se")))

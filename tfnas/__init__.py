@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from tfnas.searching.reranking.rerank_config import RerankConfig
     from tfnas.spaces.zen.structure import Structure
     from tfnas.spaces.zen.structure_network import StructureNetwork
+    from tfnas.training.retraining import TrainResult, retrain
     from tfnas.training.train_config import TrainConfig
-    from tfnas.training.train_loop import TrainResult, retrain
 
 _HOMES = {
     "BuildConfig": "tfnas.bench.build_config",
@@ -74,7 +74,7 @@ _HOMES = {
     "Structure": "tfnas.spaces.zen.structure",
     "StructureNetwork": "tfnas.spaces.zen.structure_network",
     "TrainConfig": "tfnas.training.train_config",
-    "TrainResult": "tfnas.training.train_loop",
+    "TrainResult": "tfnas.training.retraining",
     "TrainedModel": "tfnas.runs.model_file",
     "build_table": "tfnas.bench.build_table",
     "certify_file": "tfnas.searching.refitting.certify",
@@ -89,7 +89,7 @@ _HOMES = {
     "meet_target": "tfnas.latency.meet_target",
     "predict": "tfnas.evaluation.predicting",
     "rerank": "tfnas.searching.reranking.rerank",
-    "retrain": "tfnas.training.train_loop",
+    "retrain": "tfnas.training.retraining",
     "score": "tfnas.proxies.score",
     "search": "tfnas.searching.differentiable.differentiable_search",
     "zoo": "tfnas.zoo",

@@ -190,7 +190,7 @@ def handed_over(monkeypatch):
     configs = []
     for module, name in (
         ("searching.differentiable.differentiable_search", "search"),
-        ("training.train_loop", "retrain"),
+        ("training.retraining", "retrain"),
     ):
         monkeypatch.setattr(f"tfnas.{module}.{name}", lambda config, **_: configs.append(config))
     return configs

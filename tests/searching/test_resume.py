@@ -301,7 +301,7 @@ def test_an_edited_configuration_is_noticed(run):
     as_an_earlier_version_saved_it(run)
     for name in ("target_lat", "w_mom"):
         (run / "config.yaml").write_text(yaml.safe_dump({**document, name: edited[name]}))
-        with pytest.raises(InputError, match=r"cannot go on: its (target|schedule) was"):
+        with pytest.raises(InputError, match=r"cannot be resumed: its (target|schedule) was"):
             search(SearchConfig(resume=str(run)), QUIET)
 
 

@@ -12,9 +12,11 @@ from rich.console import Console
 from tiny import tiny_space
 
 from tfnas.runs.checkpoint import load_checkpoint
-from tfnas.training.train_config import MAY_CHANGE, TrainConfig
-from tfnas.training.train_loop import retrain
-from tfnas.training.train_session import KIND, train_checkpoints
+from tfnas.runs.endings import Interruption
+from tfnas.runs.run_directory import RunDirectory
+from tfnas.runs.session import Session, _directory
+from tfnas.training.retraining import NetworkTraining, retrain, train_checkpoints
+from tfnas.training.train_config import KIND, MAY_CHANGE, TrainConfig
 
 
 def tiny_architecture(num_classes=10):
@@ -36,6 +38,25 @@ def small_settings(folder, name, **changes):
     settings = {"config_path": write_architecture(folder), "data": "digits", "seed": 4, "device": "cpu", "threads": 1}
     settings |= {"epochs": 2, "batch_size": 96, "lr": 0.05, "dropout_rate": 0.2, "drop_connect_rate": 0.2}
     return {**settings, "run_dir": str(folder / name), "save_minutes": 1e-9, **changes}
+
+
+def built(setup):
+    """A training at its beginning."""
+    training = NetworkTraining(setup)
+    training.build()
+    return training
+
+
+def session_of(setup, folder):
+    """A session of it, in a folder."""
+    console = Console(quiet=True)
+    return Session(built(setup), RunDirectory(folder, console), Interruption(console))
+
+
+def begun_run(setup):
+    """A run directory as it is before the first step."""
+    console = Console(quiet=True)
+    return RunDirectory(_directory(NetworkTraining(setup), None, console), console)
 
 
 def small_config(folder, name, **changes):

@@ -8,9 +8,9 @@ from test_processes import assert_same
 from test_retrain import _InterruptAt
 
 from tfnas.core.errors import Interrupted
-from tfnas.training import train_loop
+from tfnas.runs import session
+from tfnas.training.retraining import retrain
 from tfnas.training.train_config import TrainConfig
-from tfnas.training.train_loop import retrain
 
 pytestmark = [
     pytest.mark.gpu,
@@ -40,7 +40,7 @@ def test_a_resumed_run_is_the_same_run(tmp_path, monkeypatch, opt_level):
     settings = {"device": "cuda", "deterministic": True, "opt_level": opt_level, "ema_decay": 0.9}
     retrain(small_config(tmp_path, "whole", **settings), QUIET)
     with monkeypatch.context() as patched:
-        patched.setattr(train_loop, "watch_interruption", lambda _: _InterruptAt(9))
+        patched.setattr(session, "watch_interruption", lambda _: _InterruptAt(9))
         with pytest.raises(Interrupted):
             retrain(small_config(tmp_path, "run", **settings), QUIET)
     retrain(TrainConfig(snapshot=str(tmp_path / "run")), QUIET)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from small_run import small_settings, start_processes
+from small_run import begun_run, small_settings, start_processes
 
 import tfnas
 from tfnas.core.errors import InputError
@@ -17,10 +17,9 @@ from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.search_run import search_checkpoints
 from tfnas.supernet.extract import estimate_batch_norm, route_of, supernet_from_state
 from tfnas.supernet.routes import Path, one_hot_depths
-from tfnas.training import inherit
-from tfnas.training.train_config import TrainConfig
-from tfnas.training.train_loop import retrain
-from tfnas.training.train_session import KIND, train_checkpoints
+from tfnas.training import retraining
+from tfnas.training.retraining import retrain, train_checkpoints
+from tfnas.training.train_config import KIND, TrainConfig
 from tfnas.training.train_setup import prepare
 
 QUIET = Console(quiet=True)
@@ -57,7 +56,7 @@ def test_the_first_checkpoint_holds_the_supernets_path(search_run, tmp_path, mon
         estimate_batch_norm(*what)
 
     monkeypatch.setattr(DistributedContext, "barrier", barrier)
-    monkeypatch.setattr(inherit, "estimate_batch_norm", estimated)
+    monkeypatch.setattr(retraining, "estimate_batch_norm", estimated)
     config = TrainConfig(
         inherit=str(search_run), run_dir=str(tmp_path / "run"), device="cpu", epochs=1, lr=1e-9, weight_decay=0.0
     )
@@ -150,11 +149,9 @@ def test_a_damaged_image_is_named_where_statistics_are_joint(search_run, tmp_pat
 
 @pytest.mark.slow
 def test_a_locked_run_is_told_once(tmp_path):
-    from tfnas.training.train_loop import _run_directory
-
     settings = small_settings(tmp_path, "run")
     setup = prepare(TrainConfig(**settings), DistributedContext(0, 1, torch.device("cpu")))
-    with _run_directory(setup, None, QUIET).locked():
+    with begun_run(setup).locked():
         processes = start_processes(tmp_path, {"snapshot": settings["run_dir"]})
         assert [process.end(120) for process in processes] == [1, 1]
     assert "another process is at work" in processes[0].said()

@@ -9,20 +9,19 @@ import torch
 import yaml
 from PIL import Image
 from rich.console import Console
-from small_run import small_config, tiny_architecture
+from small_run import built, small_config, tiny_architecture
 
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import DataConfig
 from tfnas.data.opening import open_data, open_retrain_data
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.run_directory import RunDirectory
+from tfnas.runs.run_reporter import RunReporter
 from tfnas.runs.run_settings import SETTINGS
 from tfnas.runs.search_run import search_checkpoints
+from tfnas.training.retraining import retrain
 from tfnas.training.train_config import TrainConfig
 from tfnas.training.train_data import with_named_data
-from tfnas.training.train_loop import retrain
-from tfnas.training.train_reporter import Reporter
-from tfnas.training.train_session import start_session
 from tfnas.training.train_setup import prepare
 
 FOUND = tiny_architecture(3)
@@ -162,7 +161,7 @@ def test_other_data_than_the_digits_of_a_search(photos):
 
 def announced(tmp_path, setup):
     run = RunDirectory(tmp_path, Console(quiet=True))
-    Reporter(start_session(setup), run, True).announce()
+    RunReporter(built(setup), run).announce()
     return (tmp_path / "log.txt").read_text()
 
 
@@ -170,7 +169,7 @@ def test_images_that_are_trained_on_and_judged_by_are_told(photos):
     lists = {name: str(photos / "list1.txt") for name in ("train_list", "val_list")}
     settings = {**lists, "train_root": str(photos / "photos"), "data": "list", "num_classes": 3, "batch_size": 5}
     said = announced(photos, prepare(small_config(photos, "run", **settings), ONE))
-    assert "warning: 10 of the 10 images to judge by are trained on too" in said
+    assert "warning: 10 of the 10 evaluation images are also training images" in said
     apart = small_config(photos, "run", **{**settings, "val_list": str(photos / "list0.txt")})
     assert prepare(apart, ONE).notes == ()
 

@@ -5,16 +5,16 @@ import dataclasses
 import pytest
 import torch
 from rich.console import Console
-from small_run import final_state, small_config
+from small_run import built, final_state, small_config
 from test_processes import assert_same
+from test_retrain import _InterruptAt
 
 import tfnas
 from tfnas.core.errors import Interrupted, RunFailed
+from tfnas.runs import session
 from tfnas.runs.distributed import DistributedContext
-from tfnas.training import train_loop
+from tfnas.training.retraining import retrain, train_checkpoints
 from tfnas.training.train_config import TrainConfig
-from tfnas.training.train_loop import retrain
-from tfnas.training.train_session import start_session, train_checkpoints
 from tfnas.training.train_setup import prepare
 
 QUIET = Console(quiet=True)
@@ -24,14 +24,14 @@ FEW_STEPS = {"epochs": 1, "batch_size": 360, "dropout_rate": 0.0, "drop_connect_
 
 def dtypes_of(folder, **changes):
     """The number types of batch norm's weights, and of all others, as training has them."""
-    session = start_session(prepare(small_config(folder, "run", **changes), ONE))
+    learner = built(prepare(small_config(folder, "run", **changes), ONE)).learner
     norms = {
         f"{name}.{part}"
-        for name, module in session.learner.network.named_modules()
+        for name, module in learner.network.named_modules()
         if isinstance(module, torch.nn.BatchNorm2d)
         for part, _ in module.named_parameters()
     }
-    weights = dict(session.learner.network.named_parameters())
+    weights = dict(learner.network.named_parameters())
     assert norms and norms < weights.keys()
     return {weights[name].dtype for name in norms}, {weights[name].dtype for name in weights.keys() - norms}
 
@@ -64,12 +64,7 @@ def test_a_run_in_half_precision_resumes_bit_for_bit(tmp_path, monkeypatch):
     settings = {"opt_level": "O3", "loss_scale": "256", "epochs": 1, "batch_size": 180}
     retrain(small_config(tmp_path, "whole", **settings), QUIET)
     with monkeypatch.context() as patched:
-        real = train_loop.Session.train
-
-        def stop_at_step_4(session, images, labels, _):
-            return real(session, images, labels, session.step == 3)
-
-        patched.setattr(train_loop.Session, "train", stop_at_step_4)
+        patched.setattr(session, "watch_interruption", lambda _: _InterruptAt(3))
         with pytest.raises(Interrupted):
             retrain(small_config(tmp_path, "run", **settings), QUIET)
     retrain(TrainConfig(snapshot=str(tmp_path / "run")), QUIET)
@@ -101,10 +96,10 @@ def test_apex_is_told_all_that_was_said(tmp_path, monkeypatch):
 
     monkeypatch.setattr("tfnas.training.train_steps.find_apex", lambda _: Apex)
     config = small_config(tmp_path, "run", amp_backend="apex", opt_level="O3")
-    start_session(prepare(config, ONE))
+    built(prepare(config, ONE))
     said = {"keep_batchnorm_fp32": False, "loss_scale": "dynamic"}
-    start_session(prepare(dataclasses.replace(config, **said), ONE))
-    start_session(prepare(dataclasses.replace(config, loss_scale="128.0"), ONE))
+    built(prepare(dataclasses.replace(config, **said), ONE))
+    built(prepare(dataclasses.replace(config, loss_scale="128.0"), ONE))
     assert told == [
         {"opt_level": "O3", "keep_batchnorm_fp32": None, "loss_scale": None},
         {"opt_level": "O3", "keep_batchnorm_fp32": False, "loss_scale": "dynamic"},

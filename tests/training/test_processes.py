@@ -9,8 +9,7 @@ import torch
 from rich.console import Console
 from small_run import final_state, run_processes, small_config, small_settings, start_processes, summary_of
 
-from tfnas.training.train_loop import retrain
-from tfnas.training.train_session import train_checkpoints
+from tfnas.training.retraining import retrain, train_checkpoints
 
 SAME_LOSSES = {"dropout_rate": 0.0, "drop_connect_rate": 0.0, "sync_bn": True, "batch_size": 144}
 

@@ -6,18 +6,16 @@ import json
 import pytest
 import torch
 import yaml
-from rich.console import Console
-from small_run import small_config, tiny_architecture, write_architecture
+from small_run import begun_run, session_of, small_config, tiny_architecture, write_architecture
 
 import tfnas
 from tfnas.core.errors import InputError
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.model_file import TrainedModel
+from tfnas.training.retraining import train_checkpoints
 from tfnas.training.train_config import TrainConfig
-from tfnas.training.train_loop import _run_directory
 from tfnas.training.train_resuming import resumed_run
-from tfnas.training.train_session import start_session, train_checkpoints
 from tfnas.training.train_setup import prepare
 
 ONE = DistributedContext(0, 1, torch.device("cpu"))
@@ -27,7 +25,7 @@ AMP = "train_eval_amp.py"
 @pytest.fixture
 def begun(tmp_path):
     """The directory of a run that was stopped before its first step."""
-    return _run_directory(prepare(small_config(tmp_path, "run"), ONE), None, Console(quiet=True)).path
+    return begun_run(prepare(small_config(tmp_path, "run"), ONE)).path
 
 
 def settings_of(run_dir):
@@ -41,7 +39,7 @@ def write_settings(run_dir, settings):
 @pytest.fixture
 def saved(begun, tmp_path):
     """The directory of a run with a checkpoint."""
-    train_checkpoints(begun).save(start_session(prepare(small_config(tmp_path, "run"), ONE)).state(), 0, 0)
+    train_checkpoints(begun).save(session_of(prepare(small_config(tmp_path, "run"), ONE), begun).state(), 0, 0)
     return begun
 
 
@@ -85,7 +83,7 @@ def model_file(path, seed):
 
 def test_teacher_and_names_of_classes_stay(tmp_path):
     def session(**changes):
-        return start_session(prepare(small_config(tmp_path, "run", **changes), ONE))
+        return session_of(prepare(small_config(tmp_path, "run", **changes), ONE), tmp_path)
 
     teachers = [{"teacher": model_file(tmp_path / f"{seed}.pt", seed)} for seed in (1, 2)]
     state, alone = ({**session(**said).state(), "epoch": 0, "step": 0} for said in (teachers[0], {}))
@@ -143,11 +141,11 @@ def test_the_float32_program_refuses_a_run_in_mixed_precision(begun):
 
 
 def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path):
-    session = start_session(prepare(small_config(tmp_path, "run"), ONE))
+    session = session_of(prepare(small_config(tmp_path, "run"), ONE), tmp_path)
     state = session.state()
     del state["teacher"], state["class names"]
     session.restore({**state, "epoch": 1, "step": 2})
-    assert (session.epoch, session.step) == (1, 2)
+    assert (session.progress.epoch, session.progress.step) == (1, 2)
 
 
 def test_a_name_that_is_too_long(begun):

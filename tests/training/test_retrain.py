@@ -15,10 +15,9 @@ import tfnas
 from tfnas.core.errors import InputError, Interrupted, RunFailed
 from tfnas.data.images import Draw
 from tfnas.data.opening import run_images
-from tfnas.training import train_loop
+from tfnas.runs import session
+from tfnas.training.retraining import NetworkTraining, retrain, train_checkpoints
 from tfnas.training.train_config import TrainConfig
-from tfnas.training.train_loop import retrain
-from tfnas.training.train_session import Session, train_checkpoints
 
 QUIET = Console(quiet=True)
 
@@ -90,7 +89,7 @@ def test_interrupted_after_random_steps_and_resumed(tmp_path, uninterrupted, mon
     config = small_config(tmp_path, "run", ema_decay=0.9)
     for number, looks in enumerate(later - before - 1 for before, later in pairwise([0, *points])):
         with monkeypatch.context() as patched:
-            patched.setattr(train_loop, "watch_interruption", lambda _, at=looks: _InterruptAt(at))
+            patched.setattr(session, "watch_interruption", lambda _, at=looks: _InterruptAt(at))
             with pytest.raises(Interrupted, match="--snapshot"):
                 retrain(config, QUIET)
         config = TrainConfig(snapshot=str(tmp_path / "run"), workers=number % 2)
@@ -131,14 +130,14 @@ def test_the_callers_random_numbers_are_left_alone(tmp_path):
     ],
 )
 def test_options_train(tmp_path, monkeypatch, options):
-    rounds, real = [], train_loop.conclude
+    rounds, real = [], NetworkTraining.conclude
     allowed = torch.backends.cudnn.allow_tf32
 
     def concluded(*what):
         rounds.append(torch.backends.cudnn.allow_tf32)
         return real(*what)
 
-    monkeypatch.setattr(train_loop, "conclude", concluded)
+    monkeypatch.setattr(NetworkTraining, "conclude", concluded)
     result = retrain(small_config(tmp_path, "run", epochs=1, batch_size=288, **options), QUIET)
     assert result.summary["train_loss"] < 2.45
     assert allowed and rounds == [options.get("opt_level", "O0") != "O0"]
@@ -156,13 +155,14 @@ def test_accumulation_without_batch_norm_changes_nothing_but_rounding(tmp_path, 
 
 def test_a_loss_that_is_not_finite_ends_the_run_before_the_update(tmp_path, monkeypatch):
     config = small_config(tmp_path, "run")
-    real, steps = Session.train, []
+    real, steps = NetworkTraining.step, []
 
-    def poisoned(session, images, labels, stop):
+    def poisoned(training, batch):
         steps.append(None)
-        return real(session, images * float("nan") if len(steps) == 4 else images, labels, stop)
+        images, labels = batch
+        return real(training, (images * float("nan") if len(steps) == 4 else images, labels))
 
-    monkeypatch.setattr(Session, "train", poisoned)
+    monkeypatch.setattr(NetworkTraining, "step", poisoned)
     with pytest.raises(RunFailed, match=r"loss is nan.*--lr.*--snapshot"):
         retrain(config, QUIET)
     state, _, _ = train_checkpoints(tmp_path / "run").load_latest()

@@ -14,8 +14,8 @@ import tfnas
 from tfnas.core.errors import InputError
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.runs.model_file import TrainedModel
+from tfnas.training.retraining import retrain
 from tfnas.training.teacher import Teacher, distillation_loss, open_teacher
-from tfnas.training.train_loop import retrain
 
 QUIET = Console(quiet=True)
 TEN = tuple("0123456789")

@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "train_eval_amp.py") -> 
         if prog == FLOAT32_PROGRAM and config.opt_level != "O0":
             raise InputError(f"{prog} computes in float32: use train_eval_amp.py for --opt_level {config.opt_level}")
         say_loading(prog)
-        from tfnas.training.train_loop import retrain
+        from tfnas.training.retraining import retrain
 
         retrain(config, given=given.keys(), program=program)
     return command.status

@@ -214,4 +214,4 @@ class Algorithm(ABC, Generic[Batch]):
 
     def out_of_memory(self, how_to_resume: str) -> str:
         """What to do where memory does not suffice."""
-        return f"out of memory. What was saved before is kept. {how_to_resume}"
+        return f"out of memory. The last saved state is intact. {how_to_resume}"

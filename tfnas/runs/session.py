@@ -121,7 +121,7 @@ class Session:
                 self._save()
                 return
             state, path = found
-            self.processes.barrier(lambda: self._restore(state))
+            self.processes.barrier(lambda: self.restore(state))
         if not self.processes.is_rank_zero:
             return
         self.run_dir.write_config(algorithm.effective_config())  # with what may have changed, now that all of it fits
@@ -129,7 +129,7 @@ class Session:
 
         changed = changed_settings(algorithm.config, state, algorithm.rescues)
         if changed is not None:
-            self.run_dir.say(f"going on with {changed}")
+            self.run_dir.say(f"resuming with changed settings: {changed}")
         epochs, progress = algorithm.epochs, self.progress
         if progress.epoch == epochs:
             self.run_dir.say(f"all {epochs} epochs of this run are done: writing its results again from {path}")
@@ -177,10 +177,13 @@ class Session:
         settings = recorded_settings(self.algorithm.effective_config())
         return {SETTINGS: settings, **self.algorithm.state(), **self.progress.state()}
 
-    def _restore(self, state: State) -> None:
+    def restore(self, state: State) -> None:
+        """Restore `state`. Raises InputError when what must be as it was then is not."""
         for name, then, now in self.algorithm.compared(state):
             if then != now:
-                raise InputError(f"the run cannot go on: its {name} was {then!r} when it was saved, and is {now!r} now")
+                raise InputError(
+                    f"the run cannot be resumed: its {name} was {then!r} when it was saved and is now {now!r}"
+                )
         self.progress.restore(state)
         self.algorithm.restore(state)
 

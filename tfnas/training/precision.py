@@ -35,7 +35,7 @@ class Precision(Protocol):
         """What must be saved."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Stand where `state` was taken."""
+        """Restore `state`."""
 
 
 def half_dtype(device: torch.device) -> torch.dtype:
@@ -91,7 +91,7 @@ class TorchPrecision:
         norm = nn.utils.clip_grad_norm_(parameters, largest_norm)
         if not self.scaler.is_enabled() and not torch.isfinite(norm):
             lower = "--lr" if self.scale == 1 else "--loss_scale or --lr"
-            raise RunFailed(f"a gradient is not finite, and no weight was changed by it: lower {lower}")
+            raise RunFailed(f"a gradient is not finite, and no weights were updated: lower {lower}")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE:
@@ -143,8 +143,8 @@ def find_apex(device: torch.device) -> Any:
     except Exception as error:  # another package of that name may fail in any way
         raise InputError(
             f"--amp_backend apex needs NVIDIA apex, and there is no working apex.amp here ({error}). It is built from "
-            "NVIDIA's sources; the package called apex in the registry is another thing. --amp_backend torch needs "
-            "nothing further"
+            "NVIDIA's sources; the PyPI package named apex is unrelated. --amp_backend torch needs nothing "
+            "else"
         ) from error
     if device.type != "cuda":
         raise InputError("--amp_backend apex computes on a GPU only: use --amp_backend torch on a CPU")

@@ -1,6 +1,7 @@
-"""How long and how strongly to train, for each kind of data. For ImageNet: the settings of TF-NAS (ECCV 2020).
+"""The settings of retraining: one typed definition for Python, command line and YAML file.
 
-Everything a user can say about retraining: one typed definition for Python, command line and YAML file.
+`Recipe` says how long and how strongly to train, with defaults for each kind of data; those for ImageNet are the
+settings of TF-NAS (ECCV 2020).
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ from typing import Any, Literal
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import DATA_PATHS, DataName, RetrainDataConfig, retrain_data_name
 from tfnas.runs.named_network import check_named_once, named_flags
+from tfnas.runs.run_settings import RUN_MAY_CHANGE, RunSettings
+
+KIND = "train"
+"""Of run directories and checkpoints."""
 
 LARGE_BATCH = 256
 
@@ -88,50 +93,33 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
 RUN_PATHS = ("model_path", "config_path", "inherit", "teacher", "teacher_weights")
 PATHS = (*DATA_PATHS, *RUN_PATHS)
 RESCUES = frozenset({"lr", "grad_clip", "threads", "device", "opt_level", "loss_scale", "keep_batchnorm_fp32"})
-MAY_CHANGE = {
-    *("snapshot", "workers", "print_freq", "save_minutes", "run_dir", "save", "note", "local_rank", "rank_timeout"),
-    *PATHS,
-    *RESCUES,
-}
+MAY_CHANGE = {*RUN_MAY_CHANGE, "snapshot", "workers", *PATHS, *RESCUES}
 
 
 DYNAMIC = "dynamic"  # of --loss_scale
-LONGEST_TIMEOUT_SECONDS = 1e9  # what the library can count in nanoseconds
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RetrainDataConfig):
+class TrainConfig(RunSettings, RetrainDataConfig):
     """Settings of retraining. Fields that are None take the value of the recipe for the kind of data."""
 
     model_path: str | None = None
-    """A search's run directory, or a checkpoint in it, which also brings data set, image size and classes."""
+    """A search's run directory, or a checkpoint in it, which also provides data set, image size and classes."""
     config_path: str | None = None
     """The architecture alone, in place of --model_path: a file such as model.config, architecture.json or a structure's
     text."""
     arch: str | None = None
     """The architecture alone by its name in the zoo, such as deepmad-R18, or by its text."""
     inherit: str | None = None
-    """Start from the weights that the search in this run directory has learned."""
-    save: str = "runs"
-    """Folder in which the run directory is made."""
-    note: str = ""
-    """A word for the run directory's name."""
-    run_dir: str | None = None
-    """The run directory itself, in place of one made under --save; it must be empty or not exist."""
+    """Start from the supernet's weights of the search in this run directory."""
     snapshot: str | None = None
-    """Go on with the interrupted run in this run directory (or of this checkpoint in one), with its own settings."""
+    """Resume the interrupted run in this run directory (or of this checkpoint in one), with its own settings."""
     seed: int = 2
-    """Decides initial weights, the order of images, augmentation, dropout and drop-connect."""
+    """Seed of initial weights, image order, augmentation, dropout and drop-connect."""
     device: str = "auto"
     """auto (the GPU of this process's local rank if there is one), cpu, cuda or cuda:N."""
     threads: int | None = None
-    """Processor threads of each process, 0 for PyTorch's own number."""
-    deterministic: bool = False
-    """On a GPU: deterministic algorithms only, so that a resumed run is bit-equal (slower)."""
-    print_freq: int = 100
-    """Log the training state every so many steps."""
-    save_minutes: float = 5.0
-    """Save the state every so many minutes inside an epoch, besides at every epoch's end."""
+    """CPU threads of each process, 0 for PyTorch's own number."""
     epochs: int | None = None
     """Epochs over the training images."""
     batch_size: int | None = None
@@ -143,35 +131,32 @@ class TrainConfig(RetrainDataConfig):
     weight_decay: float | None = None
     """Weight decay."""
     grad_clip: float | None = None
-    """Largest gradient norm."""
+    """Maximum gradient norm."""
     warmup_epochs: int | None = None
-    """First epochs, over which the learning rate rises. Default: 5 if the batch is over 256, else 0."""
+    """Number of initial epochs of linear learning rate warm-up. Default: 5 if the batch is over 256, else 0."""
     label_smooth: float | None = None
     """Label smoothing of the training loss."""
     dropout_rate: float | None = None
     """Dropout before the classifier."""
     drop_connect_rate: float | None = None
-    """Drop-connect of the last block; it grows linearly with the block's place."""
+    """Drop-connect of the last block; it increases linearly with depth."""
     opt_level: Literal["O0", "O1", "O2", "O3"] = "O0"
     """O0 float32; O1 autocast to float16 with loss scaling (on a CPU bfloat16); O2 autocast to bfloat16; O3 weights and
     updates in float16 too (on a CPU bfloat16)."""
     loss_scale: str | None = None
-    """What the loss is multiplied by before the backward pass: a number, or dynamic, which follows the gradients.
-    Default: dynamic where float16 is autocast to, else 1."""
+    """Factor on the loss before the backward pass: a number, or dynamic, which adapts to the gradients. Default:
+    dynamic with float16 autocast, otherwise 1."""
     keep_batchnorm_fp32: bool | None = None
-    """At --opt_level O3: weights of batch norm in float32, as the other levels have them. Default: not."""
+    """At --opt_level O3: keep batch norm weights in float32, as at the other levels. Default: no."""
     amp_backend: Literal["torch", "apex"] = "torch"
-    """Who computes in mixed precision: PyTorch, or NVIDIA apex where it is installed."""
+    """Implementation of mixed precision: PyTorch, or NVIDIA apex if installed."""
     sync_bn: bool = False
     """Batch statistics over all processes."""
-    local_rank: int | None = None
-    """Set by older launchers; torchrun needs no flag."""
-    rank_timeout: float = 600.0
-    """Seconds after which a process that no longer answers ends the run; one that has died ends it at once."""
     accumulate: int = 1
-    """Compute each step's batch in so many pieces, which takes less memory; batch statistics are of a piece."""
+    """Number of micro-batches per step, to save memory; batch statistics are per micro-batch."""
     ema_decay: float = 0.0
-    """Also average the weights exponentially with this decay (such as 0.999), and judge and keep the average."""
+    """Keep an exponential moving average of the weights with this decay (such as 0.999); evaluate and save the
+    average."""
     auto_augment: Literal["none", "rand", "trivial"] = "none"
     """Further augmentation by torchvision: RandAugment or TrivialAugment."""
     random_erasing: float = 0.0
@@ -179,44 +164,38 @@ class TrainConfig(RetrainDataConfig):
     mixup: float = 0.0
     """Alpha of MixUp (such as 0.2), 0 for none."""
     cutmix: float = 0.0
-    """Alpha of CutMix (such as 1), 0 for none; with MixUp, one of the two by chance."""
+    """Alpha of CutMix (such as 1), 0 for none; with MixUp, one of the two at random."""
     compile: bool = False
     """Compile the network by torch.compile."""
     channels_last: bool = False
     """Lay out tensors as channels last."""
     teacher: str | None = None
-    """Learn from a teacher too: a torchvision model by name (with --teacher_weights), a model.pt, its run directory, or
+    """Distil from a teacher: a torchvision model by name (with --teacher_weights), a model.pt, its run directory, or
     an exported .onnx."""
     teacher_weights: str | None = None
     """Weights of a torchvision teacher: a file with its state dict."""
     distill_weight: float = 0.5
-    """Share of the teacher's term in the loss."""
+    """Weight of the distillation term in the loss."""
     distill_temperature: float = 1.0
-    """Temperature of the teacher's and the student's probabilities in that term."""
+    """Softmax temperature in the distillation term."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        RunSettings.__post_init__(self)
+        RetrainDataConfig.__post_init__(self)
         if self.snapshot is None:
             self._check_source()
-        for name, least in (("print_freq", 1), ("accumulate", 1), ("local_rank", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} must be {least} or more, got {value}")
-        for name in ("save_minutes", "rank_timeout", "distill_temperature"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
-        if self.rank_timeout > LONGEST_TIMEOUT_SECONDS:
-            raise InputError(f"rank_timeout must be at most {LONGEST_TIMEOUT_SECONDS:g}, got {self.rank_timeout}")
+        if self.accumulate < 1:
+            raise InputError(f"accumulate must be 1 or more, got {self.accumulate}")
+        if not self.distill_temperature > 0:
+            raise InputError(f"distill_temperature must be above 0, got {self.distill_temperature}")
         for name in ("ema_decay", "random_erasing", "distill_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
         if self.ema_decay == 1:
-            raise InputError("ema_decay must be below 1: at 1 the average stays where it began; give one such as 0.999")
+            raise InputError("ema_decay must be below 1: at 1 the average never changes; use 0.999, for example")
         for name in ("mixup", "cutmix"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed must be 0 to 2**63 - 1, got {self.seed}")
         self._check_pairs()
 
     def _check_source(self) -> None:
@@ -239,9 +218,11 @@ class TrainConfig(RetrainDataConfig):
         if self.amp_backend == "apex":  # which has its own rules
             return
         if self.opt_level == "O3" and self.loss_scale == DYNAMIC:
-            raise InputError("--loss_scale dynamic needs weights in float32, which O3 has not: give it a number, or O1")
+            raise InputError(
+                "--loss_scale dynamic needs weights in float32, which O3 does not have: give it a number, or O1"
+            )
         if self.opt_level == "O3" and self.ema_decay:
-            raise InputError("--ema_decay needs weights in float32, which --opt_level O3 has not: use O1 or O2")
+            raise InputError("--ema_decay needs weights in float32, which --opt_level O3 does not have: use O1 or O2")
         if self.opt_level != "O3" and self.keep_batchnorm_fp32 is False:
             raise InputError(
                 f"at --opt_level {self.opt_level} batch norm's weights stay in float32: only O3 has others"

@@ -1,6 +1,6 @@
 """Which images a training run uses: those of the run that it names, with what the user says in their place.
 
-The images to judge by stay those that the search has kept apart: all others it has trained or chosen on.
+The evaluation images stay those that the search has set aside: all others it has trained or chosen on.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from tfnas.runs.resumption import merged_settings
 from tfnas.runs.run_directory import CONFIG_FILE, read_config
 from tfnas.runs.run_settings import SETTINGS
 from tfnas.runs.search_run import search_checkpoints
-from tfnas.searching.differentiable.search_config import MAY_CHANGE
 from tfnas.training.train_config import TrainConfig
 
 _WHICH = ("data", "train_root", "val_root", "train_list", "val_list")
 _FLAGS = ("model_path", "inherit")
+_DECIDES_IMAGES = {"data", "val_ratio", "test_ratio", "image_size", "num_classes"}
+"""The settings of a search that decide which images it has set aside, wherever these lie."""
 
 
 def with_named_data(config: TrainConfig, found: NetworkArchitecture, given: Collection[str] | None) -> TrainConfig:
@@ -82,7 +83,7 @@ def _as_searched(written: dict[str, Any], run_dir: Path) -> dict[str, Any]:
         state, _, _ = search_checkpoints(run_dir).load_latest()
     except (InputError, OSError):  # none is left, or none can be read: what was written is all that there is
         return written
-    return merged_settings(written, state.get(SETTINGS, {}), run_dir, may_change=MAY_CHANGE)
+    return merged_settings(written, state.get(SETTINGS, {}), run_dir, may_change=written.keys() - _DECIDES_IMAGES)
 
 
 def _check_kept_apart(config: RetrainDataConfig, searched: RetrainDataConfig, source: str) -> None:
@@ -95,6 +96,6 @@ def _check_kept_apart(config: RetrainDataConfig, searched: RetrainDataConfig, so
     if config.test_ratio > searched.test_ratio:
         raise InputError(
             f"--test_ratio {config.test_ratio:g} is more than the {searched.test_ratio:g} of every class that "
-            f"{source} kept apart: accuracy would be told on images that it has trained or chosen on. Leave the flag "
-            "out, or name another folder to judge by with --val_root"
+            f"{source} set aside: accuracy would be measured on images used by the search. Omit the flag, or give "
+            "another evaluation folder with --val_root"
         )

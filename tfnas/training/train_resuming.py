@@ -1,4 +1,4 @@
-"""Going on with a training run: which one --snapshot means, and that what the user names now is what it had."""
+"""Resuming a training run: which one --snapshot means, and that what the user names now is what it had."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Any
 from tfnas.core.architecture import RUN_FILE
 from tfnas.core.errors import InputError
 from tfnas.runs.architecture_source import path_source
-from tfnas.runs.checkpoint import FOLDER
+from tfnas.runs.checkpoint import FOLDER, Checkpoints
 from tfnas.runs.resumption import resumed_config, saved_settings
 from tfnas.runs.run_directory import CONFIG_FILE
 from tfnas.spaces.families import load_architecture
-from tfnas.training.train_config import MAY_CHANGE, TrainConfig
-from tfnas.training.train_session import train_checkpoints
 from tfnas.training.train_setup import at_its_search
+from tfnas.training.train_config import KIND, MAY_CHANGE, TrainConfig
 
 FLOAT32_PROGRAM = "train_eval.py"
 
@@ -31,11 +30,11 @@ def resumed_run(
     """
     assert config.snapshot is not None
     run_dir = run_of_snapshot(config.snapshot)
-    saved = saved_settings(run_dir, train_checkpoints(run_dir), TrainConfig, may_change=MAY_CHANGE)
+    saved = saved_settings(run_dir, Checkpoints(run_dir, KIND), TrainConfig, may_change=MAY_CHANGE)
     config = resumed_config(config, saved.current, given, may_change=MAY_CHANGE)
     if program == FLOAT32_PROGRAM and config.opt_level != "O0":
         raise InputError(
-            f"the run computes in {config.opt_level}, {program} in float32 only: go on with train_eval_amp.py, or say "
+            f"the run computes in {config.opt_level}, {program} in float32 only: resume with train_eval_amp.py, or use "
             "--opt_level O0 to change it"
         )
     return _with_own_sources(config, saved.begun_with, run_dir), run_dir, saved.remark
@@ -53,7 +52,7 @@ def run_of_snapshot(snapshot: str) -> Path:
             f"--snapshot {path} is not in a run directory of this program; a trained network's weights alone do not "
             "say how to go on"
         )
-    newest = train_checkpoints(path.parent.parent).saved()[:1]
+    newest = Checkpoints(path.parent.parent, KIND).saved()[:1]
     if newest != [path]:
         raise InputError(f"--snapshot {path} is not the run's newest checkpoint; --snapshot {path.parent.parent} is")
     return path.parent.parent

@@ -1,7 +1,4 @@
-"""`--inherit` of a directory that `tfnas latency close` made: its architecture, with the weights of its search.
-
-What retraining needs, opened and checked before anything is written: architecture, data, recipe, teacher.
-"""
+"""What retraining is given, opened and checked before anything is written: architecture, data, recipe, teacher."""
 
 from __future__ import annotations
 
@@ -24,42 +21,22 @@ from tfnas.data.data_config import retrain_data_name
 from tfnas.data.opening import RetrainData, open_retrain_data
 from tfnas.data.transforms import NORMALISATIONS
 from tfnas.runs.architecture_source import UNFINISHED, Source, named_source, path_source
+from tfnas.runs.checkpoint import State, short_names
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.named_network import named_flags
 from tfnas.runs.run_directory import CONFIG_FILE, read_config
-from tfnas.runs.run_settings import with_absolute_paths
+from tfnas.runs.run_settings import fixed_settings, with_absolute_paths
 from tfnas.runs.search_run import search_checkpoints
 from tfnas.spaces.families import cost_parts
 from tfnas.training.teacher import Teacher, open_teacher
-from tfnas.training.train_config import PATHS, Recipe, TrainConfig
+from tfnas.training.train_config import PATHS, RESCUES, Recipe, TrainConfig
 from tfnas.training.train_data import with_named_data
-
-
-def at_its_search(config: TrainConfig) -> TrainConfig:
-    """The configuration with `inherit` at the search, where it names a closed loop; else as it is.
-
-    The supernet holds the channels of every width, so a network whose widths were fitted again inherits too.
-    Raises InputError when the search is no longer where it was.
-    """
-    if config.inherit is None or not os.path.isfile(Path(config.inherit) / CONFIG_FILE):  # noqa: PTH113 - Path raises for long names
-        return config
-    searched_in = read_config(Path(config.inherit)).get("searched_in")
-    if not isinstance(searched_in, str):
-        return config
-    if not search_checkpoints(Path(searched_in)).saved():
-        raise InputError(
-            f"--inherit {config.inherit}: its network was found by the search in {searched_in}, where no checkpoint is "
-            f"left. Say where that search is: --inherit SEARCH_DIR --model_path {config.inherit}"
-        )
-    named = named_flags(config)
-    return dataclasses.replace(config, inherit=searched_in, model_path=config.model_path if named else config.inherit)
-
 
 AUTHORS_CLASSES = 1000  # the authors' parser writes this number whatever the data
 
 
 @dataclass(frozen=True)
-class Setup:
+class TrainSetup:
     """Everything that a training run is given.
 
     `recorded` is the search's target and table, `notes` are what the user should be warned of.
@@ -79,13 +56,42 @@ class Setup:
         """Steps that an epoch takes; images that do not fill a batch wait for another epoch."""
         return len(self.data.train) // self.recipe.batch_size
 
+    def effective(self) -> TrainConfig:
+        """The configuration with every default written out, and with absolute paths."""
+        recipe = dataclasses.asdict(self.recipe)
+        config = dataclasses.replace(
+            self.config,
+            **recipe,
+            data=retrain_data_name(self.config),
+            image_size=self.data.preprocessing.image_size,
+            num_classes=self.data.num_classes,
+            device=self.config.device if self.processes.world_size > 1 else str(self.processes.device),
+            snapshot=None,
+        )
+        config = with_absolute_paths(config, set(PATHS) - {"train_list"})
+        if config.train_list is None:
+            return config
+        lists = ",".join(str(Path(listing).resolve()) for listing in config.train_list.split(","))
+        return dataclasses.replace(config, train_list=lists)
+
+    def state(self) -> State:
+        """What a checkpoint stores of it, and may not change while a run is resumed."""
+        return {
+            "architecture": self.architecture.to_text(),
+            "data": self.data.describe(),
+            "images": self.data.fingerprint,
+            "class names": short_names(self.data.class_names),
+            "teacher": "none" if self.teacher is None else self.teacher.digest,
+            "recipe": fixed_settings(self.recipe, RESCUES),
+        }
+
 
 def prepare(
     config: TrainConfig,
     processes: DistributedContext,
     run_dir: Path | None = None,
     given: Collection[str] | None = None,
-) -> Setup:
+) -> TrainSetup:
     """Open and check it all.
 
     `run_dir` is that of a run that goes on, which holds its architecture and whose configuration says all; `given`
@@ -116,26 +122,27 @@ def prepare(
         names = data.class_names
         teacher = open_teacher(config.teacher, config.teacher_weights, data.preprocessing, names, recipe.threads)
     recorded, notes = _recorded(source), _notes(source, config, data)
-    return Setup(config, architecture, recorded, recipe, data, teacher, processes, notes)
+    return TrainSetup(config, architecture, recorded, recipe, data, teacher, processes, notes)
 
 
-def effective(setup: Setup) -> TrainConfig:
-    """The configuration with every default written out, and with absolute paths."""
-    recipe = dataclasses.asdict(setup.recipe)
-    config = dataclasses.replace(
-        setup.config,
-        **recipe,
-        data=retrain_data_name(setup.config),
-        image_size=setup.data.preprocessing.image_size,
-        num_classes=setup.data.num_classes,
-        device=setup.config.device if setup.processes.world_size > 1 else str(setup.processes.device),
-        snapshot=None,
-    )
-    config = with_absolute_paths(config, set(PATHS) - {"train_list"})
-    if config.train_list is None:
+def at_its_search(config: TrainConfig) -> TrainConfig:
+    """The configuration with `inherit` at the search, where it names a closed loop; else as it is.
+
+    The supernet holds the channels of every width, so a network whose widths were fitted again inherits too.
+    Raises InputError when the search is no longer where it was.
+    """
+    if config.inherit is None or not os.path.isfile(Path(config.inherit) / CONFIG_FILE):  # noqa: PTH113 - Path raises for long names
         return config
-    lists = ",".join(str(Path(listing).resolve()) for listing in config.train_list.split(","))
-    return dataclasses.replace(config, train_list=lists)
+    searched_in = read_config(Path(config.inherit)).get("searched_in")
+    if not isinstance(searched_in, str):
+        return config
+    if not search_checkpoints(Path(searched_in)).saved():
+        raise InputError(
+            f"--inherit {config.inherit}: its network comes from the search in {searched_in}, which has no checkpoints "
+            f"any more. Give the search's location: --inherit SEARCH_DIR --model_path {config.inherit}"
+        )
+    named = named_flags(config)
+    return dataclasses.replace(config, inherit=searched_in, model_path=config.model_path if named else config.inherit)
 
 
 def _check_search(run_dir: str) -> None:
@@ -162,7 +169,8 @@ def _notes(source: Source, config: TrainConfig, data: RetrainData) -> tuple[str,
     both = data.judged_in_training()
     if both and data.validation is not None:
         notes.append(
-            f"{both} of the {len(data.validation)} images to judge by are trained on too: accuracy on them says little"
+            f"{both} of the {len(data.validation)} evaluation images are also training images: the accuracy on them "
+            "means little"
         )
     return tuple(notes)
 
@@ -194,7 +202,7 @@ def _check_classes(architecture: NetworkArchitecture, data: RetrainData, config:
         return
     raise InputError(
         f"the architecture has {architecture.num_classes} classes, the data ({data.name}) has {data.num_classes}: "
-        f"say --num_classes {data.num_classes} to give it another classifier, or name the data that it was searched on"
+        f"use --num_classes {data.num_classes} to give it another classifier, or name the data that it was searched on"
     )
 
 
@@ -225,7 +233,7 @@ def _check_statistics(architecture: NetworkArchitecture, batch_size: int, config
     alone = batch_size == number * config.accumulate and not (config.sync_bn and number > 1)
     if alone and cost_parts(architecture)[-1].input_size == 1:
         raise InputError(
-            f"--batch_size {batch_size} leaves one image to a piece, and the last feature maps are 1 x 1 at "
-            f"{architecture.image_size} px: batch norm has nothing to average over. Give a larger --batch_size or "
-            "--image_size, or fewer pieces by --accumulate"
+            f"--batch_size {batch_size} leaves one image per micro-batch, and the last feature maps are 1 x 1 at "
+            f"{architecture.image_size} px: batch norm cannot compute statistics. Give a larger --batch_size or "
+            "--image_size, or fewer micro-batches by --accumulate"
         )

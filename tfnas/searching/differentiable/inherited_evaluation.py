@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -69,7 +69,7 @@ def evaluate_inherited(
 def derived_accuracy(
     supernet: Supernet,
     architecture: Architecture,
-    batches: Iterable[Sequence[Tensor]],
+    batches: Batches,
     device: torch.device,
     processes: DistributedContext | None = None,
 ) -> float:

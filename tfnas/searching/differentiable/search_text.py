@@ -142,7 +142,7 @@ def out_of_memory(setup: SearchSetup, how_to_resume: str) -> str:
     over = f" over {number} processes" if number > 1 else ""
     saver = "" if setup.config.low_memory else f"{how_to_resume} --low_memory, which takes less. Or: "
     return (
-        f"out of memory at batch size {batch_size}{over}. What was saved before is kept. {saver}a run keeps its "
-        "batch size, so start a new one with a smaller --image_size or --batch_size, for instance "
+        f"out of memory at batch size {batch_size}{over}. The last saved state is intact. {saver}The batch size of a "
+        "run cannot change: start a new one with a smaller --image_size or --batch_size, for instance "
         f"--batch_size {batch_size // 2}"
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tfnas.core.errors import InputError, RunFailed
-from tfnas.runs.run_directory import Interruption
+from tfnas.runs.endings import Interruption
 from tfnas.searching.reranking.rerank_workers import Task, TaskResult, WorkerPool
 from tfnas.utils.progress import counting
 from tfnas.utils.text import typed

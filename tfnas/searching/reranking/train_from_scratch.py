@@ -29,8 +29,7 @@ from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.reranking.rerank_tasks import environment
 from tfnas.supernet.extract import estimate_batch_norm
 from tfnas.training.train_config import Recipe, TrainConfig, learning_rate, recipe_for
-from tfnas.training.train_session import STEP_STREAM
-from tfnas.training.train_steps import Learner, make_learner, train_step
+from tfnas.training.train_steps import STEP_STREAM, NetworkLearner, make_learner, train_step
 
 TRAINED = "trained"
 
@@ -84,7 +83,7 @@ class TrainedTask:
 
     def _trained(
         self, architecture: Architecture, images: CalibrationImages, device: torch.device, workers: int
-    ) -> Learner:
+    ) -> NetworkLearner:
         torch.manual_seed(self.seed)
         train = dataclasses.replace(images.to_train, seed=self.seed)
         # of the configuration of a training run, only what decides how a step computes matters here
@@ -97,7 +96,7 @@ class TrainedTask:
             for step, (pictures, labels) in enumerate(loader(train, order, workers=workers)):
                 torch.manual_seed(derived_seed(self.seed, STEP_STREAM, epoch, step, 0))
                 try:
-                    train_step(learner, learner.place(pictures), labels.to(device), False)
+                    train_step(learner, learner.place(pictures), labels.to(device))
                 except RunFailed as error:
                     raise RunFailed(
                         f"its short training failed in epoch {epoch + 1}: the loss is not finite"
