@@ -101,7 +101,9 @@ def test_a_larger_part_to_judge_by_is_refused(photos, said):
     run = searched(photos, data="folder", test_ratio=0.1)
     said = {name: str(photos / value) if name == "train_root" else value for name, value in said.items()}
     for ratio, given in ((0.3, None), (0.2, {*said, "test_ratio"})):
-        with pytest.raises(InputError, match=rf"--test_ratio {ratio} is more than the 0.1 .* that --inherit \S+ kept"):
+        with pytest.raises(
+            InputError, match=rf"--test_ratio {ratio} is more than the 0.1 .* that --inherit \S+ set aside"
+        ):
             with_named_data(TrainConfig(inherit=run, test_ratio=ratio, **said), FOUND, given)
     other = with_named_data(TrainConfig(inherit=run, val_root=str(photos / "moved"), test_ratio=0.3), FOUND, None)
     assert other.val_root == str(photos / "moved") and other.train_root == str(photos / "photos")
