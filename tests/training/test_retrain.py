@@ -186,7 +186,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_update(tmp_path, monk
         ({"ema_decay": 1.5}, "ema_decay must lie between"),
         ({"ema_decay": 1.0}, "ema_decay must be below 1"),
         ({"rank_timeout": float("inf")}, "rank_timeout must be at most"),
-        ({"batch_size": 16, "accumulate": 16, "image_size": 2}, "batch norm has nothing to average over"),
+        ({"batch_size": 16, "accumulate": 16, "image_size": 2}, "batch norm cannot compute statistics"),
         ({"config_path": "x" * 300}, "cannot be read"),
         ({"inherit": "x" * 300}, "is no run directory of a search"),
         ({"teacher": "x" * 300}, "there is no such file"),
@@ -211,7 +211,7 @@ def test_classes_that_do_not_match(tmp_path):
     path = tmp_path / "seven.json"
     path.write_text(json.dumps(tiny_architecture(7).to_json()))
     with pytest.raises(
-        InputError, match=r"architecture has 7 classes, the data \(digits\) has 10: say --num_classes 10"
+        InputError, match=r"architecture has 7 classes, the data \(digits\) has 10: use --num_classes 10"
     ):
         retrain(small_config(tmp_path, "run", config_path=str(path)), QUIET)
     result = retrain(small_config(tmp_path, "run", config_path=str(path), num_classes=10, epochs=1), QUIET)
