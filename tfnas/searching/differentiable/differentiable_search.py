@@ -172,12 +172,9 @@ class DifferentiableSearch(Algorithm[Batch]):
         if learning and progress.step % 2 == 0:
             with progress.timed("architecture"):
                 self.held_out = self.held_out or held_out_batches(self.setup, progress.epoch, progress.step // 2)
-                images_and_labels = learner.place(*next(self.held_out))
-                heat = temperature(schedule, progress.epoch)
-                loss, latency_loss, expected = architecture_step(learner, *images_and_labels, heat, self.noise)
-                progress.add(
-                    architecture_steps=1, cross_entropy=loss, latency_loss=latency_loss, expected_cost=expected
-                )
+                heat, other = temperature(schedule, progress.epoch), learner.place(*next(self.held_out))
+                entropy, latency, expected = architecture_step(learner, *other, heat, self.noise)
+                progress.add(architecture_steps=1, cross_entropy=entropy, latency_loss=latency, expected_cost=expected)
 
     # ---- the end of an epoch, and of the run ------------------------------------------------------------------
 

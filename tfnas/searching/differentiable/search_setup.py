@@ -128,9 +128,9 @@ def prepare(config: SearchConfig, processes: DistributedContext | None = None) -
     """
     processes = processes or DistributedContext(0, 1, named_device(config.device))
     if config.amp and processes.device.type != "cuda":
-        raise InputError(f"--amp is for GPUs, and this search computes on {processes.device}: leave it out")
+        raise InputError(f"--amp is for GPUs, and this search computes on {processes.device}: omit it")
     if config.amp and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise InputError("--amp computes in bfloat16, which this GPU does not have: leave it out")
+        raise InputError("--amp computes in bfloat16, which this GPU does not have: omit it")
     space = load_space(config.space or default_space(config))
     if config.image_size is not None:
         space = space.at(config.image_size)
@@ -139,40 +139,28 @@ def prepare(config: SearchConfig, processes: DistributedContext | None = None) -
     schedule = config.schedule(space_schedule(space, config.space))
     if schedule.threads == 0:  # PyTorch's own number: the cores, or what OMP_NUM_THREADS says
         schedule = dataclasses.replace(schedule, threads=torch.get_num_threads())
-    table, lookup_path = _open_table(config, space)
-    data = open_data(config, image_size=space.image_size, seed=config.seed)
-    check_target(space, table, config.target_lat, data.num_classes, named=config.space)
-    _check_shares(schedule.batch_size, data, processes.world_size)
-    return SearchSetup(config, space, schedule, table, lookup_path, data, processes)
-
-
-def _open_table(config: SearchConfig, space: SearchSpace) -> tuple[LatencyTable, str | None]:
-    """The table of the cost asked for, and its path if it is a file.
-
-    Raises InputError where a table is named that counts something else.
-    """
+    number, size = processes.world_size, schedule.batch_size
+    if size < number:
+        raise InputError(f"--batch_size {size} is the global batch size of {number} processes: use a larger one")
     if config.cost in COUNTED and config.lookup_path is None:
         from tfnas.bench.counted_table import counted_table
 
-        return counted_table(space, config.cost), None
-    table, lookup_path = open_table(config.lookup_path, space, config.space or space.name)
+        table, lookup_path = counted_table(space, config.cost), None
+    else:
+        table, lookup_path = open_table(config.lookup_path, space, config.space or space.name)
     if config.cost not in (None, table.cost.name):
         raise InputError(
             f"--cost is {config.cost}, but {table.source} contains {table.unit}: give only one of --cost and "
             "--lookup_path"
         )
-    return table, lookup_path
-
-
-def _check_shares(batch_size: int, data: ImageData, number: int) -> None:
-    """Raise InputError unless there is an image for every process in a batch, and such a batch in both parts."""
-    if batch_size < number:
-        raise InputError(f"--batch_size {batch_size} is the global batch size of {number} processes: use a larger one")
+    data = open_data(config, image_size=space.image_size, seed=config.seed)
     for name, images in (("weights", data.weights), ("architecture", data.architecture)):
         if len(images) < number:
             raise InputError(
                 f"the {name} part has {len(images)} images, and {number} processes share them: use fewer processes"
             )
+    check_target(space, table, config.target_lat, data.num_classes, named=config.space)
+    return SearchSetup(config, space, schedule, table, lookup_path, data, processes)
 
 
 def shared_batches(setup: SearchSetup, images: ImageSet, *, turn: int, first: int = 0) -> ImageLoader:
