@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from tfnas.nn.architecture_counts import architecture_counts
 
 import tfnas
-from tfnas.nn.architecture_counts import architecture_counts
 from tfnas.runs.algorithm import Algorithm
 from tfnas.runs.resumption import resumed_settings
 from tfnas.runs.run_settings import RUN_MAY_CHANGE, RunSettings

@@ -10,9 +10,9 @@ from made_tasks import CountedTask, MadeTask
 from rich.console import Console
 
 from tfnas.core.errors import InputError, Interrupted, RunFailed
+from tfnas.runs.endings import Interruption
 from tfnas.searching.reranking.rerank_journal import JOURNAL_FILE, ResultJournal, compute_tasks
 from tfnas.searching.reranking.rerank_workers import TaskResult, WorkerPool
-from tfnas.runs.endings import Interruption
 
 
 def fill(folder, tasks, stop_after=None):

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import SOME_EXPAND
-
 from tfnas.supernet.initialise import share_weights
+from tiny import SOME_EXPAND
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 

@@ -19,8 +19,8 @@ import yaml
 from rich.console import Console, RenderableType
 
 from tfnas.core.architecture import RUN_FILE
-from tfnas.core.family import NetworkArchitecture
 from tfnas.core.errors import InputError, RunFailed
+from tfnas.core.family import NetworkArchitecture
 from tfnas.core.json_yaml import StandsTwice, load_yaml
 from tfnas.spaces.families import original_form, to_document
 from tfnas.utils.files import write_whole

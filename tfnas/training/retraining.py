@@ -22,7 +22,6 @@ from tfnas.core.errors import InputError
 from tfnas.data.images import ImageSet, derived_seed
 from tfnas.data.loading import EpochBatches, ImageLoader, loader
 from tfnas.nn.classification_metrics import ClassificationMetrics, evaluate_batches, evaluating
-from tfnas.spaces.families import MODEL_CONFIG_FILE, STRUCTURE_FILE, architecture_counts, build_network
 from tfnas.runs.algorithm import Algorithm, Show
 from tfnas.runs.checkpoint import Checkpoints, State
 from tfnas.runs.distributed import DistributedContext
@@ -32,6 +31,7 @@ from tfnas.runs.run_directory import RunDirectory
 from tfnas.runs.run_reporter import files_line, network_line, place_text, time_line
 from tfnas.runs.search_run import search_checkpoints
 from tfnas.runs.session import ResumedRun, run_algorithm
+from tfnas.spaces.families import MODEL_CONFIG_FILE, STRUCTURE_FILE, architecture_counts, build_network
 from tfnas.supernet.extract import estimate_batch_norm, extract_network, supernet_from_state
 from tfnas.training.precision import in_single
 from tfnas.training.train_config import KIND, RESCUES, TrainConfig, learning_rate

@@ -15,8 +15,8 @@ from tfnas.runs.checkpoint import FOLDER, Checkpoints
 from tfnas.runs.resumption import resumed_config, saved_settings
 from tfnas.runs.run_directory import CONFIG_FILE
 from tfnas.spaces.families import load_architecture
-from tfnas.training.train_setup import at_its_search
 from tfnas.training.train_config import KIND, MAY_CHANGE, TrainConfig
+from tfnas.training.train_setup import at_its_search
 
 FLOAT32_PROGRAM = "train_eval.py"
 

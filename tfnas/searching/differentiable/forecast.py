@@ -15,12 +15,12 @@ from tfnas.core.space import SearchSpace
 from tfnas.runs.algorithm import RunProgress
 from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.differentiable.architecture_parameters import trains_architecture
-from tfnas.spaces.families import part_counts
-from tfnas.spaces.mbconv.mbconv_units import block_counts
 from tfnas.searching.differentiable.inherited_evaluation import SanityNetworks, evaluate_inherited
 from tfnas.searching.differentiable.search_config import Schedule
 from tfnas.searching.differentiable.search_setup import SearchSetup, evaluation_batch_count, probe_batch_count
 from tfnas.searching.differentiable.supernet_learner import SupernetLearner, architecture_loss, weight_loss
+from tfnas.spaces.families import part_counts
+from tfnas.spaces.mbconv.mbconv_units import block_counts
 from tfnas.spaces.mbconv.table_keys import shallowest_architecture
 
 EVALUATED_EPOCHS = 4

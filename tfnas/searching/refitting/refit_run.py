@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 
 from tfnas.core.errors import Infeasible, InputError, Interrupted
-from tfnas.searching.refitting.certificate import MeasuredUnder, certificate_lines, verdict_text
 from tfnas.runs.endings import watch_interruption
 from tfnas.runs.run_directory import CONFIG_FILE, LOCK_FILE, LOG_FILE, SUMMARY_FILE, RunDirectory, read_config, run_path
+from tfnas.searching.refitting.certificate import MeasuredUnder, certificate_lines, verdict_text
 from tfnas.searching.refitting.refit_config import CloseConfig
 from tfnas.searching.refitting.refit_loop import Goal, Phase, RefitResult, TimedNetwork, refit_to_target
 from tfnas.searching.refitting.refit_plan import BenchOpener, RefitPlan, prepare
