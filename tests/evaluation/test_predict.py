@@ -90,7 +90,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_answered(tmp_path, pictures, 
     told = err.splitlines()
     assert len(told) == 6
     names = f"{damaged}, missing.png, {endless}, empty, notes.txt"
-    assert told[-1].endswith(f"5 of 12 images could not be read, the others are answered: {names}")
+    assert told[-1].endswith(f"5 of 12 images could not be read, the others were classified: {names}")
 
 
 def test_names_that_begin_with_a_dash_or_are_no_text(tmp_path, pictures, capfd):

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from rich.console import Console
 
 from tfnas.cli.flags import FlagGroup, FlagParser
-from tfnas.cli.running import ShownFirst, running, say_loading
+from tfnas.cli.running import ResultPrinter, running, say_loading
 from tfnas.export.export_config import ExportConfig
 from tfnas.utils.progress import waiting
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas export") -> int:
 
         with ExitStack() as shown:
             on_step = shown.enter_context(waiting(Console(stderr=True), "opening the model and the images"))
-            on_report = ShownFirst[ExportReport](shown, lambda found: print_export(Console(), found))
+            on_report = ResultPrinter[ExportReport](shown, lambda found: print_export(Console(), found))
             export_model(config, on_step=on_step, on_report=on_report)
         on_report.finish()
     return command.status

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from rich.console import Console
 
 from tfnas.cli.flags import FlagGroup, FlagParser
-from tfnas.cli.running import ShownFirst, running, say_loading
+from tfnas.cli.running import ResultPrinter, running, say_loading
 from tfnas.core.errors import Infeasible
 from tfnas.searching.refitting.refit_config import CertifyConfig
 from tfnas.utils.progress import spending
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas latency certify")
                 for line in found.lines():
                     say(Console(), line)
 
-            on_found = ShownFirst(shown, show)
+            on_found = ResultPrinter(shown, show)
             report = certify_file(config, on_spent=on_spent, on_found=on_found)
         on_found.finish()
         say(Console(), f"written   {report.written}")

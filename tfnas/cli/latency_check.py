@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tfnas.bench.check_config import CheckConfig
 from tfnas.cli.flags import FlagGroup, FlagParser
-from tfnas.cli.running import ShownFirst, running, say_loading
+from tfnas.cli.running import ResultPrinter, running, say_loading
 from tfnas.utils.progress import counting
 
 _EXAMPLES = """\
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas latency check") -
 
         with ExitStack() as shown:
             on_measurement = shown.enter_context(counting(Console(stderr=True), "timing whole networks"))
-            on_found = ShownFirst[CheckReport](shown, lambda found: print_found(Console(), found))
+            on_found = ResultPrinter[CheckReport](shown, lambda found: print_found(Console(), found))
             report = check_table(config, on_measurement=on_measurement, on_found=on_found)
         on_found.finish()
         print_written(Console(), report)

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas predict") -> int:
         if failed:
             names = ", ".join(_printable(name) for name in failed[:_MOST_NAMED])
             more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
-            others = ", the others were predicted" if len(failed) < count else ""
+            others = ", the others were classified" if len(failed) < count else ""
             raise InputError(f"{len(failed)} of {count} images could not be read{others}: {names}{more}")
     return command.status
 

@@ -18,22 +18,22 @@ from typing import Any, Generic, NoReturn, TypeVar
 import tfnas
 from tfnas.core.errors import RunFailed, TfnasError
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
 
 class _OutputClosed(TfnasError):
-    """Whoever reads the output has closed it: nobody is there to be told."""
+    """The reader of the output has closed it: there is nobody left to print an error for."""
 
     exit_status = _BROKEN_PIPE
 
 
 class _Output:
-    """Standard output, whose failures are told apart from those of files: a full disk is another thing.
+    """Standard output, whose errors are distinguished from those of files: a full output is not a full disk.
 
-    `failed` is whether it has refused anything.
+    `failed` is whether a write has failed.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -44,18 +44,18 @@ class _Output:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """As the stream's. Raises RunFailed where it takes no more."""
-        with self._failures_named():
+        """As the stream's. Raises RunFailed where it cannot be written."""
+        with self._translated_errors():
             written: int = self._stream.write(text)
         return written
 
     def flush(self) -> None:
-        """As the stream's. Raises RunFailed where it takes no more."""
-        with self._failures_named():
+        """As the stream's. Raises RunFailed where it cannot be written."""
+        with self._translated_errors():
             self._stream.flush()
 
     @contextmanager
-    def _failures_named(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except BrokenPipeError as error:
@@ -67,14 +67,14 @@ class _Output:
 
 
 class Answered(TfnasError):
-    """All that was asked for has been printed: the command ends here, well."""
+    """Everything that was asked for has been printed: the command ends here, successfully."""
 
     exit_status = 0
 
 
 @dataclass
 class Command:
-    """A command that runs: its arguments, and after its body its exit status."""
+    """A running command: its arguments and, once its body has ended, its exit status."""
 
     arguments: list[str]
     status: int = 0
@@ -84,62 +84,66 @@ class Command:
 def running(prog: str, argv: Sequence[str] | None) -> Iterator[Command]:
     """Run the body as a command with these arguments (those of the process by default).
 
-    What ends the body early becomes one message and the `status`; faults of the program are raised. `--help` and
-    `--print_config` leave by SystemExit.
+    An error of the user's, a failed run or an interruption becomes one message and the `status`; bugs are raised.
+    `--help` and `--print_config` leave by SystemExit.
     """
     command = Command(sys.argv[1:] if argv is None else list(argv))
+    is_first = os.environ.get("RANK", "0") == "0"  # of several processes, which all read the same arguments
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        # torch.compile walks through all loaded modules, which jsonargparse takes for a use of its old names
+        # torch.compile inspects all loaded modules, which jsonargparse takes for a use of its deprecated names
         warnings.filterwarnings("ignore", message=r"\s*Only use the public API as described in .*jsonargparse")
-        warnings.showwarning = lambda message, *_: print(f"{prog}: warning: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, category, *_: (
+            print(f"{prog}: warning: {message}", file=sys.stderr)
+            if is_first or category is not DeprecationWarning
+            else None
+        )
         try:
-            with _named_output(), _threads_named(prog), _flushed():
+            with _checked_output(), _short_thread_errors(prog), _flushed():
                 yield command
         except TfnasError as error:
             if error.process is not None:
                 print(f"{prog}: process {error.process}: {error}", file=sys.stderr)
-            elif str(error) and os.environ.get("RANK", "0") == "0":  # of several processes the first speaks for all
+            elif str(error) and is_first:
                 print(f"{prog}: {error}", file=sys.stderr)
             command.status = error.exit_status
         except KeyboardInterrupt:
             print(f"{prog}: interrupted", file=sys.stderr)
             command.status = _INTERRUPTED
         except BrokenPipeError:
-            _forget_output()
+            _discard_output()
             command.status = _BROKEN_PIPE
 
 
-class ShownFirst(Generic[Found]):
-    """Shows what was found before its files are written, which an output that fails must not prevent.
+class ResultPrinter(Generic[Result]):
+    """Prints a result before its files are written. An output that fails must not prevent the writing.
 
-    It is called with what was found, and first ends the display of `progress`; `finish` afterwards raises what the
-    output met.
+    Called with the result, it ends the display of `progress` and prints; `finish` then raises what the output raised.
     """
 
-    def __init__(self, progress: ExitStack, show: Callable[[Found], None]) -> None:
+    def __init__(self, progress: ExitStack, show: Callable[[Result], None]) -> None:
         self._progress, self._show = progress, show
-        self._failure: TfnasError | None = None
+        self._error: TfnasError | None = None
 
-    def __call__(self, found: Found) -> None:
-        """Show it."""
+    def __call__(self, result: Result) -> None:
+        """Print it."""
         self._progress.close()
         try:
-            self._show(found)
+            self._show(result)
         except TfnasError as error:
-            self._failure = error
+            self._error = error
 
     def finish(self) -> None:
-        """Raise RunFailed or the end of the output, where it could not be shown."""
-        if self._failure is not None:
-            raise self._failure
+        """Raise the error of the output, if there was one."""
+        if self._error is not None:
+            raise self._error
 
 
 @contextmanager
-def _named_output() -> Iterator[None]:
-    """Standard output as one whose failures are named."""
-    if sys.stdout is None:  # it was closed before the program began: nobody wants to read anything
-        with open(os.devnull, "w") as nobody, redirect_stdout(nobody):  # noqa: PTH123 - a device
+def _checked_output() -> Iterator[None]:
+    """Let errors of standard output be distinguished from those of files."""
+    if sys.stdout is None:  # it was closed before the program began
+        with open(os.devnull, "w") as null, redirect_stdout(null):  # noqa: PTH123 - a device
             yield
         return
     output = _Output(sys.stdout)
@@ -148,21 +152,21 @@ def _named_output() -> Iterator[None]:
             yield
     finally:
         if output.failed:
-            _forget_output()
+            _discard_output()
 
 
 @contextmanager
-def _threads_named(prog: str) -> Iterator[None]:
-    """What ends a thread that writes files is one line; whoever waits for the thread meets it too."""
+def _short_thread_errors(prog: str) -> Iterator[None]:
+    """Print an error of a thread that writes files on one line; whoever joins the thread sees it too."""
     before = threading.excepthook
 
-    def tell(failure: threading.ExceptHookArgs) -> None:
+    def show(failure: threading.ExceptHookArgs) -> None:
         if isinstance(failure.exc_value, OSError):
             print(f"{prog}: warning: {failure.exc_value}", file=sys.stderr)
         else:
             before(failure)
 
-    threading.excepthook = tell
+    threading.excepthook = show
     try:
         yield
     finally:
@@ -171,24 +175,24 @@ def _threads_named(prog: str) -> Iterator[None]:
 
 @contextmanager
 def _flushed() -> Iterator[None]:
-    """See the body's output off. Raises BrokenPipeError where nobody reads it any more."""
+    """Flush the output after the body. Raises BrokenPipeError where its reader has closed it."""
     try:
         yield
     except SystemExit as leaving:
-        if isinstance(leaving.__context__, BrokenPipeError):  # rich meets one by leaving with status 1
+        if isinstance(leaving.__context__, BrokenPipeError):  # rich answers one by leaving with status 1
             raise BrokenPipeError from leaving
         sys.stdout.flush()
         raise
     sys.stdout.flush()
 
 
-def _forget_output() -> None:
-    """Python would complain when it flushes what nobody takes at its end."""
+def _discard_output() -> None:
+    """Discard what is still buffered: Python would complain when it flushes it at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def say_loading(prog: str) -> None:
-    """Tell a person at a terminal why nothing happens for the next seconds."""
+    """Tell a user at a terminal why nothing happens for the next few seconds."""
     if sys.stderr.isatty():
         print(f"{prog}: loading PyTorch", file=sys.stderr)
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from rich.console import Console
 
 from tfnas.cli.flags import FlagGroup, FlagParser
-from tfnas.cli.running import ShownFirst, running, say_loading
+from tfnas.cli.running import ResultPrinter, running, say_loading
 from tfnas.evaluation.evaluation_config import EvaluationConfig
 from tfnas.utils.progress import waiting
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "test.py") -> int:
             def on_progress(done: int, count: int, seconds: float) -> None:
                 print(f"{prog}: {progress_line(done, count, seconds)}", file=sys.stderr)
 
-            on_found = ShownFirst[EvaluationReport](shown, lambda found: print_evaluation(Console(), found))
+            on_found = ResultPrinter[EvaluationReport](shown, lambda found: print_evaluation(Console(), found))
             report = evaluate(config, on_progress=on_progress, on_found=on_found)
         on_found.finish()
         print_files(Console(), report)
