@@ -98,6 +98,22 @@ def test_a_required_flag():
         read("--count", "3")
 
 
+@dataclass(frozen=True, kw_only=True)
+class MoreSettings(Settings):
+    """Of a made-up command that takes more."""
+
+    where: str
+    """In which place."""
+
+
+def test_all_required_flags_are_named_and_no_inherited_default_is():
+    groups = (FlagGroup("all", ("path", "kind", "count", "rate", "print_lat", "quick", "seed", "where")),)
+    parser = FlagParser("made_up.py", MoreSettings, "", groups, "")
+    with pytest.raises(InputError, match=r"^--path, --where must be given; --help says more$"):
+        parser.read([])
+    assert parser.read(["--path", "p", "--where", "w"]) == MoreSettings(path="p", where="w")
+
+
 def test_config_files_and_flags(tmp_path):
     file = tmp_path / "settings.yaml"
     file.write_text("path: there\nrate: 1e-3\nprint_lat: true\nquick: no\ncount: null\n")

@@ -138,6 +138,11 @@ class _Parser(jsonargparse.ArgumentParser):
             if {other, name} <= self._said:
                 raise InputError(f"--{other} and --{name} are the same flag: give one of them")
         self._take_positionals(left)
+        left_out = [name for name in self.command.types if name not in namespace]
+        # a field without a default is no attribute of its class
+        missing = [f"--{name}" for name in left_out if not hasattr(self.command.config_class, name)]
+        if missing and not hasattr(self, "print_config"):
+            raise InputError(f"{', '.join(missing)} must be given; --help says more")
         return namespace, []
 
     def _parse_optional(self, arg_string: str) -> Any:
@@ -187,10 +192,7 @@ class _Parser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise InputError."""
-        _, required, names = message.partition("arguments are required: ")
-        if required:
-            message = f"--{names} must be given"
-        elif isinstance(ex, argparse.ArgumentError) and ex.argument_name:
+        if isinstance(ex, argparse.ArgumentError) and ex.argument_name:
             what = "needs a value" if ex.message == "expected one argument" else ex.message
             message = f"{ex.argument_name} {what}"
         raise InputError(f"{message}; --help says more") from ex
