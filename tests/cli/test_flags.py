@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from dataclasses import dataclass
 from typing import Literal
@@ -112,6 +113,43 @@ def test_all_required_flags_are_named_and_no_inherited_default_is():
     with pytest.raises(InputError, match=r"^--path, --where must be given; --help says more$"):
         parser.read([])
     assert parser.read(["--path", "p", "--where", "w"]) == MoreSettings(path="p", where="w")
+
+
+BASE = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import Literal
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    kind: Literal["a", "b"] = "a"
+    top: int = 1
+"""
+DERIVED = """
+from __future__ import annotations
+from dataclasses import dataclass
+from base_of_settings import Base
+
+@dataclass(frozen=True, kw_only=True)
+class Other:
+    count: int | None = None
+
+@dataclass(frozen=True, kw_only=True)
+class Derived(Other, Base):
+    quick: bool = False
+"""
+
+
+def test_inherited_flags_are_checked_where_the_types_are_named_in_another_module(tmp_path, monkeypatch):
+    (tmp_path / "base_of_settings.py").write_text(BASE)
+    (tmp_path / "derived_settings.py").write_text(DERIVED)
+    monkeypatch.syspath_prepend(tmp_path)
+    derived = importlib.import_module("derived_settings").Derived
+    parser = FlagParser("made_up.py", derived, "", (FlagGroup("all", ("kind", "top", "count", "quick")),), "")
+    assert parser.read(["--kind", "b", "--top", "3"]) == derived(kind="b", top=3)
+    for arguments, message in ((["--kind", "c"], "--kind must be one of a, b"), (["--count", "x"], "--count must be")):
+        with pytest.raises(InputError, match=message):
+            parser.read(arguments)
 
 
 def test_config_files_and_flags(tmp_path):

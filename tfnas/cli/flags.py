@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import typing
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -238,6 +239,8 @@ def _parser(command: FlagParser[Any]) -> _Parser:
         allow_abbrev=False,
     )
     parser.command = command
+    # jsonargparse seeks what inherited annotations name in the subclass's module alone, and else accepts anything
+    command.config_class.__init__.__annotations__.update(typing.get_type_hints(command.config_class))
     parser.add_argument("--config", action=_ConfigFile, metavar="FILE", help="YAML file of settings.")
     flags = parser._option_string_actions
     but = "".join(f" but --{name}" for name in command.command_line_only)
