@@ -35,8 +35,8 @@ from textbook_search import NUM_CLASSES, TEMPERATURE, Textbook, target_of
 from torch import Tensor
 
 import tfnas
-from tfnas.bench.counted_table import counted_table
 from tfnas.core.space import SearchSpace
+from tfnas.latency.counted_table import counted_table
 from tfnas.searching.differentiable.architecture_parameters import (
     ArchitectureParameters,
     sample_other_path,

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tfnas.bench.counted_table import counted_table
 from tfnas.core.blocks import Block, Conv
 from tfnas.core.space import SearchSpace
+from tfnas.latency.counted_table import counted_table
 from tfnas.searching.differentiable.architecture_parameters import (
     ArchitectureParameters,
     operations_ms,

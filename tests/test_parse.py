@@ -338,7 +338,7 @@ def test_the_runs_table_gone_or_changed(tmp_path, run_dir, architecture):
 
 def test_the_shipped_table_is_found_by_the_network(tmp_path, monkeypatch):
     device = LatencyTable.load(default_table_path("digits")).contents.measurement.device
-    monkeypatch.setattr("tfnas.latency.default_table.processor_name", lambda: device)  # elsewhere the note would say so
+    monkeypatch.setattr("tfnas.utils.devices.processor_name", lambda: device)  # elsewhere the note would say so
     architecture = tfnas.Architecture.parse(TEXT)
     path = tmp_path / "architecture.json"
     path.write_text(json.dumps(architecture.to_json()))

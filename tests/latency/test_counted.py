@@ -14,11 +14,11 @@ from tiny import SOME_EXPAND, measurement, tiny_contents, tiny_space
 
 import tfnas
 from tfnas.bench.benchmark_cases import random_architectures
-from tfnas.bench.counted_table import counted_table, write_counted_table
 from tfnas.bench.open_bench import conditions_of
 from tfnas.core.cost import COSTS
 from tfnas.core.errors import Infeasible, InputError
 from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.counted_table import counted_table, write_counted_table
 from tfnas.latency.meet_target import check_target, meet_target
 from tfnas.searching.differentiable.architecture_parameters import expected_ms, operations_ms
 from tfnas.spaces.families import architecture_counts
@@ -82,7 +82,7 @@ def test_it_says_what_it_is_and_not_when(monkeypatch, cost):
     with pytest.raises(InputError, match=r"was counted .* there is nothing to measure it against"):
         conditions_of(table)
     monkeypatch.setattr(
-        "tfnas.bench.counted_table._provenance", lambda space, *_: measurement(space, date="2001-01-01")
+        "tfnas.latency.counted_table._provenance", lambda space, *_: measurement(space, date="2001-01-01")
     )
     assert counted_table(tiny_space(), cost).fingerprint == table.fingerprint
 

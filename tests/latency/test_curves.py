@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfnas.bench import build_points as staircase
-from tfnas.bench.build_points import width_classes_of
+from tfnas.latency import width_alignment
 from tfnas.latency.table_contents import Curve, WidthClasses
+from tfnas.latency.width_alignment import fit_width_classes
 
 positive = st.floats(1e-3, 1e3)
 points = st.dictionaries(st.integers(1, 60), positive, min_size=1, max_size=7).map(lambda found: sorted(found.items()))
@@ -141,7 +141,7 @@ def test_a_preference_is_believed_where_it_matters(share, noise, multiple):
     for _ in range(3):
         ms = [(1 + width / 50) * random.normal(share if width % 8 == 0 else 1.0, noise) for width in widths]
         probes.append(Curve(tuple(widths), tuple(ms), (0.0,) * len(ms)))
-    assert width_classes_of(probes).multiple == multiple
+    assert fit_width_classes(probes).multiple == multiple
 
 
 def test_the_best_of_many_candidates_must_be_better_than_one_would(monkeypatch):
@@ -149,7 +149,7 @@ def test_the_best_of_many_candidates_must_be_better_than_one_would(monkeypatch):
     random, widths = np.random.default_rng(4), range(24, 44)
     ms = tuple((1 + width / 50) * random.normal(1.0, 0.05) for width in widths)
     probes = [Curve(tuple(widths), ms, (0.0,) * len(ms))]
-    assert width_classes_of(probes) == WidthClasses()
-    is_better = staircase._is_better
-    monkeypatch.setattr(staircase, "_is_better", lambda errors, than, _: is_better(errors, than, 0.01))
-    assert width_classes_of(probes) != WidthClasses()
+    assert fit_width_classes(probes) == WidthClasses()
+    is_better = width_alignment._is_better
+    monkeypatch.setattr(width_alignment, "_is_better", lambda errors, than, _: is_better(errors, than, 0.01))
+    assert fit_width_classes(probes) != WidthClasses()

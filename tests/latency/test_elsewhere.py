@@ -11,12 +11,11 @@ from rich.console import Console
 from tiny import measurement, tiny_contents, tiny_space
 
 import tfnas
-from tfnas.bench.counted_table import counted_table
 from tfnas.bench.timing import NetworkTiming, Timing
 from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.counted_table import counted_table
 from tfnas.latency.default_table import (
     default_table_path,
-    devices_here,
     other_conditions,
     other_machine,
     search_remarks,
@@ -26,11 +25,12 @@ from tfnas.searching.differentiable.search_config import SearchConfig
 from tfnas.searching.differentiable.search_setup import prepare
 from tfnas.searching.differentiable.search_text import table_remarks
 from tfnas.searching.parsing import parse_model
+from tfnas.utils.devices import device_names
 
 
 @pytest.fixture(autouse=True)
 def made_up_machine(monkeypatch):
-    monkeypatch.setattr("tfnas.latency.default_table.processor_name", lambda: "Made-up Processor")
+    monkeypatch.setattr("tfnas.utils.devices.processor_name", lambda: "Made-up Processor")
 
 
 def table_with(**changes):
@@ -79,7 +79,7 @@ def test_a_gpu_table_is_compared_with_the_gpus_here(monkeypatch):
     assert other_machine(table) == "the table was measured on Some GPU, this machine has no GPU"
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda index: ["Old GPU", "Some GPU", "Old GPU"][index])
-    assert devices_here("cuda") == ("Old GPU", "Some GPU")
+    assert device_names("cuda") == ("Old GPU", "Some GPU")
     assert other_machine(table) is None
 
 
@@ -112,7 +112,7 @@ def test_a_search_is_given_the_remarks(tmp_path, named, words):
 
 def test_a_search_with_the_table_of_this_machine_says_nothing(monkeypatch):
     device = LatencyTable.load(default_table_path("digits")).contents.measurement.device
-    monkeypatch.setattr("tfnas.latency.default_table.processor_name", lambda: device)
+    monkeypatch.setattr("tfnas.utils.devices.processor_name", lambda: device)
     assert table_remarks(prepare(SearchConfig(target_lat=15, device="cpu"))) == ()
 
 
@@ -128,7 +128,7 @@ def test_a_parsed_network_notes_that_the_shipped_table_is_of_another_machine(tmp
     (note,) = [note for note in parsed_network(tmp_path).notes if "shipped for space digits" in note]
     assert note.endswith("this machine has Made-up Processor")
     device = LatencyTable.load(default_table_path("digits")).contents.measurement.device
-    monkeypatch.setattr("tfnas.latency.default_table.processor_name", lambda: device)
+    monkeypatch.setattr("tfnas.utils.devices.processor_name", lambda: device)
     assert "priced by the table shipped for space digits" in parsed_network(tmp_path).notes
 
 

@@ -16,11 +16,11 @@ from made_tables import random_choice, random_table, staged_space, table_of
 
 import tfnas
 from tfnas.bench.benchmark_cases import random_architectures
-from tfnas.bench.counted_table import counted_table
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import Infeasible, InputError
 from tfnas.core.space import Stage
 from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.counted_table import counted_table
 from tfnas.latency.default_table import default_table_path
 from tfnas.latency.meet_target import meet_target
 from tfnas.latency.widths import fit_widths

@@ -316,7 +316,7 @@ def test_no_torch_is_needed():
 
 
 def test_counted_tables_have_units_and_nothing_that_is_dear(tmp_path):
-    from tfnas.bench.counted_table import counted_table
+    from tfnas.latency.counted_table import counted_table
 
     space = tfnas.space("digits")
     found = space_range(space, counted_table(space, "macs", 10))

@@ -16,14 +16,13 @@ from made_tables import table_of
 from tiny import SOME_EXPAND, measurement, tiny_contents, tiny_space
 
 import tfnas
-from tfnas.bench.build_points import widths_by_key
 from tfnas.core.blocks import Block
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.core.space import Operation, Stage
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import default_table_path
 from tfnas.latency.table_json import read_json, table_to_json, to_text
-from tfnas.spaces.mbconv.table_keys import latency_key
+from tfnas.spaces.mbconv.table_keys import latency_key, widths_by_key
 
 
 @pytest.fixture

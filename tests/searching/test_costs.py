@@ -13,9 +13,9 @@ from small_search import small_config
 from test_resume import as_an_earlier_version_saved_it
 
 import tfnas
-from tfnas.bench.counted_table import counted_table, write_counted_table
 from tfnas.cli import train_search
 from tfnas.core.errors import Infeasible, InputError
+from tfnas.latency.counted_table import counted_table, write_counted_table
 from tfnas.report.parse_report import print_report
 from tfnas.runs.search_run import search_checkpoints
 from tfnas.searching.differentiable.differentiable_search import search

@@ -17,7 +17,7 @@ from typing import Any
 
 from tfnas.bench.benchmark_cases import BenchmarkCase, classifier_case, stem_cases
 from tfnas.bench.build_config import BuildConfig
-from tfnas.bench.build_points import Point, Widths, drawn_points, probed_keys, width_classes_of, widths_by_key
+from tfnas.bench.build_points import TablePoint, case_at, drawn_points, first_widths, probe_widths, probed_keys
 from tfnas.bench.local_bench import Bench
 from tfnas.bench.measurement_journal import Journal
 from tfnas.bench.open_bench import open_bench, reference_of
@@ -35,7 +35,15 @@ from tfnas.latency.table_contents import (
     TableContents,
     WidthClasses,
 )
-from tfnas.spaces.mbconv.table_keys import STEM_PARTS, classifier_key, shallowest_architecture, stem_keys
+from tfnas.latency.width_alignment import fit_width_classes
+from tfnas.spaces.mbconv.table_keys import (
+    STEM_PARTS,
+    KeyWidths,
+    classifier_key,
+    shallowest_architecture,
+    stem_keys,
+    widths_by_key,
+)
 from tfnas.utils.files import check_writable
 from tfnas.utils.text import seconds_of, share_of
 
@@ -126,17 +134,23 @@ class _Build:
         counts = sorted({*_CLASS_COUNTS, config.num_classes})
         self._classifiers = {count: classifier_case(self._shallowest, count) for count in counts}
         self._classes = WidthClasses()
-        self._used: set[Point] = set()
-        self._held_out: set[Point] = set()
+        self._used: set[TablePoint] = set()
+        self._held_out: set[TablePoint] = set()
 
     def run(self) -> None:
         """Everything that is measured."""
         parts = [*self._stems.values(), *self._classifiers.values()]
-        probes = [Point(key, width) for key in probed_keys(self._widths) for width in self._widths[key].probes()]
+        probes = [
+            TablePoint(key, width)
+            for key in probed_keys(self._widths)
+            for width in probe_widths(self._widths[key].widths)
+        ]
         self._measure("probing which widths the device prefers", probes, parts)
-        self._classes = width_classes_of(list(self._curves(self._used).values()))
+        self._classes = fit_width_classes(list(self._curves(self._used).values()))
         first = [
-            Point(key, width) for key, widths in self._widths.items() for width in widths.first_points(self._classes)
+            TablePoint(key, width)
+            for key, entry in self._widths.items()
+            for width in first_widths(entry.widths, self._classes)
         ]
         drawn = drawn_points(self._widths, self._config.held_out, self._config.seed, {*first, *self._used})
         self._held_out = set(drawn)
@@ -163,7 +177,11 @@ class _Build:
     # ---- measuring --------------------------------------------------------------------------------------------
 
     def _measure(
-        self, words: str, points: Iterable[Point], parts: Iterable[BenchmarkCase] = (), held_out: Iterable[Point] = ()
+        self,
+        words: str,
+        points: Iterable[TablePoint],
+        parts: Iterable[BenchmarkCase] = (),
+        held_out: Iterable[TablePoint] = (),
     ) -> None:
         """Measure what has not been measured yet, in as many rounds as the time budget allows."""
         points = [point for point in points if point not in self._used]
@@ -179,17 +197,17 @@ class _Build:
         self._timing.run(cases, more)
         self._used.update(points)
 
-    def _case(self, point: Point) -> BenchmarkCase:
-        return self._widths[point.key].case(point.width)
+    def _case(self, point: TablePoint) -> BenchmarkCase:
+        return case_at(self._widths[point.key], point.width)
 
-    def _refinements(self, measured: Iterable[Point]) -> list[Point]:
+    def _refinements(self, measured: Iterable[TablePoint]) -> list[TablePoint]:
         """Widths half-way to both neighbours of every point that its curve would not have foretold without it.
 
         A miss counts beyond the tolerance, and beyond the noise of the point itself. The largest misses come first.
         """
         curves = self._curves(self._used)
         reference_ms = self._timing.reference.median_ms
-        wanted: dict[Point, float] = {}
+        wanted: dict[TablePoint, float] = {}
         for point in measured:
             around = _neighbours(curves[point.key], point.width, self._classes)
             if around is None:
@@ -202,7 +220,7 @@ class _Build:
         new = wanted.keys() - self._used - self._held_out
         return sorted(new, key=lambda more: (-wanted[more], more))
 
-    def _half_way(self, point: Point, around: tuple[int, int]) -> Iterator[Point]:
+    def _half_way(self, point: TablePoint, around: tuple[int, int]) -> Iterator[TablePoint]:
         aligned = point.width % self._classes.multiple == 0
         stair = self._classes.multiples_stair if aligned else self._classes.others_stair
         for other in around:
@@ -213,14 +231,14 @@ class _Build:
                 if low < width < high
                 and (width % self._classes.multiple == 0) == aligned
                 and len({-(-place // stair) for place in (low, width, high)}) == 3
-                and Point(point.key, width) not in self._held_out
+                and TablePoint(point.key, width) not in self._held_out
             ]
             if between:
-                yield Point(point.key, between[len(between) // 2])
+                yield TablePoint(point.key, between[len(between) // 2])
 
     # ---- the result -------------------------------------------------------------------------------------------
 
-    def _curves(self, points: Iterable[Point]) -> dict[str, Curve]:
+    def _curves(self, points: Iterable[TablePoint]) -> dict[str, Curve]:
         """What has been measured at these points, by key."""
         reference_ms = self._timing.reference.median_ms
         rows: dict[str, dict[int, Timing]] = {}
@@ -262,7 +280,7 @@ class _Build:
         )
 
 
-def _enumerated(space_widths: Mapping[str, Widths]) -> int:
+def _enumerated(space_widths: Mapping[str, KeyWidths]) -> int:
     """How many points every width would need."""
     return sum(len(widths.widths) for widths in space_widths.values())
 

@@ -27,7 +27,7 @@ from tfnas.bench.runtime import Runtime, open_runtime
 from tfnas.bench.timing import TimingSample, call_ms, steady
 from tfnas.core.errors import RunFailed
 from tfnas.latency.table_contents import Conditions
-from tfnas.utils.devices import check_threads, instruction_sets, named_device, processor_name
+from tfnas.utils.devices import check_threads, device_name, instruction_sets, named_device
 
 _REFERENCE_CALLS_FIRST = 3
 _TRIES = 8
@@ -95,7 +95,7 @@ class LocalBench:
     @property
     def device_name(self) -> str:
         """The processor or GPU."""
-        return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else processor_name()
+        return device_name(self._device)
 
     @property
     def instruction_sets(self) -> tuple[str, ...]:

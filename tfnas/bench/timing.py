@@ -19,7 +19,7 @@ from torch import nn
 
 from tfnas.bench.benchmark_cases import BenchmarkCase
 from tfnas.core.space import IMAGE_CHANNELS
-from tfnas.utils.devices import named_device, processor_name
+from tfnas.utils.devices import device_name, named_device
 from tfnas.utils.torch_settings import pinned, prime_allocator, torch_threads
 
 _UNEVEN = 1.25
@@ -147,7 +147,7 @@ def _network_timing(network: nn.Module, images: torch.Tensor, device: torch.devi
     images = images.to(device).contiguous(memory_format=torch.channels_last)
     with steady(NETWORK_THREADS, bind=False):
         (timing,) = time_interleaved([lambda: network(images)], _NETWORK_LIMITS, wait=lambda: wait_for(device))
-    name = processor_name() if device.type == "cpu" else torch.cuda.get_device_name(device)
+    name = device_name(device)
     words = f"CPU, {NETWORK_THREADS} thread" if device.type == "cpu" else name
     return NetworkTiming(words, name, len(images), timing)
 

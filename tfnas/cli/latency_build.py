@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas latency build") -
         parser = FlagParser(prog, BuildConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, command_line_only=("worker",))
         config = parser.read(command.arguments)
         if config.cost != "ms":
-            from tfnas.bench.counted_table import write_counted_table
+            from tfnas.latency.counted_table import write_counted_table
 
             table = write_counted_table(config.opened_space(), config.cost, config.out, config.num_classes)
         else:

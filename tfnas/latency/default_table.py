@@ -14,7 +14,7 @@ from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.table_contents import Measurement
 from tfnas.spaces.mbconv.space_file import space as load_space
 from tfnas.spaces.mbconv.space_file import space_arguments, space_names
-from tfnas.utils.devices import processor_name
+from tfnas.utils.devices import device_names
 from tfnas.utils.text import command_line
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -112,19 +112,10 @@ def other_machine(table: LatencyTable) -> str | None:
     measurement = table.contents.measurement
     if measurement is None or not table.cost.is_time or measurement.worker:
         return None
-    here = devices_here(measurement.device_kind)
+    here = device_names(measurement.device_kind)
     if measurement.device in here:
         return None
     return f"the table was measured on {measurement.device}, this machine has {' and '.join(here) or 'no GPU'}"
-
-
-def devices_here(kind: str) -> tuple[str, ...]:
-    """The names of this machine's processor (`cpu`) or of its GPUs (`cuda`), each once."""
-    if kind != "cuda":
-        return (processor_name(),)
-    import torch
-
-    return tuple(sorted({torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}))
 
 
 def search_remarks(table: LatencyTable, *, shipped: bool, space: Sequence[str]) -> tuple[str, ...]:

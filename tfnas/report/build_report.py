@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfnas.bench.build_points import advantage_of
 from tfnas.core.space import SearchSpace
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.range_text import bounds_text
 from tfnas.latency.table_contents import BuildReport, TableContents
+from tfnas.latency.width_alignment import aligned_width_ratio
 from tfnas.utils.text import clock
 
 ALL = "all blocks"
@@ -100,7 +100,7 @@ def _preference(contents: TableContents) -> str:
     classes = contents.classes
     if classes.multiple == 1:
         return "no preference of this device for multiples of some number of channels was seen"
-    share = advantage_of(contents.curves.values(), classes)
+    share = aligned_width_ratio(contents.curves.values(), classes)
     stairs = [
         f"{name} lie on stairs of {stair}"
         for name, stair in (("they", classes.multiples_stair), ("the others", classes.others_stair))

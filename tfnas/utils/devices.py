@@ -66,6 +66,22 @@ def _cpuinfo(field: str) -> str:
     return next((value.strip() for name, _, value in values if name.strip() == field), "")
 
 
+def device_names(kind: str) -> tuple[str, ...]:
+    """The names of this machine's processor (`cpu`) or of its GPUs (`cuda`), each once."""
+    if kind != "cuda":
+        return (processor_name(),)
+    import torch
+
+    return tuple(sorted({torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}))
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the processor, or of the GPU that a device is."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
+
+
 def usable_cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -20,6 +20,7 @@ from tfnas.data.loading import EpochBatches, ImageLoader, Share, loader
 from tfnas.data.opening import ImageData, open_data
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import open_table
+from tfnas.latency.counted_table import counted_table
 from tfnas.latency.meet_target import check_target
 from tfnas.runs.checkpoint import State, short_names
 from tfnas.runs.distributed import DistributedContext

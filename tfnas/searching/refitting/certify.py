@@ -29,7 +29,7 @@ from tfnas.searching.refitting.refit_config import FORMAT, CertifyConfig
 from tfnas.searching.refitting.refit_loop import LEAST_SECONDS, PRECISION
 from tfnas.searching.refitting.sampling_budget import Budget, Length, OnSpent, calls_per_sample, measure_fixed
 from tfnas.spaces.families import build_network
-from tfnas.utils.devices import check_threads, instruction_sets, load_average, named_device, processor_name
+from tfnas.utils.devices import check_threads, device_name, instruction_sets, load_average, named_device
 from tfnas.utils.files import check_writable, write_whole
 from tfnas.utils.text import seconds_of, share_of
 
@@ -152,7 +152,7 @@ def certify_file(
         after = load_average()
     under = MeasuredUnder.of(
         opened.conditions,
-        _device_name(opened.conditions),
+        device_name(torch.device(opened.conditions.device)),
         {**opened.versions, "tfnas": __version__, "python": platform.python_version()},
         instruction_sets=instruction_sets() if opened.conditions.device_kind == "cpu" else (),
         load=None if before is None or after is None else (before, after),
@@ -280,7 +280,3 @@ def _timed_samples(call: Call) -> Iterator[TimingSample]:
     first_ms = [call_ms(call) for _ in range(_WARMUP)][-1]
     while True:
         yield TimingSample(tuple(call_ms(call) for _ in range(calls_per_sample(first_ms))), ())
-
-
-def _device_name(conditions: Conditions) -> str:
-    return torch.cuda.get_device_name(conditions.device) if conditions.device_kind == "cuda" else processor_name()

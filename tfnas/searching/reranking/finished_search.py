@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfnas.bench.counted_table import counted_table
 from tfnas.core.architecture import Architecture
 from tfnas.core.choice import Choice
 from tfnas.core.cost import COUNTED, Cost
@@ -17,6 +16,7 @@ from tfnas.core.errors import InputError
 from tfnas.core.space import SearchSpace
 from tfnas.data.data_config import DataConfig
 from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.counted_table import counted_table
 from tfnas.latency.reachable import Band
 from tfnas.runs.architecture_source import DERIVED, read_summary
 from tfnas.runs.checkpoint import FOLDER

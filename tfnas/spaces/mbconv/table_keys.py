@@ -1,8 +1,9 @@
-"""Names of what a table prices: the authors' key of a block, and ours for stems, feature mix and classifier."""
+"""Keys of a table: the authors' of a block, ours of stems, feature mix and classifier; and a space's widths per key."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from tfnas.core.architecture import Architecture
 from tfnas.core.blocks import Block, Conv, output_size
@@ -66,6 +67,33 @@ def stem_keys(architecture: Architecture) -> dict[str, str]:
 def classifier_key(architecture: Architecture) -> str:
     """The name of the classifier; the number of classes is no part of it."""
     return f"Classifier_{architecture.feature_mix_size}_{architecture.feature_mix.out_channels}"
+
+
+@dataclass(frozen=True)
+class KeyWidths:
+    """The widths (ascending) that a space gives the blocks of one key; operations that differ in width share them."""
+
+    block: Block
+    """One of these blocks, at the first width that its operation may take."""
+    input_size: int
+    widths: tuple[int, ...]
+
+    def at(self, width: int) -> Block:
+        """The block at a width, with all widths of the key as its range."""
+        mid_range = self.widths[0], self.widths[-1]
+        return Block(**{**vars(self.block), "mid_channels": width, "mid_range": mid_range})
+
+
+def widths_by_key(space: SearchSpace) -> dict[str, KeyWidths]:
+    """Every key that the space can hold, in the order of its blocks."""
+    found: dict[str, tuple[Block, int, set[int]]] = {}
+    for place in space.blocks:
+        for operation in space.operations:
+            allowed = space.widths(place, operation)
+            block = space.block(place, operation, allowed[0])
+            entry = found.setdefault(latency_key(block, place.input_size), (block, place.input_size, set()))
+            entry[2].update(allowed)
+    return {key: KeyWidths(block, size, tuple(sorted(widths))) for key, (block, size, widths) in found.items()}
 
 
 def _conv_key(conv: Conv, input_size: int) -> str:

@@ -1,4 +1,4 @@
-"""Tables that count instead of measuring: multiply-accumulates or parameters of one network, in the form of the others.
+"""Cost tables that are counted, not measured: multiply-accumulates or parameters of one network, in the same form.
 
     table = counted_table(tfnas.space("imagenet"), "macs")
     tfnas.meet_target(choice, table, 300e6)
@@ -14,7 +14,6 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tfnas.bench.build_points import widths_by_key
 from tfnas.core.blocks import Block
 from tfnas.core.cost import COSTS, COUNTED
 from tfnas.core.errors import InputError
@@ -32,7 +31,13 @@ from tfnas.latency.table_contents import (
 )
 from tfnas.spaces.families import part_counts
 from tfnas.spaces.mbconv.mbconv_units import block_counts
-from tfnas.spaces.mbconv.table_keys import STEM_PARTS, classifier_key, shallowest_architecture, stem_keys
+from tfnas.spaces.mbconv.table_keys import (
+    STEM_PARTS,
+    classifier_key,
+    shallowest_architecture,
+    stem_keys,
+    widths_by_key,
+)
 from tfnas.utils.files import check_writable
 
 
