@@ -22,8 +22,7 @@ from tfnas.core.space import Operation, Stage
 from tfnas.latency.authors_table import LatencyTableWarning
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.knapsack import Selection, best_selections
-from tfnas.latency.meet_target import check_target, meet_target
-from tfnas.latency.range_text import bounds_text
+from tfnas.latency.meet_target import SpaceBounds, check_target, meet_target
 from tfnas.latency.reachable import Band
 
 TINY = staged_space(Stage(channels=6, stride=1, blocks=2, activation="relu", min_blocks=0))
@@ -169,6 +168,9 @@ def test_coarse_spaces_are_met_exactly_where_enumeration_finds_an_architecture(s
     assert ("an operation that expands" in str(error.value)) == (space is NONE_EXPANDS)
     near = re.search(r"nearest reachable latencies are ([\d.]+) ms and ([\d.]+) ms", str(error.value))
     below, above = reachable[reachable < target_ms].max(), reachable[reachable > target_ms].min()
+    unmet = error.value.unmet
+    assert (unmet.nearest_below, unmet.nearest_above) == pytest.approx((below, above), rel=1e-9)
+    assert (unmet.lowest, unmet.highest) == table.range_ms(space) and unmet.target == target_ms
     assert [float(text) for text in near.groups()] == pytest.approx([below, above], rel=2e-6)
     for text in near.groups():  # what the message names works as a target
         named_ms = float(text)
@@ -255,7 +257,7 @@ def test_targets_outside_the_range_are_refused_with_the_range_and_its_reason():
         ):
             with pytest.raises(Infeasible, match=side) as error:
                 refused()
-            assert bounds_text(TINY, table) in str(error.value)
+            assert SpaceBounds.of(TINY, table).description in str(error.value)
             assert error.value.exit_status == 3
     check_target(TINY, table, (lowest + highest) / 2)
 

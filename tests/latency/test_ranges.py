@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import pickle
 import random
 import re
 import subprocess
@@ -19,15 +20,15 @@ from tiny import tiny_contents, tiny_space
 
 import tfnas
 from tfnas.cli import latency
-from tfnas.core.errors import Infeasible, InputError
+from tfnas.core.errors import Infeasible, InputError, UnmetTarget
 from tfnas.core.space import Operation, Stage
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import default_table_path, is_default, open_table, space_of
-from tfnas.latency.meet_target import check_target
-from tfnas.latency.range_text import bounds_text, is_inside, shares_text
+from tfnas.latency.meet_target import SpaceBounds, check_target
+from tfnas.latency.reachable import Band
 from tfnas.latency.space_range import RangeConfig, space_range
-from tfnas.report.range_report import print_range, range_document
 from tfnas.spaces.mbconv.mbconv_units import block_counts
+from tfnas.report.range_report import explained, print_range, range_document, shares_text
 from tfnas.spaces.mbconv.table_keys import latency_key
 
 
@@ -100,7 +101,7 @@ def test_a_space_without_an_expansion_has_no_widths_to_speak_of():
     for target_ms in (0.9 * found.lowest_ms, 1.1 * found.highest_ms):
         with pytest.raises(Infeasible) as outside:
             check_target(space, table, target_ms)
-        assert "widths" not in str(outside.value) and "width_bounds" not in str(outside.value)
+        assert "widths" not in explained(outside.value) and "width_bounds" not in explained(outside.value)
 
 
 def test_the_number_of_classes_counts(space, table):
@@ -134,7 +135,7 @@ def test_what_one_block_more_or_fewer_gives_is_the_range_of_that_space():
     assert [stage.shallower_ms for stage in forced] == [None, None]  # by the shapes
 
 
-# ---- what a device is bad at ----------------------------------------------------------------------------------------
+# ---- what is expensive on a device ----------------------------------------------------------------------------------
 
 
 def known_table(space, se_factor=1.0, kernel_factor=1.0):
@@ -162,12 +163,12 @@ def test_factors_that_were_put_in_are_found():
     found = space_range(space, known_table(space, se_factor=1.9, kernel_factor=0.8))
     traits = {trait.name: trait for trait in found.traits}
     assert set(traits) == {"SE", "k5", "e6"}
-    assert traits["SE"].excess == pytest.approx(1.9) and traits["SE"].is_dear
+    assert traits["SE"].excess == pytest.approx(1.9) and traits["SE"].is_expensive
     assert traits["SE"].ratio == pytest.approx(1.9 * traits["SE"].macs_ratio, rel=0.01)
     assert traits["SE"].kept == ("k3_e3", "k3_e6", "k5_e3", "k5_e6")
-    assert traits["k5"].excess == pytest.approx(0.8) and not traits["k5"].is_dear
+    assert traits["k5"].excess == pytest.approx(0.8) and not traits["k5"].is_expensive
     assert traits["e6"].excess == pytest.approx(1.0) and traits["e6"].against == "e3"
-    assert [trait.name for trait in found.dear_traits] == ["SE"]
+    assert [trait.name for trait in found.expensive_traits] == ["SE"]
     plain = dataclasses.replace(space, operations=tuple(o for o in space.operations if not o.se))
     assert traits["SE"].without_ms == pytest.approx(found.table.range_ms(plain), rel=1e-12)
     costs = {operation.name: operation for operation in found.operations}
@@ -208,7 +209,7 @@ def printed(found, target_ms=None):
 
 def test_the_short_form_names_the_range_and_the_base(space, table):
     low, high = table.range_ms(space)
-    text = bounds_text(space, table)
+    text = SpaceBounds.of(space, table).description
     assert text.startswith(f"{low:.4g} to {high:.4g} ms; stem and head alone take {table.base_ms():.4g} ms")
 
 
@@ -230,30 +231,46 @@ def test_tables_fit_80_columns_and_say_the_same_as_the_json(name):
     assert max(map(len, tables)) <= 80
     words = " ".join(text.split())
     assert (
-        re.search(r"bad at SE costs (1\.9|2\.0) x here", words) and "operations: [k3_e3, k3_e6, k5_e3, k5_e6]" in words
+        re.search(r"expensive SE costs (1\.9|2\.0) x on this device", words)
+        and "operations: [k3_e3, k3_e6, k5_e3, k5_e6]" in words
     )
     document = json.loads(json.dumps(range_document(found, 10.0)))
     assert document["lowest_ms"] == found.lowest_ms and document["unit"] == "ms"
     assert [trait["name"] for trait in document["traits"] if trait["is_dear"]] == ["SE"]
-    assert document["target_is_inside"] == is_inside(10.0, found.lowest_ms, found.highest_ms)
+    assert document["target_is_inside"] == Band.of(10.0).overlaps(found.lowest_ms, found.highest_ms)
 
 
-def test_a_target_outside_is_answered_with_where_it_goes_and_what_bounds_it():
+def test_a_target_outside_is_explained_by_the_breakdown_and_what_bounds_it():
     stages = (Stage(4, 1, 2, "relu", min_blocks=1), Stage(6, 2, 2, "swish"))
     space = tiny_space(stages=stages, width_bounds=(Fraction(3, 4), Fraction(5, 4)))
     table = LatencyTable(tiny_contents(space, random.Random(3)))
     found = space_range(space, table)
     with pytest.raises(Infeasible) as below:
         check_target(space, table, 0.9 * found.lowest_ms)
-    for words in (bounds_text(space, table), shares_text(found, True), "dropping operations cannot lower it", "3/4"):
-        assert words in str(below.value)
-    assert f"min_blocks: 0 for stage 1 would make the lowest {found.stages[0].shallower_ms:.4g} ms" in str(below.value)
+    bounds = SpaceBounds.of(space, table)
+    assert bounds.description in str(below.value) and "\n" not in str(below.value)
+    for words in (str(below.value), shares_text(found, True), "dropping operations cannot lower it", "3/4"):
+        assert words in explained(below.value)
+    shallower = f"min_blocks: 0 for stage 1 would make the lowest {found.stages[0].shallower_ms:.4g} ms"
+    assert shallower in explained(below.value)
     with pytest.raises(Infeasible) as above:
         check_target(space, table, 1.1 * found.highest_ms)
     for words in (shares_text(found, False), "all 4 blocks", "5/4", f"stage 2 {found.stages[1].deeper_ms:.4g}"):
-        assert words in str(above.value)
-    assert all(len(str(error.value).splitlines()) <= 6 for error in (below, above))
-    assert is_inside(found.highest_ms * 1.004, found.lowest_ms, found.highest_ms)  # its band reaches into the range
+        assert words in explained(above.value)
+    assert all(len(explained(error.value).splitlines()) <= 6 for error in (below, above))
+    for error, target_ms in ((below, 0.9 * found.lowest_ms), (above, 1.1 * found.highest_ms)):
+        assert error.value.unmet == UnmetTarget(
+            target=target_ms,
+            unit="ms",
+            space=space.name,
+            table=table.source,
+            lowest=found.lowest_ms,
+            highest=found.highest_ms,
+        )
+    assert str(pickle.loads(pickle.dumps(below.value))) == str(below.value)
+    assert Band.of(found.highest_ms * 1.004).overlaps(
+        found.lowest_ms, found.highest_ms
+    )  # its band reaches into the range
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------
@@ -275,6 +292,10 @@ def test_the_command_answers_a_target_by_its_exit_status(capsys):
     assert latency.main(["range", "--space", "digits", "--target_lat", "1"]) == 3
     captured = capsys.readouterr()
     assert "1 ms is outside" in captured.out and "the target of 1 ms is below" in captured.err
+    assert "breakdown of the lowest, " in captured.err and "dropping operations cannot lower it" in captured.err
+    assert re.search(
+        r"\n  details: .*-m tfnas latency range --space digits --lookup_path .*digits_cpu.json\n", captured.err
+    )
 
 
 @pytest.mark.parametrize(
@@ -315,12 +336,12 @@ def test_no_torch_is_needed():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_counted_tables_have_units_and_nothing_that_is_dear(tmp_path):
+def test_counted_tables_have_units_and_nothing_that_is_expensive(tmp_path):
     from tfnas.latency.counted_table import counted_table
 
     space = tfnas.space("digits")
     found = space_range(space, counted_table(space, "macs", 10))
-    assert found.dear_traits == () and np.isfinite(found.lowest_ms)
+    assert found.expensive_traits == () and np.isfinite(found.lowest_ms)
     text = printed(found)
     assert "MACs" in text and " ms" not in text.replace("its MACs", "")
     with pytest.raises(Infeasible, match=r"the target of 1 k MACs is below .* to .* M MACs"):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
 import tfnas
-from tfnas.core.errors import RunFailed, TfnasError
+from tfnas.core.errors import Infeasible, RunFailed, TfnasError
 
 Result = TypeVar("Result")
 
@@ -102,10 +102,11 @@ def running(prog: str, argv: Sequence[str] | None) -> Iterator[Command]:
             with _checked_output(), _short_thread_errors(prog), _flushed():
                 yield command
         except TfnasError as error:
+            message = _explained(error)
             if error.process is not None:
-                print(f"{prog}: process {error.process}: {error}", file=sys.stderr)
-            elif str(error) and is_first:
-                print(f"{prog}: {error}", file=sys.stderr)
+                print(f"{prog}: process {error.process}: {message}", file=sys.stderr)
+            elif message and is_first:
+                print(f"{prog}: {message}", file=sys.stderr)
             command.status = error.exit_status
         except KeyboardInterrupt:
             print(f"{prog}: interrupted", file=sys.stderr)
@@ -113,6 +114,15 @@ def running(prog: str, argv: Sequence[str] | None) -> Iterator[Command]:
         except BrokenPipeError:
             _discard_output()
             command.status = _BROKEN_PIPE
+
+
+def _explained(error: TfnasError) -> str:
+    """The message of an error, and of a target that cannot be met the explanation with it."""
+    if not isinstance(error, Infeasible):
+        return str(error)
+    from tfnas.report.range_report import explained
+
+    return explained(error)
 
 
 class ResultPrinter(Generic[Result]):

@@ -5,6 +5,8 @@ The command line prints the message and leaves with `exit_status`; library users
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 
 class TfnasError(Exception):
     """Base of every error that this package raises on purpose; the message says what, where and what to do."""
@@ -30,10 +32,35 @@ class NotResumable(InputError):
     """A run of which nothing is left to go on with; the message says to start another."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class UnmetTarget:
+    """A target that cannot be met, and what can be reached instead, all in `unit`.
+
+    `space` and `table` name what was searched; `nearest_below` and `nearest_above` are known for targets inside the
+    range from `lowest` to `highest`.
+    """
+
+    target: float
+    unit: str
+    space: str
+    table: str
+    lowest: float
+    highest: float
+    nearest_below: float | None = None
+    nearest_above: float | None = None
+
+
 class Infeasible(TfnasError):
-    """No architecture of the space measures the target in the table; the message says what is reachable."""
+    """No architecture of the space has the target's cost in the table; `unmet` holds the figures where they are known.
+
+    The message is one sentence; a command prints an explanation with it.
+    """
 
     exit_status = 3
+
+    def __init__(self, message: str, unmet: UnmetTarget | None = None) -> None:
+        super().__init__(message)
+        self.unmet = unmet
 
 
 class Interrupted(TfnasError):

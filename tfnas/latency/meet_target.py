@@ -9,21 +9,64 @@ Latency is not assumed to grow with width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tfnas.core.architecture import Architecture
 from tfnas.core.choice import Choice
-from tfnas.core.errors import Infeasible
+from tfnas.core.cost import Cost
+from tfnas.core.errors import Infeasible, UnmetTarget
 from tfnas.core.space import SearchSpace
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.knapsack import best_selections
-from tfnas.latency.range_text import outside_text
 from tfnas.latency.reachable import SAME, Band, StageItems, reachable_latencies
 from tfnas.latency.widths import check_target_ms, fit_channels, fit_widths
 
 FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SpaceBounds:
+    """What a space can reach with a table, in the table's unit, and what every network of it has."""
+
+    cost: Cost
+    lowest_ms: float
+    highest_ms: float
+    base_ms: float
+    mandatory_blocks: int
+    blocks: int
+
+    @classmethod
+    def of(cls, space: SearchSpace, table: LatencyTable, num_classes: int | None = None) -> SpaceBounds:
+        """Look them up. Raises InputError when the table lacks a block of the space."""
+        lowest_ms, highest_ms = table.range_ms(space, num_classes)
+        mandatory_blocks = sum(min(depths) for depths in space.depth_choices)
+        return cls(table.cost, lowest_ms, highest_ms, table.base_ms(num_classes), mandatory_blocks, len(space.blocks))
+
+    @property
+    def description(self) -> str:
+        """One line for people."""
+        number, quantity, base_ms = self.cost.number, self.cost.quantity, self.base_ms
+        return (
+            f"{number(self.lowest_ms)} to {quantity(self.highest_ms)}; stem and head alone take {quantity(base_ms)}, "
+            f"the {self.mandatory_blocks} mandatory blocks at least {quantity(self.lowest_ms - base_ms)}, and all "
+            f"{self.blocks} blocks at most {quantity(self.highest_ms - base_ms)}"
+        )
+
+
+class TargetOutOfRange(Infeasible):
+    """A target below or above everything that the space reaches, with what it takes to explain the range.
+
+    `space_argument` is what the user calls the space, where that is known.
+    """
+
+    unmet: UnmetTarget
+    space: SearchSpace
+    table: LatencyTable
+    num_classes: int | None
+    space_argument: str | None
 
 
 def check_target(
@@ -33,16 +76,31 @@ def check_target(
     num_classes: int | None = None,
     named: str | None = None,
 ) -> None:
-    """Raise Infeasible, with the range, where it goes and what bounds it, when the space cannot measure a target.
+    """Raise TargetOutOfRange when the target lies beyond what the space reaches with its table.
 
-    `named` is what the user calls the space, for the message. A target just above the highest latency passes while the
-    highest is in its band. Raises InputError when the target is not positive or not finite, or when the table lacks a
-    block of the space.
+    `named` is what the user calls the space, for an explanation. A target just above the highest latency passes while
+    the highest is in its band. Raises InputError when the target is not positive or not finite, or when the table lacks
+    a block of the space.
     """
     check_target_ms(target_ms, table.cost)
-    outside = outside_text(space, table, target_ms, num_classes, named)
-    if outside is not None:
-        raise Infeasible(outside)
+    bounds = SpaceBounds.of(space, table, num_classes)
+    if Band.of(target_ms).overlaps(bounds.lowest_ms, bounds.highest_ms):
+        return
+    side = "below" if target_ms < bounds.lowest_ms else "above"
+    error = TargetOutOfRange(
+        f"the target of {table.quantity(target_ms, 6)} is {side} what the space {space.name!r} reaches with its table "
+        f"({bounds.description}); choose a target within that range, or change the space",
+        UnmetTarget(
+            target=target_ms,
+            unit=table.unit,
+            space=space.name,
+            table=table.source,
+            lowest=bounds.lowest_ms,
+            highest=bounds.highest_ms,
+        ),
+    )
+    error.space, error.table, error.num_classes, error.space_argument = space, table, num_classes, named
+    raise error
 
 
 def meet_target(choice: Choice, table: LatencyTable, target_ms: float) -> Architecture:
@@ -96,24 +154,45 @@ def _search_everything(
         found = band.first((_architecture(choice, curves, *sums.trace(index)) for index in inside), table)
         if found is not None:
             return found
-    below, above = table.range_ms(space, choice.num_classes)
+    lowest_ms, highest_ms = below, above = table.range_ms(space, choice.num_classes)
     step_ms = max(float(ms.max()) for ms in items)  # from any latency to the next reachable one, at most
     window = Band(max(below, band.low_ms - step_ms), min(above, band.high_ms + step_ms))
     for sums in reachable_latencies(stages, window.less(base_ms), band.width_ms):
         total_ms = base_ms + sums.ms
         below = float(total_ms[total_ms < band.low_ms].max(initial=below))
         above = float(total_ms[total_ms > band.high_ms].min(initial=above))
-    cost = table.cost
+    raise _nothing_in_band(
+        space,
+        band,
+        table.cost,
+        UnmetTarget(
+            target=band.high_ms,
+            unit=table.unit,
+            space=space.name,
+            table=table.source,
+            lowest=lowest_ms,
+            highest=highest_ms,
+            nearest_below=below,
+            nearest_above=above,
+        ),
+    )
+
+
+def _nothing_in_band(space: SearchSpace, band: Band, cost: Cost, unmet: UnmetTarget) -> Infeasible:
+    """The error of a target inside the range that no architecture meets."""
+    what = "table latency" if cost.is_time else f"number of {cost.unit}"
     words = "nearest reachable latencies" if cost.is_time else f"nearest reachable numbers of {cost.unit}"
+    near = [end for end in (unmet.nearest_below, unmet.nearest_above) if end is not None]
+    ends = " and ".join(f"{cost.as_target(end)} {cost.unit}" for end in near)
     if space.has_expansion:
         finer = "" if space.width_multiple == 1 else f", lower its width_multiple of {space.width_multiple},"
         remedy = f"{finer} or widen the width_bounds of the space"
     else:
         remedy = ", or give the space an operation that expands: only these have widths to fit"
-    raise Infeasible(
-        f"no architecture of the space {space.name!r} takes {cost.number(band.low_ms, 6)} to "
-        f"{cost.quantity(band.high_ms, 6)} with its table: the {words} are {cost.as_target(below)} {cost.unit} and "
-        f"{cost.as_target(above)} {cost.unit}; choose one of them as the target{remedy}"
+    return Infeasible(
+        f"no architecture of the space {space.name!r} has a {what} of {cost.number(band.low_ms, 6)} to "
+        f"{cost.quantity(band.high_ms, 6)}: the {words} are {ends}; choose one of them as the target{remedy}",
+        unmet,
     )
 
 

@@ -48,6 +48,10 @@ class Band(NamedTuple):
         """Whether a latency meets the target."""
         return self.low_ms <= ms <= self.high_ms
 
+    def overlaps(self, lowest_ms: float, highest_ms: float) -> bool:
+        """Whether the target lies in a range; one just above the highest does, while the highest is in the band."""
+        return lowest_ms <= self.high_ms and self.low_ms <= highest_ms
+
     def where(self, ms: NDArray[np.float64], slack_ms: float = 0.0) -> NDArray[np.int64]:
         """The indices of the latencies [n] that are in the band or at most `slack_ms` outside."""
         return np.flatnonzero((ms >= self.low_ms - slack_ms) & (ms <= self.high_ms + slack_ms))

@@ -1,9 +1,7 @@
-"""Everything a user can say about the range of a space: one typed definition for command line and YAML file.
-
-What a space can reach with a table: the range, where it goes, what is dear on this device, and what bounds it.
+"""What a space can reach with a table: the range, its breakdown, which operations are expensive, and what limits it.
 
     found = space_range(tfnas.space("digits"), LatencyTable.load(path))
-    found.lowest_ms, found.highest_ms, [trait for trait in found.traits if trait.is_dear]
+    found.lowest_ms, found.highest_ms, found.expensive_traits
 
 Figures are those of the table, whatever it counts; names in `_ms` mean that then.
 """
@@ -62,8 +60,8 @@ class RangeConfig:
 
 FloatArray = NDArray[np.float64]
 
-DEAR = 1.2
-"""A device is bad at what costs so many times more than its multiply-accumulates suggest."""
+EXPENSIVE = 1.2
+"""Expensive on a device is what costs so many times more than its multiply-accumulates suggest."""
 
 _HEAD_PARTS = ("feature_mix", "classifier")
 _PART_NAMES = {"base": "stem and head", "first_stem": "first stem", "second_stem": "second stem"}
@@ -125,14 +123,14 @@ class TraitCost:
     without_ms: tuple[float, float]
 
     @property
-    def is_dear(self) -> bool:
-        """Whether the device is bad at it."""
-        return self.excess >= DEAR
+    def is_expensive(self) -> bool:
+        """Whether it is expensive on the device."""
+        return self.excess >= EXPENSIVE
 
 
 @dataclass(frozen=True)
 class SpaceRange:
-    """The range of a space in a table, and all that explains it. `operations` go from the cheapest to the dearest."""
+    """The range of a space in a table, and all that explains it. `operations` are in the order of their cost."""
 
     space: SearchSpace
     table: LatencyTable
@@ -149,10 +147,10 @@ class SpaceRange:
         return sum(part.lowest_ms for part in self.base)
 
     @property
-    def dear_traits(self) -> tuple[TraitCost, ...]:
-        """What the device is bad at, the worst first; nothing where the table counts and does not measure."""
-        dear = [trait for trait in self.traits if trait.is_dear and self.table.cost.is_time]
-        return tuple(sorted(dear, key=lambda trait: -trait.excess))
+    def expensive_traits(self) -> tuple[TraitCost, ...]:
+        """What is expensive on the device, the worst first; none if the table counts and does not measure."""
+        expensive = [trait for trait in self.traits if trait.is_expensive and self.table.cost.is_time]
+        return tuple(sorted(expensive, key=lambda trait: -trait.excess))
 
 
 def space_range(space: SearchSpace, table: LatencyTable, num_classes: int | None = None) -> SpaceRange:

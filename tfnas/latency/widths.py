@@ -134,14 +134,14 @@ def _unit_path(curves: WidthCurves, widths: IntArray, first_stage: int, sign: in
 def fit_channels(fitted: Architecture, table: LatencyTable, band: Band) -> Architecture | None:
     """An architecture in the band that differs in widths only and little, or None when none is found.
 
-    All blocks move in even proportion, one step of width at a time, towards their dearest (or cheapest) widths; where
-    that passes over the band, the combinations of widths around the nearest point are searched, then others.
+    All blocks move in even proportion, one step of width at a time, towards their most expensive (or cheapest) widths;
+    where that passes over the band, the combinations of widths around the nearest point are searched, then others.
     """
     fitted_ms = table.architecture_ms(fitted)
     if band.holds(fitted_ms):
         return fitted
     curves = WidthCurves.of(fitted, table)
-    path = _channel_path(curves, widths_of(fitted), dearer=fitted_ms < band.low_ms)
+    path = _channel_path(curves, widths_of(fitted), raising=fitted_ms < band.low_ms)
     path_ms = curves.total_ms(path)
     inside = band.where(path_ms)
     run = inside[inside - np.arange(len(inside)) == inside[:1]]  # the first stretch of the path within the band
@@ -150,9 +150,9 @@ def fit_channels(fitted: Architecture, table: LatencyTable, band: Band) -> Archi
     return band.first(candidates, table) or _search_around(fitted, nearest, curves, table, band)
 
 
-def _channel_path(curves: WidthCurves, widths: IntArray, dearer: bool) -> IntArray:
-    """Widths on the way to the dearest (or cheapest) ones [moves + 1, blocks]; all blocks arrive together."""
-    ends = [int(ms.argmax() if dearer else ms.argmin()) for ms in curves.ms]
+def _channel_path(curves: WidthCurves, widths: IntArray, raising: bool) -> IntArray:
+    """Widths on the way to the most expensive (or cheapest) ones [moves + 1, blocks]; all blocks arrive together."""
+    ends = [int(ms.argmax() if raising else ms.argmin()) for ms in curves.ms]
     moves = np.array(ends, dtype=np.int64) - (widths - curves.lows) // curves.steps
     times = np.concatenate([(np.arange(abs(move)) + 0.5) / abs(move) for move in moves if move] or [np.zeros(0)])
     movers = np.repeat(np.arange(len(moves)), np.abs(moves))[np.argsort(times, kind="stable")]

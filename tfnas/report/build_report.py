@@ -12,7 +12,7 @@ import numpy as np
 
 from tfnas.core.space import SearchSpace
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.latency.range_text import bounds_text
+from tfnas.latency.meet_target import SpaceBounds
 from tfnas.latency.table_contents import BuildReport, TableContents
 from tfnas.latency.width_alignment import aligned_width_ratio
 from tfnas.utils.text import clock
@@ -66,7 +66,7 @@ def build_lines(table: LatencyTable, space: SearchSpace) -> Iterator[str]:
     yield from _errors(contents)
     if contents.cost == "ms":
         yield f"widths    {_preference(contents)}"
-    yield f"reachable {bounds_text(space, table)}, with {table.num_classes} classes"
+    yield f"reachable {SpaceBounds.of(space, table).description}, with {table.num_classes} classes"
 
 
 def _effort(build: BuildReport) -> Iterator[str]:
