@@ -37,7 +37,7 @@ from quality.training import Data, open_images
 
 import tfnas
 from tfnas.bench.benchmark_cases import network_case
-from tfnas.bench.check_timing import Effort, time_in_rounds
+from tfnas.bench.check_timing import SampleBudget, time_in_rounds
 from tfnas.bench.open_bench import conditions_of, open_bench, reference_of
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import Infeasible, TfnasError
@@ -158,9 +158,9 @@ class Benchmark:
         say(f"timing {len(networks)} networks in turn")
         space, lookup = self.wanted.space, self.wanted.table
         bench = open_bench(conditions_of(lookup), reference_of(space))
-        effort = Effort(self.settings.rounds, _TIMING_CALLS, _MOST_TIMING_SECONDS, seed=0)
+        budget = SampleBudget(self.settings.rounds, _TIMING_CALLS, _MOST_TIMING_SECONDS, seed=0)
         timed = time_in_rounds(
-            bench, [network_case(network) for network in networks], [reference_of(space)], effort, lambda *_: None
+            bench, [network_case(network) for network in networks], [reference_of(space)], budget, lambda *_: None
         )
         if timed.disturbance is not None:
             say(f"warning: {timed.disturbance}")

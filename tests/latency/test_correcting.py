@@ -7,16 +7,16 @@ import itertools
 import numpy as np
 import pytest
 
-from tfnas.bench.correction import Samples, Smallest, Terms, fit_correction, sum_errors
+from tfnas.latency.correction_fit import Coefficients, MeasuredNetworks, SmallestParts, fit_correction, sum_errors
 
-ROOMY = Smallest(base_ms=1.0, block_ms=0.5)
+ROOMY = SmallestParts(base_ms=1.0, block_ms=0.5)
 
 
 def samples(count, truth, noise=0.0, seed=0, blocks=(6, 19)):
     rng = np.random.default_rng(seed)
     numbers = rng.integers(*blocks, count).astype(float)
     sums = 1.0 + numbers * rng.uniform(0.5, 1.5, count)
-    return Samples(sums, numbers, truth(sums, numbers) * (1 + noise * rng.standard_normal(count)))
+    return MeasuredNetworks(sums, numbers, truth(sums, numbers) * (1 + noise * rng.standard_normal(count)))
 
 
 def all_three(sums, numbers):
@@ -59,7 +59,7 @@ def test_one_disturbed_network_moves_little(place):
     found = samples(10, lambda sums, _: 0.9 * sums, 0.003, seed=4)
     disturbed = found.measured_ms.copy()
     disturbed[place] *= 1.8
-    terms = fit_correction(Samples(found.sum_ms, found.blocks, disturbed), ROOMY).terms
+    terms = fit_correction(MeasuredNetworks(found.sum_ms, found.blocks, disturbed), ROOMY).terms
     clean = samples(100, lambda sums, _: 0.9 * sums, seed=5)
     assert np.abs(terms.predicted_ms(clean) / clean.measured_ms - 1).max() < 0.02
     columns = np.stack([found.sum_ms, np.ones(10), found.blocks], 1) / disturbed[:, None]
@@ -72,7 +72,7 @@ def test_no_part_is_ever_free():
     found = samples(12, lambda sums, numbers: 1.1 * sums - 0.25 * numbers)
     free = fit_correction(found, ROOMY).terms
     assert free.block_ms == pytest.approx(-0.25, rel=1e-3)
-    narrow = Smallest(base_ms=1.0, block_ms=0.2)
+    narrow = SmallestParts(base_ms=1.0, block_ms=0.2)
     assert not free.keep_positive(narrow)
     terms = fit_correction(found, narrow).terms
     assert terms.keep_positive(narrow) and terms != free
@@ -82,17 +82,17 @@ def test_no_part_is_ever_free():
 @pytest.mark.parametrize(
     ("terms", "allowed"),
     [
-        (Terms(), True),
-        (Terms(0.2), True),
-        (Terms(0.05), True),
-        (Terms(0.0, 1.0), False),
-        (Terms(2.0, 0.0, -0.89), True),
-        (Terms(2.0, 0.0, -0.91), False),
-        (Terms(-1.0, 50.0, 50.0), False),
-        (Terms(1.0, -0.89, 0.0), True),
-        (Terms(1.0, -0.91, 0.0), False),
-        (Terms(1.0, 0.0, -0.44), True),
-        (Terms(1.0, 0.0, -0.46), False),
+        (Coefficients(), True),
+        (Coefficients(0.2), True),
+        (Coefficients(0.05), True),
+        (Coefficients(0.0, 1.0), False),
+        (Coefficients(2.0, 0.0, -0.89), True),
+        (Coefficients(2.0, 0.0, -0.91), False),
+        (Coefficients(-1.0, 50.0, 50.0), False),
+        (Coefficients(1.0, -0.89, 0.0), True),
+        (Coefficients(1.0, -0.91, 0.0), False),
+        (Coefficients(1.0, 0.0, -0.44), True),
+        (Coefficients(1.0, 0.0, -0.46), False),
     ],
 )
 def test_a_tenth_of_every_part_is_kept(terms, allowed):

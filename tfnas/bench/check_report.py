@@ -1,15 +1,19 @@
-"""What a check of a table finds."""
+"""What a check of a table finds: the networks, errors and verdict, as JSON and as a picture."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.bench.correction import Fit, FloatArray, sum_errors
+from tfnas.latency.correction_fit import CorrectionFit, FloatArray, sum_errors
 from tfnas.latency.table_contents import Correction, SumErrors
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FITTED, HELD_OUT = "fitted", "held_out"
 
@@ -38,7 +42,7 @@ class CheckedNetwork:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Level:
+class MachineSpeed:
     """How fast the device is now, against when the table was measured."""
 
     blocks: int
@@ -78,11 +82,11 @@ class CheckReport:
     disturbance: str | None
     """What makes the timings unfit to correct a table by, in words."""
     at_level: str
-    level: Level
+    level: MachineSpeed
     networks: tuple[CheckedNetwork, ...]
     present: Correction | None
     """The correction that the table had."""
-    fit: Fit | None
+    fit: CorrectionFit | None
     """The one fitted now, if any form was clearly better than the plain sum."""
     verdict: str
     """What became of it, in words."""
@@ -121,3 +125,62 @@ class CheckReport:
 
 def _column(networks: list[CheckedNetwork], name: str) -> FloatArray:
     return np.array([getattr(network, name) for network in networks], dtype=np.float64)
+
+
+_DPI = 150
+_INCHES = 5.2
+_BAND = 0.05
+_PARTS = ((FITTED, "fitted to", "#777777", "none"), (HELD_OUT, "held out", "#1f5fa8", "#1f5fa8"))
+
+
+def check_picture(report: CheckReport) -> bytes:
+    """A PNG: a mark for every network, with the spread of its calls, beside the line on which it should lie."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    before = "plain sum" if report.present is None else f"as the table is (corrected on {report.present.date})"
+    panels = [("predicted_ms", before)]
+    if report.fit is not None:
+        panels.append(("corrected_ms", "with the correction fitted now"))
+    figure = Figure(figsize=(_INCHES * len(panels), _INCHES + 0.8), dpi=_DPI, layout="compressed")
+    FigureCanvasAgg(figure)
+    values = [getattr(network, name) for network in report.networks for name in dict(panels)]
+    for network in report.networks:
+        values += [network.measured_ms - network.spread_ms / 2, network.measured_ms + network.spread_ms / 2]
+    margin = 0.04 * (max(values) - min(values)) or 0.05 * max(values)
+    limits = max(0.0, min(values) - margin), max(values) + margin
+    for index, (name, title) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), index + 1)
+        _draw(axes, report, name, limits)
+        errors = report.errors(name, None if report.fit is None else HELD_OUT)
+        whose = "all" if report.fit is None else "held out"
+        numbers = f"{whose}: median {errors.median_percent:.1f} %, worst {errors.worst_percent:.1f} %"
+        axes.set_title(f"{title}\n{numbers}, bias {errors.bias_percent:+.1f} %", fontsize=10)
+    figure.suptitle(
+        f"{report.space}, {len(report.networks)} random networks\n{report.table}", fontsize=8, color="#444444"
+    )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _draw(axes: Axes, report: CheckReport, name: str, limits: tuple[float, float]) -> None:
+    line = np.array(limits)
+    axes.fill_between(line, line * (1 - _BAND), line * (1 + _BAND), color="#eeeeee", label=f"within {_BAND:.0%}")
+    axes.plot(line, line, color="#999999", linewidth=1, label="as predicted")
+    for part, words, colour, inside in _PARTS:
+        chosen = [network for network in report.networks if network.part == part]
+        if chosen:
+            axes.errorbar(
+                [getattr(network, name) for network in chosen],
+                [network.measured_ms for network in chosen],
+                yerr=[network.spread_ms / 2 for network in chosen],
+                label=words if report.fit is not None else "networks",
+                fmt="o",
+                color=colour,
+                markerfacecolor=inside,
+                elinewidth=1,
+                markersize=5,
+            )
+    axes.set(xlim=limits, ylim=limits, xlabel="predicted, ms", ylabel="measured, ms", aspect="equal")
+    axes.legend(loc="best", fontsize=8)

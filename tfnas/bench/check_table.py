@@ -1,23 +1,48 @@
-"""Holding a latency table against whole networks, and correcting it for what a sum of blocks misses."""
+"""Holding a latency table against whole networks, and correcting it.
+
+Random networks of the table's space are timed where the table was measured, with some of its blocks beside them. A
+correction is fitted on a part of the networks and validated on the others; `decide` says whether the table changes.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
+import random
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from tfnas.bench.benchmark_cases import network_case
-from tfnas.bench.check_config import SUFFIXES, CheckConfig
-from tfnas.bench.check_plot import check_picture
-from tfnas.bench.check_report import FITTED, HELD_OUT, CheckedNetwork, CheckReport, Level
-from tfnas.bench.check_subject import CheckSubject, open_subject
-from tfnas.bench.check_timing import Effort, RoundsTimed, ratio_now, time_in_rounds
-from tfnas.bench.correction import Outcome, Samples, decide, fitting_part, samples_of
+from tfnas.bench.benchmark_cases import BenchmarkCase, block_case, network_case, random_architectures
+from tfnas.bench.check_config import FEWEST_NETWORKS, SUFFIXES, CheckConfig
+from tfnas.bench.check_report import FITTED, HELD_OUT, CheckedNetwork, CheckReport, MachineSpeed, check_picture
+from tfnas.bench.check_timing import RoundsTimed, SampleBudget, ratio_now, time_in_rounds
+from tfnas.bench.local_bench import Bench
+from tfnas.bench.open_bench import as_measured, conditions_of, open_bench, reference_of
+from tfnas.core.architecture import Architecture
+from tfnas.core.errors import InputError
+from tfnas.core.space import SearchSpace
+from tfnas.latency.authors_table import LatencyTableWarning
+from tfnas.latency.correction_fit import (
+    CorrectionFit,
+    FloatArray,
+    MeasuredNetworks,
+    fit_correction,
+    smallest_parts,
+    sum_errors,
+)
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.default_table import space_of
+from tfnas.latency.table_contents import BuildReport, Correction, Measurement, SumErrors, runtime_text
+from tfnas.spaces.mbconv.table_keys import latency_key
 from tfnas.utils.files import check_writable, write_whole
 from tfnas.utils.text import seconds_of
+
+_BLOCKS = 12
+_SHOWS_PERCENT = 0.05
 
 
 def check_table(
@@ -36,20 +61,20 @@ def check_table(
         InputError: The table, its space or its device does not allow it; the message says why.
         RunFailed: A file cannot be written, or a worker does not answer.
     """
-    subject = open_subject(config)
+    inputs = open_inputs(config)
     _check_places(config)
     timed = time_in_rounds(
-        subject.bench,
-        [network_case(network) for network in subject.networks],
-        [case for case, _ in subject.blocks],
-        Effort(config.rounds, config.calls, seconds_of("time_budget", config.time_budget), config.seed),
+        inputs.bench,
+        [network_case(network) for network in inputs.networks],
+        [case for case, _ in inputs.blocks],
+        SampleBudget(config.rounds, config.calls, seconds_of("time_budget", config.time_budget), config.seed),
         on_measurement,
     )
-    level = _level(subject, timed)
+    level = _level(inputs, timed)
     share = 1.0 if config.level == "now" else level.ratio
-    samples = samples_of(subject, np.array([timing.median_ms / share for timing in timed.networks]))
-    outcome = decide(config, subject, samples, level.ratio, timed.disturbance)
-    report = _Found(config, subject, timed, level, samples, outcome).report()
+    samples = measured_networks(inputs, np.array([timing.median_ms / share for timing in timed.networks]))
+    outcome = decide(config, inputs, samples, level.ratio, timed.disturbance)
+    report = _Found(config, inputs, timed, level, samples, outcome).report()
     on_found(report)
     if outcome.table is not None:
         outcome.table.save(config.table_path)  # first: nothing else may say that it is written when it is not
@@ -68,11 +93,11 @@ def _check_places(config: CheckConfig) -> None:
         check_writable(path)
 
 
-def _level(subject: CheckSubject, timed: RoundsTimed) -> Level:
-    build = subject.measurement_report
-    return Level(
-        blocks=len(subject.blocks),
-        ratio=ratio_now(timed.blocks, [before for _, before in subject.blocks]),
+def _level(inputs: CheckInputs, timed: RoundsTimed) -> MachineSpeed:
+    build = inputs.measurement_report
+    return MachineSpeed(
+        blocks=len(inputs.blocks),
+        ratio=ratio_now(timed.blocks, [before for _, before in inputs.blocks]),
         reference_ms=timed.block_reference.median_ms,
         reference_before_ms=None if build is None else build.reference_ms,
     )
@@ -83,24 +108,24 @@ class _Found:
     """Everything that the report is made of."""
 
     config: CheckConfig
-    subject: CheckSubject
+    inputs: CheckInputs
     timed: RoundsTimed
-    level: Level
-    samples: Samples
-    outcome: Outcome
+    level: MachineSpeed
+    samples: MeasuredNetworks
+    outcome: CalibrationOutcome
 
     def report(self) -> CheckReport:
-        config, subject, timed = self.config, self.subject, self.timed
+        config, inputs, timed = self.config, self.inputs, self.timed
         numbers, plot = (str(config.result_path(suffix)) for suffix in SUFFIXES)
         return CheckReport(
             lookup_path=config.lookup_path,
-            table=subject.table.description,
-            fingerprint=subject.table.fingerprint,
-            space=subject.space.name,
-            image_size=subject.space.image_size,
-            num_classes=subject.measurement.num_classes,
-            device=subject.bench.device_name,
-            versions=dict(subject.bench.versions),
+            table=inputs.table.description,
+            fingerprint=inputs.table.fingerprint,
+            space=inputs.space.name,
+            image_size=inputs.space.image_size,
+            num_classes=inputs.measurement.num_classes,
+            device=inputs.bench.device_name,
+            versions=dict(inputs.bench.versions),
             date=datetime.date.today().isoformat(),
             seed=config.seed,
             rounds=timed.rounds,
@@ -112,8 +137,8 @@ class _Found:
             disturbance=timed.disturbance,
             at_level=config.level,
             level=self.level,
-            networks=tuple(self._network(index) for index in range(len(subject.networks))),
-            present=subject.table.contents.correction,
+            networks=tuple(self._network(index) for index in range(len(inputs.networks))),
+            present=inputs.table.contents.correction,
             fit=self.outcome.fit,
             verdict=self.outcome.verdict,
             table_written=None if self.outcome.table is None else str(config.table_path),
@@ -122,14 +147,14 @@ class _Found:
         )
 
     def _network(self, index: int) -> CheckedNetwork:
-        network, fit = self.subject.networks[index], self.outcome.fit
+        network, fit = self.inputs.networks[index], self.outcome.fit
         timing, measured_ms = self.timed.networks[index], float(self.samples.measured_ms[index])
-        chosen = fitting_part(len(self.subject.networks), self.config.seed)
+        chosen = fitting_part(len(self.inputs.networks), self.config.seed)
         return CheckedNetwork(
             part=FITTED if index in chosen else HELD_OUT,
             blocks=len(network.blocks),
             sum_ms=float(self.samples.sum_ms[index]),
-            predicted_ms=self.subject.table.architecture_ms(network),
+            predicted_ms=self.inputs.table.architecture_ms(network),
             corrected_ms=None if fit is None else float(fit.terms.predicted_ms(self.samples)[index]),
             measured_ms=measured_ms,
             spread_ms=timing.spread_ms * measured_ms / timing.median_ms,
@@ -137,3 +162,214 @@ class _Found:
             runs=timing.runs,
             architecture=network.to_text(),
         )
+
+
+# ---- what is measured --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class CheckInputs:
+    """A table and what it is held against; `plain` is the table without its correction."""
+
+    table: LatencyTable
+    plain: LatencyTable
+    measurement: Measurement
+    space: SearchSpace
+    bench: Bench
+    reference: BenchmarkCase
+    networks: list[Architecture]
+    blocks: list[tuple[BenchmarkCase, float]]
+    """Blocks at widths that were measured, with the plain table's milliseconds."""
+
+    @property
+    def measurement_report(self) -> BuildReport | None:
+        """How the table was built, where it says so, and beside the same reference as here."""
+        build = self.table.contents.build
+        return build if build is not None and build.reference == self.reference.name else None
+
+    @property
+    def other_device(self) -> bool:
+        """Whether this is another processor or GPU than the table's."""
+        return self.bench.device_name != self.measurement.device
+
+    @property
+    def runtime_here(self) -> str:
+        """What runs the networks, with its version."""
+        return runtime_text(self.measurement.runtime, self.bench.versions)
+
+    @property
+    def other_version(self) -> str | None:
+        """That the table was measured with another version of the runtime, in words; None where it was not, or does
+        not say.
+        """
+        versions, here = self.measurement.versions, self.bench.versions
+        for name in (self.measurement.runtime, self.measurement.runtime.partition("-")[0]):
+            if name in versions and name in here and versions[name] != here[name]:
+                return f"was measured with {name} {versions[name]}; this is {name} {here[name]}"
+        return None
+
+
+def open_inputs(config: CheckConfig) -> CheckInputs:
+    """Read the table, find its space, open the bench and draw the networks.
+
+    Warns where the device or the runtime's version is another than the table's. Raises InputError for a table that was
+    not measured by this package, whose space is not known or does not fit, or whose device is not at hand.
+    """
+    table = LatencyTable.load(config.lookup_path)
+    conditions = conditions_of(table, config.device)
+    measurement = table.contents.measurement
+    assert measurement is not None  # else there are no conditions
+    if measurement.worker and config.worker is None:
+        raise InputError(
+            f"{table.source} was measured on another machine ({measurement.device}): give the command that reaches "
+            'it, such as --worker "ssh pi@raspberrypi python3 -"'
+        )
+    space = space_of(table, config.space)
+    reference = reference_of(space)
+    with as_measured(table):
+        bench = open_bench(conditions, reference, config.worker, config.seed, config.worker_timeout)
+    plain = LatencyTable(dataclasses.replace(table.contents, correction=None), table.source)
+    networks = random_architectures(space, config.num_networks, measurement.num_classes, config.seed)
+    blocks = _blocks_again(space, plain, config.seed)
+    inputs = CheckInputs(table, plain, measurement, space, bench, reference, networks, blocks)
+    _warn_of_differences(inputs)
+    return inputs
+
+
+def _blocks_again(space: SearchSpace, plain: LatencyTable, seed: int) -> list[tuple[BenchmarkCase, float]]:
+    """Some blocks of the table, each at a width that was measured, or where the space allows none at its least."""
+    rng = random.Random(f"blocks {seed}")
+    choices = [(place, operation) for place in space.blocks for operation in space.operations]
+    found: dict[str, tuple[BenchmarkCase, float]] = {}
+    for place, operation in rng.sample(choices, len(choices)):
+        allowed = space.widths(place, operation)
+        block = space.block(place, operation, allowed[0])
+        key = latency_key(block, place.input_size)
+        measured = plain.contents.curves[key].widths
+        widths = [width for width in measured if width in allowed] or [allowed[0]]
+        if key not in found and len(found) < _BLOCKS:
+            block = space.block(place, operation, rng.choice(widths))
+            found[key] = block_case(block, place.input_size), plain.block_ms(block, place.input_size)
+    return list(found.values())
+
+
+def _warn_of_differences(inputs: CheckInputs) -> None:
+    measurement, bench = inputs.measurement, inputs.bench
+    if inputs.other_device:
+        warnings.warn(
+            f"{inputs.table.source} was measured on {measurement.device}; this is {bench.device_name}: what it "
+            "says is compared, and not corrected",
+            LatencyTableWarning,
+            stacklevel=3,
+        )
+    if inputs.other_version is not None:
+        words = f"{inputs.table.source} {inputs.other_version}: what it says is compared, and not corrected"
+        warnings.warn(words, LatencyTableWarning, stacklevel=3)
+
+
+# ---- what becomes of the table ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationOutcome:
+    """The fit, if there is one; what becomes of it, in words; and the table to write, if there is one."""
+
+    fit: CorrectionFit | None
+    verdict: str
+    table: LatencyTable | None = None
+
+
+def fitting_part(count: int, seed: int) -> list[int]:
+    """Which of so many networks a correction is fitted to: half of them, drawn; none of too few."""
+    if count < FEWEST_NETWORKS:
+        return []
+    return sorted(random.Random(f"part {seed}").sample(range(count), count // 2))
+
+
+def decide(
+    config: CheckConfig, inputs: CheckInputs, samples: MeasuredNetworks, machine_ratio: float, disturbance: str | None
+) -> CalibrationOutcome:
+    """Fit, judge, and say whether the table is to be changed. `machine_ratio` is what blocks take now over the table's.
+
+    A new correction is stored where its median error on the held-out networks is smaller than that of the plain sum
+    and of the correction that the table has. One that the table has is taken out where the plain sum is better. What
+    does not show in a tenth of a percent is not better. Neither is done after a `disturbance`, which is in words, nor
+    with another device or another version of the runtime than the table's, nor when the file has changed meanwhile.
+    """
+    chosen = fitting_part(len(samples), config.seed)
+    if not chosen:
+        return CalibrationOutcome(
+            None, f"nothing is fitted: that takes {FEWEST_NETWORKS} networks, these are {len(samples)}"
+        )
+    is_fitted = np.isin(np.arange(len(samples)), chosen)
+    fit = fit_correction(samples.where(is_fitted), smallest_parts(inputs.plain))
+    others = samples.where(~is_fitted)
+    plain = sum_errors(others.sum_ms, others.measured_ms)
+    new = None
+    if fit is not None:
+        new = Correction(
+            **vars(fit.terms),
+            fitted_networks=len(chosen),
+            seed=config.seed,
+            level=config.level,
+            machine_ratio=machine_ratio,
+            runtime=inputs.runtime_here,
+            before=plain,
+            after=sum_errors(fit.terms.predicted_ms(others), others.measured_ms),
+            date=datetime.date.today().isoformat(),
+        )
+    present_ms = np.array([inputs.table.architecture_ms(network) for network in inputs.networks])
+    change, verdict = _changed(inputs, plain, sum_errors(present_ms[~is_fitted], others.measured_ms), new)
+    if not change:
+        return CalibrationOutcome(fit, verdict)
+    if not config.correct:
+        return CalibrationOutcome(fit, f"the table stays as it is, as --correct false asks; else: {verdict}")
+    obstacle = _obstacle(config, inputs, disturbance)
+    if obstacle is not None:
+        return CalibrationOutcome(fit, f"the table stays as it is: {obstacle}")
+    contents = dataclasses.replace(inputs.table.contents, correction=change[0])
+    return CalibrationOutcome(
+        fit, verdict, LatencyTable(contents, f"latency table {config.table_path}", config.table_path)
+    )
+
+
+def _obstacle(config: CheckConfig, inputs: CheckInputs, disturbance: str | None) -> str | None:
+    """Why a table must not be changed by what was found, in words; None where nothing speaks against it."""
+    if inputs.other_device:
+        return "it was measured on another device than this one"
+    if inputs.other_version is not None:
+        return f"it {inputs.other_version}, so its blocks may take other times too; measure the table again"
+    if disturbance is not None:
+        return f"{disturbance}; make the machine quiet and check again"
+    try:
+        changed = LatencyTable.load(config.lookup_path).fingerprint != inputs.table.fingerprint
+    except InputError:
+        changed = True
+    return f"{config.lookup_path} has been changed by somebody else meanwhile; check again" if changed else None
+
+
+def _changed(
+    inputs: CheckInputs, plain: SumErrors, present: SumErrors, new: Correction | None
+) -> tuple[tuple[Correction | None] | None, str]:
+    """The correction to store, or None in its place to take one out; or nothing at all; and why. By held-out errors."""
+    has_one = inputs.table.contents.correction is not None
+    best = min(plain.median_percent, present.median_percent)
+    if new is not None and new.after.median_percent < best - _SHOWS_PERCENT:
+        return (new,), "the new correction is stored in place of the old one" if has_one else "the correction is stored"
+    if has_one and plain.median_percent < present.median_percent - _SHOWS_PERCENT:
+        return (None,), "the table's correction is taken out: on the held-out networks the plain sum is better"
+    if new is None:
+        why = "no correction foretells networks left out of its fit clearly better than the plain sum"
+    else:
+        than = "the correction that the table has" if present.median_percent < plain.median_percent else "the plain sum"
+        why = f"the new correction is no better than {than} on the held-out networks"
+    return None, f"the table stays as it is: {why}"
+
+
+def measured_networks(inputs: CheckInputs, measured_ms: FloatArray) -> MeasuredNetworks:
+    """The networks of a check with their plain sums."""
+    return MeasuredNetworks(
+        sum_ms=np.array([inputs.plain.architecture_ms(network) for network in inputs.networks]),
+        blocks=np.array([float(len(network.blocks)) for network in inputs.networks]),
+        measured_ms=measured_ms,
+    )

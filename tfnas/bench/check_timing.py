@@ -23,7 +23,7 @@ _LARGEST_SCATTER = 0.25
 
 
 @dataclass(frozen=True)
-class Effort:
+class SampleBudget:
     """How often everything is visited: `rounds`, fewer where `seconds` would not do, with so many calls each."""
 
     rounds: int
@@ -93,7 +93,7 @@ def time_in_rounds(
     bench: Bench,
     networks: Sequence[BenchmarkCase],
     blocks: Sequence[BenchmarkCase],
-    effort: Effort,
+    budget: SampleBudget,
     on_measurement: Callable[[int, int], None],
 ) -> RoundsTimed:
     """Measure everything once a round, in a new order each; blocks follow one another, so that none follows a network.
@@ -102,12 +102,12 @@ def time_in_rounds(
     """
     cases = [*networks, *blocks]
     groups = [range(len(networks)), range(len(networks), len(cases))]
-    order = shuffled_rounds(groups, effort.rounds, random.Random(f"order {effort.seed}"))
+    order = shuffled_rounds(groups, budget.rounds, random.Random(f"order {budget.seed}"))
     visits: list[TimingSample] = []
     started = round_started = time.monotonic()
     clocks = [_Clocks.at(started)]
-    source = bench.measure(cases, order, effort.calls)
-    planned = effort.rounds
+    source = bench.measure(cases, order, budget.calls)
+    planned = budget.rounds
     for visit in source:
         visits.append(visit)
         rounds, rest = divmod(len(visits), len(cases))
@@ -115,8 +115,8 @@ def time_in_rounds(
             now = time.monotonic()
             round_s, round_started = now - round_started, now
             clocks.append(_Clocks.at(now))
-            left = int(max(0.0, started + effort.seconds - now) / max(round_s, 1e-9))
-            planned = min(effort.rounds, max(FEWEST_ROUNDS, rounds + left))
+            left = int(max(0.0, started + budget.seconds - now) / max(round_s, 1e-9))
+            planned = min(budget.rounds, max(FEWEST_ROUNDS, rounds + left))
         on_measurement(len(visits), planned * len(cases))
         if rest == 0 and rounds >= planned:
             break

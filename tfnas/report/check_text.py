@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from tfnas.bench.check_report import HELD_OUT, CheckReport
-from tfnas.bench.correction import Terms
+from tfnas.latency.correction_fit import Coefficients
 from tfnas.latency.table_contents import Correction, SumErrors
 from tfnas.utils.text import clock, say
 
@@ -108,7 +108,7 @@ def errors_text(errors: SumErrors) -> str:
     )
 
 
-def terms_text(terms: Terms | Correction) -> str:
+def terms_text(terms: Coefficients | Correction) -> str:
     """`0.957 x sum + 0.31 ms + 0.021 ms per block`."""
     text = f"{terms.scale:.4g} x sum"
     for value, words in ((terms.offset_ms, "ms"), (terms.block_ms, "ms per block")):
