@@ -11,8 +11,8 @@ from tiny import tiny_space
 
 from tfnas.bench.benchmark_cases import block_case
 from tfnas.bench.open_bench import reference_of
-from tfnas.bench.payloads import Parcel
 from tfnas.bench.remote_bench import WorkerBench
+from tfnas.bench.worker_messages import Payload
 from tfnas.latency.table_contents import Conditions
 
 CONDITIONS = Conditions(runtime="onnxruntime")
@@ -145,8 +145,8 @@ def tiny_cases():
 def fake_command(folder, *modes):
     """The command of a fake that answers its n-th request for visits in the n-th mode, and later ones in the last."""
     cases, reference = tiny_cases()
-    parcels = [Parcel.of(case, CONDITIONS, 0) for case in (*cases, reference)]
-    known = {parcel.document["onnx"]: [place, parcel.output] for place, parcel in enumerate(parcels)}
+    payloads = [Payload.of(case, CONDITIONS, 0) for case in (*cases, reference)]
+    known = {payload.document["onnx"]: [place, payload.output] for place, payload in enumerate(payloads)}
     (folder / "known.json").write_text(json.dumps(known))
     (folder / "fake.py").write_text(FAKE)
     return shlex.join([sys.executable, "-I", "-S", str(folder / "fake.py"), str(folder), *modes])

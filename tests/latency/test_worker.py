@@ -28,9 +28,9 @@ from tfnas.bench import remote_bench as remote
 from tfnas.bench.benchmark_cases import BenchmarkCase
 from tfnas.bench.local_bench import LocalBench
 from tfnas.bench.onnx_graph import onnx_bytes_of
-from tfnas.bench.payloads import Parcel
 from tfnas.bench.remote_bench import WorkerBench, WorkerWarning
 from tfnas.bench.timing import TimingSample
+from tfnas.bench.worker_messages import Payload
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.latency.table_contents import Conditions
 
@@ -109,15 +109,18 @@ def test_a_worker_that_lacks_onnxruntime():
 
 def test_a_block_that_onnxruntime_cannot_open(monkeypatch):
     nonsense = base64.b64encode(zlib.compress(b"no model")).decode()
-    parcel = Parcel("unheard-of", {"shape": [1, 4, 4, 4], "onnx": nonsense}, {}, 1)
-    monkeypatch.setattr(Parcel, "of", lambda *_: parcel)
+    payload = Payload("unheard-of", {"shape": [1, 4, 4, 4], "onnx": nonsense}, {}, 1)
+    monkeypatch.setattr(Payload, "of", lambda *_: payload)
     bench = WorkerBench(HERE, CONDITIONS, tiny_cases()[1])
     with pytest.raises(RunFailed, match=r"cannot run unheard-of: .*pip install -U onnxruntime"):
         visits_of(bench)
 
 
 def test_a_shell_in_place_of_python_runs_nothing(tmp_path):
-    with pytest.warns(WorkerWarning, match="exit status 64"), pytest.raises(RunFailed, match="has started a shell"):
+    with (
+        pytest.warns(WorkerWarning, match="exit status 64"),
+        pytest.raises(RunFailed, match="the command started a shell"),
+    ):
         WorkerBench("sh", CONDITIONS, tiny_cases()[1])
 
 
@@ -185,9 +188,9 @@ def test_the_loss_of_the_core_is_what_the_system_says(monkeypatch):
 
 
 def test_a_worker_is_asked_to_try_as_often_as_this_machine_does(tmp_path):
-    parcel = Parcel.of(tiny_cases()[0][0], CONDITIONS, 0)
-    assert fake_bench(tmp_path, "ok")._request([parcel], 2)["tries"] == local_bench._TRIES
-    assert fake_bench(tmp_path, "ok", every_call=True)._request([parcel], 2)["tries"] == 1
+    payload = Payload.of(tiny_cases()[0][0], CONDITIONS, 0)
+    assert fake_bench(tmp_path, "ok")._request([payload], 2)["tries"] == local_bench._TRIES
+    assert fake_bench(tmp_path, "ok", every_call=True)._request([payload], 2)["tries"] == 1
 
 
 def test_a_block_reads_its_input_anew_at_every_call():
@@ -209,7 +212,7 @@ def test_a_summary_by_hand():
 
 def test_parcels_are_small_and_depend_on_the_seed_only():
     case = BenchmarkCase("wide", lambda: nn.Conv2d(256, 512, 3), 256, 4)
-    first, again, other = (Parcel.of(case, CONDITIONS, seed) for seed in (0, 0, 1))
+    first, again, other = (Payload.of(case, CONDITIONS, seed) for seed in (0, 0, 1))
     assert first.document == again.document and first.output == again.output
     assert first.document != other.document
     weights = 4 * 256 * 512 * 9
@@ -232,18 +235,18 @@ def test_a_flood_of_complaints_blocks_nobody(tmp_path):
     ("mode", "what"),
     [
         ("die_at_once", r"ended before its first answer \(exit status 3\).*no  \[31mcolours \| bad luck"),
-        ("die", r"ended before its last answer \(exit status 1\); the last it said on standard error: Killed by a toy"),
+        ("die", r"ended before its last answer \(exit status 1\); last lines of standard error: Killed by a toy"),
         ("half", "in the middle of a line"),
         ("endless", "a line of more than 16"),
-        ("endless_banner", "much text that is no answer"),
-        ("other_device", "another device answers than before: Another Toy"),
-        ("skip", 'was to come, not {"visit": 3'),
-        ("bytes", "no answer"),
-        ("say:Segmentation fault", "no answer: Segmentation fault"),
-        ("own:NaN", "no answer"),
-        ("own:-0.5", "positive, finite numbers, but there is -0.5"),
-        ('change:{"own_ms": [9e9, 1.0]}', "claims to have timed"),
-        ("other_block", "gives another output there than here"),
+        ("endless_banner", "too much unrelated output"),
+        ("other_device", "a different device answered than before: Another Toy"),
+        ("skip", 'expected an answer with .*, got {"visit": 3'),
+        ("bytes", "not an answer"),
+        ("say:Segmentation fault", "not an answer: Segmentation fault"),
+        ("own:NaN", "not an answer"),
+        ("own:-0.5", "positive, finite numbers, got -0.5"),
+        ('change:{"own_ms": [9e9, 1.0]}', "it reports .* ms of measurements"),
+        ("other_block", "gives a different output on the device than here"),
     ],
 )
 def test_one_fault_costs_a_retry_and_no_visit(tmp_path, mode, what):
@@ -261,7 +264,7 @@ def test_a_fault_after_all_visits_costs_nothing(tmp_path):
     for mode in ("nonzero", "more"):
         (tmp_path / mode).mkdir()
         bench = fake_bench(tmp_path / mode, mode)
-        with pytest.warns(WorkerWarning, match="all its answers had come"):
+        with pytest.warns(WorkerWarning, match="all answers had been received"):
             assert visits_of(bench) == expected()
         assert len(requests_of(tmp_path / mode)) == 1
 
@@ -330,7 +333,7 @@ def test_a_worker_that_hangs_at_once(tmp_path):
 def test_a_worker_that_reads_nothing(tmp_path, monkeypatch):
     """More is sent than a pipe holds."""
     monkeypatch.setattr(remote, "program", lambda request: b"#" * 2**21)
-    with pytest.warns(WorkerWarning, match="does not take what it is sent for 1 s"), pytest.raises(RunFailed):
+    with pytest.warns(WorkerWarning, match="does not read its input for 1 s"), pytest.raises(RunFailed):
         fake_bench(tmp_path, "deaf", timeout_s=1.0)
     assert wait_for_end(tmp_path) == [True] * 4
 

@@ -89,5 +89,5 @@ def test_an_ssh_that_does_not_come_through(ssh, monkeypatch):
     monkeypatch.setattr(remote, "_PAUSE_S", 0.0)
     closed = [*ssh, sys.executable, "-"]
     closed[2] = "1"  # a port that nothing listens on
-    with pytest.warns(WorkerWarning), pytest.raises(RunFailed, match=r"ssh has not come through.*refused"):
+    with pytest.warns(WorkerWarning), pytest.raises(RunFailed, match=r"ssh failed to connect.*refused"):
         WorkerBench(shlex.join(closed), CONDITIONS, tiny_cases()[1])

@@ -1,4 +1,4 @@
-"""Another device as a bench: blocks go out over a command's standard input, and times come back in lines.
+"""A remote device as a bench: blocks are sent to a command's standard input, and times come back in lines.
 
 Every request is a process of its own (`ssh pi@raspberrypi python3 -` reads its program to the end before it runs any of
 it, and then nothing more), so cases are sent many at a time.
@@ -14,10 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 
 from tfnas.bench.benchmark_cases import BenchmarkCase
-from tfnas.bench.payloads import Parcel
-from tfnas.bench.remote_process import FarProcess, WorkerFault, printable
 from tfnas.bench.timing import TimingSample
-from tfnas.bench.worker_answers import Answers, Hello
+from tfnas.bench.worker_messages import Handshake, Payload, WorkerResponses
+from tfnas.bench.worker_process import WorkerError, WorkerProcess, printable
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.latency.table_contents import Conditions
 
@@ -30,15 +29,15 @@ _TRIES = 8
 _PAUSE_S = 2.0
 _TO_SAY_WHY_S = 2.0
 _HINTS = {
-    64: "the command has started a shell: it must end in python3 -",
+    64: "the command started a shell; it must end in python3 -",
     126: "the command or its python3 cannot be run",
-    127: "there is no such command, or no python3 there",
-    255: "ssh has not come through",
+    127: "there is no such command, or no python3 on the device",
+    255: "ssh failed to connect",
 }
 
 
 class WorkerWarning(UserWarning):
-    """The far side failed once, and what was lost is being asked for again."""
+    """The worker failed once, and what was lost is measured again."""
 
 
 class WorkerBench:
@@ -56,10 +55,10 @@ class WorkerBench:
     ) -> None:
         """Asks the device who it is. `timeout_s`: how long a first answer may take; the others have five times as long.
 
-        `every_call` as for `LocalBench`: without it, a call that lost its core there is made again.
+        `every_call` as for `LocalBench`: without it, a preempted call is repeated.
 
-        Raises InputError for conditions that a worker cannot have, a command that cannot be started, or a Python there
-        without numpy or onnxruntime, and RunFailed when no worker answers.
+        Raises InputError for conditions that a worker cannot have, a command that cannot be started, or a Python on the
+        device without numpy or onnxruntime, and RunFailed when no worker answers.
         """
         _check_conditions(conditions)
         if not timeout_s > 0:
@@ -68,79 +67,81 @@ class WorkerBench:
         self._arguments = _split(command)
         self._reference_case, self._seed, self._timeout_s = reference, seed, timeout_s
         self._tries = 1 if every_call else _TRIES
-        self._parcels: dict[str, Parcel] = {}
+        self._payloads: dict[str, Payload] = {}
         self._failures = 0
-        self._hello: Hello | None = None
-        while self._hello is None:
+        self._handshake: Handshake | None = None
+        while self._handshake is None:
             self._greet()
-        if conditions.threads > self._hello.cores:
-            raise InputError(f"--threads is {conditions.threads}, but the worker has {self._hello.cores} cores")
+        if conditions.threads > self._handshake.cores:
+            raise InputError(f"--threads is {conditions.threads}, but the worker has {self._handshake.cores} cores")
 
     @property
     def device_name(self) -> str:
-        """The board or processor there."""
-        assert self._hello is not None
-        return self._hello.device
+        """The board or processor of the device."""
+        assert self._handshake is not None
+        return self._handshake.device
 
     @property
     def instruction_sets(self) -> tuple[str, ...]:
-        """Of the processor there, for arithmetic on vectors."""
-        assert self._hello is not None
-        return self._hello.instruction_sets
+        """Of the device's processor, for vector arithmetic."""
+        assert self._handshake is not None
+        return self._handshake.instruction_sets
 
     @property
     def versions(self) -> Mapping[str, str]:
-        """Of Python, numpy and onnxruntime there."""
-        assert self._hello is not None
-        return self._hello.versions
+        """Of Python, numpy and onnxruntime on the device."""
+        assert self._handshake is not None
+        return self._handshake.versions
 
     def measure(self, cases: Sequence[BenchmarkCase], order: Sequence[int], calls: int) -> Iterator[TimingSample]:
-        """See `Bench`; a case is kept while a batch lasts: as many visits as fit into the memory of a small device.
+        """See `Bench`; a case is loaded for one batch: as many measurements as fit into the memory of a small device.
 
         A failure costs a warning (WorkerWarning), and what has not been answered is asked for again. Raises RunFailed
-        when two processes fail and no visit has been answered in between, and when the far side cannot run a case.
+        when two processes fail without completing a measurement in between, and when the device cannot run a case.
         """
         answered = 0
         while answered < len(order):
             batch = self._batch(cases, order[answered:])
-            with FarProcess(self._arguments, program(self._request(batch, calls))) as far:
-                answers, made = Answers(far, self._timeout_s, _NEXT_FACTOR * self._timeout_s), 0
+            with WorkerProcess(self._arguments, program(self._request(batch, calls))) as process:
+                responses, made = WorkerResponses(process, self._timeout_s, _NEXT_FACTOR * self._timeout_s), 0
                 try:
-                    self._check_hello(answers.hello())
-                    answers.ready(self._reference, self.conditions.dtype)
-                    for parcel, is_fresh in _with_freshness(batch):
-                        visit = answers.visit(made, parcel, calls, self.conditions.dtype if is_fresh else None)
+                    self._check_handshake(responses.handshake())
+                    responses.ready(self._reference, self.conditions.dtype)
+                    for payload, is_fresh in _with_freshness(batch):
+                        sample = responses.measurement(
+                            made, payload, calls, self.conditions.dtype if is_fresh else None
+                        )
                         made, answered = made + 1, answered + 1
                         self._failures = 0  # now, because whoever asks may stop here
-                        yield visit
-                    answers.done(made)
-                    self._end(far)
-                except WorkerFault as fault:
-                    self._failed(far, fault, is_harmless=made == len(batch))
+                        yield sample
+                    responses.done(made)
+                    self._end(process)
+                except WorkerError as error:
+                    self._failed(process, error, is_harmless=made == len(batch))
 
     @property
-    def _reference(self) -> Parcel:
-        return self._parcel(self._reference_case)
+    def _reference(self) -> Payload:
+        return self._payload(self._reference_case)
 
-    def _parcel(self, case: BenchmarkCase) -> Parcel:
-        if case.name not in self._parcels:
-            self._parcels[case.name] = Parcel.of(case, self.conditions, self._seed)
-        return self._parcels[case.name]
+    def _payload(self, case: BenchmarkCase) -> Payload:
+        if case.name not in self._payloads:
+            self._payloads[case.name] = Payload.of(case, self.conditions, self._seed)
+        return self._payloads[case.name]
 
-    def _batch(self, cases: Sequence[BenchmarkCase], order: Sequence[int]) -> list[Parcel]:
-        """The first visits of an order that one process is asked for."""
-        batch: list[Parcel] = []
+    def _batch(self, cases: Sequence[BenchmarkCase], order: Sequence[int]) -> list[Payload]:
+        """The first measurements of an order that one process is asked for."""
+        batch: list[Payload] = []
         known: dict[str, int] = {}
         for index in order:
-            parcel = self._parcel(cases[index])
-            known[parcel.name] = parcel.memory_bytes
+            payload = self._payload(cases[index])
+            known[payload.name] = payload.memory_bytes
             if batch and (len(known) > _MOST_CASES or sum(known.values()) > _MOST_MEMORY_BYTES):
                 break
-            batch.append(parcel)
+            batch.append(payload)
         return batch
 
-    def _request(self, batch: Sequence[Parcel], calls: int) -> dict[str, object]:
-        unique = {parcel.name: parcel for parcel in batch}
+    def _request(self, batch: Sequence[Payload], calls: int) -> dict[str, object]:
+        unique = {payload.name: payload for payload in batch}
         places = {name: place for place, name in enumerate(unique)}
         return {
             "threads": self.conditions.threads,
@@ -149,61 +150,62 @@ class WorkerBench:
             "calls": calls,
             "tries": self._tries,
             "reference": self._reference.document,
-            "blocks": [parcel.document for parcel in unique.values()],
-            "order": [places[parcel.name] for parcel in batch],
+            "blocks": [payload.document for payload in unique.values()],
+            "order": [places[payload.name] for payload in batch],
         }
 
     def _greet(self) -> None:
         """Ask for nothing but the first answer."""
-        with FarProcess(self._arguments, program({"order": []})) as far:
-            answers, hello = Answers(far, self._timeout_s, _NEXT_FACTOR * self._timeout_s), None
+        with WorkerProcess(self._arguments, program({"order": []})) as process:
+            responses, handshake = WorkerResponses(process, self._timeout_s, _NEXT_FACTOR * self._timeout_s), None
             try:
-                hello = answers.hello()
-                answers.done(0)
-                self._end(far)
+                handshake = responses.handshake()
+                responses.done(0)
+                self._end(process)
                 self._failures = 0
-            except WorkerFault as fault:
-                self._failed(far, fault, is_harmless=hello is not None)
-            self._hello = hello
+            except WorkerError as error:
+                self._failed(process, error, is_harmless=handshake is not None)
+            self._handshake = handshake
 
-    def _check_hello(self, hello: Hello) -> None:
-        assert self._hello is not None
-        if (hello.device, hello.versions) != (self._hello.device, self._hello.versions):
-            raise WorkerFault(f"another device answers than before: {_named(hello)}, not {_named(self._hello)}")
+    def _check_handshake(self, handshake: Handshake) -> None:
+        assert self._handshake is not None
+        if (handshake.device, handshake.versions) != (self._handshake.device, self._handshake.versions):
+            now, before = _named(handshake), _named(self._handshake)
+            raise WorkerError(f"a different device answered than before: {now} instead of {before}")
 
-    def _end(self, far: FarProcess) -> None:
-        status = far.finish(_TO_SAY_WHY_S)
+    def _end(self, process: WorkerProcess) -> None:
+        status = process.finish(_TO_SAY_WHY_S)
         if status:
-            raise WorkerFault(f"it ended with exit status {status}")
+            raise WorkerError(f"it ended with exit status {status}")
 
-    def _failed(self, far: FarProcess, fault: WorkerFault, *, is_harmless: bool) -> None:
+    def _failed(self, process: WorkerProcess, error: WorkerError, *, is_harmless: bool) -> None:
         """Warn of a first failure, and raise RunFailed for a second without an answer in between.
 
-        Harmless: every answer was there.
+        Harmless: every answer had arrived.
         """
-        status = far.finish(_TO_SAY_WHY_S)
-        end = f" (exit status {status})" if status and f"status {status}" not in str(fault) else ""
+        status = process.finish(_TO_SAY_WHY_S)
+        end = f" (exit status {status})" if status and f"status {status}" not in str(error) else ""
         hint = f"; {_HINTS[status]}" if status in _HINTS else ""
-        hint += "; a Python older than 3.8 is there" if "SyntaxError" in far.last_words else ""
-        words = f"; the last it said on standard error: {far.last_words}" if far.last_words else ""
-        happened = f"the worker ({printable(self._arguments[0])}) failed: {fault}{end}{hint}{words}"
+        hint += "; Python on the device is older than 3.8" if "SyntaxError" in process.last_words else ""
+        words = f"; last lines of standard error: {process.last_words}" if process.last_words else ""
+        happened = f"the worker ({printable(self._arguments[0])}) failed: {error}{end}{hint}{words}"
         if is_harmless:
             self._failures = 0
-            warnings.warn(f"{happened}; all its answers had come", WorkerWarning, stacklevel=3)
+            warnings.warn(f"{happened}; all answers had been received", WorkerWarning, stacklevel=3)
             return
         self._failures += 1
         if self._failures > 1:
             raise RunFailed(
-                f"{happened}; it was the second failure in a row. Check that the command of --worker comes through "
-                'without asking anything and ends in python3 -, and that python3 -c "import numpy, onnxruntime" works '
-                "there; a slow device needs a longer --worker_timeout"
-            ) from fault
-        warnings.warn(f"{happened}; asking once more", WorkerWarning, stacklevel=3)
+                f"{happened}; this was the second failure in a row. Check that the --worker command runs without "
+                'prompting and ends in python3 -, and that python3 -c "import numpy, onnxruntime" works on the device; '
+                "a slow device needs a longer --worker_timeout"
+            ) from error
+        warnings.warn(f"{happened}; retrying", WorkerWarning, stacklevel=3)
         time.sleep(_PAUSE_S)
 
 
 def program(request: Mapping[str, object]) -> bytes:
-    """The text that a far Python is sent: the worker, and the call that hands it the request.
+    """The text that the device's Python is sent: the worker, and the call that hands it the request.
 
     The first line is a plain string to Python; a shell that is started by mistake exits there, and runs nothing else.
     """
@@ -241,12 +243,12 @@ def _split(command: str) -> list[str]:
     return arguments
 
 
-def _with_freshness(batch: Sequence[Parcel]) -> Iterator[tuple[Parcel, bool]]:
+def _with_freshness(batch: Sequence[Payload]) -> Iterator[tuple[Payload, bool]]:
     seen: set[str] = set()
-    for parcel in batch:
-        yield parcel, parcel.name not in seen
-        seen.add(parcel.name)
+    for payload in batch:
+        yield payload, payload.name not in seen
+        seen.add(payload.name)
 
 
-def _named(hello: Hello) -> str:
-    return f"{hello.device} with onnxruntime {hello.versions['onnxruntime']}"
+def _named(handshake: Handshake) -> str:
+    return f"{handshake.device} with onnxruntime {handshake.versions['onnxruntime']}"

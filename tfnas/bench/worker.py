@@ -1,8 +1,8 @@
-"""The far side of a measurement: times ONNX blocks on the device it runs on. Python >= 3.8, numpy and onnxruntime.
+"""The worker: times ONNX blocks on the device it runs on. Python >= 3.8, numpy and onnxruntime.
 
 The text of this file is sent to a Python that reads its program from standard input, followed by a call of `serve`
-(`request.py` writes it, `answers.py` reads what comes back; docs/worker.md describes both). It imports nothing of the
-package, writes no file, and ends after one request. Every answer is one line of JSON.
+(`remote_bench.py` writes it, `worker_messages.py` reads the responses; docs/worker.md describes both). It imports
+nothing of the package, writes no file, and ends after one request. Every answer is one line of JSON.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _text(path: str) -> str:
 
 
 def _time(request: dict[str, Any], answer: Callable[[dict[str, Any]], None]) -> None:
-    """Make the visits of a request, one answer each."""
+    """Make the measurements of a request, one answer each."""
     import numpy
 
     order: list[int] = request["order"]
@@ -116,10 +116,10 @@ def _time(request: dict[str, Any], answer: Callable[[dict[str, Any]], None]) -> 
         cores = _cores()
         if cores:
             os.sched_setaffinity(0, cores[-request["threads"] :])
-        numpy.empty(_PRIMING_BYTES, numpy.uint8)  # freed at once: see prime_allocator in measure.py
+        numpy.empty(_PRIMING_BYTES, numpy.uint8)  # freed at once: see prime_allocator in torch_settings.py
         _share_memory()
-        far = _Far(request)
-        reference = far.prepared(request["reference"])
+        opener = _BlockOpener(request)
+        reference = opener.prepared(request["reference"])
         for _ in range(_REFERENCE_CALLS_FIRST):
             reference()
         answer({"ready": summary(reference.output())})
@@ -127,7 +127,7 @@ def _time(request: dict[str, Any], answer: Callable[[dict[str, Any]], None]) -> 
         for number, index in enumerate(order):
             fresh = index not in blocks
             if fresh:
-                blocks[index] = far.prepared(request["blocks"][index])
+                blocks[index] = opener.prepared(request["blocks"][index])
             document = {"visit": number, **visit(blocks[index], reference, request["calls"], request["tries"])}
             if fresh:
                 document["output"] = summary(blocks[index].output())
@@ -144,7 +144,7 @@ def _share_memory() -> None:
     onnxruntime.create_and_register_allocator(memory, None)
 
 
-class _Far:
+class _BlockOpener:
     """Opens blocks; inputs of the same shape are one and the same array."""
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -175,7 +175,7 @@ class _Block:
         options.log_severity_level = 3
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        # The two settings of runtimes/onnxruntime.py, for the reasons given there.
+        # The two settings of onnxruntime_runtime.py, for the reasons given there.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

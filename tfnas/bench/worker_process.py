@@ -1,7 +1,7 @@
-"""A process that is sent one program and answers in lines; no fault of its can make this side wait for ever.
+"""A process that receives one program and answers in lines; every wait has a timeout.
 
-Writing and both kinds of reading go on side by side, so that a far side which does not read, or floods its standard
-error, blocks nobody. The process has a session of its own: it cannot ask at the terminal, and it is killed with all
+Writing and both kinds of reading are interleaved, so that a process which does not read, or floods its standard error,
+blocks nobody. The process has a session of its own: it cannot ask at the terminal, and it is killed with all
 that it has started.
 """
 
@@ -27,17 +27,17 @@ _GRACE_S = 3.0
 _TICK_S = 0.01
 
 
-class WorkerFault(Exception):
-    """The far side died, hangs or answers nonsense; trying again may help."""
+class WorkerError(Exception):
+    """The worker died, hangs or violates the protocol; trying again may help."""
 
 
 def printable(text: str, longest: int = _LONGEST_SHOWN) -> str:
-    """Text of the far side as it may be shown on a terminal."""
+    """Text of a worker as it may be shown on a terminal."""
     shown = "".join(character if character.isprintable() else " " for character in text).strip()
     return shown if len(shown) <= longest else f"{shown[:longest]}..."
 
 
-class FarProcess:
+class WorkerProcess:
     """A running command. Use it in a `with`: at its end the process is gone."""
 
     def __init__(self, arguments: Sequence[str], program: bytes) -> None:
@@ -69,7 +69,7 @@ class FarProcess:
             os.set_blocking(stream.fileno(), False)
             self._selector.register(stream, events)
 
-    def __enter__(self) -> FarProcess:
+    def __enter__(self) -> WorkerProcess:
         return self
 
     def __exit__(
@@ -80,7 +80,7 @@ class FarProcess:
     def line(self, patience_s: float, longest: int, since: float | None = None) -> bytes | None:
         """The next line that it prints, without its end; None where its output has ended.
 
-        `since` (by `time.monotonic`; default: this call) is when waiting began. Raises WorkerFault when nothing comes
+        `since` (by `time.monotonic`; default: this call) is when waiting began. Raises WorkerError when nothing comes
         for `patience_s` from then, and from when it last took something of what it is sent, and when a line has more
         than `longest` bytes.
         """
@@ -89,12 +89,12 @@ class FarProcess:
             self._check_length(len(self._received), longest)
             if not self._is_open(self._process.stdout):
                 if self._received:
-                    raise WorkerFault("it ended in the middle of a line")
+                    raise WorkerError("it ended in the middle of a line")
                 return None
             left_s = max(since, self._last_sent) + patience_s - time.monotonic()
             if left_s <= 0:
-                lazy = "it does not take what it is sent" if self._unsent else "no answer"
-                raise WorkerFault(f"{lazy} for {patience_s:g} s")
+                lazy = "it does not read its input" if self._unsent else "no answer"
+                raise WorkerError(f"{lazy} for {patience_s:g} s")
             self._turn(left_s)
         self._check_length(end, longest)
         line = bytes(self._received[:end])
@@ -198,4 +198,4 @@ class FarProcess:
     @staticmethod
     def _check_length(length: int, longest: int) -> None:
         if length > longest:
-            raise WorkerFault(f"a line of more than {longest} bytes")
+            raise WorkerError(f"a line of more than {longest} bytes")
