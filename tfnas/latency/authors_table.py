@@ -18,8 +18,7 @@ from typing import Any, NoReturn
 
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import short
-from tfnas.latency.table_contents import LARGEST_WIDTH, BasePart, Curve, TableContents
-from tfnas.latency.table_fields import MOST_MS
+from tfnas.latency.table_contents import LARGEST_WIDTH, MOST_MS, BasePart, Curve, TableContents
 from tfnas.spaces.mbconv.table_keys import KEY_PATTERN
 from tfnas.utils.pickles import NUMPY_NAMES, PICKLE_ERRORS, NestedTooDeeply, Nesting
 
