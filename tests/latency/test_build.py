@@ -257,7 +257,7 @@ def stopped(build_on, after=50, **changes):
 )
 def test_what_another_build_left_is_refused(build_on, changes, named):
     stopped(build_on)
-    with pytest.raises(InputError, match=rf"left by another measurement \({named}\): go on with its settings.*\(rm "):
+    with pytest.raises(InputError, match=rf"belongs to a different measurement \({named}\): use the same settings.*\(rm "):
         build_on(MadeDevice(smooth), **changes)
 
 
@@ -276,7 +276,7 @@ def test_what_another_build_left_is_refused(build_on, changes, named):
 def test_a_foreign_file_in_its_place_is_refused_and_kept(build_on, tmp_path, data):
     partial = tmp_path / "t.json.partial"
     partial.write_bytes(data)
-    with pytest.raises(InputError, match=r"t\.json\.partial is not what a measurement leaves behind"):
+    with pytest.raises(InputError, match=r"t\.json\.partial is not a measurement journal"):
         build_on(MadeDevice(smooth))
     assert partial.read_bytes() == data
 
@@ -286,7 +286,7 @@ def test_a_damaged_middle_is_refused(build_on, tmp_path):
     partial = tmp_path / "t.json.partial"
     lines = partial.read_text().splitlines(keepends=True)
     partial.write_text("".join(lines[:10] + lines[11:]))
-    with pytest.raises(InputError, match=r"is damaged: it holds a visit of .* where .* belongs"):
+    with pytest.raises(InputError, match=r"is damaged: it contains a measurement of .* instead of "):
         build_on(MadeDevice(smooth))
 
 
@@ -297,7 +297,7 @@ def test_two_builds_into_one_file_are_refused(build_on, monkeypatch):
     def nested(*_):
         if not calls:
             calls.append(1)
-            with pytest.raises(InputError, match="another process is measuring"):
+            with pytest.raises(InputError, match="another process is currently measuring"):
                 build_on(MadeDevice(smooth))
         return 1.0
 
@@ -320,7 +320,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(build_on, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (6000, before[1]))
     try:
-        with pytest.raises(RunFailed, match=r"t\.json\.partial cannot be written: .* is kept"):
+        with pytest.raises(RunFailed, match=r"t\.json\.partial cannot be written: .* are intact"):
             build_on(MadeDevice(smooth))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

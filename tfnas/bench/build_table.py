@@ -19,7 +19,7 @@ from tfnas.bench.benchmark_cases import BenchmarkCase, classifier_case, stem_cas
 from tfnas.bench.build_config import BuildConfig
 from tfnas.bench.build_points import TablePoint, case_at, drawn_points, first_widths, probe_widths, probed_keys
 from tfnas.bench.local_bench import Bench
-from tfnas.bench.measurement_journal import Journal
+from tfnas.bench.measurement_journal import MeasurementJournal
 from tfnas.bench.open_bench import open_bench, reference_of
 from tfnas.bench.timing import InterleavedTiming, Timing
 from tfnas.core.errors import RunFailed
@@ -92,7 +92,7 @@ def build_table(
     out = Path(config.out)
     check_writable(out)
     subject = _subject(config, space, bench)
-    with Journal.open(out.with_name(f"{out.name}.partial"), subject, bench) as journal:
+    with MeasurementJournal.open(out.with_name(f"{out.name}.partial"), subject, bench) as journal:
         timing = InterleavedTiming(journal.measure, config.calls, config.seed, on_measurement)
         build = _Build(config, space, journal, timing, on_step)
         build.run()
@@ -120,7 +120,7 @@ class _Build:
         self,
         config: BuildConfig,
         space: SearchSpace,
-        journal: Journal,
+        journal: MeasurementJournal,
         timing: InterleavedTiming,
         on_step: Callable[[Step], None],
     ) -> None:
