@@ -257,7 +257,9 @@ def stopped(build_on, after=50, **changes):
 )
 def test_what_another_build_left_is_refused(build_on, changes, named):
     stopped(build_on)
-    with pytest.raises(InputError, match=rf"belongs to a different measurement \({named}\): use the same settings.*\(rm "):
+    with pytest.raises(
+        InputError, match=rf"belongs to a different measurement \({named}\): use the same settings.*\(rm "
+    ):
         build_on(MadeDevice(smooth), **changes)
 
 

@@ -169,8 +169,8 @@ def test_counted_targets_have_their_own_band(tmp_path):
     from rich.console import Console
     from small_search import small_config
 
-    from tfnas.searching.differentiable.differentiable_search import search
     from tfnas.latency.counted_table import counted_table
+    from tfnas.searching.differentiable.differentiable_search import search
     from tfnas.searching.reranking.rerank import rerank
     from tfnas.searching.reranking.rerank_config import RerankConfig
     from tfnas.spaces.mbconv.space_file import space

@@ -20,7 +20,6 @@ from tfnas.data.loading import EpochBatches, ImageLoader, Share, loader
 from tfnas.data.opening import ImageData, open_data
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import open_table
-from tfnas.latency.counted_table import counted_table
 from tfnas.latency.meet_target import check_target
 from tfnas.runs.checkpoint import State, short_names
 from tfnas.runs.distributed import DistributedContext
@@ -144,7 +143,7 @@ def prepare(config: SearchConfig, processes: DistributedContext | None = None) -
     if size < number:
         raise InputError(f"--batch_size {size} is the global batch size of {number} processes: use a larger one")
     if config.cost in COUNTED and config.lookup_path is None:
-        from tfnas.bench.counted_table import counted_table
+        from tfnas.latency.counted_table import counted_table
 
         table, lookup_path = counted_table(space, config.cost), None
     else:

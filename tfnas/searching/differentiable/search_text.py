@@ -10,7 +10,7 @@ import numpy as np
 from tfnas.core.choice import Choice
 from tfnas.core.cost import Cost
 from tfnas.latency.default_table import is_default, search_remarks
-from tfnas.latency.range_text import bounds_text
+from tfnas.latency.meet_target import SpaceBounds
 from tfnas.searching.differentiable.forecast import Forecast, count_range
 from tfnas.searching.differentiable.search_setup import SearchSetup
 from tfnas.spaces.mbconv.space_file import space_arguments
@@ -76,7 +76,7 @@ def health_warnings(choice: Choice, history: Sequence[dict[str, float]]) -> list
 def description(setup: SearchSetup, place: str) -> list[str]:
     """What is searched, on what, for which target and where."""
     smallest, largest = count_range(setup.space, setup.data.num_classes)
-    bounds = bounds_text(setup.space, setup.table, setup.data.num_classes)
+    bounds = SpaceBounds.of(setup.space, setup.table, setup.data.num_classes).description
     kernels = cpu_kernels(setup.device)
     slower = kernels is not None and not kernels.compiled()
     return [
