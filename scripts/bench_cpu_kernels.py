@@ -30,9 +30,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from tfnas.nn.blocks import MBConvWeights
-from tfnas.supernet import ElasticMBConv, Path, dispatch, routes
+from tfnas.supernet import ElasticMBConv, Path, elastic, routes
 from tfnas.supernet.cpu import CpuKernels, row_ops
-from tfnas.supernet.elastic import batch_normalize
 
 VARIANTS = ("kernels", "operators", "layers", "compiled")
 
@@ -44,7 +43,7 @@ def choose(variant: str, dynamic: bool) -> None:
         return
     row_ops.level = None
     if variant == "layers":
-        dispatch.use_cpu_kernels = lambda _: False
+        elastic.use_cpu_kernels = lambda _: False
     elif variant == "compiled":
         torch._dynamo.config.recompile_limit = 1000
         torch._dynamo.config.accumulated_recompile_limit = 100_000
@@ -63,13 +62,13 @@ def plain_layers(features: Tensor, weights: MBConvWeights, stride: int, activati
     act = functional.relu if activation == "relu" else functional.silu
     kernel, maps = weights.depthwise, features
     if weights.expansion is not None:
-        maps = act(batch_normalize(functional.conv2d(maps, weights.expansion)))
+        maps = act(elastic.batch_normalize(functional.conv2d(maps, weights.expansion)))
     maps = functional.conv2d(maps, kernel, stride=stride, padding=kernel.shape[-1] // 2, groups=len(kernel))
-    maps = act(batch_normalize(maps))
+    maps = act(elastic.batch_normalize(maps))
     if weights.reduce is not None and weights.expand is not None:
         reduced = act(functional.conv2d(maps.mean((2, 3), keepdim=True), weights.reduce, weights.reduce_bias))
         maps = maps * torch.sigmoid(functional.conv2d(reduced, weights.expand, weights.expand_bias))
-    maps = batch_normalize(functional.conv2d(maps, weights.projection))
+    maps = elastic.batch_normalize(functional.conv2d(maps, weights.projection))
     return features + maps if residual else maps
 
 
@@ -147,6 +146,8 @@ def work(variant: str, arguments: argparse.Namespace, requests: Connection) -> N
         steps, start = make_steps("project", arguments), time.perf_counter()
         warm_up(steps)
         print(f"{variant}: the first step of every operation took {time.perf_counter() - start:.0f} s", flush=True)
+        if arguments.processor_time:
+            steps.clock = time.process_time
         answer(steps, requests)
 
 
@@ -172,6 +173,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="processor threads, 0 for all cores")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--dynamic", action="store_true", help="compile for all sizes (torch.compile's dynamic=True)")
+    parser.add_argument("--processor_time", action="store_true", help="not the time that passes: where others compute")
     arguments = parser.parse_args()
     arguments.device = "cpu"
     seconds, memory = measure(arguments.variants, arguments, work)

@@ -87,18 +87,19 @@ class Steps:
     noise: torch.Generator
     weight: Callable[[list[Path]], Any]
     architecture: Callable[[], Any]
+    clock: Callable[[], float] = time.perf_counter
 
     def take(self, what: str) -> float:
         """Seconds of one step, to the end of what it has started on the device."""
         paths = draw_paths(self.space, self.noise)
         synchronize(self.images.device)
-        start = time.perf_counter()
+        start = self.clock()
         if what == "weight":
             self.weight(paths)
         else:
             self.architecture()
         synchronize(self.images.device)
-        return time.perf_counter() - start
+        return self.clock() - start
 
 
 def make_steps(variant: str, arguments: argparse.Namespace) -> Steps:

@@ -60,9 +60,9 @@ def kernels_or_operators(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search's steps compute here as they do on a GPU: operations grouped, parameters updated together."""
-    from tfnas.supernet import dispatch
+    from tfnas.supernet import elastic
 
-    monkeypatch.setattr(dispatch, "use_cpu_kernels", lambda device: False)
+    monkeypatch.setattr(elastic, "use_cpu_kernels", lambda device: False)
 
 
 @pytest.fixture

@@ -17,7 +17,20 @@ from tfnas.core.blocks import Block, Conv
 from tfnas.core.errors import InputError
 from tfnas.nn.blocks import BATCH_NORM_EPS, MBConvWeights, activation
 from tfnas.supernet.active import ActiveSlice, FusedGather, take_active
-from tfnas.supernet.dispatch import cpu_kernels
+from tfnas.supernet.cpu import CpuKernels
+
+
+def cpu_kernels(device: torch.device) -> type[CpuKernels] | None:
+    """The fast path for tensors on this device; None: layers, grouped operations and foreach updates compute.
+
+    The only place outside `cpu/` that knows of it.
+    """
+    return CpuKernels if use_cpu_kernels(device) else None
+
+
+def use_cpu_kernels(device: torch.device) -> bool:
+    """On a CPU in full precision; a GPU takes longer to start an operator than to carry out most of a search's."""
+    return device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 def batch_normalize(features: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tfnas.supernet import ActiveSlice
-from tfnas.supernet.dispatch import cpu_kernels
+from tfnas.supernet.elastic import cpu_kernels
 
 Update = tuple[Tensor, ActiveSlice | None]
 """A parameter with a gradient, and what of it is active (None: all)."""

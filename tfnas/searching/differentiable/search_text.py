@@ -14,7 +14,7 @@ from tfnas.latency.meet_target import SpaceBounds
 from tfnas.searching.differentiable.forecast import Forecast, count_range
 from tfnas.searching.differentiable.search_setup import SearchSetup
 from tfnas.spaces.mbconv.space_file import space_arguments
-from tfnas.supernet.dispatch import cpu_kernels
+from tfnas.supernet.elastic import cpu_kernels
 from tfnas.utils.text import clock, short
 
 _NOT_COMPILED = "          without compiled kernels, hence slower: reinstall with a C compiler available"

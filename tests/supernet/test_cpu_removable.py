@@ -15,7 +15,7 @@ from tfnas.searching.steps import architecture_step, weight_step
 
 import tfnas
 from tfnas.supernet import Path
-from tfnas.supernet.dispatch import cpu_kernels
+from tfnas.supernet.elastic import cpu_kernels
 
 PACKAGE = pathlib.Path(tfnas.__file__).parent
 FOLDER = PACKAGE / "supernet" / "cpu"
@@ -39,7 +39,7 @@ def test_one_module_outside_imports_it_and_it_imports_nothing_of_the_supernet():
                 inside.add(name)
             elif name.startswith("tfnas.supernet.cpu"):
                 outside.add(file.relative_to(PACKAGE).as_posix())
-    assert outside == {"supernet/dispatch.py"}
+    assert outside == {"supernet/elastic.py"}
     of_package = {name for name in inside if name.startswith("tfnas.") and not name.startswith("tfnas.supernet.cpu")}
     assert not {name for name in of_package if name.startswith(("tfnas.supernet", "tfnas.searching"))}
 
@@ -70,10 +70,15 @@ def test_without_its_folder_and_that_call_a_search_takes_the_same_steps(tmp_path
     """A copy of the package that has neither, in a process of its own, against this one."""
     shutil.copytree(PACKAGE, tmp_path / "tfnas", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     shutil.rmtree(tmp_path / "tfnas" / "supernet" / "cpu")
-    (tmp_path / "tfnas" / "supernet" / "dispatch.py").write_text("def cpu_kernels(device):\n    return None\n")
+    elastic = tmp_path / "tfnas" / "supernet" / "elastic.py"
+    text = elastic.read_text()
+    for call in ("from tfnas.supernet.cpu import CpuKernels\n", "CpuKernels if use_cpu_kernels(device) else "):
+        assert text.count(call) == 1
+        text = text.replace(call, "")
+    elastic.write_text(text)
     tests = pathlib.Path(__file__).parents[1]
-    (tmp_path / "test_dispatch.py").write_text(pathlib.Path(__file__).read_text())
-    code = "import tfnas, torch, test_dispatch as t; print(tfnas.__file__); torch.save(t.after_steps(), 'found.pt')"
+    (tmp_path / "test_cpu_removable.py").write_text(pathlib.Path(__file__).read_text())
+    code = "import tfnas, torch, test_cpu_removable as t; print(tfnas.__file__); torch.save(t.after_steps(), 'found.pt')"
     ran = subprocess.run(
         [sys.executable, "-c", code],
         check=True,
