@@ -34,8 +34,7 @@ from tfnas.searching.differentiable.architecture_parameters import (
 from tfnas.searching.differentiable.optimizers import Adam, ElasticSGD
 from tfnas.searching.differentiable.search_config import Schedule
 from tfnas.searching.differentiable.search_setup import SearchSetup
-from tfnas.supernet.routes import path_losses
-from tfnas.supernet.routes import Mixture, Path
+from tfnas.supernet.routes import Mixture, Path, path_losses
 from tfnas.supernet.supernet import Supernet, share_weights
 from tfnas.utils.torch_settings import give_back_freed_memory
 

@@ -11,6 +11,20 @@
          first += BLOCK)
 #define EACH_CHUNK(row, few) \
     for (size_t row = 0, few; row < rows && (few = rows - row < CHUNK ? rows - row : CHUNK); row += CHUNK)
+/* Adds to `sums` (2, channels) what the statements add to first_sum[i] and second_sum[i] of a column i, whose number in
+ * a row is number n of the matrix. */
+#define ADD_COLUMNS(...)                                                  \
+    T first_sum[BLOCK] = {0}, second_sum[BLOCK] = {0};                    \
+    EACH_CHUNK(row, few)                                                  \
+    EACH_BLOCK(first, some) {                                             \
+        for (size_t r = row; r < row + few; r++)                          \
+            INDEPENDENT for (size_t i = 0; i < some; i++) {               \
+                const size_t n = r * channels + first + i;                \
+                __VA_ARGS__                                               \
+            }                                                             \
+        NAME(flush)(first_sum, sums + first, some);                       \
+        NAME(flush)(second_sum, sums + channels + first, some);           \
+    }
 
 static ALWAYS T NAME(sigmoid)(T x) { return RECIPROCAL(1 + EXP(-x)); }
 
@@ -50,23 +64,12 @@ static void NAME(activate)(const Call *c) {
 
 static ALWAYS void NAME(gradient_as)(int relu, const T *g, const T *x, T *y, double *sums, size_t rows,
                                      size_t channels) {
-    T of_g[BLOCK] = {0}, of_gx[BLOCK] = {0};
-    EACH_CHUNK(row, few) {
-        EACH_BLOCK(first, some) {
-            for (size_t r = row; r < row + few; r++) {
-                const T *gr = g + r * channels + first, *xr = x + r * channels + first;
-                T *yr = y + r * channels + first;
-                INDEPENDENT for (size_t i = 0; i < some; i++) {
-                    T v = gr[i] * NAME(slope)(relu, xr[i]), value = xr[i];
-                    yr[i] = v;
-                    of_g[i] += v;
-                    of_gx[i] += v * value;
-                }
-            }
-            NAME(flush)(of_g, sums + first, some);
-            NAME(flush)(of_gx, sums + channels + first, some);
-        }
-    }
+    ADD_COLUMNS({
+        T v = g[n] * NAME(slope)(relu, x[n]), value = x[n];
+        y[n] = v;
+        first_sum[i] += v;
+        second_sum[i] += v * value;
+    })
 }
 
 /* y = g times the activation's slope at x; adds the column sums of y and of y x. y may be g. */
@@ -80,20 +83,10 @@ static void NAME(activation_gradient)(const Call *c) {
 }
 
 static ALWAYS void NAME(sums_of_some)(const T *g, const T *x, double *sums, size_t rows, size_t channels) {
-    T of_g[BLOCK] = {0}, of_gx[BLOCK] = {0};
-    EACH_CHUNK(row, few) {
-        EACH_BLOCK(first, some) {
-            for (size_t r = row; r < row + few; r++) {
-                const T *gr = g + r * channels + first, *xr = x + r * channels + first;
-                for (size_t i = 0; i < some; i++) {
-                    of_g[i] += gr[i];
-                    of_gx[i] += gr[i] * xr[i];
-                }
-            }
-            NAME(flush)(of_g, sums + first, some);
-            NAME(flush)(of_gx, sums + channels + first, some);
-        }
-    }
+    ADD_COLUMNS({
+        first_sum[i] += g[n];
+        second_sum[i] += g[n] * x[n];
+    })
 }
 
 /* Adds the column sums of g and of g x. */
@@ -106,22 +99,11 @@ static void NAME(column_sums)(const Call *c) {
 }
 
 static ALWAYS void NAME(squares_of_some)(const T *x, const T *centre, double *sums, size_t rows, size_t channels) {
-    T of_x[BLOCK] = {0}, of_xx[BLOCK] = {0};
-    EACH_CHUNK(row, few) {
-        EACH_BLOCK(first, some) {
-            const T *restrict about = centre + first;
-            for (size_t r = row; r < row + few; r++) {
-                const T *xr = x + r * channels + first;
-                for (size_t i = 0; i < some; i++) {
-                    T v = xr[i] - about[i];
-                    of_x[i] += v;
-                    of_xx[i] += v * v;
-                }
-            }
-            NAME(flush)(of_x, sums + first, some);
-            NAME(flush)(of_xx, sums + channels + first, some);
-        }
-    }
+    ADD_COLUMNS({
+        T v = x[n] - centre[first + i];
+        first_sum[i] += v;
+        second_sum[i] += v * v;
+    })
 }
 
 /* Mean and 1 / standard deviation of the columns; sums are taken about the first row, against cancellation. */
@@ -282,3 +264,4 @@ static void NAME(excitation_gradient)(const Call *c) {
 #undef CHUNK
 #undef EACH_BLOCK
 #undef EACH_CHUNK
+#undef ADD_COLUMNS
