@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tfnas.nn.architecture_counts import architecture_counts
 
 import tfnas
 from tfnas.runs.algorithm import Algorithm
 from tfnas.runs.resumption import resumed_settings
 from tfnas.runs.run_settings import RUN_MAY_CHANGE, RunSettings
 from tfnas.runs.session import ResumedRun, run_algorithm
+from tfnas.spaces.families import architecture_counts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import top_k_accuracy_score
-from tfnas.runs.processes import Processes
 from torch import nn
 
 from tests.made_networks import random_network
@@ -20,6 +19,7 @@ from tfnas.nn.classification_metrics import (
     evaluating,
     label_ranks,
 )
+from tfnas.runs.distributed import DistributedContext
 
 CPU = torch.device("cpu")
 
@@ -150,6 +150,12 @@ def one_of_two(folder, rank):
         part = slice(None, first) if rank == 0 else slice(first, None)
         logits, labels = data["logits"][part], data["labels"][part]
         batches = [(logits[i : i + 8], labels[i : i + 8]) for i in range(0, len(labels), 8)]
-        found.append(list(evaluate_batches(nn.Identity(), batches, CPU, all_reduce=Processes(rank, 2, CPU).sums)))
+        found.append(
+            list(
+                evaluate_batches(
+                    nn.Identity(), batches, CPU, all_reduce=DistributedContext(rank, 2, CPU).all_reduce_sum
+                )
+            )
+        )
     torch.save(found, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()

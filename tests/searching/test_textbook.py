@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tfnas.supernet.initialise import share_weights
 from tiny import SOME_EXPAND
+
+from tfnas.supernet.supernet import share_weights
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 

@@ -11,9 +11,9 @@ import sys
 
 import torch
 from made_learners import random_batch, random_learner
-from tfnas.searching.steps import architecture_step, weight_step
 
 import tfnas
+from tfnas.searching.differentiable.differentiable_search import architecture_step, weight_step
 from tfnas.supernet import Path
 from tfnas.supernet.elastic import cpu_kernels
 

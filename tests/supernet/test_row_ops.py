@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tfnas.searching.optim import ElasticSGD
 from torch import nn
 from torch.nn import functional
 from torch.utils.dlpack import to_dlpack
 
+from tfnas.searching.differentiable.optimizers import ElasticSGD
 from tfnas.supernet import ActiveSlice
 from tfnas.supernet.active import take_active
 from tfnas.supernet.cpu import row_ops

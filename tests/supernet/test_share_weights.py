@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 from made_learners import random_supernet, varied_space
-from tfnas.supernet.initialise import share_weights
 from tiny import SOME_EXPAND, tiny_space
 from torch.nn import functional
 
 from tfnas.core.space import Operation
 from tfnas.searching.differentiable.optimizers import ElasticSGD
 from tfnas.supernet.routes import Path
+from tfnas.supernet.supernet import share_weights
 
 
 def operation_states(supernet, place, count):
