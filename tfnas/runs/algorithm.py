@@ -52,6 +52,10 @@ class RunProgress:
         """One total over another; 0 while there is nothing to count."""
         return self.totals.get(total, 0.0) / max(1, self.totals.get(count, 0))
 
+    def percent(self, total: str, count: str) -> float:
+        """The same in percent."""
+        return 100 * self.totals.get(total, 0.0) / max(1, self.totals.get(count, 0))
+
     def spend(self, phase: str, seconds: float) -> None:
         """Account for time."""
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds

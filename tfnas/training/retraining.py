@@ -269,8 +269,8 @@ class NetworkTraining(Algorithm[Batch]):
 
     def averages(self) -> dict[str, float]:
         """Mean loss, and how many images were right in percent."""
-        mean = self.progress.mean
-        return {"train_loss": mean("loss", "images"), "train_top1": 100 * mean("correct", "images")}
+        progress = self.progress
+        return {"train_loss": progress.mean("loss", "images"), "train_top1": progress.percent("correct", "images")}
 
     def step_text(self, averages: Mapping[str, float]) -> str:
         """Training loss and accuracy."""

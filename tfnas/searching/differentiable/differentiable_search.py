@@ -296,8 +296,8 @@ class DifferentiableSearch(Algorithm[Batch]):
 
     def averages(self) -> dict[str, float]:
         """Means of the epoch so far; the architecture's only where it was trained."""
-        mean = self.progress.mean
-        means = {"weight_loss": mean("weight_loss", "weight_steps"), "path_accuracy": 100 * mean("correct", "images")}
+        mean, percent = self.progress.mean, self.progress.percent
+        means = {"weight_loss": mean("weight_loss", "weight_steps"), "path_accuracy": percent("correct", "images")}
         if self.progress.totals.get("architecture_steps"):
             for name in ("cross_entropy", "latency_loss"):
                 means[name] = mean(name, "architecture_steps")
