@@ -32,9 +32,9 @@ def ended_by(error, remains):
 FAILURES = [
     (RunFailed("the loss is nan: lower --w_lr."), "the loss is nan: lower --w_lr. "),
     (OSError(errno.ENOSPC, "No space left on device", b"run/events"), "No space left on device (run/events). "),
-    (InputError("its table was 'a' when it was saved, and is 'b' now"), "Put that right first; "),
+    (InputError("its table was 'a' when it was saved, and is 'b' now"), "Fix that first; "),
     (KeyboardInterrupt(), "ended at once; "),
-    (RuntimeError("DataLoader worker (pid 1) is killed"), "a loader process died "),
+    (RuntimeError("DataLoader worker (pid 1) is killed"), "a data loader process died "),
 ]
 
 
@@ -43,17 +43,19 @@ def test_what_is_left_is_what_is_there(remains, tmp_path, error, words):
     run_dir = tmp_path / "run"
     remains.checkpoints.save({}, 1, 2)
     _, message = ended_by(error, remains)
-    assert words in message and message.lower().endswith(f"what was saved last is kept. {RESUME}".lower())
+    assert words in message and message.lower().endswith(f"the last saved state is intact. {RESUME}".lower())
     (path,) = remains.checkpoints.saved()
     path.unlink()
     _, message = ended_by(error, remains)
-    assert words in message and message.lower().endswith(f"nothing was saved yet: it begins again. {RESUME}".lower())
+    assert words in message and message.lower().endswith(
+        f"nothing was saved yet: resuming starts over. {RESUME}".lower()
+    )
     (run_dir / "config.yaml").unlink()
     for folder in (run_dir / "checkpoints", run_dir):
         folder.rmdir()
         _, message = ended_by(error, remains)
-        assert words in message and message.endswith(f"as {run_dir} was removed or emptied: start a new run")
-        assert "kept" not in message and "Resume" not in message
+        assert words in message and message.endswith(f"because {run_dir} was removed or emptied: start a new run")
+        assert "intact" not in message and "Resume" not in message
 
 
 def test_a_run_that_cannot_be_resumed_is_not_told_how(remains):

@@ -54,7 +54,7 @@ def test_every_setting_is_compared_but_the_few_that_may_change(saved, tmp_path, 
     assert read().current == settings and read().remark is None
     other = another(field_types(type(COMMANDS[kind][0]))[name], settings[name])
     write(tmp_path, {**settings, name: other})
-    with pytest.raises(InputError, match=rf"says {name} {other!r} \({settings[name]!r} when it was saved\)"):
+    with pytest.raises(InputError, match=rf"contains {name} {other!r} \({settings[name]!r} when it was saved\)"):
         read()
     write(tmp_path, {key: value for key, value in settings.items() if key != name})
     found = read()

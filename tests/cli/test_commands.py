@@ -450,8 +450,10 @@ def test_a_full_output_is_not_told_as_a_full_disk(own_output, capfd, tmp_path):
             full.close()
     said = capfd.readouterr().err
     assert status == 1
-    assert "the output cannot be written: No space left on device. What was saved last is kept. Resume with: " in said
-    assert "the system refused" not in said
+    assert (
+        "the output cannot be written: No space left on device. The last saved state is intact. Resume with: " in said
+    )
+    assert "system error" not in said
 
 
 @pytest.mark.parametrize("flag", ["--version", "--help"])

@@ -479,7 +479,7 @@ def test_what_a_killed_one_has_left_is_removed(tmp_path):
             path.unlink()
     with (closed.run_dir / "log.txt").open("a") as log:
         log.write("killed here\n")
-    with RunDirectory(closed.run_dir, QUIET).locked(), pytest.raises(InputError, match="another process is at work"):
+    with RunDirectory(closed.run_dir, QUIET).locked(), pytest.raises(InputError, match="another process is using"):
         close_made(run_dir, table)  # not killed, but at work
     assert "killed here" in (closed.run_dir / "log.txt").read_text()
     again, _ = close_made(run_dir, table)
@@ -653,5 +653,5 @@ def test_training_inherits_from_the_search_behind(tmp_path, small_search):
     trained = tfnas.retrain(config, QUIET)
     assert tfnas.Architecture.load(trained.run_dir) == widest and trained.summary["inherited"]
     shutil.rmtree(run_dir)
-    with pytest.raises(InputError, match=r"where no checkpoint is left.*--inherit SEARCH_DIR --model_path"):
+    with pytest.raises(InputError, match=r"which has no checkpoints any more.*--inherit SEARCH_DIR --model_path"):
         prepare(config, DistributedContext(0, 1, "cpu"))

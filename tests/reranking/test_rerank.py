@@ -217,7 +217,7 @@ def test_refusals_say_what_is_in_the_way(searched, tmp_path):
     (searched / "summary.json").write_text(json.dumps(summary))
     config = searched / "config.yaml"
     config.write_text(config.read_text().replace("seed: 4\n", "seed: 5\n"))
-    assert "config.yaml says seed 5 (4 when it was saved)" in refusal(searched)
+    assert "config.yaml contains seed 5 (4 when it was saved)" in refusal(searched)
     config.write_text(config.read_text() + "searched_in: elsewhere\n")
     assert "result of latency close" in refusal(searched)
 

@@ -81,6 +81,6 @@ def test_a_full_disk_leaves_what_was_saved(tmp_path, monkeypatch):
         write_whole(path, data)
 
     monkeypatch.setattr("tfnas.runs.checkpoint.write_whole", refusing)
-    with pytest.raises(RunFailed, match=r"No space left on device\. What was saved last is kept\. Resume with"):
+    with pytest.raises(RunFailed, match=r"No space left on device\. The last saved state is intact\. Resume with"):
         random_search(RandomConfig(run_dir=str(tmp_path / "run"), **SETTINGS), QUIET)
     assert Checkpoints(tmp_path / "run", "random").load_latest()[0]["step"] == 4

@@ -225,7 +225,7 @@ def test_full_disk_keeps_what_was_saved(tmp_path, monkeypatch):
         return real(*arguments)
 
     monkeypatch.setattr(Checkpoints, "save", failing)
-    with pytest.raises(RunFailed, match=r"No space left.*kept.*--resume"):
+    with pytest.raises(RunFailed, match=r"No space left.*intact.*--resume"):
         search(config, QUIET)
     monkeypatch.undo()
     state, _, problems = search_checkpoints(tmp_path / "run").load_latest()
@@ -244,9 +244,11 @@ def test_a_removed_directory_is_not_told_as_kept(tmp_path, monkeypatch):
         return real(*arguments)
 
     monkeypatch.setattr(Checkpoints, "save", removing)
-    with pytest.raises(RunFailed, match=r"What was saved is lost, as .*run was removed.*start a new run$") as failed:
+    with pytest.raises(
+        RunFailed, match=r"The saved state is lost because .*run was removed.*start a new run$"
+    ) as failed:
         search(small_config(tmp_path, "run"), QUIET)
-    assert "--resume" not in str(failed.value) and "kept" not in str(failed.value)
+    assert "--resume" not in str(failed.value) and "intact" not in str(failed.value)
 
 
 def test_two_damaged_checkpoints_are_not_told_to_be_resumed(run):
@@ -296,7 +298,7 @@ def test_an_edited_configuration_is_noticed(run):
     edited = {"seed": 9, "target_lat": document["target_lat"] * 1.01, "w_mom": 0.5}
     for name, value in edited.items():
         (run / "config.yaml").write_text(yaml.safe_dump({**document, name: value}))
-        with pytest.raises(InputError, match=rf"config\.yaml says {name} {value}.*when it was saved"):
+        with pytest.raises(InputError, match=rf"config\.yaml contains {name} {value}.*when it was saved"):
             search(SearchConfig(resume=str(run)), QUIET)
     as_an_earlier_version_saved_it(run)
     for name in ("target_lat", "w_mom"):
@@ -372,7 +374,7 @@ def test_a_finished_search_rehearses_no_step(run, uninterrupted, monkeypatch):
 
 
 def test_two_processes_cannot_work_in_one_directory(run):
-    with RunDirectory(run, QUIET).locked(), pytest.raises(InputError, match="another process is at work"):
+    with RunDirectory(run, QUIET).locked(), pytest.raises(InputError, match="another process is using"):
         search(SearchConfig(resume=str(run)), QUIET)
 
 
@@ -419,7 +421,7 @@ def test_a_signal_to_the_whole_group_saves_with_workers_too(tmp_path, number, st
     _, said = process.communicate(timeout=60)
     assert process.returncode == status
     # a worker that is only just starting dies of the signal: then the newest checkpoint is what remains
-    assert ("the state is saved" in said or "what was saved last is kept" in said) and "--resume" in said
+    assert ("the state is saved" in said or "the last saved state is intact" in said) and "--resume" in said
     assert not search_checkpoints(tmp_path / "run").load_latest()[2]
 
 

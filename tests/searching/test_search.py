@@ -107,7 +107,7 @@ def test_non_finite_loss_stops_before_the_update(tmp_path, monkeypatch):
         return (loss * float("nan"), correct) if len(calls) == 5 else (loss, correct)
 
     monkeypatch.setattr(differentiable_search, "weight_loss", broken)
-    with pytest.raises(RunFailed, match=r"loss nan.*--w_lr.*kept.*--resume"):
+    with pytest.raises(RunFailed, match=r"loss nan.*--w_lr.*intact.*--resume"):
         search(config, QUIET)
     monkeypatch.undo()
     search(SearchConfig(resume=config.run_dir, w_lr=0.01), QUIET)  # the way out that the message names

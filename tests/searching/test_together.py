@@ -249,7 +249,7 @@ def test_a_killed_process_ends_the_other_and_both_go_on_bit_for_bit(tmp_path, tw
     processes[killed].kill()
     assert processes[1 - killed].end(60) == 1
     said = processes[1 - killed].said()
-    assert "another process of this run has ended" in said
+    assert "another process of this run has exited" in said
     assert f"torchrun --nproc_per_node=2 train_search.py --resume {run_dir}" in said
     run_together(search_in_double, {"resume": str(run_dir)}, folder=tmp_path)
     assert_same(final_state(run_dir), final_state(two_together))
@@ -271,7 +271,7 @@ def test_of_two_that_are_left_one_tells(tmp_path):
     wait_for_checkpoints(Path(settings["run_dir"]), 2)
     processes.pop().kill()
     assert [process.end(60) for process in processes] == [1, 1]
-    assert sorted("another process of this run has ended" in process.said() for process in processes) == [False, True]
+    assert sorted("another process of this run has exited" in process.said() for process in processes) == [False, True]
     assert sorted("ReportedElsewhere" in process.said() for process in processes) == [False, True]
 
 
@@ -281,7 +281,7 @@ def test_what_the_first_process_has_told_no_other_tells(tmp_path):
     processes = start_together(search_on_a_full_disk, small_settings(tmp_path, "run"), folder=tmp_path)
     assert [process.end(120) for process in processes] == [1, 1]
     assert "No space left" in processes[0].said() and "--resume" in processes[0].said()
-    assert "ReportedElsewhere" in processes[1].said() and "has ended" not in processes[1].said()
+    assert "ReportedElsewhere" in processes[1].said() and "has exited" not in processes[1].said()
 
 
 @pytest.mark.slow

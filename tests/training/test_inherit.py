@@ -154,5 +154,5 @@ def test_a_locked_run_is_told_once(tmp_path):
     with begun_run(setup).locked():
         processes = start_processes(tmp_path, {"snapshot": settings["run_dir"]})
         assert [process.end(120) for process in processes] == [1, 1]
-    assert "another process is at work" in processes[0].said()
-    assert "ReportedElsewhere" in processes[1].said() and "has ended" not in processes[1].said()
+    assert "another process is using" in processes[0].said()
+    assert "ReportedElsewhere" in processes[1].said() and "has exited" not in processes[1].said()

@@ -43,7 +43,7 @@ def test_a_killed_process_ends_the_other_and_both_go_on_bit_for_bit(tmp_path, tw
     processes[1].kill()
     assert processes[0].end(60) == 1
     said = processes[0].said()
-    assert "another process of this run has ended" in said and "--snapshot" in said
+    assert "another process of this run has exited" in said and "--snapshot" in said
     run_processes(tmp_path, {"snapshot": str(run_dir)}, dtype=torch.float64)
     for ours, theirs in zip(final_state(run_dir), final_state(two_together), strict=True):
         assert_same(ours, theirs)

@@ -49,7 +49,7 @@ def saved(begun, tmp_path):
 def test_an_edited_setting_is_refused_and_a_cut_one_is_the_checkpoints(saved, name, value):
     whole, snapshot = settings_of(saved), TrainConfig(snapshot=str(saved))
     write_settings(saved, {**whole, name: value})
-    with pytest.raises(InputError, match=rf"says {name} {value} \({whole[name]} when it was saved\)"):
+    with pytest.raises(InputError, match=rf"contains {name} {value} \({whole[name]} when it was saved\)"):
         resumed_run(snapshot, None, AMP)
     write_settings(saved, {key: own for key, own in whole.items() if key != name})
     config, *_ = resumed_run(snapshot, None, AMP)

@@ -83,7 +83,7 @@ class Checkpoints:
                 return load_checkpoint(path, self.kind), path, problems
             except InputError as error:
                 problems.append(str(error))
-        detail = "; ".join(problems) or "the run was stopped before its first one"
+        detail = "; ".join(problems) or "the run was stopped before the first checkpoint"
         raise NotResumable(f"{self.run_dir} holds no readable checkpoint ({detail}): start a new run")
 
 
@@ -97,7 +97,7 @@ def load_checkpoint(path: Path, kind: str) -> State:
     try:
         state = load_plain(path)
     except UnreadableFile as error:
-        raise InputError(f"{path} is damaged or is no checkpoint of this program: it {error.reason}") from error
+        raise InputError(f"{path} is damaged or not a checkpoint of this program: it {error.reason}") from error
     if not isinstance(state, dict) or state.get("format") != format_of(kind):
         raise InputError(f"{path} is not a {kind} checkpoint of this program")
     if state["version"] != VERSION:

@@ -27,7 +27,7 @@ from tfnas.utils.devices import named_device
 
 T = TypeVar("T")
 _TURNS = itertools.count()
-_ABSENT = "the environment says WORLD_SIZE but not {}: start the processes with torchrun"
+_ABSENT = "the environment sets WORLD_SIZE but not {}: start the processes with torchrun"
 
 
 class ReportedElsewhere(TfnasError):
@@ -172,7 +172,7 @@ def distributed_context(device: str, local_rank: int | None, timeout_seconds: fl
         return
     rank = _from_environment("RANK", None)
     if rank >= number:
-        raise InputError(f"the environment says RANK {rank}, but WORLD_SIZE {number}: ranks count from 0")
+        raise InputError(f"the environment sets RANK to {rank}, but WORLD_SIZE to {number}: ranks count from 0")
     local = _from_environment("LOCAL_RANK", local_rank)
     try:
         own = _own_device(device, local)
@@ -226,7 +226,9 @@ def _own_device(device: str, local_rank: int) -> torch.device:
     if device == "cuda":
         device = f"cuda:{local_rank}"
     elif device.startswith("cuda:"):
-        raise InputError(f"--device {device} names one GPU for several processes: say cuda, and each takes its own")
+        raise InputError(
+            f"--device {device} names one GPU for several processes: use --device cuda, and each process takes its own"
+        )
     return named_device(device)
 
 
@@ -247,5 +249,5 @@ def peer_failure(error: RuntimeError) -> RunFailed | None:
     signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL", "ProcessGroup")
     if dist.is_initialized() and (isinstance(error, dist.DistError) or any(sign in text for sign in signs)):
         detail = re.sub(r"^\[\S+:\d+\] ", "", text).partition(". ")[0]  # without the library's source line and advice
-        return RunFailed(f"another process of this run has ended or no longer answers ({detail})")
+        return RunFailed(f"another process of this run has exited or does not respond ({detail})")
     return None

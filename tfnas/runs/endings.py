@@ -20,9 +20,9 @@ from tfnas.runs.distributed import DistributedContext, ReportedElsewhere, peer_f
 from tfnas.runs.run_directory import CONFIG_FILE
 from tfnas.utils.text import say
 
-SAVED = "what was saved last is kept"
+SAVED = "the last saved state is intact"
 PATIENCE_SECONDS = 2.0
-SAVING = "stopping after this step, and saving; once more ends it at once, without saving"
+SAVING = "stopping after this step and saving; interrupt again to stop at once without saving"
 
 
 class Interruption:
@@ -83,10 +83,10 @@ class Remains:
             if self.checkpoints.saved():
                 return f"{SAVED}. {self.how_to_resume}"
             if (run_dir / CONFIG_FILE).is_file():
-                return f"nothing was saved yet: it begins again. {self.how_to_resume}"
+                return f"nothing was saved yet: resuming starts over. {self.how_to_resume}"
         except OSError as error:
-            return f"what was saved last cannot be read now ({error.strerror}). {self.how_to_resume}"
-        return f"what was saved is lost, as {run_dir} was removed or emptied: start a new run"
+            return f"the last saved state cannot be read ({error.strerror}). {self.how_to_resume}"
+        return f"the saved state is lost because {run_dir} was removed or emptied: start a new run"
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def handle_errors(interruption: Interruption, remains: Callable[[], str], out_of
     except NotResumable:
         raise
     except InputError as error:
-        raise InputError(f"{str(error).rstrip('.')}. Put that right first; {remains()}") from error
+        raise InputError(f"{str(error).rstrip('.')}. Fix that first; {remains()}") from error
     except RunFailed as error:
         raise RunFailed(_with_remains(str(error).rstrip("."), remains)) from error
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -114,11 +114,11 @@ def handle_errors(interruption: Interruption, remains: Callable[[], str], out_of
             raise RunFailed(out_of_memory) from error
         if "DataLoader worker" in str(error):
             interruption.raise_if_asked(remains())
-            raise RunFailed(_with_remains(f"a loader process died ({error})", remains)) from error
+            raise RunFailed(_with_remains(f"a data loader process died ({error})", remains)) from error
         raise
     except OSError as error:
         where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-        raise RunFailed(_with_remains(f"the system refused: {error.strerror or error}{where}", remains)) from error
+        raise RunFailed(_with_remains(f"system error: {error.strerror or error}{where}", remains)) from error
 
 
 def _with_remains(message: str, remains: Callable[[], str]) -> str:

@@ -77,8 +77,8 @@ def merged_settings(
     if differing:
         path = run_dir / CONFIG_FILE
         raise InputError(
-            f"{path} says {', '.join(differing)}, but a run keeps its settings: correct it, or remove it "
-            f"(rm {typed(path)}), and all settings are those of the checkpoint"
+            f"{path} contains {', '.join(differing)}, but the settings of a run cannot change: correct it, or "
+            f"remove it (rm {typed(path)}) to use the settings of the checkpoint"
         )
     return {**recorded, **written}
 
@@ -118,7 +118,7 @@ def _checked(settings: Mapping[str, Any], config_class: type[Any], source: str) 
 def _refuse_missing(names: Sequence[str], run_dir: Path) -> None:
     if names:
         raise InputError(
-            f"{run_dir / CONFIG_FILE} lacks {', '.join(names)}, and there is no checkpoint that would say it: nothing "
+            f"{run_dir / CONFIG_FILE} lacks {', '.join(names)}, and there is no checkpoint to take it from: nothing "
             "was trained yet, so start a new run"
         )
 
@@ -142,8 +142,8 @@ def resumed_config(
             continue
         if name not in may_change:
             raise InputError(
-                f"--{name} {value} differs from the run's own {own}: a resumed run keeps its settings; "
-                "leave the flag out, or start a new run"
+                f"--{name} {value} differs from the run's own {own}: the settings of a resumed run cannot change; "
+                "omit the flag, or start a new run"
             )
         changed[name] = value
     resumed: C = config_class(**{**saved, **changed, "run_dir": None})

@@ -65,7 +65,7 @@ class RunDirectory:
         if occupied:
             raise InputError(
                 f"the run directory {path} is not empty: choose another with --run_dir, "
-                f"or go on with the run in it by {resume_flag} {typed(path)}"
+                f"or resume the run in it with {resume_flag} {typed(path)}"
             )
         run = cls(path, console)
         run.write_config(config)
@@ -95,7 +95,7 @@ class RunDirectory:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise InputError(f"another process is at work in {self.path}: wait for it, or stop it first") from error
+                raise InputError(f"another process is using {self.path}: wait for it, or stop it first") from error
             yield
 
     def write_config(self, config: Any) -> None:

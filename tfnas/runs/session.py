@@ -227,7 +227,7 @@ def newest_state(
                 return None
             state, path, problems = checkpoints.load_latest()
             for problem in problems:
-                say(f"warning: {problem}; using the one before")
+                say(f"warning: {problem}; using the previous one")
             checkpoints.set_aside(path)
             return state, path, b"" if processes.world_size == 1 else path.read_bytes()
         except OSError as error:

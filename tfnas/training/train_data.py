@@ -32,7 +32,7 @@ def with_named_data(config: TrainConfig, found: NetworkArchitecture, given: Coll
     """The configuration with the data of the run that it names, of a search or of training.
 
     `given` names the settings that the user said, which go before (default: those that differ from their defaults).
-    Raises InputError where nothing says which images, or where they would be judged that the search has trained on.
+    Raises InputError where nothing says which images, or where evaluation images would be ones of the search.
     """
     named = {flag: path for flag in _FLAGS if (path := getattr(config, flag)) is not None}
     if not named:
@@ -54,7 +54,7 @@ def with_named_data(config: TrainConfig, found: NetworkArchitecture, given: Coll
             "folder, list, cifar10 or cifar100) and --train_root"
         )
     for flag, data in searched.items():
-        _check_kept_apart(config, data, f"--{flag} {named[flag]}")
+        _check_set_aside(config, data, f"--{flag} {named[flag]}")
     return config
 
 
@@ -77,7 +77,7 @@ def _data_of(path: str, found: NetworkArchitecture) -> RetrainDataConfig | None:
 def _as_searched(written: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     """The settings of a search: what its config.yaml lacks, its checkpoint has.
 
-    Raises InputError where they differ: which images were kept apart depends on them.
+    Raises InputError where they differ: which images were set aside depends on them.
     """
     try:
         state, _, _ = search_checkpoints(run_dir).load_latest()
@@ -86,8 +86,8 @@ def _as_searched(written: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     return merged_settings(written, state.get(SETTINGS, {}), run_dir, may_change=written.keys() - _DECIDES_IMAGES)
 
 
-def _check_kept_apart(config: RetrainDataConfig, searched: RetrainDataConfig, source: str) -> None:
-    """Raise InputError where a larger part of a folder is judged by than the search had kept apart.
+def _check_set_aside(config: RetrainDataConfig, searched: RetrainDataConfig, source: str) -> None:
+    """Raise InputError where the evaluation part of a folder is larger than what the search had set aside.
 
     A smaller part is a part of that one.
     """

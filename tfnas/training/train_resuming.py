@@ -69,7 +69,7 @@ def _with_own_sources(config: TrainConfig, saved: Mapping[str, Any], run_dir: Pa
     if said is not None and not _same_place(said, own) and (own is None or os.path.exists(own)):  # noqa: PTH110
         began = "fresh weights" if own is None else f"those of {own}"
         raise InputError(
-            f"--inherit {said}: the run began with {began}; leave the flag out, correct inherit in {CONFIG_FILE} if it "
+            f"--inherit {said}: the run began with {began}; omit the flag, correct inherit in {CONFIG_FILE} if it "
             "stands there, or start a new run"
         )
     return dataclasses.replace(
@@ -89,5 +89,5 @@ def _check_architecture(flag: str, path: str, run_dir: Path) -> None:
     other = other.adapted(image_size=own.image_size, num_classes=own.num_classes)
     if other != own:
         raise InputError(
-            f"{flag} {path} holds another architecture than the run trains: leave the flag out, or start a new run"
+            f"{flag} {path} holds another architecture than the run trains: omit the flag, or start a new run"
         )

@@ -255,7 +255,7 @@ def check_agreement(learner: SupernetLearner, processes: DistributedContext) -> 
             raise RunFailed(
                 f"its {' and '.join(differing)} differ from those of rank 0, so the two would derive "
                 "different architectures: processors or versions of PyTorch that round differently are the usual "
-                "cause. Run on machines that are alike"
+                "cause. Use identical machines"
             )
 
     processes.barrier(compare)
