@@ -21,7 +21,7 @@ from small_search import middle_ms, write_inputs
 
 import tfnas
 from tfnas.bench.build_config import BuildConfig
-from tfnas.bench.build_table import Step
+from tfnas.bench.build_table import BuildStep
 from tfnas.cli import export, latency, latency_build, main, parsing_model, predict, test, train_eval, train_search
 from tfnas.cli.running import running
 from tfnas.core.errors import Infeasible, InputError, Interrupted, RunFailed
@@ -238,7 +238,7 @@ def test_latency_build_hands_its_flags_over(capsys, monkeypatch):
     configs = []
 
     def build_table(config, on_step, on_measurement):
-        on_step(Step("measuring", points=1, visits=1))
+        on_step(BuildStep("measuring", points=1, measurements=1))
         on_measurement()
         configs.append(config)
         return tfnas.LatencyTable.load(default_table_path("digits"))
@@ -253,7 +253,7 @@ def test_latency_build_hands_its_flags_over(capsys, monkeypatch):
 
 def test_latency_build_says_what_is_there_already(capsys, monkeypatch, tmp_path):
     def build_table(config, on_step, on_measurement):
-        on_step(Step("measuring", points=1, visits=1))
+        on_step(BuildStep("measuring", points=1, measurements=1))
         on_measurement()
         return tfnas.LatencyTable.load(default_table_path("digits"))
 
@@ -263,7 +263,7 @@ def test_latency_build_says_what_is_there_already(capsys, monkeypatch, tmp_path)
         (tmp_path / name).touch() if name else None
         assert latency.main(["build", "--out", "t.json"]) == 0
         told.append(capsys.readouterr().err.splitlines())
-    step = "measuring: 1 points, 1 visits"
+    step = "measuring: 1 points, 1 measurements"
     stays = "it stays as it is until the new table takes its place"
     assert told == [  # and no bars where nobody watches
         [step],
@@ -276,7 +276,7 @@ def test_latency_build_says_which_of_its_times_is_left():
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, width=120, color_system=None)
     with latency_build._shown(console, BuildConfig(out="t.json")) as (on_step, on_visit):
-        on_step(Step("measuring", points=2, visits=9))
+        on_step(BuildStep("measuring", points=2, measurements=9))
         for _ in range(3):
             on_visit()
     assert re.search(r"33% 0:00:\d\d 0:00:\d\d left", shown.getvalue())

@@ -198,7 +198,7 @@ def test_a_correction_that_is_still_right_stays(plain, monkeypatch):
     put(monkeypatch, MadeBench(plain, truth, noise=0.0005, seed=1))
     report = check()
     assert report.table_written is None and Path("t.json").read_bytes() == before
-    assert "no better than the correction that the table has" in report.verdict
+    assert "no better than the table's own correction" in report.verdict
     assert report.errors("predicted_ms").median_percent < 0.5 < 3 < report.errors("sum_ms").median_percent
 
 
@@ -212,8 +212,8 @@ def test_a_correction_that_has_become_wrong_is_taken_out(plain, monkeypatch):
     put(monkeypatch, MadeBench(plain, lambda sum_ms, _: sum_ms, noise=0.01))
     report = check(correct=False)
     assert report.table_written is None and LatencyTable.load("t.json").contents.correction == wrong
-    assert "--correct false" in report.verdict and "taken out" in report.verdict
-    assert "taken out" in check().verdict
+    assert "--correct false" in report.verdict and "is removed" in report.verdict
+    assert "is removed" in check().verdict
     assert LatencyTable.load("t.json").contents == plain.contents
 
 
@@ -223,7 +223,7 @@ def test_noise_is_not_stored(plain, monkeypatch, folder, seed):
     rng = random.Random(seed)
     put(monkeypatch, MadeBench(plain, lambda sum_ms, _: sum_ms * rng.gauss(1, 0.02)))
     report = check(seed=seed, rounds=3)
-    assert report.table_written is None and "stays as it is" in report.verdict
+    assert report.table_written is None and "is unchanged" in report.verdict
     assert (folder / "t.json").read_bytes() == before
 
 
@@ -249,7 +249,9 @@ def test_a_fit_that_others_do_not_bear_out_is_not_stored(plain, monkeypatch):
     )
     report = check()
     assert report.fit.terms.scale == pytest.approx(1.2, rel=1e-3)
-    assert report.table_written is None and "no better than the plain sum on the held-out networks" in report.verdict
+    assert (
+        report.table_written is None and "no better than the uncorrected sum on the held-out networks" in report.verdict
+    )
 
 
 def _drawn(plain, count):
@@ -300,24 +302,20 @@ def test_on_a_restless_machine_nothing_is_stored(plain, monkeypatch, folder):
     put(monkeypatch, MadeBench(plain, lambda sum_ms, _: 2 * sum_ms, noise=0.3))
     report = check()
     assert report.fit is not None and report.table_written is None and (folder / "t.json").read_bytes() == before
-    assert (
-        "calls of one and the same network spread by" in report.verdict and "make the machine quiet" in report.verdict
-    )
+    assert "calls of the same network vary by" in report.verdict and "make the machine quiet" in report.verdict
 
 
 def test_a_process_that_lost_its_core_says_so(plain):
     alike = [Timing(2.0, 0.02, 10)]
     timed = RoundsTimed(alike, alike, alike, alike[0], rounds=3, seconds=1.0, cpu_share=0.5, lost_core_per_s=2.0)
-    assert timed.disturbance == "this process had 50% of its core only, other programs the rest"
+    assert timed.disturbance == "this process got only 50% of its core"
     assert dataclasses.replace(timed, cpu_share=0.95).disturbance is None
     assert dataclasses.replace(timed, cpu_share=None, lost_core_per_s=None).disturbance is None
     for threads, share in ((1, 0.95), (2, 1.2), (2, 1.9), (8, 6.0)):  # several wait for one another
         several = dataclasses.replace(timed, threads=threads, cpu_share=share)
         assert several.disturbance is None
         lost = dataclasses.replace(several, lost_core_per_s=120.0)
-        assert lost.disturbance == (
-            "other programs have taken a core from this process, 120 times in a second of computing"
-        )
+        assert lost.disturbance == ("this process was preempted by other programs, 120 times in a second of computing")
 
 
 class HereBench(MadeBench, LocalBench):
@@ -359,7 +357,7 @@ def test_a_machine_slower_by_now_is_told_and_can_be_divided_out(plain, monkeypat
     assert level.networks[0].plain_ms == pytest.approx(1.25 * level.networks[0].measured_ms, rel=0.02)
     assert latency.main(["check", "--lookup_path", "t.json", "--space", "little.yaml", "--correct", "false"]) == 0
     printed = capsys.readouterr().out
-    assert "single blocks take 1.25 x what the table says" in printed
+    assert "single blocks take 1.25 x their table latency" in printed
     assert "the machine is slower now than when the table was measured" in printed
 
 
@@ -412,7 +410,7 @@ def outcome(capsys, *arguments):
         ("--lookup_path little.yaml", "neither our JSON form nor a pickle"),
         (
             "--lookup_path t.json",
-            "is for the space 'little', which does not come along: give its YAML file",
+            "is for the space 'little', which is not a built-in space: give its YAML file",
         ),
         ("--lookup_path t.json --space digits", "was measured for|is for other networks|is not in its table"),
         ("--lookup_path t.json --num_networks 0", "--num_networks must be 1 or more, got 0"),
@@ -508,7 +506,7 @@ def test_a_table_that_was_changed_meanwhile_stays(plain, monkeypatch, folder, me
     report = check_table(config, on_measurement=somebody_else)
     assert report.table_written is None and report.fit is not None
     assert report.verdict == (
-        "the table stays as it is: t.json has been changed by somebody else meanwhile; check again"
+        "the table is unchanged: t.json was changed by another process in the meantime; check again"
     )
     assert json.loads((folder / "t.check.json").read_text())["table_written"] is None
     if meanwhile == "changed":
@@ -570,7 +568,7 @@ def test_the_space_of_a_table_is_found_with_its_multiple_of_widths():
         table = LatencyTable(dataclasses.replace(contents, measurement=measured))
         assert space_of(table, None) == space == space_of(table, "digits")
     other = dataclasses.replace(digits, feature_mix_channels=32)
-    with pytest.raises(InputError, match="not the one of that name that comes along"):
+    with pytest.raises(InputError, match="differs from the built-in one"):
         space_of(LatencyTable(tiny_contents(other, random.Random(0))), None)
 
 
@@ -611,7 +609,7 @@ def test_whole_networks_for_real(plain, drawn, capsys):
         capsys, "--lookup_path", "t.json", "--space", "little.yaml", "--num_networks", "6", "--rounds", "2",
         "--out", "new.json",
     )  # fmt: skip
-    assert status == 0 and "6 random networks" in captured.out and "the table stays as it is" in captured.out
+    assert status == 0 and "6 random networks" in captured.out and "the table is unchanged" in captured.out
     assert "warning: latency table t.json was measured on Made-up Processor" in captured.err
     document = json.loads(Path("new.check.json").read_text())
     assert 0 < document["cpu_share"] < 1.5 and document["lost_core_per_s"] >= 0

@@ -66,11 +66,11 @@ def test_of_a_table_that_was_chosen_it_is_said_where_it_holds():
 @pytest.mark.parametrize("shipped", [True, False])
 def test_another_runtime_number_type_or_number_of_threads_is_warned_of(shipped):
     (warning,) = remarks(table_with(runtime="onnxruntime"), shipped)
-    assert warning.startswith("warning: the target holds in onnxruntime, not in PyTorch")
+    assert warning.startswith("warning: the target applies to onnxruntime, not to PyTorch")
     (warning,) = remarks(table_with(runtime="openvino", dtype="bfloat16", threads=2), shipped)
     assert "openvino, bfloat16, 2 threads, not" in warning
     (warning,) = remarks(table_with(threads=4), shipped)
-    assert "the target holds in 4 threads, not" in warning
+    assert "the target applies to 4 threads, not" in warning
 
 
 def test_a_gpu_table_is_compared_with_the_gpus_here(monkeypatch):
@@ -96,7 +96,8 @@ def test_conditions_that_differ_are_listed():
 
 
 @pytest.mark.parametrize(
-    ("named", "words"), [(None, "latency build"), ("default", "latency build"), ("copy", "the target holds there")]
+    ("named", "words"),
+    [(None, "latency build"), ("default", "latency build"), ("copy", "the target applies to that device")],
 )
 def test_a_search_is_given_the_remarks(tmp_path, named, words):
     """Also where a resumed run names the default table by its path."""

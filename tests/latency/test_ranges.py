@@ -318,7 +318,7 @@ def test_the_command_refuses_bad_input_in_one_message(capsys, flags, message):
 
 def test_a_table_of_a_space_of_ones_own_wants_the_space(space, table, tmp_path):
     table.save(tmp_path / "mine.json")
-    with pytest.raises(InputError, match=r"is for the space 'tiny', which does not come along: .*--space"):
+    with pytest.raises(InputError, match=r"is for the space 'tiny', which is not a built-in space: .*--space"):
         space_of(LatencyTable.load(tmp_path / "mine.json"))
     with pytest.raises(InputError, match="does not say which space"):
         space_of(table_of(1.0, {"MBInvertedResBlock_4_4_0_4_k3_s1_relu": ([6], [1.0])}))

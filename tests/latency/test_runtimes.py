@@ -123,9 +123,12 @@ def test_a_bench_measures_in_it(runtime):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"runtime": "onnxruntime", "dtype": "bfloat16"}, r"takes the dtype float32 or float16 on cpu, not 'bfloat16'"),
-        ({"runtime": "onnxruntime", "dtype": "float64"}, r"onnxruntime takes the dtype float32 or float16 on cpu"),
-        ({"runtime": "onnxruntime", "device": "mps"}, r"runs on the device cpu or cuda, not on 'mps'"),
+        (
+            {"runtime": "onnxruntime", "dtype": "bfloat16"},
+            r"supports the dtypes float32 or float16 on cpu, not 'bfloat16'",
+        ),
+        ({"runtime": "onnxruntime", "dtype": "float64"}, r"onnxruntime supports the dtypes float32 or float16 on cpu"),
+        ({"runtime": "onnxruntime", "device": "mps"}, r"supports the devices cpu or cuda, not 'mps'"),
         ({"runtime": "torch-compile", "device": "tpu"}, "device must be auto, cpu, cuda or cuda:N"),
         ({"runtime": "tensorrt"}, r"no runtime 'tensorrt'; there are .*onnxruntime, openvino, torch, torch-compile"),
         ({"runtime": "../torch"}, "there is no runtime '../torch'"),
@@ -141,8 +144,8 @@ def test_refusals(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"device": "cuda"}, r"the runtime openvino runs on the device cpu, not on 'cuda'"),
-        ({"dtype": "float64"}, "the runtime openvino takes the dtype float32 or float16 on cpu, not 'float64'"),
+        ({"device": "cuda"}, r"the runtime openvino supports the devices cpu, not 'cuda'"),
+        ({"dtype": "float64"}, "the runtime openvino supports the dtypes float32 or float16 on cpu, not 'float64'"),
     ],
 )
 def test_refusals_of_openvino(changes, message):
@@ -243,7 +246,7 @@ def test_the_documented_runtime_as_a_package_of_somebody_else(tmp_path, monkeypa
     offered = [EntryPoint(name, value, group)]
     monkeypatch.setattr(runtimes, "entry_points", lambda *, group: [entry for entry in offered if entry.group == group])
     assert "traced" in runtime_names()
-    with pytest.raises(InputError, match="traced takes the dtype float32 or float64 on cpu, not 'float16'"):
+    with pytest.raises(InputError, match="traced supports the dtypes float32 or float64 on cpu, not 'float16'"):
         open_runtime(Conditions(runtime="traced", dtype="float16"))
     check_it_computes_anew(Conditions(runtime="traced", batch_size=2), 1e-5)
     assert measure_in("traced") == [2, 2, 2]

@@ -79,7 +79,7 @@ def test_a_correction_that_leaves_nothing_is_refused_at_the_lookup(space, conten
     """Where a program makes such a table; a file with one is refused when it is read."""
     correction = dataclasses.replace(contents.correction, block_ms=-5.0)
     table = LatencyTable(dataclasses.replace(contents, correction=correction))
-    with pytest.raises(InputError, match="a fault of the file"):
+    with pytest.raises(InputError, match="the file is corrupt"):
         table.block_ms(space.block(space.blocks[0], space.operations[0], 8), 4)
 
 
@@ -123,9 +123,9 @@ def changed(contents, path, value):
         ("build.reference", None, "field build.reference is missing"),
         ("correction.scale", 0, "correction.scale must be above 0, got 0"),
         ("correction.scale", float("nan"), "correction.scale must be a finite number, got nan"),
-        ("correction.offset_ms", -1e6, "correction makes stem and head take -1e[+]06 ms"),
-        ("correction.block_ms", -5, f"correction makes blocks.{KEY} take -4.*, a fault of the file"),
-        ("correction.scale", 1e16, "correction makes stem and head take .*, a fault of the file"),
+        ("correction.offset_ms", -1e6, "the correction gives -1e[+]06 ms for stem and head"),
+        ("correction.block_ms", -5, f"the correction gives -4.* ms for blocks.{KEY}: the file is corrupt"),
+        ("correction.scale", 1e16, "the correction gives .* ms for stem and head: the file is corrupt"),
         ("correction.level", None, "field correction.level is missing"),
         ("correction.level", "then", "correction.level must be one of now, table, got 'then'"),
         ("correction.seed", -1, "correction.seed must be a whole number above -1, got -1"),

@@ -46,7 +46,7 @@ def holds_what_it_claims(table, folder):
         try:
             values = table.widths_ms(block, size)
         except InputError as error:
-            assert table.contents.measurement is None and "a fault of the file" in str(error)  # the authors' only warn
+            assert table.contents.measurement is None and "the file is corrupt" in str(error)  # the authors' only warn
         else:
             assert np.isfinite(values).all() and values.min() > 0
     assert 0 < table.base_ms() < math.inf

@@ -205,7 +205,7 @@ def test_table_for_a_part_of_a_shipped_space(tmp_path):
     table, path = open_table(None, tfnas.space(file), str(file))
     assert path.endswith("digits_cpu.json") and table.batch_size == 32
     file.write_text("extends: digits\nstem_channels: 24\n")
-    with pytest.raises(InputError, match=r"no latency table comes with space mine.*latency build"):
+    with pytest.raises(InputError, match=r"there is no bundled latency table for space mine.*latency build"):
         open_table(None, tfnas.space(file), str(file))
 
 

@@ -1,4 +1,4 @@
-"""What `latency build` can be told."""
+"""Settings of `latency build`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tfnas.utils.text import seconds_of, share_of
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
-    """What to measure, where and how closely."""
+    """Settings of `latency build`."""
 
     out: str
-    """JSON file to write; one that is there is replaced at the end. FILE.partial beside it keeps what is measured so
-    far; the same command goes on with it."""
+    """JSON file to write; an existing one is replaced at the end. FILE.partial next to it stores the measurements so
+    far; the same command resumes from it."""
     space: str = "digits"
     """Name of a built-in space, or a YAML file."""
     cost: str = "ms"
-    """What the table holds: ms, which is measured, or macs or params, which are counted and exact."""
+    """Cost that the table contains: ms, which is measured, or macs or params, which are counted and exact."""
     image_size: int | None = None
     """Pixels along a side of the images; the space's own by default."""
     num_classes: int = 1000
@@ -31,7 +31,7 @@ class BuildConfig:
     width_multiple: int | None = None
     """Measure only widths that are multiples of it; the space's own by default, which is any width."""
     runtime: str = "torch"
-    """What runs the blocks: torch, torch-compile, onnxruntime, openvino, or another that is installed."""
+    """Runtime of the blocks: torch, torch-compile, onnxruntime, openvino, or another installed one."""
     device: str = "cpu"
     """Where to measure: cpu, cuda or cuda:N."""
     threads: int = 1
@@ -41,25 +41,24 @@ class BuildConfig:
     dtype: str = "float32"
     """Number type: float32, float64, bfloat16 or float16."""
     worker: str | None = None
-    """Command that runs Python on another device and measure there, such as "ssh pi@raspberrypi python3 -"."""
+    """Measure on a remote device: a command that runs Python there, such as "ssh pi@raspberrypi python3 -"."""
     worker_timeout: float = 60.0
-    """Seconds that the other device may take before its first answer, five times as long before each further one."""
+    """Seconds to wait for the remote device's first answer; five times as long for each further one."""
     tolerance: str = "3%"
-    """Measure more widths where interpolation misses by more than this."""
+    """Measure more widths where the interpolation error exceeds this."""
     time_budget: str = "10min"
     """Stop measuring more widths after this time, such as 90s, 10min or 1h."""
     max_points: int | None = None
-    """Stop measuring more widths at so many points; by default at a 32nd of those that every width would need, or a
-    quarter more than every block needs anyhow. Held-out points count; what every block needs is measured in any
-    case."""
+    """Maximum number of points. Default: 1/32 of all widths, or a quarter more than the minimum that every block needs,
+    whichever is larger. Held-out points count; the minimum is always measured."""
     rounds: int = 10
-    """Visits to every point, fewer where the time budget asks for it; the median over all of them counts."""
+    """Measurements of every point, fewer if the time budget requires it; their median counts."""
     calls: int = 2
-    """Timed calls in each visit."""
+    """Timed calls per measurement."""
     held_out: int = 60
-    """Points at random that are measured and not used, to tell the error of the interpolation by."""
+    """Number of random points that are measured but not used, to estimate the interpolation error."""
     seed: int = 0
-    """Draws the held-out points, the weights and the order of visits."""
+    """Seed of the held-out points, the weights and the measurement order."""
 
     def __post_init__(self) -> None:
         if not self.out:

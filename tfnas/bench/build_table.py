@@ -1,8 +1,8 @@
 """Measuring the latency table of a space: few points, chosen where they are needed, and a stated error.
 
-First some curves are probed at many widths, to see which widths the device prefers. Then every curve gets the ends of
-its range and a width between, and more widths where the new ones were not foretold. Points drawn at random, measured
-alongside and never used, say how good the result is.
+First some curves are measured at many widths, to detect which widths the device prefers. Then every curve gets the ends
+of its range and a width between, and more widths where the interpolation error is large. Random points, measured
+alongside and never used, estimate the error of the result.
 """
 
 from __future__ import annotations
@@ -55,27 +55,26 @@ _FEWER_THAN_ALL = 32
 _MORE_THAN_FIRST = 1.25
 _MAY_CHANGE = ("out", "space", "worker", "worker_timeout")
 _PROCEDURE = (
-    "Each part alone, in interleaved rounds in random order, {calls} timed calls per visit after one untimed; before "
-    "every timed call a reference block runs and the input is written anew; calls that lost the processor to another "
-    "program, and visits beside an uneven or slow reference, are repeated; ms = median of (ms / reference ms in the "
-    "visit) x median reference ms; threads bound to cores, memory "
-    "allocator primed."
+    "Each part alone, in interleaved rounds in random order, {calls} timed calls per measurement after one untimed; "
+    "before every timed call a reference block runs and the input is written anew; preempted calls, and measurements "
+    "next to an erratic or slow reference, are repeated; ms = median of (ms / reference ms in the measurement) x "
+    "median reference ms; threads bound to cores, memory allocator primed."
 )
 
 
 @dataclass(frozen=True)
-class Step:
-    """What a build does next, for people: in words, at how many points, and how many visits it may take."""
+class BuildStep:
+    """What a build does next, for people: in words, at how many points, with at most how many measurements."""
 
     words: str
     points: int
-    visits: int
+    measurements: int
 
 
 def build_table(
     config: BuildConfig,
     *,
-    on_step: Callable[[Step], None] = lambda _: None,
+    on_step: Callable[[BuildStep], None] = lambda _: None,
     on_measurement: Callable[[], None] = lambda: None,
 ) -> LatencyTable:
     """Measure the table, write it to `config.out` and return it.
@@ -108,9 +107,7 @@ def _save(table: LatencyTable, out: Path) -> None:
     try:
         table.save(out)
     except RunFailed as error:
-        raise RunFailed(
-            f"{error}; what is measured stays in {out}.partial, and the same command goes on there"
-        ) from error
+        raise RunFailed(f"{error}; measurements are saved in {out}.partial; run the same command to resume") from error
 
 
 class _Build:
@@ -122,7 +119,7 @@ class _Build:
         space: SearchSpace,
         journal: MeasurementJournal,
         timing: InterleavedTiming,
-        on_step: Callable[[Step], None],
+        on_step: Callable[[BuildStep], None],
     ) -> None:
         self._config, self._space, self._on_step = config, space, on_step
         self._journal, self._timing = journal, timing
@@ -145,7 +142,7 @@ class _Build:
             for key in probed_keys(self._widths)
             for width in probe_widths(self._widths[key].widths)
         ]
-        self._measure("probing which widths the device prefers", probes, parts)
+        self._measure("detecting preferred widths", probes, parts)
         self._classes = fit_width_classes(list(self._curves(self._used).values()))
         first = [
             TablePoint(key, width)
@@ -157,7 +154,7 @@ class _Build:
         self._measure("measuring every block", first, held_out=drawn)
         frontier, most_points = self._refinements(self._used), self._most_points()
         while frontier and self._journal.seconds < self._budget_s:
-            self._measure("measuring where interpolation missed", frontier[: most_points - self._points])
+            self._measure("refining where the interpolation error is large", frontier[: most_points - self._points])
             frontier = self._refinements(frontier) if self._points < most_points else []
 
     @property
@@ -188,12 +185,12 @@ class _Build:
         cases = [*parts, *(self._case(point) for point in (*points, *held_out))]
         before = self._journal.seconds
         least = min(self._config.rounds, _FEWEST_ROUNDS)
-        self._on_step(Step(f"{words}, first rounds", len(cases), least * len(cases)))
+        self._on_step(BuildStep(f"{words}, first rounds", len(cases), least * len(cases)))
         self._timing.run(cases, least)
         round_s = (self._journal.seconds - before) / least
         left_s = _SHARE_BEFORE_REFINING * self._budget_s - self._journal.seconds
         more = max(0, min(self._config.rounds - least, int(left_s / max(round_s, 1e-9))))
-        self._on_step(Step(words, len(cases), more * len(cases)))
+        self._on_step(BuildStep(words, len(cases), more * len(cases)))
         self._timing.run(cases, more)
         self._used.update(points)
 
@@ -201,9 +198,9 @@ class _Build:
         return case_at(self._widths[point.key], point.width)
 
     def _refinements(self, measured: Iterable[TablePoint]) -> list[TablePoint]:
-        """Widths half-way to both neighbours of every point that its curve would not have foretold without it.
+        """Widths half-way to both neighbours of every point whose interpolation without it is off.
 
-        A miss counts beyond the tolerance, and beyond the noise of the point itself. The largest misses come first.
+        An error counts beyond the tolerance, and beyond the noise of the point itself. The largest errors come first.
         """
         curves = self._curves(self._used)
         reference_ms = self._timing.reference.median_ms
@@ -214,7 +211,7 @@ class _Build:
                 continue
             timing = self._timing.timing(self._case(point), reference_ms)
             noise = _NOISE * timing.standard_error_ms / timing.median_ms
-            missed = abs(_foretold_share(curves[point.key], point.width, self._classes))
+            missed = abs(_interpolation_error(curves[point.key], point.width, self._classes))
             if missed > max(self._tolerance, noise):
                 wanted |= {more: max(missed, wanted.get(more, 0.0)) for more in self._half_way(point, around)}
         new = wanted.keys() - self._used - self._held_out
@@ -301,8 +298,8 @@ def _neighbours(curve: Curve, width: int, classes: WidthClasses) -> tuple[int, i
     return (same[place - 1], same[place + 1]) if 0 < place < len(same) - 1 else None
 
 
-def _foretold_share(curve: Curve, width: int, classes: WidthClasses) -> float:
-    """How far the curve without a width is from what was measured there, as a share of it."""
+def _interpolation_error(curve: Curve, width: int, classes: WidthClasses) -> float:
+    """Relative error of the curve without a width, at that width."""
     rest = curve.without(width)
     return float(rest.dense_ms(classes)[width - rest.widths[0]]) / curve.ms[curve.widths.index(width)] - 1
 

@@ -1,4 +1,4 @@
-"""What `latency check` can be told."""
+"""Settings of `latency check`."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ FEWEST_NETWORKS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig:
-    """Which table to hold against whole networks, and what to do with what is found."""
+    """Settings of `latency check`."""
 
     lookup_path: str
     """The latency table."""
     num_networks: int = 20
-    """Random whole networks to time. A correction is fitted to half of them and judged by the others; fewer than 6 are
-    only compared."""
+    """Number of random whole networks to time. A correction is fitted on half of them and validated on the others;
+    fewer than 6 are only compared."""
     space: str | None = None
     """Name of a built-in space, or a YAML file, for tables of a space that is not built in."""
     correct: bool = True
-    """Store the fitted correction in the table, where it makes the error on the other networks smaller. With false the
-    table stays as it is, whatever is found."""
+    """Store the fitted correction in the table if it reduces the error on the held-out networks. With false the table
+    is never changed."""
     out: str | None = None
-    """Write the corrected table here. Default: in place of the table itself."""
+    """File of the corrected table. Default: the table itself."""
     out_dir: str | None = None
-    """Folder for the plot (NAME.check.png) and the numbers (NAME.check.json). Default: beside the table."""
+    """Folder for the plot (NAME.check.png) and the numbers (NAME.check.json). Default: next to the table."""
     level: Literal["now", "table"] = "now"
-    """Milliseconds as the machine takes them now, or divided by what blocks of the table take more now than when it was
-    measured: for a machine that is only for the moment slower or faster."""
+    """now: fit at the machine's present speed; table: divide by the present speed of single blocks relative to the
+    table, for a machine that is only temporarily slower or faster."""
     device: str | None = None
     """Which of several GPUs: cuda:N. Default: the first of the table's kind."""
     worker: str | None = None
-    """Command that runs Python on the table's device, where that is another machine, such as "ssh pi@raspberrypi
+    """Command that runs Python on the table's device, if that is another machine, such as "ssh pi@raspberrypi
     python3 -"."""
     worker_timeout: float = 60.0
-    """Seconds that the other device may take before its first answer, five times as long before each further one."""
+    """Seconds to wait for the remote device's first answer; five times as long for each further one."""
     rounds: int = 10
-    """Visits to every network, fewer where the time budget asks for it, but 3 at least; the median counts."""
+    """Measurements of every network, fewer (but at least 3) if the time budget requires it; their median counts."""
     calls: int = 2
-    """Timed calls in each visit."""
+    """Timed calls per measurement."""
     time_budget: str = "2min"
-    """Begin no further round that would end after this time, such as 90s, 10min or 1h."""
+    """Start no further round that would end after this time, such as 90s, 10min or 1h."""
     seed: int = 0
-    """Draws the networks, which of them a correction is fitted to, their weights and the order of visits."""
+    """Seed of the networks, the choice of those to fit on, their weights and the measurement order."""
 
     def __post_init__(self) -> None:
         for name in ("num_networks", "rounds", "calls"):

@@ -23,10 +23,10 @@ class CheckedNetwork:
     """A whole network: what the table says, and what it measures."""
 
     part: str
-    """`fitted`, what a correction is fitted to, or `held_out`, what it is judged by."""
+    """`fitted`, what a correction is fitted on, or `held_out`, what it is validated on."""
     blocks: int
     sum_ms: float
-    """The plain sum of the table's parts."""
+    """The uncorrected sum of the table's parts."""
     predicted_ms: float
     """As the table says, with the correction that it had."""
     corrected_ms: float | None
@@ -34,9 +34,9 @@ class CheckedNetwork:
     measured_ms: float
     """Median of its calls, at the level asked for."""
     spread_ms: float
-    """Interquartile spread of the calls."""
+    """Interquartile range of the calls."""
     plain_ms: float
-    """Median of the calls as they were: not evened out by the reference beside them, and of now."""
+    """Median of the calls as they were: not normalised to the adjacent reference, at the present speed."""
     runs: int
     architecture: str
 
@@ -74,7 +74,7 @@ class CheckReport:
     calls: int
     seconds: float
     evened: bool
-    """Whether calls were evened out by the reference beside them, which is done where it makes them more alike."""
+    """Whether calls were normalised to the adjacent reference, which is done if that reduces their scatter."""
     cpu_share: float | None
     """Processor time of all threads over time passed, where that is known: at most 1 for each thread."""
     lost_core_per_s: float | None
@@ -87,7 +87,7 @@ class CheckReport:
     present: Correction | None
     """The correction that the table had."""
     fit: CorrectionFit | None
-    """The one fitted now, if any form was clearly better than the plain sum."""
+    """The one fitted now, if any form was significantly better than the uncorrected sum."""
     verdict: str
     """What became of it, in words."""
     table_written: str | None
@@ -102,12 +102,12 @@ class CheckReport:
 
     @property
     def held_out(self) -> int:
-        """How many networks a correction is judged by."""
+        """How many networks a correction is validated on."""
         return sum(network.part == HELD_OUT for network in self.networks)
 
     @property
     def spread_percent(self) -> float:
-        """Interquartile spread of a network's calls, in percent; the median over the networks."""
+        """Interquartile range of a network's calls, in percent; the median over the networks."""
         return 100 * float(np.median([network.spread_ms / network.measured_ms for network in self.networks]))
 
     def to_json(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def check_picture(report: CheckReport) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    before = "plain sum" if report.present is None else f"as the table is (corrected on {report.present.date})"
+    before = "uncorrected sum" if report.present is None else f"as the table is (corrected on {report.present.date})"
     panels = [("predicted_ms", before)]
     if report.fit is not None:
         panels.append(("corrected_ms", "with the correction fitted now"))

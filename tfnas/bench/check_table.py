@@ -257,13 +257,13 @@ def _warn_of_differences(inputs: CheckInputs) -> None:
     measurement, bench = inputs.measurement, inputs.bench
     if inputs.other_device:
         warnings.warn(
-            f"{inputs.table.source} was measured on {measurement.device}; this is {bench.device_name}: what it "
-            "says is compared, and not corrected",
+            f"{inputs.table.source} was measured on {measurement.device}; this is {bench.device_name}: it "
+            "is compared but not corrected",
             LatencyTableWarning,
             stacklevel=3,
         )
     if inputs.other_version is not None:
-        words = f"{inputs.table.source} {inputs.other_version}: what it says is compared, and not corrected"
+        words = f"{inputs.table.source} {inputs.other_version}: it is compared but not corrected"
         warnings.warn(words, LatencyTableWarning, stacklevel=3)
 
 
@@ -323,10 +323,10 @@ def decide(
     if not change:
         return CalibrationOutcome(fit, verdict)
     if not config.correct:
-        return CalibrationOutcome(fit, f"the table stays as it is, as --correct false asks; else: {verdict}")
+        return CalibrationOutcome(fit, f"the table is unchanged, as --correct false asks; otherwise: {verdict}")
     obstacle = _obstacle(config, inputs, disturbance)
     if obstacle is not None:
-        return CalibrationOutcome(fit, f"the table stays as it is: {obstacle}")
+        return CalibrationOutcome(fit, f"the table is unchanged: {obstacle}")
     contents = dataclasses.replace(inputs.table.contents, correction=change[0])
     return CalibrationOutcome(
         fit, verdict, LatencyTable(contents, f"latency table {config.table_path}", config.table_path)
@@ -345,7 +345,7 @@ def _obstacle(config: CheckConfig, inputs: CheckInputs, disturbance: str | None)
         changed = LatencyTable.load(config.lookup_path).fingerprint != inputs.table.fingerprint
     except InputError:
         changed = True
-    return f"{config.lookup_path} has been changed by somebody else meanwhile; check again" if changed else None
+    return f"{config.lookup_path} was changed by another process in the meantime; check again" if changed else None
 
 
 def _changed(
@@ -357,13 +357,13 @@ def _changed(
     if new is not None and new.after.median_percent < best - _SHOWS_PERCENT:
         return (new,), "the new correction is stored in place of the old one" if has_one else "the correction is stored"
     if has_one and plain.median_percent < present.median_percent - _SHOWS_PERCENT:
-        return (None,), "the table's correction is taken out: on the held-out networks the plain sum is better"
+        return (None,), "the table's correction is removed: on the held-out networks the uncorrected sum is better"
     if new is None:
-        why = "no correction foretells networks left out of its fit clearly better than the plain sum"
+        why = "no correction predicts held-out networks significantly better than the uncorrected sum"
     else:
-        than = "the correction that the table has" if present.median_percent < plain.median_percent else "the plain sum"
+        than = "the table's own correction" if present.median_percent < plain.median_percent else "the uncorrected sum"
         why = f"the new correction is no better than {than} on the held-out networks"
-    return None, f"the table stays as it is: {why}"
+    return None, f"the table is unchanged: {why}"
 
 
 def measured_networks(inputs: CheckInputs, measured_ms: FloatArray) -> MeasuredNetworks:

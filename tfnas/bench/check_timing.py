@@ -53,18 +53,18 @@ class RoundsTimed:
     def disturbance(self) -> str | None:
         """What makes these timings unfit to correct a table by, in words.
 
-        Where programs compete for the cores, a long call is cut into pieces and a short one seldom is: whole networks
+        If programs compete for the cores, a long call is cut into pieces and a short one seldom is: whole networks
         then seem slower than the sum of their blocks. How often that happens in a second of computing does not depend
         on the number of threads. The share of the core tells what a single thread may have: several wait for each other
         on a quiet machine too.
         """
         if self.threads == 1 and self.cpu_share is not None and self.cpu_share < _LEAST_CPU_SHARE:
-            return f"this process had {self.cpu_share:.0%} of its core only, other programs the rest"
+            return f"this process got only {self.cpu_share:.0%} of its core"
         if self.lost_core_per_s is not None and self.lost_core_per_s > _MOST_LOST_PER_S:
             lost = f"{self.lost_core_per_s:.0f} times in a second of computing"
-            return f"other programs have taken a core from this process, {lost}"
+            return f"this process was preempted by other programs, {lost}"
         if _scatter(self.networks) > _LARGEST_SCATTER:
-            return f"calls of one and the same network spread by {_scatter(self.networks):.0%}"
+            return f"calls of the same network vary by {_scatter(self.networks):.0%}"
         return None
 
     @property

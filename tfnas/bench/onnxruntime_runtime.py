@@ -35,8 +35,8 @@ class OnnxRuntime:
         self._provider = _PROVIDERS[conditions.device_kind]
         if self._provider not in self._library.get_available_providers():
             raise InputError(
-                "--device cuda: the installed onnxruntime computes on the CPU only; pip install onnxruntime-gpu in its "
-                "place, or choose --device cpu"
+                "--device cuda: the installed onnxruntime computes on the CPU only; pip install onnxruntime-gpu "
+                "instead, or choose --device cpu"
             )
         self._device, self._threads = named_device(conditions.device), conditions.threads
 

@@ -38,7 +38,7 @@ def conditions_of(table: LatencyTable, device: str | None = None) -> Conditions:
     conditions = _conditions(measurement, device or measurement.device_kind)
     if conditions.device_kind != measurement.device_kind:
         raise InputError(
-            f"--device is {device}, but {table.source} was measured on {measurement.device_kind}: leave --device away"
+            f"--device is {device}, but {table.source} was measured on {measurement.device_kind}: omit --device"
         )
     return conditions
 

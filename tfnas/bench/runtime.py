@@ -42,13 +42,13 @@ def require_conditions(conditions: Conditions, dtypes: Mapping[str, Sequence[str
     """
     if conditions.device_kind not in dtypes:
         raise InputError(
-            f"the runtime {conditions.runtime} runs on the device {' or '.join(dtypes)}, not on {conditions.device!r}"
+            f"the runtime {conditions.runtime} supports the devices {' or '.join(dtypes)}, not {conditions.device!r}"
         )
     known = dtypes[conditions.device_kind]
     if conditions.dtype not in known:
         raise InputError(
-            f"the runtime {conditions.runtime} takes the dtype {' or '.join(known)} on {conditions.device_kind}, not "
-            f"{conditions.dtype!r}"
+            f"the runtime {conditions.runtime} supports the dtypes {' or '.join(known)} on {conditions.device_kind}, "
+            f"not {conditions.dtype!r}"
         )
 
 

@@ -20,7 +20,7 @@ from tfnas.utils.progress import TimeLeftColumn
 from tfnas.utils.text import command_line, say
 
 if TYPE_CHECKING:
-    from tfnas.bench.build_table import Step
+    from tfnas.bench.build_table import BuildStep
     from tfnas.core.space import SearchSpace
     from tfnas.latency.cost_table import LatencyTable
 
@@ -93,7 +93,7 @@ def _existing_files(out: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _shown(console: Console, config: BuildConfig) -> Iterator[tuple[Callable[[Step], None], Callable[[], None]]]:
+def _shown(console: Console, config: BuildConfig) -> Iterator[tuple[Callable[[BuildStep], None], Callable[[], None]]]:
     """What to call at every step and every visit: progress with time left, and stopping where a signal asks for it."""
     kept = f"what is measured stays in {config.out}.partial; the same command goes on there"
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeLeftColumn()
@@ -101,12 +101,12 @@ def _shown(console: Console, config: BuildConfig) -> Iterator[tuple[Callable[[St
     with progress, watch_interruption(console) as watch:
         tasks: list[TaskID] = []
 
-        def on_step(step: Step) -> None:
+        def on_step(step: BuildStep) -> None:
             for task in tasks:
                 progress.update(task, total=progress.tasks[task].completed)
-            tasks.append(progress.add_task(f"{step.words}: {step.points} points", total=step.visits))
+            tasks.append(progress.add_task(f"{step.words}: {step.points} points", total=step.measurements))
             if not console.is_terminal:
-                say(console, f"{step.words}: {step.points} points, {step.visits} visits")
+                say(console, f"{step.words}: {step.points} points, {step.measurements} measurements")
 
         def on_measurement() -> None:
             watch.raise_if_asked(kept)

@@ -26,7 +26,7 @@ PICKLE_STARTS = (b"\x80", b"}", b"(d", b"ccollections\nOrderedDict\n")
 """How such files begin: with a protocol from 2 on, and before that with what makes a dict."""
 
 _OTHER = "a pickle of another kind than the TF-NAS authors' tables"
-_DAMAGED = "it is damaged, was cut short, or was not written by pickle.dump; copy it, or save it, again"
+_DAMAGED = "it is damaged, truncated, or was not written by pickle.dump; copy it, or save it, again"
 _LONGEST_WORDS = 100
 _INSTRUCTIONS = (
     {"PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"}
@@ -41,7 +41,7 @@ _WANTED = "a table is a dict of numbers, {'base': ms, block: {width: ms}}"
 _ONE_NUMBER = "save one number, float(ms), for every width"
 _KINDS = {
     **dict.fromkeys(("EMPTY_LIST", "LIST", "EMPTY_SET", "FROZENSET"), f"a list or a set: {_ONE_NUMBER}"),
-    **dict.fromkeys(("PERSID", "BINPERSID"), f"a reference to something outside of the file: {_WANTED}"),
+    **dict.fromkeys(("PERSID", "BINPERSID"), f"a reference to something outside the file: {_WANTED}"),
 }
 _ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 
@@ -79,7 +79,7 @@ class _TableUnpickler(pickle.Unpickler):
         )
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        raise InputError(f"{_OTHER}: it refers to {short(pid)}, outside of the file")
+        raise InputError(f"{_OTHER}: it refers to {short(pid)}, outside the file")
 
 
 def read_authors_table(data: bytes) -> TableContents:
@@ -98,12 +98,12 @@ def read_authors_table(data: bytes) -> TableContents:
         raise InputError(f"{_OTHER}: it must be an OrderedDict (or dict) with a number `base` and every block")
     rows = {id(entries): len(entries) for entries in document.values() if isinstance(entries, dict)}
     if len(document) + sum(rows.values()) < pairs:
-        raise InputError(f"{_OTHER}: a block, or a width of a block, stands twice in it")
+        raise InputError(f"{_OTHER}: duplicate block or width")
     base_ms = document.pop("base")
     if type(base_ms) not in (int, float) or not 0 < base_ms <= MOST_MS:
         raise InputError(f"{_OTHER}: base must be above 0 ms, and {MOST_MS:g} at most, got {short(base_ms)}")
     if not document:
-        raise InputError(f"{_OTHER}: it holds no blocks")
+        raise InputError(f"{_OTHER}: it contains no blocks")
     curves = {_checked_key(key): _read_curve(key, entries) for key, entries in document.items()}
     _warn_of_negative_entries(curves)
     return TableContents(base={"base": BasePart("base", float(base_ms), 0.0)}, curves=curves, measurement=None)
@@ -131,7 +131,7 @@ def _check_instructions(data: bytes) -> int:
     except PICKLE_ERRORS as error:
         raise InputError(f"{_OTHER}: {_damage(error)}") from error
     if end + 1 < len(data):
-        raise InputError(f"{_OTHER}: after its end, at byte {end + 1}, it goes on")
+        raise InputError(f"{_OTHER}: it has trailing data after byte {end + 1}")
     return nesting.pairs
 
 
@@ -158,7 +158,7 @@ def _plain(words: object) -> str:
 def _checked_key(key: object) -> str:
     if type(key) is not str or KEY_PATTERN.fullmatch(key) is None:
         raise InputError(
-            f"{_OTHER}: {short(key)} is no block; expected "
+            f"{_OTHER}: {short(key)} is not a block; expected "
             "MBInvertedResBlock_{input size}_{in}_{se}_{out}_k{k}_s{s}_{act}"
         )
     return key
@@ -186,7 +186,7 @@ def _warn_of_negative_entries(curves: dict[str, Curve]) -> None:
     if faults:
         key, width, ms = faults[0]
         warnings.warn(
-            f"the latency table has {len(faults)} entries that are not above 0 ms, for instance {ms:.4g} ms for {key} "
+            f"the latency table has {len(faults)} non-positive entries, for instance {ms:.4g} ms for {key} "
             f"at width {width}; a search that needs one of them will stop with an error",
             LatencyTableWarning,
             stacklevel=4,

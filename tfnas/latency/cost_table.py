@@ -1,4 +1,4 @@
-"""LatencyTable: what an architecture takes, in milliseconds per batch, by adding up measured blocks.
+"""LatencyTable: what an architecture costs, by adding up its blocks: milliseconds per batch as measured, or counts.
 
     table = LatencyTable.load("latency_pkl/digits_cpu.json")
     table.architecture_ms(architecture)
@@ -43,10 +43,11 @@ _LARGEST_FILE = 64 * 2**20
 
 
 class LatencyTable:
-    """Milliseconds per batch of blocks by width, plus a base for stems, feature mix and classifier.
+    """A cost table: milliseconds per batch of blocks by width, plus a base for stems, feature mix and classifier.
 
-    All figures are corrected for what a sum of blocks misses, where the table says how; so they add up.
-    A lookup outside what was measured raises InputError naming the key and the nearest ones, or the widths measured.
+    Its `cost` says what it holds: milliseconds, or in counted tables (`counted_table.py`) multiply-accumulates or
+    parameters; names in `_ms` stand for any of them. All figures include the table's correction, if it has one, so they
+    add up. A lookup outside what was measured raises InputError naming the key and the nearest ones, or the widths.
     `contents` is what the file holds; `source` names the table in messages, `path` is the file, where it is in one.
     """
 
@@ -77,7 +78,9 @@ class LatencyTable:
             reason = error.strerror if isinstance(error, OSError) else error
             raise InputError(f"latency table {file} cannot be read: {reason}") from error
         if len(data) > _LARGEST_FILE:
-            raise InputError(f"latency table {file} is larger than {_LARGEST_FILE >> 20} MiB: this is another file")
+            raise InputError(
+                f"latency table {file} is larger than {_LARGEST_FILE >> 20} MiB, so it is not a latency table"
+            )
         try:
             if data.startswith(PICKLE_STARTS):
                 contents = read_authors_table(data)
@@ -277,8 +280,8 @@ class LatencyTable:
         worst = int(values.argmin())
         if not 0 < values[worst] <= values.max() < np.inf:
             raise InputError(
-                f"{self.source} holds {self.quantity(values[worst])} for {key} at width {widths[worst]}, a fault of "
-                f"the file: {_remedy()}"
+                f"{self.source} gives {self.quantity(values[worst])} for {key} at width {widths[worst]}: the file is "
+                f"corrupt: {_remedy()}"
             )
         return values
 

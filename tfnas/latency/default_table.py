@@ -26,9 +26,9 @@ def default_table_path(space_name: str) -> Path | None:
 
 
 def shipped_table_paths() -> list[Path]:
-    """All tables that come along: in `latency_pkl/` of a source checkout, in the package of an installed wheel.
+    """All bundled tables: in `latency_pkl/` of a source checkout, in the package of an installed wheel.
 
-    What a check of a table leaves beside it is none.
+    The files that a check of a table writes next to it are not tables.
     """
     for folder in (_PACKAGE.parent / "latency_pkl", _PACKAGE / "latency_pkl"):
         if folder.is_dir():
@@ -37,7 +37,7 @@ def shipped_table_paths() -> list[Path]:
 
 
 def open_table(lookup_path: str | None, space: SearchSpace, named: str) -> tuple[LatencyTable, str]:
-    """The table at a path, or the one shipped for the space, checked against the space; and its path.
+    """The table at a path, or the bundled one of the space, checked against the space; and its path.
 
     `named` is what the user calls the space, for the message.
 
@@ -46,7 +46,7 @@ def open_table(lookup_path: str | None, space: SearchSpace, named: str) -> tuple
     path = lookup_path or default_table_path(space.name) or _fitting_table(space)
     if path is None:
         raise InputError(
-            f"no latency table comes with space {space.name}: give one with --lookup_path, or measure one with: "
+            f"there is no bundled latency table for space {space.name}: give one with --lookup_path, or measure one: "
             + command_line("latency build", *space_arguments(space, named), "--out", f"{space.name}_latency.json")
         )
     table = LatencyTable.load(path)
@@ -63,7 +63,7 @@ def is_default(lookup_path: str | None, space: SearchSpace) -> bool:
 
 
 def _fitting_table(space: SearchSpace) -> Path | None:
-    """The first table that comes along and prices all of the space, as it does for a part of a built-in one."""
+    """The first bundled table that prices all of the space, as it does for a part of a built-in one."""
     for path in shipped_table_paths():
         try:
             LatencyTable.load(path).check(space)
@@ -84,7 +84,7 @@ def space_of(table: LatencyTable, name_or_path: str | None = None) -> SearchSpac
         raise InputError(f"{table.source} does not say which space it is for: give it with --space")
     if name_or_path is None and measurement.space not in space_names():
         raise InputError(
-            f"{table.source} is for the space {measurement.space!r}, which does not come along: give its YAML file "
+            f"{table.source} is for the space {measurement.space!r}, which is not a built-in space: give its YAML file "
             "with --space"
         )
     space = load_space(name_or_path or measurement.space).at(measurement.image_size)
@@ -92,7 +92,7 @@ def space_of(table: LatencyTable, name_or_path: str | None = None) -> SearchSpac
         space = space.in_multiples_of(measurement.width_multiple)
     if name_or_path is None and space.fingerprint != measurement.space_fingerprint:
         raise InputError(
-            f"{table.source} is for a space {measurement.space!r} that is not the one of that name that comes along: "
+            f"{table.source} is for a space named {measurement.space!r} that differs from the built-in one: "
             "give its YAML file with --space"
         )
     table.check(space)
@@ -121,24 +121,26 @@ def other_machine(table: LatencyTable) -> str | None:
 def search_remarks(table: LatencyTable, *, shipped: bool, space: Sequence[str]) -> tuple[str, ...]:
     """What a search should say about where its table's milliseconds hold; nothing where they hold here.
 
-    Where no table was named, so that one came along (`shipped`), the advice is to measure one. `space` holds the flags
+    If the table is the bundled one (`shipped`), the advice is to measure one. `space` holds the flags
     that name the space.
     """
     remarks, elsewhere = [], other_machine(table)
     if elsewhere is not None and shipped:
         remarks.append(
-            f"warning: {elsewhere}, where the network will take other milliseconds than the target: measure a table "
-            f"here ({command_line('latency build', *space, '--out', 'FILE')}) and give it with --lookup_path FILE"
+            f"warning: {elsewhere}, so the network's latency here will differ from the target: measure a table on this "
+            f"machine ({command_line('latency build', *space, '--out', 'FILE')}) and give it with --lookup_path FILE"
         )
     elif elsewhere is not None:
-        remarks.append(f"warning: {elsewhere}: the target holds there")
+        remarks.append(f"warning: {elsewhere}: the target applies to that device")
     measurement = table.contents.measurement
     if measurement is not None and table.cost.is_time:
         how = _differing(measurement, SEARCHED_RUNTIME, SEARCHED_DTYPE)
         if measurement.device_kind == "cpu" and measurement.threads > 1:
             how.append(f"{measurement.threads} threads")
         if how:
-            remarks.append(f"warning: the target holds in {', '.join(how)}, not in PyTorch with float32 on one thread")
+            remarks.append(
+                f"warning: the target applies to {', '.join(how)}, not to PyTorch with float32 on one thread"
+            )
     return tuple(remarks)
 
 

@@ -33,19 +33,19 @@ class RangeConfig:
     space: str | None = None
     """Search space: imagenet, cifar, digits or a YAML file. Default: the one the table was measured for."""
     lookup_path: str | None = None
-    """Latency table. Default: the one shipped for the space."""
+    """Latency table. Default: the bundled one of the space."""
     target_lat: float | None = None
-    """A target in milliseconds, or in what the table counts: say whether it is inside; exit status 3 if it is not."""
+    """Report whether this target (milliseconds, or the unit of the table) is reachable; exit status 3 if it is not."""
     num_classes: int | None = None
     """Classes of the networks. Default: as many as the table was measured for."""
     image_size: int | None = None
     """Side of the input in pixels; there must be a table for it. Default: the space's."""
     width_multiple: int | None = None
-    """Only widths that are multiples of it. Default: the space's own, which is any width."""
+    """Only widths that are multiples of this. Default: that of the space, normally 1."""
     json: bool = False
-    """Print one JSON object with every figure as it is, in place of tables."""
+    """Print one JSON object with unrounded figures, instead of tables."""
     seed: int = 2
-    """Taken by every command; nothing is drawn here, so it changes nothing."""
+    """Accepted for consistency; this command uses no random numbers."""
 
     def __post_init__(self) -> None:
         if self.space is None and self.lookup_path is None:
@@ -91,7 +91,7 @@ class StageRange(PartRange):
 
 @dataclass(frozen=True)
 class OperationCost:
-    """An operation at the width that a search starts from, against the cheapest operation of the same block.
+    """An operation at a search's initial width, against the cheapest operation of the same block.
 
     All are medians over the blocks: `ratio` of the cost, `macs_ratio` of the multiply-accumulates, and `excess` of the
     one over the other. `without_ms` is the range of the space without the operation, None where it is the only one.

@@ -65,7 +65,7 @@ class WidthClasses:
 
 @dataclass(frozen=True)
 class Curve:
-    """Milliseconds of a block at the widths measured (ascending), with the interquartile spread of each point."""
+    """Milliseconds of a block at the measured widths (ascending), with the interquartile range of each point."""
 
     widths: tuple[int, ...]
     ms: tuple[float, ...]
@@ -198,9 +198,9 @@ class BuildReport:
     seconds: float
     visits: int
     repeated_visits: int
-    """Visits that something disturbed, and that were made again."""
+    """Measurements that were disturbed and repeated."""
     reference: str
-    """The block that every call was held against."""
+    """The block that every call was normalised to."""
     reference_ms: float
     reference_spread_ms: float
     slowest_drift: float
@@ -225,7 +225,7 @@ class SumErrors:
 
 @dataclass(frozen=True, kw_only=True)
 class Correction:
-    """What a sum of blocks misses: network = scale * sum of parts + offset_ms + block_ms for every block.
+    """The correction of a sum of blocks: network = scale * sum of parts + offset_ms + block_ms for every block.
 
     Fitted to `fitted_networks` whole networks, drawn with `seed`; `before` and `after` are the errors on the others of
     that draw, without and with it.
@@ -259,7 +259,7 @@ class Correction:
 class TableContents:
     """Base parts by name, classifier, curves by block key, and what only our own files carry.
 
-    `held_out` are points that were measured and are not used, to tell the error of the interpolation by.
+    `held_out` are measured points that are not used, to estimate the interpolation error.
     """
 
     base: Mapping[str, BasePart]
@@ -288,8 +288,8 @@ def _check_counted(contents: TableContents) -> None:
     assert contents.measurement is not None and contents.classifier is not None
     if counted != (contents.measurement.device_kind == ANY_DEVICE):
         raise InputError(
-            f"device_kind is {contents.measurement.device_kind!r}, but cost is {contents.cost!r}: only what is counted "
-            f"holds for {ANY_DEVICE!r} device"
+            f"device_kind is {contents.measurement.device_kind!r}, but cost is {contents.cost!r}: only counted costs "
+            f"apply to {ANY_DEVICE!r} device"
         )
     if counted and contents.correction is not None:
         raise InputError(f"correction: there is nothing to correct where cost is {contents.cost!r}")
@@ -342,11 +342,11 @@ def _check_correction(contents: TableContents) -> None:
     least_base_ms = sum(part.ms for part in contents.base.values()) + min(classifier.curve.ms)
     base_ms = correction.scale * least_base_ms + correction.offset_ms
     if not 0 < base_ms <= MOST_MS:
-        raise InputError(f"correction makes stem and head take {base_ms:.4g} ms, a fault of the file")
+        raise InputError(f"the correction gives {base_ms:.4g} ms for stem and head: the file is corrupt")
     for key, curve in contents.curves.items():
         ends_ms = np.array([(dense := curve.dense_ms(contents.classes)).min(), dense.max()])
         least_ms, most_ms = correction.scale * ends_ms + correction.block_ms
         if not 0 < least_ms <= most_ms <= MOST_MS:
             raise InputError(
-                f"correction makes blocks.{key} take {least_ms:.4g} to {most_ms:.4g} ms, a fault of the file"
+                f"the correction gives {least_ms:.4g} to {most_ms:.4g} ms for blocks.{key}: the file is corrupt"
             )

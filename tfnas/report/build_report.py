@@ -1,7 +1,4 @@
-"""How far a table's interpolation is from points that were measured and not used.
-
-What a person is told of a measured table: how many points, how good, how quiet the machine was.
-"""
+"""Report of a measured table: number of points, held-out interpolation error, and how steady the machine was."""
 
 from __future__ import annotations
 
@@ -73,15 +70,15 @@ def _effort(build: BuildReport) -> Iterator[str]:
     part = build.enumerated_points / build.points
     yield (
         f"points    {build.points} of the {build.enumerated_points} that every width would need (1/{part:.0f}), and "
-        f"{build.held_out_points} held out; {build.visits} visits in {clock(build.seconds)}"
+        f"{build.held_out_points} held out; {build.visits} measurements in {clock(build.seconds)}"
     )
     spread = build.reference_spread_ms / build.reference_ms
     word = "quiet" if spread < _QUIET else "noisy" if spread < _LOUD else "very noisy"
-    advice = "" if spread < _QUIET else "; with nothing else running the figures would be better"
+    advice = "" if spread < _QUIET else "; results improve on an idle machine"
     yield (
-        f"machine   {word}: the reference took {build.reference_ms:.3f} ms, half of its calls within {spread:.0%}, "
-        f"stretches of {build.fastest_drift:.2f} to {build.slowest_drift:.2f} of it; {build.repeated_visits} disturbed "
-        f"visits were repeated{advice}"
+        f"machine   {word}: the reference took {build.reference_ms:.3f} ms, interquartile range {spread:.0%}, "
+        f"fast and slow phases {build.fastest_drift:.2f} to {build.slowest_drift:.2f} of it; {build.repeated_visits} "
+        f"disturbed measurements were repeated{advice}"
     )
 
 
@@ -89,25 +86,25 @@ def _errors(contents: TableContents) -> Iterator[str]:
     errors = interpolation_errors(contents)
     for name, error in errors.items():
         yield (
-            f"held out  {name}: {error.points} points that are not used are missed by {error.median_percent:.1f} % in "
-            f"the median, {error.p95_percent:.1f} % at the 95th percentile"
+            f"held-out  interpolation error, {name}: median {error.median_percent:.1f} %, p95 "
+            f"{error.p95_percent:.1f} % ({error.points} points)"
         )
     if ALL in errors and (errors[ALL].median_percent > _POOR_MEDIAN or errors[ALL].p95_percent > _POOR_P95):
-        yield "warning: so large errors mislead a search; measure again, with more time or on a quieter machine"
+        yield "warning: errors this large mislead a search; measure again, with more time or on a quieter machine"
 
 
 def _preference(contents: TableContents) -> str:
     classes = contents.classes
     if classes.multiple == 1:
-        return "no preference of this device for multiples of some number of channels was seen"
+        return "no preferred channel multiple was detected on this device"
     share = aligned_width_ratio(contents.curves.values(), classes)
     stairs = [
-        f"{name} lie on stairs of {stair}"
-        for name, stair in (("they", classes.multiples_stair), ("the others", classes.others_stair))
+        f"latency of {name} is a step function with steps of {stair}"
+        for name, stair in (("these", classes.multiples_stair), ("the others", classes.others_stair))
         if stair > 1
     ]
     advice = f"; --width_multiple {classes.multiple} searches them only" if share < _WORTH_KEEPING_TO else ""
     return (
-        f"multiples of {classes.multiple} channels take {share:.2f} of what those around them take here"
+        f"multiples of {classes.multiple} channels take {share:.2f} of the latency of neighbouring widths"
         f"{''.join(f', {words}' for words in stairs)}{advice}"
     )

@@ -38,8 +38,8 @@ def _found(report: CheckReport) -> Iterator[tuple[str, str]]:
         f"{len(measured)} random networks, {min(measured):.4g} to {max(measured):.4g} ms, {runs} calls each in "
         f"{report.rounds} round{'s' * (report.rounds != 1)}, {clock(report.seconds)}",
     )
-    even = "evened out by the reference beside them" if report.evened else "as they were"
-    yield "", f"calls of one network spread by {report.spread_percent:.1f} % (interquartile, {even})"
+    how = "normalised to the adjacent reference" if report.evened else "not normalised"
+    yield "", f"interquartile range of the calls of one network: {report.spread_percent:.1f} % ({how})"
     if report.disturbance is not None:
         yield "", f"disturbed: {report.disturbance}; whole networks suffer more from that than blocks do"
     yield from _level(report)
@@ -52,7 +52,7 @@ def _found(report: CheckReport) -> Iterator[tuple[str, str]]:
         yield "fit", f"network = {terms_text(fit.terms)}, fitted to {len(measured) - report.held_out} networks"
         yield (
             "",
-            f"each left out in turn, it misses by {fit.left_out_percent:.2f} % on average, the plain sum by "
+            f"leave-one-out error {fit.left_out_percent:.2f} % on average, uncorrected sum "
             f"{fit.left_out_plain_percent:.2f} %",
         )
         yield "held out", f"before  {errors_text(report.errors('sum_ms', HELD_OUT))}"
@@ -75,21 +75,21 @@ def _level(report: CheckReport) -> Iterator[tuple[str, str]]:
     if level.reference_before_ms is not None:
         before = level.reference_before_ms
         beside = f"; the reference {level.reference_ms:.3g} ms, {level.reference_ms / before:.2f} x"
-    yield "machine", f"{level.blocks} single blocks take {level.ratio:.2f} x what the table says of them{beside}"
+    yield "machine", f"{level.blocks} single blocks take {level.ratio:.2f} x their table latency{beside}"
     if report.at_level == "table":
         yield "", "measured times are divided by that, to the level of the table (--level table)"
     elif abs(level.ratio - 1) > _SAME_LEVEL:
         pace = "slower" if level.ratio > 1 else "faster"
         yield (
             "",
-            f"the machine is {pace} now than when the table was measured, and a scale fitted now holds that too; if "
-            "it is so for the moment only, check again with --level table",
+            f"the machine is {pace} now than when the table was measured, and a scale fitted now includes this; "
+            "if it is temporary, check again with --level table",
         )
 
 
 def _as(report: CheckReport) -> str:
     if report.present is None:
-        return "by the plain sum"
+        return "by the uncorrected sum"
     return f"with the table's correction of {report.present.date}, {terms_text(report.present)}"
 
 
