@@ -39,7 +39,8 @@ def tfnas_architecture(
 ) -> torch.nn.Module:
     """The network of an architecture without trained weights, in training mode, on the CPU.
 
-    path: a run directory of train_search.py, its architecture.json, or a model.config of the TF-NAS authors' program.
+    path: a run directory of train_search.py, its architecture.json, a model.config of the TF-NAS authors' program, or a
+        structure's text.
     num_classes: outputs of the classifier; left out, those of the architecture.
     dropout_rate: before the classifier.
     drop_connect_rate: of the last block; it grows linearly from the first.
@@ -47,10 +48,9 @@ def tfnas_architecture(
     Images are (N, 3, H, W), logits (N, num_classes).
     Raises tfnas.InputError, a ValueError, when there is no architecture at the path.
     """
-    from tfnas.core.architecture import Architecture
-    from tfnas.nn.network import Network
+    from tfnas.spaces.families import build_network, load_architecture
 
-    architecture = Architecture.load(path)
-    return Network(
+    architecture = load_architecture(path)
+    return build_network(
         architecture, num_classes=num_classes, dropout_rate=dropout_rate, drop_connect_rate=drop_connect_rate
     )

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from tfnas.searching.refitting.refit_run import close_run
     from tfnas.searching.reranking.rerank import rerank
     from tfnas.searching.reranking.rerank_config import RerankConfig
+    from tfnas.spaces.families import build_network, load_architecture, parse_architecture, register_family
     from tfnas.spaces.zen.structure import Structure
     from tfnas.spaces.zen.structure_network import StructureNetwork
     from tfnas.training.retraining import TrainResult, retrain
@@ -76,6 +77,7 @@ _HOMES = {
     "TrainConfig": "tfnas.training.train_config",
     "TrainResult": "tfnas.training.retraining",
     "TrainedModel": "tfnas.runs.model_file",
+    "build_network": "tfnas.spaces.families",
     "build_table": "tfnas.bench.build_table",
     "certify_file": "tfnas.searching.refitting.certify",
     "check_table": "tfnas.bench.check_table",
@@ -85,9 +87,12 @@ _HOMES = {
     "export_model": "tfnas.export.exporting",
     "fit_widths": "tfnas.latency.widths",
     "load": "tfnas.runs.model_file",
+    "load_architecture": "tfnas.spaces.families",
     "load_weights": "tfnas.nn.weights",
     "meet_target": "tfnas.latency.meet_target",
+    "parse_architecture": "tfnas.spaces.families",
     "predict": "tfnas.evaluation.predicting",
+    "register_family": "tfnas.spaces.families",
     "rerank": "tfnas.searching.reranking.rerank",
     "retrain": "tfnas.training.retraining",
     "score": "tfnas.proxies.score",
@@ -126,6 +131,7 @@ __all__ = [
     "TrainResult",
     "TrainedModel",
     "__version__",
+    "build_network",
     "build_table",
     "certify_file",
     "check_table",
@@ -135,9 +141,12 @@ __all__ = [
     "export_model",
     "fit_widths",
     "load",
+    "load_architecture",
     "load_weights",
     "meet_target",
+    "parse_architecture",
     "predict",
+    "register_family",
     "rerank",
     "retrain",
     "score",

@@ -301,7 +301,11 @@ def test_every_flag_of_theirs_is_known(handed_over, capsys, name):
         ("train_eval.py", "--config_path model.config --grad_clip 0", "grad_clip must be a positive number"),
         ("train_eval.py", "--config_path model.config --print_freq 0.5", "--print_freq must be a whole number"),
         ("train_eval.py", "--config_path model.config --model_path x", "not both"),
-        ("test.py", "--val_root val --val_list val.txt --weights checkpoint.pth.tar", "--config_path is missing"),
+        (
+            "test.py",
+            "--val_root val --val_list val.txt --weights checkpoint.pth.tar",
+            "--weights checkpoint.pth.tar says no network",
+        ),
     ],
 )
 def test_what_theirs_would_take_otherwise_is_answered(capsys, name, arguments, answer):

@@ -34,7 +34,7 @@ def test_older_launchers_flag_is_understood(flag, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "which architecture?"),
+        ([], "which network?"),
         (["--model_path", "a", "--config_path", "b"], "not both"),
         (["--snapshot", "/nowhere"], "no such run directory"),
         (["--config_path", "x", "--epochs", "many"], "--epochs must be a whole number"),

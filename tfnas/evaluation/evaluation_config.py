@@ -85,7 +85,7 @@ class EvaluationConfig:
             raise InputError("--weights says nothing of images: give --val_root (and --val_list)")
 
     def _check_network(self) -> None:
-        check_named_once(self, "RUN")
+        check_named_once(self, "RUN", weights=self.weights)
         check_weights_named(self, self.weights)
 
     def folder(self, run_dir: Path | None, name: str = RUN_FOLDER) -> Path:
@@ -154,7 +154,7 @@ class PredictConfig:
     def __post_init__(self) -> None:
         if not self.images:
             raise InputError("give one or more pictures, or folders of pictures")
-        check_named_once(self, "RUN")
+        check_named_once(self, "RUN", weights=self.weights)
         check_weights_named(self, self.weights)
         for name in ("top", "batch_size", "threads"):
             value = getattr(self, name)

@@ -76,7 +76,7 @@ class ExportConfig:
     """Draws the images to check and calibrate with."""
 
     def __post_init__(self) -> None:
-        check_named_once(self, "RUN")
+        check_named_once(self, "RUN", weights=self.weights)
         check_weights_named(self, self.weights)
         for name in ("image_size", "calibration_images", "check_images", "measure_batch", "threads"):
             value = getattr(self, name)

@@ -24,6 +24,7 @@ from torch.nn.utils import parametrize
 
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
+from tfnas.core.family import NetworkArchitecture
 from tfnas.nn.network import Network
 from tfnas.proxies.initialise import batch_norms
 from tfnas.proxies.score_options import IMAGE_SIZE, NUM_CLASSES, ScoreOptions
@@ -170,11 +171,11 @@ class ScoredNetwork:
     """What the network is, where that is known."""
     module: nn.Module | None
     """The module that was given, if it was one. It is never changed."""
-    sized: StructureArchitecture | None = None
-    """The structure with the images and classes that were given with it."""
+    sized: NetworkArchitecture | None = None
+    """Of a structure, and of a family from outside, what was given: with images and classes."""
 
     @classmethod
-    def of(cls, given: object) -> ScoredNetwork:
+    def of(cls, given: Any) -> ScoredNetwork:
         """The subject of whatever was given. Raises InputError for what cannot be scored, and for malformed texts."""
         if isinstance(given, Architecture | Structure):
             return cls(given.to_text(), given, None)
@@ -182,9 +183,10 @@ class ScoredNetwork:
             return cls(given.to_text(), given.structure, None, given)
         if isinstance(given, str):
             return cls._of_text(given)
-        family = families().get(getattr(given, "family", ""))
+        given_family = getattr(given, "family", None)
+        family = families().get(given_family) if isinstance(given_family, str) else None
         if family is not None:  # of a family from outside: as a module
-            return cls(family.format(given), None, family.build(given))
+            return cls(family.format(given), None, family.build(given), given)
         if "torch" in sys.modules:  # else nobody can have made a module
             from torch import nn
 
@@ -259,7 +261,7 @@ class ScoredNetwork:
     @property
     def use_se(self) -> bool:
         """Whether squeeze-and-excite is added to the structure."""
-        return self.sized is not None and self.sized.use_se
+        return isinstance(self.sized, StructureArchitecture) and self.sized.use_se
 
     def fingerprint(self) -> int:
         """A number that stands for the network: of its text, or of a module's names and shapes."""

@@ -29,10 +29,11 @@ def named_flags(named: NamesNetwork) -> dict[str, str]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def check_named_once(named: NamesNetwork, run: str, or_else: str = "") -> None:
+def check_named_once(named: NamesNetwork, run: str, or_else: str = "", weights: str | None = None) -> None:
     """Raise InputError unless one flag alone says which network.
 
-    `run` is what messages call what --model_path takes; `or_else` is a further way to name a network, if there is one.
+    `run` is what messages call what --model_path takes; `or_else` is a further way to name a network, if there is one,
+    and `weights` what --weights was given.
     """
     given = [f"--{name}" for name in named_flags(named)]
     if len(given) > 1:
@@ -40,8 +41,9 @@ def check_named_once(named: NamesNetwork, run: str, or_else: str = "") -> None:
             f"give {' or '.join(given)}, not {'all' if len(given) > 2 else 'both'}: each says which network"
         )
     if not given:
+        lone = "" if weights is None else f"--weights {weights} says no network; "
         raise InputError(
-            f"which network? Give --model_path {run}, --config_path FILE (model.config, architecture.json or a "
+            f"{lone}which network? Give --model_path {run}, --config_path FILE (model.config, architecture.json or a "
             f"structure's text), or --arch NAME (of the zoo, or an architecture's text){or_else}"
         )
 

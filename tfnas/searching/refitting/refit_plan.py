@@ -49,6 +49,11 @@ def prepare(config: CloseConfig, opener: BenchOpener | None, clock: Callable[[],
     saved = {} if run_dir is None else read_config(run_dir)
     _refuse_training(run_dir, saved)
     source = read_source(Path(config.model_path), None)
+    if not isinstance(source.architecture, Architecture):
+        raise InputError(
+            f"{config.model_path}: the widths of networks of MBConv blocks are fitted, and this one is of the family "
+            f"{source.architecture.family}"
+        )
     target_ms = _target_ms(config, source)
     lookup_path = _lookup_path(config, source, saved)
     table = LatencyTable.load(lookup_path)
