@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tfnas.core.blocks import Block, Conv
+from tfnas.core.mbconv_blocks import Block, Conv
 from tfnas.core.space import SearchSpace
 from tfnas.latency.counted_table import counted_table
 from tfnas.searching.differentiable.architecture_parameters import (

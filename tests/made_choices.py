@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from hypothesis import strategies as st
 
-from tfnas.core.blocks import ACTIVATIONS
+from tfnas.core.mbconv_blocks import ACTIVATIONS
 from tfnas.core.space import Operation, SearchSpace, Stage
 
 _channels = st.integers(2, 40)

@@ -12,7 +12,7 @@ from made_choices import architectures
 
 import tfnas
 from tfnas import Architecture, InputError
-from tfnas.core.blocks import MOST_CHANNELS, MOST_KERNEL_SIZE, MOST_STRIDE, Block, Conv
+from tfnas.core.mbconv_blocks import MOST_CHANNELS, MOST_KERNEL_SIZE, MOST_STRIDE, Block, Conv
 
 TEXT = (
     "i3x15_n10:conv_k3_s1_c16_relu:mb_k3_s1_m16_se4_c16_relu"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tfnas.bench.check_config import CheckConfig
     from tfnas.bench.check_table import check_table
     from tfnas.core.choice import Choice
-    from tfnas.core.counts import Counts
+    from tfnas.core.units import Counts
     from tfnas.evaluation.evaluating import evaluate
     from tfnas.evaluation.evaluation_config import EvaluationConfig, PredictConfig
     from tfnas.evaluation.predicting import predict
@@ -60,7 +60,7 @@ _HOMES = {
     "CheckConfig": "tfnas.bench.check_config",
     "Choice": "tfnas.core.choice",
     "CloseConfig": "tfnas.searching.refitting.refit_config",
-    "Counts": "tfnas.core.counts",
+    "Counts": "tfnas.core.units",
     "EvaluationConfig": "tfnas.evaluation.evaluation_config",
     "ExportConfig": "tfnas.export.export_config",
     "ExportReport": "tfnas.export.export_report",

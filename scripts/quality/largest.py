@@ -16,7 +16,7 @@ from tfnas.core.errors import Infeasible
 from tfnas.core.space import BlockPlace
 from tfnas.latency.meet_target import check_target
 from tfnas.latency.reachable import Band
-from tfnas.spaces.mbconv.mbconv_units import block_counts
+from tfnas.spaces.mbconv.mbconv_family import block_counts
 
 FloatArray = NDArray[np.float64]
 

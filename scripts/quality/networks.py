@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 import tfnas
 from tfnas.core.architecture import Architecture
-from tfnas.core.blocks import Block
 from tfnas.core.choice import Choice
 from tfnas.core.errors import Infeasible, RunFailed
+from tfnas.core.mbconv_blocks import Block
 from tfnas.core.space import BlockPlace, Operation, SearchSpace
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.searching.differentiable.inherited_evaluation import random_choice, uniform_choice

@@ -13,8 +13,8 @@ from torch import nn
 
 from tfnas.bench.benchmark_cases import random_architectures
 from tfnas.bench.onnx_graph import onnx_bytes_of
-from tfnas.core.blocks import Block, Conv
 from tfnas.core.errors import InputError
+from tfnas.core.mbconv_blocks import Block, Conv
 from tfnas.nn.blocks import Classifier, ConvBN, ConvBNAct, MBConv, SqueezeExcite
 from tfnas.nn.network import Network
 

@@ -28,7 +28,7 @@ from tfnas.latency.meet_target import SpaceBounds, check_target
 from tfnas.latency.reachable import Band
 from tfnas.latency.space_range import RangeConfig, space_range
 from tfnas.report.range_report import explained, print_range, range_document, shares_text
-from tfnas.spaces.mbconv.mbconv_units import block_counts
+from tfnas.spaces.mbconv.mbconv_family import block_counts
 from tfnas.spaces.mbconv.table_keys import latency_key
 
 

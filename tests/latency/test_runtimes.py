@@ -22,8 +22,8 @@ from tfnas.bench.benchmark_cases import block_case, network_case, random_archite
 from tfnas.bench.local_bench import LocalBench
 from tfnas.bench.open_bench import reference_of
 from tfnas.bench.runtime import open_runtime, runtime_names
-from tfnas.core.blocks import Block
 from tfnas.core.errors import InputError
+from tfnas.core.mbconv_blocks import Block
 from tfnas.latency.table_contents import Conditions
 from tfnas.nn.blocks import MBConv
 

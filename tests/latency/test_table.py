@@ -16,8 +16,8 @@ from made_tables import table_of
 from tiny import SOME_EXPAND, measurement, tiny_contents, tiny_space
 
 import tfnas
-from tfnas.core.blocks import Block
 from tfnas.core.errors import InputError, RunFailed
+from tfnas.core.mbconv_blocks import Block
 from tfnas.core.space import Operation, Stage
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import default_table_path

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from made_tables import full_contents
 from tiny import tiny_space
 
-from tfnas.core.blocks import Block
 from tfnas.core.errors import InputError
+from tfnas.core.mbconv_blocks import Block
 from tfnas.latency.authors_table import LatencyTableWarning
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.table_json import table_to_json, to_text

@@ -8,8 +8,8 @@ import torch
 from tiny import tiny_space
 
 import tfnas
-from tfnas.core.counts import Counts
 from tfnas.core.errors import InputError
+from tfnas.core.units import Counts
 from tfnas.nn.counting import count
 from tfnas.nn.network import Network
 from tfnas.searching.differentiable.forecast import count_range

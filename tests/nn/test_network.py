@@ -8,7 +8,7 @@ from torch.nn import functional
 
 import tfnas
 from tfnas import InputError
-from tfnas.core.blocks import Block
+from tfnas.core.mbconv_blocks import Block
 from tfnas.nn.blocks import MBConv
 from tfnas.nn.counting import count
 from tfnas.nn.network import Network

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from tfnas.core.counts import Counts
 from tfnas.core.errors import InputError
 from tfnas.core.family import CostPart
+from tfnas.core.units import Counts
 
 
 @dataclass(frozen=True)

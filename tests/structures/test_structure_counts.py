@@ -7,7 +7,7 @@ import torch
 
 import tfnas
 from tfnas import InputError, zoo
-from tfnas.core.counts import Counts
+from tfnas.core.units import Counts
 from tfnas.spaces.zen.reference_counts import reference_counts
 from tfnas.spaces.zen.structure_network import StructureNetwork
 from tfnas.spaces.zen.structure_parts import real_counts

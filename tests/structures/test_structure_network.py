@@ -213,12 +213,12 @@ def test_without_residuals_it_is_a_chain(name, float64):
     expected = images
     with torch.no_grad():
         for module in network.modules():
-            if type(module).__name__ == "SqueezeExcitation":
+            if type(module).__name__ == "NormedSqueezeExcite":
                 expected = module(expected)
             elif isinstance(module, nn.Linear):
                 expected = module(expected.mean((2, 3)))
             elif not list(module.children()) and not isinstance(module, nn.AdaptiveAvgPool2d):
-                inside = [m for m in network.modules() if type(m).__name__ == "SqueezeExcitation"]
+                inside = [m for m in network.modules() if type(m).__name__ == "NormedSqueezeExcite"]
                 if not any(module in set(squeeze.modules()) for squeeze in inside):
                     expected = module(expected)
         torch.testing.assert_close(network(images), expected, rtol=1e-12, atol=0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tfnas.core.blocks import Block
+from tfnas.core.mbconv_blocks import Block
 from tfnas.nn.blocks import to_maps
 from tfnas.supernet.cpu import row_ops
 from tfnas.supernet.cpu.mbconv_backward import kernel_gradient, make_workspace

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tfnas import InputError
-from tfnas.core.blocks import Block
+from tfnas.core.mbconv_blocks import Block
 from tfnas.nn.blocks import MBConv
 from tfnas.supernet.elastic import ElasticMBConv, batch_normalize
 

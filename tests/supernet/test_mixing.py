@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tfnas.core.blocks import Block
+from tfnas.core.mbconv_blocks import Block
 from tfnas.supernet.elastic import ElasticMBConv
 from tfnas.supernet.mixing import weighted_sum
 

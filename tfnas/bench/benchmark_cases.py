@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from tfnas.core.architecture import Architecture
-from tfnas.core.blocks import Block
+from tfnas.core.mbconv_blocks import Block
 from tfnas.core.space import IMAGE_CHANNELS, SearchSpace
 from tfnas.nn.blocks import Classifier, ConvBNAct, MBConv
 from tfnas.nn.network import Network

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from tfnas.core.blocks import (
+from tfnas.core.errors import InputError
+from tfnas.core.json_yaml import load_json_file, short
+from tfnas.core.mbconv_blocks import (
     MOST_CLASSES,
     MOST_IMAGE_SIZE,
     Block,
@@ -29,8 +31,6 @@ from tfnas.core.blocks import (
     parse_block,
     parse_conv,
 )
-from tfnas.core.errors import InputError
-from tfnas.core.json_yaml import load_json_file, short
 from tfnas.core.model_config import read_model_config, write_model_config
 
 _HEAD_TEXT = re.compile(r"i(\d{1,9})x(\d{1,9})_n(\d{1,9})", re.ASCII)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tfnas.core.counts import Counts
+from tfnas.core.units import Counts
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,7 +1,4 @@
-"""JSON that is not to be trusted, and its values in messages: read whole, in one way only, and shown on one line.
-
-YAML that is not to be trusted: read whole, in one way only.
-"""
+"""JSON and YAML that are not to be trusted: read whole, in one way only; and their values in messages, on one line."""
 
 from __future__ import annotations
 

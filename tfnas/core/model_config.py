@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfnas.core.blocks import Block, Conv
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import short
+from tfnas.core.mbconv_blocks import Block, Conv
 
 # What every layer of theirs says and our networks have too; a document that says otherwise is refused, not ignored.
 _COMMON = {"groups": 1, "has_shuffle": False, "bias": False, "use_bn": True, "affine": True}

@@ -1,6 +1,6 @@
 """What may be chosen: stages, depths, widths and operations of a space, as frozen data.
 
-The built-in spaces are YAML files beside this one (`spaces/`); a user's own file has the same form, and may say
+The built-in spaces are YAML files (`tfnas/spaces/mbconv/`); a user's own file has the same form, and may say
 `extends: imagenet` and then only what differs: `operations: [k3_e3, k3_e6]` searches without 5x5 kernels and SE.
 Source of the structure: TF-NAS (arXiv 2008.05314), section 3 and table 1.
 """
@@ -17,8 +17,8 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from tfnas.core.architecture import Architecture
-from tfnas.core.blocks import ACTIVATIONS, Block, Conv, output_size
 from tfnas.core.errors import InputError
+from tfnas.core.mbconv_blocks import ACTIVATIONS, Block, Conv, output_size
 
 IMAGE_CHANNELS = 3
 

@@ -11,8 +11,8 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from tfnas.core.blocks import MOST_IMAGE_SIZE, check_number
 from tfnas.core.errors import InputError
+from tfnas.core.mbconv_blocks import MOST_IMAGE_SIZE, check_number
 from tfnas.data.data_config import DataName
 from tfnas.data.transforms import NORMALISATIONS, Normalisation, short_side_of
 

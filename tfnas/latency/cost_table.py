@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfnas.core.architecture import Architecture
-from tfnas.core.blocks import Block
 from tfnas.core.cost import COSTS, Cost
 from tfnas.core.errors import InputError
+from tfnas.core.mbconv_blocks import Block
 from tfnas.core.space import BlockPlace, SearchSpace
 from tfnas.latency.authors_table import PICKLE_STARTS, read_authors_table
 from tfnas.latency.table_contents import TableContents

@@ -14,9 +14,9 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tfnas.core.blocks import Block
 from tfnas.core.cost import COSTS, COUNTED
 from tfnas.core.errors import InputError
+from tfnas.core.mbconv_blocks import Block
 from tfnas.core.space import SearchSpace
 from tfnas.core.version import __version__
 from tfnas.latency.cost_table import LatencyTable
@@ -30,7 +30,6 @@ from tfnas.latency.table_contents import (
     TableContents,
 )
 from tfnas.spaces.families import part_counts
-from tfnas.spaces.mbconv.mbconv_units import block_counts
 from tfnas.spaces.mbconv.table_keys import (
     STEM_PARTS,
     classifier_key,
@@ -38,6 +37,7 @@ from tfnas.spaces.mbconv.table_keys import (
     stem_keys,
     widths_by_key,
 )
+from tfnas.spaces.mbconv.mbconv_family import block_counts
 from tfnas.utils.files import check_writable
 
 

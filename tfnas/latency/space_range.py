@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tfnas.core.errors import InputError
 from tfnas.core.space import Operation, SearchSpace
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.spaces.mbconv.mbconv_units import block_counts
+from tfnas.spaces.mbconv.mbconv_family import block_counts
 
 
 @dataclass(frozen=True, kw_only=True)

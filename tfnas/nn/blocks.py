@@ -1,20 +1,21 @@
-"""The layers of a derived network. Attribute names are those of the authors' checkpoints, so that these load."""
+"""Layers of networks. Attribute names of MBConv blocks are those of the authors' checkpoints, so that these load."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from tfnas.core.blocks import Block, Conv
+from tfnas.core.mbconv_blocks import Block, Conv
 
 BATCH_NORM_EPS = 1e-5  # PyTorch's default
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "swish": nn.SiLU}
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "swish": nn.SiLU, "silu": nn.SiLU}
 
 
 def activation(name: str) -> nn.Module:
-    """The activation of an architecture's field (`relu` or `swish`)."""
+    """The activation that an architecture names: `relu`, or `swish`, which structures call `silu`."""
     return _ACTIVATIONS[name]()
 
 
@@ -57,9 +58,15 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
-        squeezed = features.mean((2, 3), keepdim=True)
-        gate = torch.sigmoid(self.conv_expand(self.act(self.conv_reduce(squeezed))))
-        return features * gate
+        return scale_channels(features, self._gate)
+
+    def _gate(self, squeezed: Tensor) -> Tensor:
+        return torch.sigmoid(self.conv_expand(self.act(self.conv_reduce(squeezed))))
+
+
+def scale_channels(features: Tensor, gate: Callable[[Tensor], Tensor]) -> Tensor:
+    """Features (N, C, ...) times what `gate` makes of their means (N, C, 1, ...)."""
+    return features * gate(features.mean(tuple(range(2, features.ndim)), keepdim=True))
 
 
 class MBConv(nn.Module):

@@ -1,6 +1,6 @@
 """Parameters and multiply-accumulates of a network, by walking through it.
 
-What counts is said in `tfnas.core.counts`, which finds the same in closed form.
+What counts is said in `tfnas.core.units`, which finds the same in closed form.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from tfnas.core.counts import Counts
 from tfnas.core.errors import InputError
 from tfnas.core.space import IMAGE_CHANNELS
+from tfnas.core.units import Counts
 
 
 def _conv_macs(module: nn.Module, _: Tensor, output: Tensor) -> int:

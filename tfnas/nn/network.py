@@ -1,9 +1,9 @@
-"""The stand-alone network of an architecture. State names are the authors', without `module.`.
+"""The stand-alone network of an architecture, and its feature maps for detectors and segmenters.
 
-Feature maps of a network, for detectors and segmenters that want more than its logits.
+State names are those of the TF-NAS authors, without `module.`.
 
-features = FeatureNetwork(Network(architecture))       # or tfnas.load(path, features_only=True)
-neck = torchvision.ops.FeaturePyramidNetwork(list(features.channels), 256)
+    features = FeatureNetwork(Network(architecture))       # or tfnas.load(path, features_only=True)
+    neck = torchvision.ops.FeaturePyramidNetwork(list(features.channels), 256)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from tfnas.core.architecture import Architecture
-from tfnas.core.blocks import Block, Conv
+from tfnas.core.mbconv_blocks import Block, Conv
 from tfnas.nn.blocks import Classifier, ConvBNAct, MBConv, zero_biases
 
 

@@ -1,7 +1,4 @@
-"""Finding the weights in what a file holds, whatever they were wrapped in and filed under when they were saved.
-
-Giving a network weights that were saved elsewhere, ours or those of the TF-NAS authors' program.
-"""
+"""Weights in files, whoever saved them, whatever they are wrapped in and filed under: finding and loading them."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ classifier of `num_classes` (1000 by default); `tinynas` without classifier, by 
 
 from __future__ import annotations
 
-from tfnas.core.counts import Counts
+from tfnas.core.units import Counts
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import NUM_CLASSES, ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork

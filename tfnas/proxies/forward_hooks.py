@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tfnas.core.errors import InputError
 from tfnas.nn.blocks import SqueezeExcite
 from tfnas.nn.network import Network
-from tfnas.spaces.zen.structure_network import SqueezeExcitation, StructureNetwork
+from tfnas.spaces.zen.structure_network import NormedSqueezeExcite, StructureNetwork
 
 _POOLS = (
     nn.AdaptiveAvgPool2d,
@@ -101,7 +101,7 @@ def hook_activations(
     inside: set[nn.Module] = set()
     if not squeeze_excite:
         for module in network.modules():
-            if isinstance(module, SqueezeExcite | SqueezeExcitation):
+            if isinstance(module, SqueezeExcite | NormedSqueezeExcite):
                 inside.update(module.modules())
     modules = [module for module in network.modules() if isinstance(module, kinds) and module not in inside]
     if not modules:

@@ -18,7 +18,7 @@ from itertools import accumulate
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
 from tfnas.core.units import PLAIN, ConvShape, StageEnd, Unit, stage_ends
-from tfnas.spaces.mbconv.mbconv_units import architecture_units
+from tfnas.spaces.mbconv.mbconv_family import architecture_units
 from tfnas.spaces.zen.structure import Structure
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tfnas.bench.timing import NETWORK_THREADS, NetworkTiming
-from tfnas.core.blocks import Block, Conv
+from tfnas.core.mbconv_blocks import Block, Conv
 from tfnas.core.units import PLAIN, Unit
 from tfnas.latency.default_table import other_conditions
 from tfnas.runs.architecture_source import UNFINISHED

@@ -39,7 +39,7 @@ DERIVED = "derived"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class ArchitectureSource:
     """An architecture, what held it, and what stood beside it: target, latency table, notes for the user.
 
     `finished_run` is the directory of a finished run whose result this is; `cost` names what the target is of (`ms`,
@@ -72,7 +72,7 @@ class Source:
         }
 
 
-def named_source(named: NamesNetwork, space: SearchSpace | None = None) -> Source:
+def named_source(named: NamesNetwork, space: SearchSpace | None = None) -> ArchitectureSource:
     """Read what a configuration names its network by; `space` as in `read_source`.
 
     Raises InputError naming the flag or file and what is wrong with it.
@@ -82,7 +82,7 @@ def named_source(named: NamesNetwork, space: SearchSpace | None = None) -> Sourc
     raise InputError("no network is named")
 
 
-def path_source(path: str | Path, space: SearchSpace | None = None) -> Source:
+def path_source(path: str | Path, space: SearchSpace | None = None) -> ArchitectureSource:
     """As `read_source`, for a path that may not even be looked up: too long, in a folder that may not be entered."""
     try:
         return read_source(Path(path), space)
@@ -90,26 +90,26 @@ def path_source(path: str | Path, space: SearchSpace | None = None) -> Source:
         raise InputError(f"{path} cannot be read ({error.strerror}): give a run directory or a file in one") from error
 
 
-def arch_source(given: str) -> Source:
+def arch_source(given: str) -> ArchitectureSource:
     """The network that `--arch` names: of the zoo, or in the text form of any family.
 
     Raises InputError with the names that are near, or the place where the text is wrong.
     """
     if given.startswith("init:") or not _OF_TEXTS.search(given):
-        return Source(architecture=zoo_architecture(given), kind="network of the zoo")
+        return ArchitectureSource(architecture=zoo_architecture(given), kind="network of the zoo")
     try:
         architecture = parse_architecture(given)
     except InputError as error:
         raise InputError(f"--arch: {error}") from error
     notes = (_no_size("the text"),) if is_bare_structure(given) else ()
-    return Source(architecture=architecture, kind="text of an architecture", notes=notes)
+    return ArchitectureSource(architecture=architecture, kind="text of an architecture", notes=notes)
 
 
 def _no_size(name: str) -> str:
     return f"{name} carries no image size: {_AUTHORS_IMAGE_SIZE} assumed; --image_size gives another"
 
 
-def read_source(path: Path, space: SearchSpace | None) -> Source:
+def read_source(path: Path, space: SearchSpace | None) -> ArchitectureSource:
     """Read whatever `path` is; `space` is the one the user named, for what the file does not say.
 
     Raises InputError naming the file and what is wrong with it.
@@ -137,7 +137,7 @@ def read_source(path: Path, space: SearchSpace | None) -> Source:
     return _of_file(path, load_architecture(path), (_no_size(path.name),) if is_bare_structure(text) else ())
 
 
-def _read_run(run_dir: Path) -> Source:
+def _read_run(run_dir: Path) -> ArchitectureSource:
     """A finished run's result, or what its newest readable checkpoint had come to."""
     checkpoints, result = search_checkpoints(run_dir), run_dir / RUN_FILE
     of_search = checkpoints.saved() or (checkpoints.folder.is_dir() and not result.is_file())
@@ -153,7 +153,7 @@ def _read_run(run_dir: Path) -> Source:
     return _read_json(result, None)
 
 
-def _read_json(path: Path, space: SearchSpace | None) -> Source:
+def _read_json(path: Path, space: SearchSpace | None) -> ArchitectureSource:
     architecture = load_architecture(path, image_size=space.image_size if space else _AUTHORS_IMAGE_SIZE)
     notes: tuple[str, ...] = ()
     document = load_json_file(path)
@@ -167,11 +167,11 @@ def _read_json(path: Path, space: SearchSpace | None) -> Source:
     return _of_file(path, architecture, notes)
 
 
-def _of_file(path: Path, architecture: NetworkArchitecture, notes: tuple[str, ...]) -> Source:
+def _of_file(path: Path, architecture: NetworkArchitecture, notes: tuple[str, ...]) -> ArchitectureSource:
     summary = read_summary(path.parent)
     if summary.get("architecture") != architecture.to_text():
-        return Source(architecture=architecture, kind="architecture file", notes=notes)
-    return Source(
+        return ArchitectureSource(architecture=architecture, kind="architecture file", notes=notes)
+    return ArchitectureSource(
         architecture=architecture,
         kind="result of a finished run",
         finished_run=path.parent,
@@ -180,25 +180,25 @@ def _of_file(path: Path, architecture: NetworkArchitecture, notes: tuple[str, ..
     )
 
 
-def _read_checkpoint(path: Path, space: SearchSpace | None) -> Source:
+def _read_checkpoint(path: Path, space: SearchSpace | None) -> ArchitectureSource:
     document = load_plain(path)
     if isinstance(document, dict) and document.get("format") == format_of(KIND):
         return _from_state(load_checkpoint(path, KIND), path, ())
     authors = AuthorsSearch.from_document(document, str(path))
     named = "" if space else f"read as a network of space {_AUTHORS_SPACE}; --space names another"
-    return Source(
+    return ArchitectureSource(
         architecture=authors.choice(space or load_space(_AUTHORS_SPACE)).derived(),
         kind="search checkpoint of the TF-NAS authors' program",
         notes=(named,) if named else (),
     )
 
 
-def _from_state(state: State, path: Path, problems: Sequence[str]) -> Source:
+def _from_state(state: State, path: Path, problems: Sequence[str]) -> ArchitectureSource:
     note = (
         f"this is not the end of a search: {path.name} holds what it preferred after {state['epoch']} epochs and "
         f"{state['step']} steps, not yet brought to the target; --resume ends an interrupted run"
     )
-    return Source(
+    return ArchitectureSource(
         architecture=choice_of(state).derived(),
         kind=UNFINISHED,
         **_recorded(state),

@@ -13,17 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfnas.core.architecture import RUN_FILE, Architecture
-from tfnas.core.blocks import Block, Conv, output_size
 from tfnas.core.cost import COSTS, Cost
-from tfnas.core.counts import Counts
 from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
 from tfnas.core.json_yaml import load_json_file
+from tfnas.core.mbconv_blocks import Block, Conv, output_size
 from tfnas.core.space import SearchSpace
-from tfnas.core.units import Unit
+from tfnas.core.units import Counts, Unit
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import default_table_path, other_machine
-from tfnas.runs.architecture_source import UNFINISHED, Source, arch_source, read_source
+from tfnas.runs.architecture_source import UNFINISHED, ArchitectureSource, arch_source, read_source
 from tfnas.runs.run_directory import write_forms
 from tfnas.spaces.families import architecture_counts, cost_parts, original_form, part_counts, to_document
 from tfnas.spaces.mbconv.mbconv_family import check_of_space
@@ -57,7 +56,7 @@ class ParsedNetwork:
     """An architecture, where it was found, what it costs, and notes that a user should read."""
 
     architecture: NetworkArchitecture
-    source: Source
+    source: ArchitectureSource
     parts: tuple[NetworkPart, ...]
     counts: Counts
     table: LatencyTable | None
@@ -160,7 +159,10 @@ def _check_of_space(architecture: NetworkArchitecture, space: SearchSpace, sourc
 
 
 def _choose_table(
-    architecture: NetworkArchitecture, source: Source, lookup_path: str | os.PathLike[str] | None, space: str | None
+    architecture: NetworkArchitecture,
+    source: ArchitectureSource,
+    lookup_path: str | os.PathLike[str] | None,
+    space: str | None,
 ) -> tuple[LatencyTable | None, tuple[str, ...]]:
     """The table to price with, and what to say about it. Raises InputError if the one asked for does not fit."""
     if not isinstance(architecture, Architecture):

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfnas.core.architecture import JSON_FORMAT, JSON_VERSION, RUN_FILE, Architecture
-from tfnas.core.counts import Counts, sum_counts
 from tfnas.core.errors import InputError
 from tfnas.core.family import CostPart, Family, NetworkArchitecture
 from tfnas.core.json_yaml import load_json_file, short
+from tfnas.core.units import Counts, sum_counts
 from tfnas.spaces.mbconv.mbconv_family import MBConvFamily
 from tfnas.spaces.zen.structure import LARGEST_TEXT
 from tfnas.spaces.zen.zen_family import IMAGE_SIZE, StructureArchitecture, ZenFamily, is_bare_structure

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from tfnas.core.blocks import Block, Conv
 from tfnas.core.errors import InputError
+from tfnas.core.mbconv_blocks import Block, Conv
 from tfnas.nn.blocks import BATCH_NORM_EPS, MBConvWeights, activation
 from tfnas.supernet.active import ActiveSlice, FusedGather, take_active
 from tfnas.supernet.cpu import CpuKernels

@@ -20,8 +20,8 @@ from tfnas.core.space import IMAGE_CHANNELS
 from tfnas.data.data_config import retrain_data_name
 from tfnas.data.opening import RetrainData, open_retrain_data
 from tfnas.data.transforms import NORMALISATIONS
-from tfnas.runs.architecture_source import UNFINISHED, Source, named_source, path_source
 from tfnas.runs.checkpoint import State, short_names
+from tfnas.runs.architecture_source import UNFINISHED, ArchitectureSource, named_source, path_source
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.named_network import named_flags
 from tfnas.runs.run_directory import CONFIG_FILE, read_config
@@ -154,14 +154,14 @@ def _check_search(run_dir: str) -> None:
         raise InputError(f"--inherit {run_dir} is no run directory of a search: there is no checkpoint of one")
 
 
-def _recorded(source: Source) -> dict[str, Any]:
+def _recorded(source: ArchitectureSource) -> dict[str, Any]:
     """Target and table; a network of an unfinished search has not been brought to its target."""
     if source.kind != UNFINISHED:
         return source.recorded
     return {name: None if name.startswith("target") else value for name, value in source.recorded.items()}
 
 
-def _notes(source: Source, config: TrainConfig, data: RetrainData) -> tuple[str, ...]:
+def _notes(source: ArchitectureSource, config: TrainConfig, data: RetrainData) -> tuple[str, ...]:
     """What the user should know of architecture and images, but for what a flag has settled."""
     notes = [note.partition("; --space")[0] for note in source.notes]  # there is no such flag here
     if config.image_size is not None:
@@ -175,7 +175,7 @@ def _notes(source: Source, config: TrainConfig, data: RetrainData) -> tuple[str,
     return tuple(notes)
 
 
-def _source(config: TrainConfig, run_dir: Path | None) -> Source:
+def _source(config: TrainConfig, run_dir: Path | None) -> ArchitectureSource:
     """The architecture of a run that goes on, or of a new one, and what stands beside it."""
     if run_dir is not None and (run_dir / RUN_FILE).is_file():
         return path_source(run_dir / RUN_FILE)

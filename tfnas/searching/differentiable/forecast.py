@@ -10,9 +10,9 @@ from itertools import accumulate
 
 import torch
 
-from tfnas.core.counts import Counts
 from tfnas.core.space import SearchSpace
 from tfnas.runs.algorithm import RunProgress
+from tfnas.core.units import Counts
 from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.differentiable.architecture_parameters import trains_architecture
 from tfnas.searching.differentiable.inherited_evaluation import SanityNetworks, evaluate_inherited
@@ -20,7 +20,7 @@ from tfnas.searching.differentiable.search_config import Schedule
 from tfnas.searching.differentiable.search_setup import SearchSetup, evaluation_batch_count, probe_batch_count
 from tfnas.searching.differentiable.supernet_learner import SupernetLearner, architecture_loss, weight_loss
 from tfnas.spaces.families import part_counts
-from tfnas.spaces.mbconv.mbconv_units import block_counts
+from tfnas.spaces.mbconv.mbconv_family import block_counts
 from tfnas.spaces.mbconv.table_keys import shallowest_architecture
 
 EVALUATED_EPOCHS = 4

@@ -16,7 +16,7 @@ from tfnas.core.errors import InputError
 from tfnas.data.data_config import DataConfig
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.table_contents import Conditions
-from tfnas.runs.architecture_source import Source, read_source
+from tfnas.runs.architecture_source import ArchitectureSource, read_source
 from tfnas.runs.checkpoint import FOLDER
 from tfnas.runs.model_file import MODEL_FILE
 from tfnas.runs.run_directory import CONFIG_FILE, read_config
@@ -36,7 +36,7 @@ class RefitPlan:
     """Inputs of a refit, opened and checked."""
 
     config: RefitRunConfig
-    source: Source
+    source: ArchitectureSource
     table: LatencyTable
     goal: Goal
     bench: Bench
@@ -82,7 +82,7 @@ def _bench(conditions: Conditions, reference: BenchmarkCase, config: CloseConfig
     return open_bench(conditions, reference, config.worker, config.seed, config.worker_timeout, every_call=True)
 
 
-def _target_ms(config: CloseConfig, source: Source) -> float:
+def _target_ms(config: CloseConfig, source: ArchitectureSource) -> float:
     """The target of the flag, or else of the source, a file that may contain anything."""
     if config.target_lat is not None:
         return config.target_lat
@@ -112,7 +112,7 @@ def _refuse_training(run_dir: Path | None, saved: dict[str, Any]) -> None:
         )
 
 
-def _lookup_path(config: CloseConfig, source: Source, saved: dict[str, Any]) -> str:
+def _lookup_path(config: CloseConfig, source: ArchitectureSource, saved: dict[str, Any]) -> str:
     """Path of the table: as given, or as named by the search's result or its configuration."""
     named = (config.lookup_path,) if config.lookup_path else (source.lookup_path, saved.get("lookup_path"))
     paths = [str(path) for path in named if path is not None]

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from tfnas.core.architecture import Architecture
-from tfnas.core.counts import Counts
 from tfnas.core.errors import InputError
+from tfnas.core.units import Counts
 from tfnas.runs.architecture_source import DERIVED
 from tfnas.runs.run_directory import SUMMARY_FILE, RunDirectory
 from tfnas.searching.differentiable.candidates import Candidate

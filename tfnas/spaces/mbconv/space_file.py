@@ -11,9 +11,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tfnas.core.blocks import MOST_CHANNELS, MOST_IMAGE_SIZE, MOST_KERNEL_SIZE, MOST_STRIDE, check_number
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import load_yaml, short
+from tfnas.core.mbconv_blocks import MOST_CHANNELS, MOST_IMAGE_SIZE, MOST_KERNEL_SIZE, MOST_STRIDE, check_number
 from tfnas.core.space import Operation, SearchSpace, Stage
 
 A = TypeVar("A")

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from tfnas.core.architecture import Architecture
-from tfnas.core.blocks import Block, Conv, output_size
+from tfnas.core.mbconv_blocks import Block, Conv, output_size
 from tfnas.core.space import SearchSpace
 
 KEY_PATTERN = re.compile(

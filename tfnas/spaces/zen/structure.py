@@ -1,12 +1,10 @@
-"""Taking a structure apart into its units.
-
-Networks of the training-free programs as frozen data: ZenNAS structure strings and TinyNAS structure files.
+"""Networks of the training-free programs as frozen data: ZenNAS structure strings and TinyNAS structure files.
 
     SuperConvK3BNRELU(3,16,2,1)SuperResIDWE1K7(16,40,2,40,1)...            ZenNAS: notation `zennas`
     {'best_structures': [[{'class': 'ConvKXBNRELU', 'in': 3, ...}, ...]], 'space_arch': 'CnnNet'}    TinyNAS: `tinynas`
 
-`Structure.parse` reads either and `to_text` writes it again. This module imports no torch; `StructureNetwork`
-(`tfnas.spaces.zen.structure_network`) is the module that a structure describes.
+`Structure.parse` reads either and `to_text` writes it again; `units` takes a structure apart. This module imports no
+torch; `StructureNetwork` (`tfnas.spaces.zen.structure_network`) is the module that a structure describes.
 """
 
 from __future__ import annotations
@@ -22,8 +20,7 @@ from typing import Any
 from tfnas.core.errors import InputError
 from tfnas.core.units import ConvShape, Shortcut, SqueezeExciteShape, StageEnd, Unit, stage_ends
 from tfnas.spaces.zen import plainnet, tinynas
-from tfnas.spaces.zen.block_types import BLOCK_TYPES, BlockType, Notation
-from tfnas.spaces.zen.super_block import SuperBlock
+from tfnas.spaces.zen.super_block import BLOCK_TYPES, BlockType, Notation, SuperBlock
 
 
 def expand(structure: Structure, resolution: int, frames: int, *, use_se: bool, floor: bool) -> tuple[Unit, ...]:

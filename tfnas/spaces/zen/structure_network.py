@@ -1,11 +1,7 @@
-"""The layers of a structure's network: one unit for all block types, in two and three dimensions.
+"""The network that a structure describes, in two and three dimensions, with one kind of unit for all block types.
 
-The network that a structure describes.
-
-Weights as the original programs publish them: what they call each layer of a structure's network.
-
-ZenNAS wraps every layer in a `netblock` and numbers the layers of a unit, activations included; TinyNAS names them by
-their place. Both save BatchNorm's entries under PyTorch's own names.
+Weights as the original programs publish them load too: ZenNAS wraps every layer in a `netblock` and numbers the layers
+of a unit, activations included; TinyNAS names them by their place. Both save BatchNorm's entries under PyTorch's names.
 """
 
 from __future__ import annotations
@@ -20,13 +16,11 @@ from torch import Tensor, nn
 
 from tfnas.core.errors import InputError
 from tfnas.core.units import ConvShape, Shortcut, SqueezeExciteShape, Unit
-from tfnas.nn.blocks import stochastic_depth
+from tfnas.nn.blocks import activation, scale_channels, stochastic_depth
 from tfnas.nn.weights import find_state, load_state, why_missing
-from tfnas.spaces.zen.block_types import BATCH_NORM_EPSILON
 from tfnas.spaces.zen.structure import Structure
+from tfnas.spaces.zen.super_block import BATCH_NORM_EPSILON
 from tfnas.utils.tensor_file import load_plain
-
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
 
 
 @dataclass(frozen=True)
@@ -78,17 +72,16 @@ class Maker:
         return nn.AdaptiveAvgPool2d(1) if self.dimensions == 2 else nn.AdaptiveAvgPool3d(1)
 
 
-class SqueezeExcitation(nn.Module):
+class NormedSqueezeExcite(nn.Module):
     """Scales channels by a sigmoid of two 1x1 convolutions, with batch norms, of their global mean."""
 
-    def __init__(self, squeeze: SqueezeExciteShape, activation: str, maker: Maker) -> None:
+    def __init__(self, squeeze: SqueezeExciteShape, act: str, maker: Maker) -> None:
         super().__init__()
-        narrow = ConvShape(squeeze.channels, squeeze.squeezed, 1, 1, 1, 1, 1)
-        wide = ConvShape(squeeze.squeezed, squeeze.channels, 1, 1, 1, 1, 1)
+        narrow, wide = squeeze.convs
         self.gate = _sequence(
             conv1=maker.conv(narrow),
             norm1=maker.norm(squeeze.squeezed),
-            act1=_ACTIVATIONS[activation](),
+            act1=activation(act),
             conv2=maker.conv(wide),
             norm2=maker.norm(squeeze.channels),
             sigmoid=nn.Sigmoid(),
@@ -96,8 +89,7 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, ...) to the same shape."""
-        gate: Tensor = self.gate(features.mean(tuple(range(2, features.ndim)), keepdim=True))
-        return features * gate
+        return scale_channels(features, self.gate)
 
 
 class ResidualUnit(nn.Module):
@@ -110,13 +102,13 @@ class ResidualUnit(nn.Module):
             layers[f"conv{number}"] = maker.conv(conv)
             layers[f"norm{number}"] = maker.norm(conv.out_channels)
             if number < len(unit.convs):
-                layers[f"act{number}"] = _ACTIVATIONS[unit.activation]()
+                layers[f"act{number}"] = activation(unit.activation)
             if unit.squeeze_excite is not None and unit.squeeze_excite.after == number - 1:
-                layers["squeeze_excite"] = SqueezeExcitation(unit.squeeze_excite, unit.activation, maker)
+                layers["squeeze_excite"] = NormedSqueezeExcite(unit.squeeze_excite, unit.activation, maker)
         self.body = _sequence(**layers)
         self.shortcut = _shortcut(unit.shortcut, unit, maker) if unit.shortcut is not None and residuals else None
         self.drop_connect = stochastic_depth(drop_connect_rate)
-        self.act = _ACTIVATIONS[unit.activation]()
+        self.act = activation(unit.activation)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in, ..., H, W) to (N, out, ..., ceil(H / stride), ceil(W / stride))."""

@@ -1,12 +1,11 @@
-"""What a structure costs, part by part: true parameters and MACs in closed form (`tfnas.core.counts`)."""
+"""What a structure costs, part by part: true parameters and MACs in closed form (`tfnas.core.units`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tfnas.core.counts import Counts, classifier_counts, sum_counts, unit_counts
 from tfnas.core.family import CostPart
-from tfnas.core.units import Unit
+from tfnas.core.units import Counts, Unit, classifier_counts, sum_counts, unit_counts
 from tfnas.spaces.zen.structure import Structure
 
 

@@ -18,8 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfnas.core.errors import InputError
-from tfnas.spaces.zen.block_types import BLOCK_TYPES
-from tfnas.spaces.zen.super_block import SuperBlock
+from tfnas.spaces.zen.super_block import BLOCK_TYPES, SuperBlock
 
 _TYPE_BY_CLASS = {
     "ConvKXBNRELU": "conv",

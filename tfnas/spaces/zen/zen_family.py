@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from tfnas.core.blocks import MOST_CLASSES, MOST_IMAGE_SIZE, check_number
 from tfnas.core.errors import InputError
 from tfnas.core.family import CostPart
+from tfnas.core.mbconv_blocks import MOST_CLASSES, MOST_IMAGE_SIZE, check_number
 from tfnas.spaces.zen.mutation import MutationRules, mutate_structure
 from tfnas.spaces.zen.structure import Structure
 from tfnas.spaces.zen.structure_parts import structure_parts

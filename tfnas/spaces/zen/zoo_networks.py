@@ -1,7 +1,4 @@
-"""What is known of each network of the zoo.
-
-Building networks of the zoo.
-"""
+"""The networks of the zoo: what is known of each, and building them."""
 
 from __future__ import annotations
 

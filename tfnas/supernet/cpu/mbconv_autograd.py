@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tfnas.core.blocks import Block
+from tfnas.core.mbconv_blocks import Block
 from tfnas.nn.blocks import BATCH_NORM_EPS, MBConvWeights, to_maps, to_rows
 from tfnas.supernet.cpu.mbconv_backward import BackwardPass, InputGradient, accumulate_input_grad
 from tfnas.supernet.cpu.mbconv_forward import MBConvSpec, Moments, SavedTensors, forward_pass, input_moments
