@@ -309,7 +309,10 @@ def test_two_builds_into_one_file_are_refused(build_on, monkeypatch):
 
 def test_a_table_that_cannot_be_written_in_the_end(build_on, monkeypatch):
     """What was measured is there, the message says where, and the same command ends at once."""
-    with monkeypatch.context() as patched, pytest.raises(RunFailed, match=r"full; measurements are saved in .*t\.json\.partial"):
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(RunFailed, match=r"full; measurements are saved in .*t\.json\.partial"),
+    ):
         patched.setattr("tfnas.latency.cost_table.write_whole", lambda *_: (_ for _ in ()).throw(RunFailed("full")))
         build_on(MadeDevice(smooth))
     device = MadeDevice(smooth)

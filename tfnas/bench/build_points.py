@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from tfnas.bench.benchmark_cases import BenchmarkCase, block_case
 from tfnas.latency.table_contents import WidthClasses
 from tfnas.spaces.mbconv.table_keys import KeyWidths
-from tfnas.core.mbconv_blocks import Block
 
 _PROBED_CURVES = 3
 _PROBED_AROUND = 64

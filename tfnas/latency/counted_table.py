@@ -30,6 +30,7 @@ from tfnas.latency.table_contents import (
     TableContents,
 )
 from tfnas.spaces.families import part_counts
+from tfnas.spaces.mbconv.mbconv_family import block_counts
 from tfnas.spaces.mbconv.table_keys import (
     STEM_PARTS,
     classifier_key,
@@ -37,7 +38,6 @@ from tfnas.spaces.mbconv.table_keys import (
     stem_keys,
     widths_by_key,
 )
-from tfnas.spaces.mbconv.mbconv_family import block_counts
 from tfnas.utils.files import check_writable
 
 

@@ -20,8 +20,8 @@ from tfnas.core.space import IMAGE_CHANNELS
 from tfnas.data.data_config import retrain_data_name
 from tfnas.data.opening import RetrainData, open_retrain_data
 from tfnas.data.transforms import NORMALISATIONS
-from tfnas.runs.checkpoint import State, short_names
 from tfnas.runs.architecture_source import UNFINISHED, ArchitectureSource, named_source, path_source
+from tfnas.runs.checkpoint import State, short_names
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.named_network import named_flags
 from tfnas.runs.run_directory import CONFIG_FILE, read_config

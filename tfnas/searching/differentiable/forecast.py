@@ -11,8 +11,8 @@ from itertools import accumulate
 import torch
 
 from tfnas.core.space import SearchSpace
-from tfnas.runs.algorithm import RunProgress
 from tfnas.core.units import Counts
+from tfnas.runs.algorithm import RunProgress
 from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.differentiable.architecture_parameters import trains_architecture
 from tfnas.searching.differentiable.inherited_evaluation import SanityNetworks, evaluate_inherited
