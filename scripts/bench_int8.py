@@ -51,8 +51,8 @@ def make_files(model_path: str, folder: Path) -> None:
     """The three files, the images as the network gets them, their labels, and PyTorch's logits."""
     import torch
 
-    from tfnas.evaluation.evaluated_images import open_images
     from tfnas.evaluation.evaluated_model import open_subject
+    from tfnas.evaluation.evaluating import open_images
     from tfnas.evaluation.evaluation_config import EvaluationConfig
     from tfnas.export.export_config import ExportConfig
     from tfnas.export.exporting import export_model

@@ -29,10 +29,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from tfnas.data.augmentation import training_transform
+from tfnas.data.image_batches import EpochBatches, loader, persistent_workers
 from tfnas.data.image_reading import read_rgb
-from tfnas.data.images import AUGMENT_STREAM, Draw, FileSource, ImageSet, derived_seed
-from tfnas.data.loading import EpochBatches, kept_workers, loader
-from tfnas.data.transforms import NORMALISATIONS, training_transform
+from tfnas.data.image_sets import AUGMENT_STREAM, Draw, FileSource, ImageSet, derived_seed
+from tfnas.data.preprocessing import NORMALISATIONS
 from tfnas.utils.devices import load_average, processor_name, usable_cores
 from tfnas.utils.torch_settings import runtime_settings
 
@@ -150,7 +151,7 @@ def timed(
     """Images per second by loader and number of workers, one value per round; a first round warms up."""
     makers = {"plain": plain_epochs, "tfnas": own_epochs}
     device = torch.device(arguments.device)
-    with kept_workers():
+    with persistent_workers():
         loaders = {
             (name, workers): makers[name](files, workers, arguments, device)
             for workers in arguments.workers

@@ -27,7 +27,7 @@ import torch
 
 import tfnas
 from tfnas.bench.benchmark_cases import random_architectures
-from tfnas.data.images import ArraySource
+from tfnas.data.image_sets import ArraySource
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.export.export_images import Pictures
 from tfnas.export.exported_files import INPUT_NAME, onnx_bytes

@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError, RunFailed
-from tfnas.data.data_config import EMBEDDED, DataConfig
-from tfnas.data.images import ArraySource
-from tfnas.data.opening import open_parts
+from tfnas.data.data_config import BUNDLED, DataConfig
+from tfnas.data.image_sets import ArraySource
+from tfnas.data.opened_data import open_parts
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.nn.network import Network
 
@@ -64,8 +64,8 @@ class Data:
 
 def open_images(name: str, image_size: int) -> Data:
     """Open embedded data. Raises InputError for any other kind."""
-    if name not in EMBEDDED:
-        raise InputError(f"--data {name}: this benchmark is for embedded data, {' or '.join(EMBEDDED)}")
+    if name not in BUNDLED:
+        raise InputError(f"--data {name}: this benchmark is for embedded data, {' or '.join(BUNDLED)}")
     config = DataConfig(data=name)  # type: ignore[arg-type]
     parts = open_parts(config, image_size)
     preprocessing = Preprocessing.of(name, image_size)  # type: ignore[arg-type]

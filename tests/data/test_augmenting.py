@@ -13,7 +13,7 @@ from sklearn.datasets import load_sample_image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from tfnas.data.transforms import FlipAndColour, RandomView, colour_matrix, coloured, mean_colour
+from tfnas.data.augmentation import FlipAndColour, RandomView, colour_matrix, coloured, mean_colour
 
 MILD = (1.1, 0.9, 1.2, 0.0)
 

@@ -19,12 +19,12 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.transforms import v2
 
 from tfnas.core.errors import InputError
+from tfnas.data.augmentation import RandomShift, training_transform
 from tfnas.data.data_config import DataConfig, data_name, default_space
-from tfnas.data.embedded import digits_parts
-from tfnas.data.images import Draw
-from tfnas.data.opening import open_data
-from tfnas.data.parts import stratified_split
-from tfnas.data.transforms import NORMALISATIONS, RandomShift, plain_transform, training_transform
+from tfnas.data.digits_and_cifar import digits_parts
+from tfnas.data.image_sets import Draw, stratified_split
+from tfnas.data.opened_data import open_data
+from tfnas.data.preprocessing import NORMALISATIONS, Preprocessing
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -160,8 +160,8 @@ def test_digits_are_resized_and_shifted_as_torchvision_does(size, monkeypatch) -
 
 def test_a_search_of_embedded_data_does_not_wait_for_torchvision() -> None:
     code = (
-        "import sys; from tfnas.data.data_config import DataConfig; from tfnas.data.images import Draw; "
-        "from tfnas.data.opening import open_data; "
+        "import sys; from tfnas.data.data_config import DataConfig; from tfnas.data.image_sets import Draw; "
+        "from tfnas.data.opened_data import open_data; "
         "import tfnas.searching.differentiable.differentiable_search;"
         "data = open_data(DataConfig(), image_size=16, seed=0); data.weights[Draw(0, 1)], data.test[Draw(0, 1)];"
         "sys.exit('torchvision' in sys.modules)"
@@ -362,15 +362,15 @@ def test_cifar_augmentation_is_a_flip_of_a_padded_crop() -> None:
         assert plain != flipped
         flips += flipped
     assert 0 < flips < 20
-    assert torch.equal(plain_transform("cifar10", 32).shape(image), image)
+    assert torch.equal(Preprocessing.of("cifar10", 32).transform().shape(image), image)
 
 
 def test_the_plain_transform_of_files_is_resize_256_and_centre_crop_224() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (256, 300, 3), dtype=np.uint8)  # short side 256: resize is idle
-    seen = plain_transform("list", 224).shape(Image.fromarray(noise))
+    seen = Preprocessing.of("list", 224).transform().shape(Image.fromarray(noise))
     np.testing.assert_array_equal(seen.permute(1, 2, 0).numpy(), noise[16:240, 38:262])
     half = noise[:128, :200]
-    seen = plain_transform("folder", 112).shape(Image.fromarray(half))  # 112 * 256 / 224 = 128
+    seen = Preprocessing.of("folder", 112).transform().shape(Image.fromarray(half))  # 112 * 256 / 224 = 128
     np.testing.assert_array_equal(seen.permute(1, 2, 0).numpy(), half[8:120, 44:156])
 
 

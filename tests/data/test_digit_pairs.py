@@ -10,10 +10,10 @@ import torch
 
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import DataConfig, RetrainDataConfig, default_space
-from tfnas.data.embedded import NUM_IMAGES, digit_pairs_parts, digits_parts
-from tfnas.data.images import Draw
-from tfnas.data.opening import open_data, open_parts, open_retrain_data
-from tfnas.data.transforms import NORMALISATIONS
+from tfnas.data.digits_and_cifar import NUM_IMAGES, digit_pairs_parts, digits_parts
+from tfnas.data.image_sets import Draw
+from tfnas.data.opened_data import open_data, open_parts, open_retrain_data
+from tfnas.data.preprocessing import NORMALISATIONS
 
 PARTS = ("weights", "architecture", "test")
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import DataConfig
-from tfnas.data.images import Draw
-from tfnas.data.opening import open_data
+from tfnas.data.image_sets import Draw
+from tfnas.data.opened_data import open_data
 
 GOOD = "a.png 0\nb c/d e.png 1\n"
 

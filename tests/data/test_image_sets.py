@@ -19,13 +19,14 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from tfnas.core.errors import InputError
-from tfnas.data import loading
+from tfnas.data import image_batches
+from tfnas.data.augmentation import training_transform
 from tfnas.data.data_config import DataConfig
+from tfnas.data.image_batches import EpochBatches, loader, persistent_workers
 from tfnas.data.image_reading import ChooseView
-from tfnas.data.images import ArraySource, Draw, FileSource, ImageSet, Raw, Transform
-from tfnas.data.loading import EpochBatches, kept_workers, loader
-from tfnas.data.opening import open_data
-from tfnas.data.transforms import plain_transform, training_transform
+from tfnas.data.image_sets import ArraySource, Draw, FileSource, ImageSet, Raw, Transform
+from tfnas.data.opened_data import open_data
+from tfnas.data.preprocessing import Preprocessing
 
 # A machine with one core suggests fewer workers; Python 3.12 and later warn of forking beside torch's threads.
 forks = pytest.mark.filterwarnings("ignore:.*(worker processes|multi-threaded)")
@@ -112,10 +113,10 @@ def test_a_batch_equals_its_draws_one_by_one(photos: ImageSet) -> None:
 
 
 def test_items_are_normalised_float32(photos: ImageSet) -> None:
-    image, label = ImageSet(photos.sources, plain_transform("list", 32), 0)[Draw(0, 3)]
+    image, label = ImageSet(photos.sources, Preprocessing.of("list", 32).transform(), 0)[Draw(0, 3)]
     assert (image.shape, image.dtype, label) == ((3, 32, 32), torch.float32, 3)
     white = ArraySource(torch.full((1, 3, 32, 32), 255, dtype=torch.uint8), [0])
-    value, _ = ImageSet((white,), plain_transform("cifar10", 32), 0)[Draw(0, 0)]
+    value, _ = ImageSet((white,), Preprocessing.of("cifar10", 32).transform(), 0)[Draw(0, 0)]
     expected = torch.tensor([(1 - 0.4914) / 0.2470, (1 - 0.4822) / 0.2435, (1 - 0.4465) / 0.2616])
     torch.testing.assert_close(value[:, 0, 0], expected)
 
@@ -135,8 +136,8 @@ def test_the_first_draw_of_neighbouring_indices_is_uniform() -> None:
 
 def test_two_sources_stand_in_one_row() -> None:
     whole = coloured(10)
-    both = ImageSet((whole.subset([0, 1, 2]), whole.subset(range(3, 10))), plain_transform("digits", 8), 0)
-    one = ImageSet((whole,), plain_transform("digits", 8), 0)
+    both = ImageSet((whole.subset([0, 1, 2]), whole.subset(range(3, 10))), Preprocessing.of("digits", 8).transform(), 0)
+    one = ImageSet((whole,), Preprocessing.of("digits", 8).transform(), 0)
     assert len(both) == 10
     assert both.labels == list(range(10))
     for index in range(10):
@@ -185,12 +186,12 @@ def test_a_corrupt_image_names_its_line_with_any_number_of_workers(photos: Image
 @forks
 def test_a_worker_that_is_terminated_ends_quietly_after_its_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch reports a worker that ends with another status than 0, be it at the end of the program."""
-    monkeypatch.setattr(loading, "_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(image_batches, "_GRACE_SECONDS", 0.2)
     forking = multiprocessing.get_context("fork")
     ready = forking.Event()
 
     def work() -> None:
-        loading._leave_signals_to_the_parent(0)
+        image_batches._leave_signals_to_the_parent(0)
         ready.set()
         time.sleep(60)
 
@@ -204,8 +205,10 @@ def test_a_worker_that_is_terminated_ends_quietly_after_its_grace(monkeypatch: p
 
 SLOW_WORKER = """
 import sys, time, torch
-from tfnas.data import EpochBatches, ImageSet, loader, loading
-from tfnas.data.images import Transform
+from tfnas.data import image_batches
+from tfnas.data.image_batches import EpochBatches, loader
+from tfnas.data.image_sets import ImageSet
+from tfnas.data.image_sets import Transform
 from tfnas.core.errors import InputError
 
 class Images:
@@ -215,7 +218,7 @@ class Images:
             raise InputError("train.txt:1: cannot read the image")
         time.sleep(100)
 
-loading._GRACE_SECONDS = 1
+image_batches._GRACE_SECONDS = 1
 images = ImageSet((Images(),), Transform(torch.nn.Identity(), torch.nn.Identity()), 0)
 try:
     list(loader(images, EpochBatches(2, batch_size=1, epoch=0, seed=None), workers=2))
@@ -310,7 +313,7 @@ def test_kept_workers_read_the_next_epochs_too(probe: ImageSet) -> None:
     assert len(first) == 2
     assert readers(probe).isdisjoint(first)
     children = set(multiprocessing.active_children())
-    with kept_workers():
+    with persistent_workers():
         first = readers(probe)
         assert readers(probe) == first
         assert readers(probe, workers=1).isdisjoint(first)
@@ -322,7 +325,7 @@ def test_kept_workers_read_the_next_epochs_too(probe: ImageSet) -> None:
 def test_what_kept_workers_read_is_the_same(photos: ImageSet) -> None:
     """Also after an epoch that was left, beside one under way, and after an error."""
     expected = [epoch_of(photos, epoch=epoch) for epoch in range(3)]
-    with kept_workers():
+    with persistent_workers():
         assert_same(epoch_of(photos, workers=2), expected[0])
         order = EpochBatches(len(photos), batch_size=3, epoch=1, seed=5)
         for images, labels in loader(photos, order, workers=2):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tfnas.data.data_config import DataConfig
-from tfnas.data.opening import open_data
+from tfnas.data.opened_data import open_data
 
 DATASET = Path(__file__).parents[2] / "dataset"
 WNIDS = (DATASET / "imagenet100_classes.txt").read_text().split()

@@ -3,15 +3,15 @@
 from collections import Counter
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import DataConfig, RetrainDataConfig
-from tfnas.data.loading import EpochBatches, Share
-from tfnas.data.opening import data_of_search, open_data, open_retrain_data, run_images
-from tfnas.data.preprocessing import Preprocessing
-from tfnas.data.transforms import plain_transform
+from tfnas.data.image_batches import EpochBatches, Share
+from tfnas.data.opened_data import data_of_search, open_data, open_retrain_data, run_images
+from tfnas.data.preprocessing import NORMALISATIONS, Preprocessing
 
 
 @pytest.fixture
@@ -112,11 +112,22 @@ def test_preprocessing_is_what_the_judged_images_go_through(name):
     side = {"folder": 41, "cifar10": 32, "digits": 16}[name]
     size = 16 if name == "digits" else 32
     picture = Image.effect_noise((side, side), 80).convert("RGB")
-    ours, transform = Preprocessing.of(name, size), plain_transform(name, size)
-    from torchvision.transforms.v2.functional import pil_to_tensor
+    ours, norm = Preprocessing.of(name, size), NORMALISATIONS[name]
+    from torchvision.transforms import v2
 
-    raw = picture if name == "folder" else pil_to_tensor(picture)
-    assert (ours.normalise(ours.cut(picture)) - transform.normalise(transform.shape(raw))).abs().max() < 1e-6
+    expected = v2.Compose(
+        [
+            v2.Resize(round(size * 256 / 224) if name == "folder" else size),
+            v2.CenterCrop(size),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(norm.mean, norm.std),
+        ]
+    )(picture)
+    raw = picture if name == "folder" else v2.functional.pil_to_tensor(picture)
+    transform = ours.transform()
+    for found in (ours.normalise(ours.cut(picture)), transform.normalise(transform.shape(raw))):
+        assert (found - expected).abs().max() < 1e-6
     assert Preprocessing.from_json(ours.to_json()) == ours
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfnas.evaluation.confusion_picture import confusion_picture
+from tfnas.evaluation.confusion_plot import confusion_plot
 from tfnas.evaluation.evaluation_report import EvaluationReport, Throughput
 from tfnas.nn.classification_metrics import ClassificationMetrics
 
@@ -20,7 +20,7 @@ def drawn(confusion, names):
     metrics = ClassificationMetrics(100 * float(np.trace(confusion)) / images, 100.0, 1.0, images)
     speed = Throughput(1.0, 1.0, 1, "none", 1, 0)
     report = EvaluationReport("network", "images", names, 8, 1, 1, metrics, confusion, speed, Path())
-    with Image.open(io.BytesIO(confusion_picture(report))) as picture:
+    with Image.open(io.BytesIO(confusion_plot(report))) as picture:
         return np.asarray(picture.convert("RGB")).astype(int)
 
 

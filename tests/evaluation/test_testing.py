@@ -31,10 +31,10 @@ from tfnas import ExportConfig, export_model
 from tfnas.cli.test import main
 from tfnas.core.errors import RunFailed
 from tfnas.data.data_config import DataConfig, RetrainDataConfig
-from tfnas.data.opening import open_data
+from tfnas.data.opened_data import open_data
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.evaluation import evaluating as testing
-from tfnas.evaluation.confusion_picture import confusion_picture
+from tfnas.evaluation.confusion_plot import confusion_plot
 from tfnas.evaluation.evaluating import evaluate
 from tfnas.evaluation.evaluation_config import EvaluationConfig
 
@@ -45,7 +45,7 @@ QUIET = ("--workers", "0", "--threads", "1", "--device", "cpu")
 def elsewhere(tmp_path, monkeypatch):
     """In a folder of its own; the picture, which takes most of the time, is not drawn."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(testing, "confusion_picture", lambda report: b"")
+    monkeypatch.setattr(testing, "confusion_plot", lambda report: b"")
 
 
 def results_of(*arguments, folder="out"):
@@ -86,7 +86,7 @@ def check_by_hand(found, logits, labels):
 @pytest.mark.parametrize("flag", ["--model_path", "--config_path"])  # in their README, in their example script
 def test_the_authors_command(tmp_path, monkeypatch, capsys, flag):
     """Their checkpoint of seven classes with a model.config that says 1000, on a list, at 16 pixels."""
-    monkeypatch.setattr(testing, "confusion_picture", confusion_picture)
+    monkeypatch.setattr(testing, "confusion_plot", confusion_plot)
     network = varied_network(seven_classes(), 5)
     config, weights = authors_files(tmp_path, network.state_dict())
     pictures = write_pictures(tmp_path / "val")

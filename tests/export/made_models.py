@@ -90,7 +90,7 @@ def random_pixels(count, size=8, seed=5):
 def digit_pixels(size=8, part="test"):
     """A part of the digits and its labels, split by the rule that the data's page states."""
     from tfnas.data.data_config import DataConfig
-    from tfnas.data.opening import open_data
+    from tfnas.data.opened_data import open_data
 
     source = getattr(open_data(DataConfig(data="digits"), image_size=size, seed=0), part).sources[0]
     return torch.stack([source.read(index) for index in range(len(source.labels))]), torch.tensor(source.labels)

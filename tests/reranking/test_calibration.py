@@ -12,7 +12,7 @@ import torch
 import tfnas
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import DataConfig
-from tfnas.data.opening import open_data
+from tfnas.data.opened_data import open_data
 from tfnas.searching.reranking.rerank_result import calibrate, select_for_training
 from tfnas.searching.reranking.train_from_scratch import TrainedTask, calibration_images, short_recipe
 

@@ -15,8 +15,8 @@ from made_tasks import PICTURE
 import tfnas
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.data.data_config import DataConfig
-from tfnas.data.loading import EpochBatches, loader
-from tfnas.data.opening import open_data
+from tfnas.data.image_batches import EpochBatches, loader
+from tfnas.data.opened_data import open_data
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.nn.network import Network
 from tfnas.runs.search_run import search_checkpoints

@@ -19,7 +19,7 @@ from tiny import SOME_EXPAND, tiny_contents, tiny_space
 
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import Interrupted
-from tfnas.data.images import ORDER_STREAM, Draw, derived_seed
+from tfnas.data.image_sets import ORDER_STREAM, Draw, derived_seed
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.runs import session
 from tfnas.runs.checkpoint import load_checkpoint

@@ -380,7 +380,7 @@ def test_two_processes_cannot_work_in_one_directory(run):
 
 def test_other_images_are_refused_and_leave_the_configuration(run, tmp_path, monkeypatch):
     before = (run / "config.yaml").read_text()
-    monkeypatch.setattr("tfnas.data.opening.ImageData.fingerprint", "other")
+    monkeypatch.setattr("tfnas.data.opened_data.ImageData.fingerprint", "other")
     with pytest.raises(InputError, match="its set of images was"):
         search(SearchConfig(resume=str(run), w_lr=0.02), QUIET)
     assert (run / "config.yaml").read_text() == before

@@ -20,7 +20,7 @@ from test_resume import _InterruptAt, assert_same, final_state
 from torch.nn import functional
 
 from tfnas.core.errors import InputError, Interrupted, RunFailed, TfnasError
-from tfnas.data.loading import EpochBatches, loader
+from tfnas.data.image_batches import EpochBatches, loader
 from tfnas.runs import session
 from tfnas.runs.checkpoint import load_checkpoint
 from tfnas.runs.distributed import DistributedContext, distributed_context

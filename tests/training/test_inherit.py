@@ -11,7 +11,7 @@ from small_run import begun_run, small_settings, start_processes
 
 import tfnas
 from tfnas.core.errors import InputError
-from tfnas.data.images import Draw
+from tfnas.data.image_sets import Draw
 from tfnas.runs.checkpoint import load_checkpoint
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.search_run import search_checkpoints

@@ -13,8 +13,8 @@ from test_processes import assert_same
 
 import tfnas
 from tfnas.core.errors import InputError, Interrupted, RunFailed
-from tfnas.data.images import Draw
-from tfnas.data.opening import run_images
+from tfnas.data.image_sets import Draw
+from tfnas.data.opened_data import run_images
 from tfnas.runs import session
 from tfnas.training.retraining import NetworkTraining, retrain, train_checkpoints
 from tfnas.training.train_config import TrainConfig
@@ -231,7 +231,7 @@ def test_an_occupied_directory_is_refused(tmp_path):
 
 
 def test_other_images_are_refused(tmp_path, uninterrupted, monkeypatch):
-    monkeypatch.setattr("tfnas.data.opening.RetrainData.fingerprint", "other")
+    monkeypatch.setattr("tfnas.data.opened_data.RetrainData.fingerprint", "other")
     with pytest.raises(InputError, match="its images was"):
         retrain(TrainConfig(snapshot=str(uninterrupted)), QUIET)
 

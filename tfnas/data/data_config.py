@@ -11,7 +11,7 @@ from typing import Literal
 from tfnas.core.errors import InputError
 
 DataName = Literal["digits", "digit_pairs", "list", "folder", "cifar10", "cifar100"]
-EMBEDDED: tuple[DataName, ...] = ("digits", "digit_pairs")
+BUNDLED: tuple[DataName, ...] = ("digits", "digit_pairs")
 """Data that comes along and reads no files."""
 
 _SPACES: dict[DataName, str] = {
@@ -71,7 +71,7 @@ class DataConfig:
     def _refuse_idle_flags(self) -> None:
         """Refuse flags that this kind of data would silently ignore."""
         name = data_name(self)
-        if name in EMBEDDED and self.img_root is not None:
+        if name in BUNDLED and self.img_root is not None:
             raise InputError(
                 f"--data {name} is embedded and reads no --img_root; leave it out or choose another --data"
             )

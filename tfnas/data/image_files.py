@@ -10,8 +10,7 @@ import re
 from pathlib import Path
 
 from tfnas.core.errors import InputError
-from tfnas.data.images import FileSource
-from tfnas.data.parts import Parts, stratified_split
+from tfnas.data.image_sets import FileSource, Parts, stratified_split
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 

@@ -1,20 +1,62 @@
-"""What a trained network expects of a picture: its size, how it is cut out, and how its colours are normalised."""
+"""How an image is prepared for a network, without randomness: what is cut out, its size, and its normalisation.
+
+Every evaluation prepares images in this way: the architecture part of a search, the test part, and images of one's own.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from tfnas.core.errors import InputError
 from tfnas.core.mbconv_blocks import MOST_IMAGE_SIZE, check_number
 from tfnas.data.data_config import DataName
-from tfnas.data.transforms import NORMALISATIONS, Normalisation, short_side_of
+from tfnas.data.image_sets import Raw, Transform
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of red, green and blue, of values between 0 and 1."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Float32 values of uint8 pixels ... x 3 x H x W, computed where the pixels are."""
+        values = pixels.to(torch.float32, copy=True).mul_(1 / 255)
+        return values.sub_(_per_channel(self.mean, pixels.device)).div_(_per_channel(self.std, pixels.device))
+
+
+@lru_cache(maxsize=32)
+def _per_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """The values as 3 x 1 x 1. They are kept: to bring them to a GPU for every batch would make it wait."""
+    return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
+
+
+_IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+NORMALISATIONS: dict[DataName, Normalisation] = {
+    "digits": Normalisation((0.3053, 0.3053, 0.3053), (0.3759, 0.3759, 0.3759)),  # of the 1,797 images at 8 x 8
+    "digit_pairs": Normalisation((0.1324, 0.1324, 0.1324), (0.2370, 0.2370, 0.2370)),  # of the weight part at 16 x 16
+    "list": _IMAGENET,
+    "folder": _IMAGENET,
+    "cifar10": Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": Normalisation((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
+
+def short_side_of(name: DataName, image_size: int) -> int:
+    """Pixels of an image's short side before its middle is cut out; data of one size (digits, CIFAR) is taken whole."""
+    return round(image_size * 256 / 224) if name in ("list", "folder") else image_size
 
 
 @dataclass(frozen=True)
@@ -53,14 +95,36 @@ class Preprocessing:
         """Its fields, as JSON and checkpoints hold them."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
-    def cut(self, picture: Image.Image) -> Tensor:
-        """The middle of an RGB picture as uint8, 3 x image_size x image_size."""
-        from torchvision.transforms.v2 import functional  # only when pictures come: it takes seconds to import
+    def at_size(self, image_size: int | None) -> Preprocessing:
+        """The same part of an image at another number of pixels; None: as it is."""
+        if image_size is None or image_size == self.image_size:
+            return self
+        short_side = max(image_size, round(self.short_side * image_size / self.image_size))
+        return dataclasses.replace(self, image_size=image_size, short_side=short_side)
 
-        shaped: Image.Image = functional.center_crop(functional.resize(picture, [self.short_side]), [self.image_size])
-        pixels: Tensor = functional.pil_to_tensor(shaped)
+    def cut(self, raw: Raw) -> Tensor:
+        """The middle of an RGB picture, or an image in memory resized where it is of another size.
+
+        Returns uint8 3 x image_size x image_size.
+        """
+        size = [self.image_size, self.image_size]
+        if isinstance(raw, Tensor) and list(raw.shape[-2:]) == size:
+            return raw
+        from torchvision.transforms.v2 import (
+            functional,  # takes seconds to import, which bundled data need not wait for
+        )
+
+        if isinstance(raw, Tensor):
+            resized: Tensor = functional.resize(raw, size)
+            return resized
+        middle: Image.Image = functional.center_crop(functional.resize(raw, [self.short_side]), size)
+        pixels: Tensor = functional.pil_to_tensor(middle)
         return pixels
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Float32 values from uint8 pixels ... x 3 x H x W."""
         return Normalisation(self.mean, self.std)(pixels)
+
+    def transform(self) -> Transform:
+        """As the transform of an image set."""
+        return Transform(self.cut, self.normalise)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
-from tfnas.data.opening import named_classes
+from tfnas.data.opened_data import named_classes
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.evaluation.evaluation_config import RUN_FOLDER, EvaluationConfig, is_onnx
 from tfnas.evaluation.predicting import check_on_cpu
@@ -25,7 +25,7 @@ from tfnas.spaces.families import parse_architecture
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class EvaluatedModel:
     """A network with its weights and all that is known of its classes and pictures.
 
     `are_names` is whether `class_names` are names that folders can be recognised by, or only the numbers of classes.
@@ -64,49 +64,41 @@ class _ExportedNetwork(nn.Module):
         return self._logits(images)
 
 
-def open_subject(config: EvaluationConfig) -> Subject:
+def open_evaluated_model(config: EvaluationConfig) -> EvaluatedModel:
     """The network that the configuration names, on the CPU.
 
     Raises InputError when a file is missing or damaged, when weights are of another architecture (naming the layer and
     both shapes), or when the number of classes is not the one that was asked for.
     """
-    subject = _named(config)
-    own = subject.class_names
+    model = _named(config)
+    own = model.class_names
     if config.num_classes not in (None, len(own)):
         raise InputError(
-            f"--num_classes is {config.num_classes}, but the network ({subject.words}) has {len(own)} classes; "
+            f"--num_classes is {config.num_classes}, but the network ({model.words}) has {len(own)} classes; "
             "images are judged with the network's own classes"
         )
     names = named_classes(config.class_names, own)
-    preprocessing = at_size(subject.preprocessing, config.image_size)
+    preprocessing = model.preprocessing.at_size(config.image_size)
     return dataclasses.replace(
-        subject,
-        architecture=subject.architecture.adapted(image_size=preprocessing.image_size, num_classes=len(names)),
+        model,
+        architecture=model.architecture.adapted(image_size=preprocessing.image_size, num_classes=len(names)),
         class_names=names,
-        are_names=subject.are_names or config.class_names is not None,
+        are_names=model.are_names or config.class_names is not None,
         preprocessing=preprocessing,
     )
 
 
-def at_size(preprocessing: Preprocessing, image_size: int | None) -> Preprocessing:
-    """The same part of a picture at another number of pixels (None: as it is)."""
-    if image_size is None or image_size == preprocessing.image_size:
-        return preprocessing
-    short_side = round(image_size * preprocessing.short_side / preprocessing.image_size)
-    return dataclasses.replace(preprocessing, image_size=image_size, short_side=short_side)
-
-
-def _named(config: EvaluationConfig) -> Subject:
+def _named(config: EvaluationConfig) -> EvaluatedModel:
     if config.weights is not None:
         return _of_weights(config)
     path = Path(config.model_path or "")
     return _of_onnx(path, config) if is_onnx(path) else _of_model(path)
 
 
-def _of_model(path: Path) -> Subject:
+def _of_model(path: Path) -> EvaluatedModel:
     model = TrainedModel.load(path)
     run_dir = path if os.path.isdir(path) else path.parent  # noqa: PTH112 - answers "no" where Path.is_dir raises
-    return Subject(
+    return EvaluatedModel(
         words=str(path),
         architecture=model.architecture,
         network=model.network(),
@@ -118,7 +110,7 @@ def _of_model(path: Path) -> Subject:
     )
 
 
-def _of_onnx(path: Path, config: EvaluationConfig) -> Subject:
+def _of_onnx(path: Path, config: EvaluationConfig) -> EvaluatedModel:
     """An exported file, which normalises by itself, and whose own images are those of the model that it comes from."""
     check_on_cpu(config.device)
     from tfnas.export.onnx_model import OnnxModel
@@ -128,7 +120,7 @@ def _of_onnx(path: Path, config: EvaluationConfig) -> Subject:
     if config.image_size not in (None, size):
         raise InputError(f"--image_size is {config.image_size}, but {path} takes images of {size} pixels, no others")
     behind = model_behind(path)
-    return Subject(
+    return EvaluatedModel(
         words=str(path),
         architecture=parse_architecture(model.architecture),
         network=_ExportedNetwork(model.logits),
@@ -149,10 +141,10 @@ def _run(folder: Path) -> Path | None:
     return folder if os.path.isfile(folder / CONFIG_FILE) else None  # noqa: PTH113
 
 
-def _of_weights(config: EvaluationConfig) -> Subject:
+def _of_weights(config: EvaluationConfig) -> EvaluatedModel:
     named = open_named_model(config, config.weights)
     model = named.model
-    return Subject(
+    return EvaluatedModel(
         words=named.words,
         architecture=model.architecture,
         network=model.network(),

@@ -13,10 +13,10 @@ from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 
 from tfnas.core.errors import RunFailed
-from tfnas.data.loading import EpochBatches, loader
-from tfnas.evaluation.confusion_picture import confusion_picture
-from tfnas.evaluation.evaluated_images import JudgedImages, open_images
-from tfnas.evaluation.evaluated_model import Subject, open_subject
+from tfnas.data.image_batches import EpochBatches, loader
+from tfnas.evaluation.confusion_plot import confusion_plot
+from tfnas.evaluation.evaluated_images import TestSet, open_images
+from tfnas.evaluation.evaluated_model import EvaluatedModel, open_evaluated_model
 from tfnas.evaluation.evaluation_config import PICTURE_FILE, REPORT_FILE, TABLE_FILE, EvaluationConfig
 from tfnas.evaluation.evaluation_report import EvaluationReport, Throughput, per_class_csv
 from tfnas.nn.classification_metrics import evaluate_batches, evaluating
@@ -74,29 +74,29 @@ def evaluate(
         InputError: The network, its weights or the images are missing or do not go together.
         RunFailed: The network's outputs are not finite, memory is short, or a file cannot be written.
     """
-    subject = open_subject(config)
-    device = torch.device("cpu") if subject.on_cpu else named_device(config.device)
-    images = open_images(config, subject)
+    model = open_evaluated_model(config)
+    device = torch.device("cpu") if model.on_cpu else named_device(config.device)
+    images = open_images(config, model)
     with runtime_settings(config.threads or torch.get_num_threads(), deterministic=False, float32=True):
-        report = _judged(config, subject, images, device, on_progress)
+        report = _judged(config, model, images, device, on_progress)
     on_found(report)
     folder = report.folder
     write_whole(folder / REPORT_FILE, json.dumps(report.to_json(), indent=1) + "\n")
     write_whole(folder / TABLE_FILE, per_class_csv(report.classes()))
-    write_whole(folder / PICTURE_FILE, confusion_picture(report))
+    write_whole(folder / PICTURE_FILE, confusion_plot(report))
     return report
 
 
 def _judged(
     config: EvaluationConfig,
-    subject: Subject,
-    images: JudgedImages,
+    model: EvaluatedModel,
+    images: TestSet,
     device: torch.device,
     on_progress: OnProgress | None,
 ) -> EvaluationReport:
-    folder = config.folder(subject.run_dir, subject.results)  # refused before the work, not after it
-    num_classes = len(subject.class_names)
-    network = subject.network.to(device)
+    folder = config.folder(model.run_dir, model.results)  # refused before the work, not after it
+    num_classes = len(model.class_names)
+    network = model.network.to(device)
     order = EpochBatches(len(images.images), batch_size=config.batch_size, epoch=0, seed=None)
     batches = loader(images.images, order, workers=images.workers, device=device)
     watch, predicted = _Stopwatch(network), []
@@ -120,13 +120,13 @@ def _judged(
     elapsed = watch.elapsed()
     confusion = confusion_matrix(images.images.labels, torch.cat(predicted), labels=range(num_classes))
     if not math.isfinite(metrics.loss):
-        raise RunFailed(f"the loss is {metrics.loss}: the weights of {subject.words} give outputs that are not finite")
-    counts = architecture_counts(subject.architecture)
+        raise RunFailed(f"the loss is {metrics.loss}: the weights of {model.words} give outputs that are not finite")
+    counts = architecture_counts(model.architecture)
     return EvaluationReport(
-        network=subject.words,
+        network=model.words,
         images=images.words,
-        class_names=subject.class_names,
-        image_size=subject.preprocessing.image_size,
+        class_names=model.class_names,
+        image_size=model.preprocessing.image_size,
         params=counts.params,
         macs=counts.macs,
         metrics=metrics,
@@ -138,10 +138,10 @@ def _judged(
             device=processor_name() if device.type == "cpu" else torch.cuda.get_device_name(device),
             threads=torch.get_num_threads(),
             workers=images.workers,
-            kind=subject.kind,
+            kind=model.kind,
         ),
         folder=folder,
-        warning=subject.warning,
+        warning=model.warning,
     )
 
 

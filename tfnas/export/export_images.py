@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from tfnas.core.errors import InputError
 from tfnas.core.space import IMAGE_CHANNELS
 from tfnas.data.data_config import RetrainDataConfig
 from tfnas.data.image_files import IMAGE_SUFFIXES
-from tfnas.data.images import ArraySource, FileSource, ImageSet, Source
-from tfnas.data.opening import RetrainData, open_retrain_data, run_images
+from tfnas.data.image_sets import ArraySource, FileSource, ImageSet, ImageSource
+from tfnas.data.opened_data import RetrainData, open_retrain_data, run_images
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.export.export_config import ExportConfig
 from tfnas.runs.model_file import TrainedModel
@@ -29,7 +27,7 @@ _NOISE_IMAGES = 64
 _DIGITS = tuple("0123456789")
 _WANTED = "int8 is calibrated on real images: give some with --img_root FOLDER"
 
-Item = tuple[Source, int]
+Item = tuple[ImageSource, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +54,7 @@ class Pictures:
         """Batches of uint8 N x 3 x S x S, the last may be smaller. Raises InputError naming a damaged file."""
         for start in range(0, len(self), batch_size):
             batch = self.items[start : start + batch_size]
-            yield torch.stack([self._shaped(source, index) for source, index in batch])
-
-    def _shaped(self, source: Source, index: int) -> Tensor:
-        raw, size = source.read(index), self.preprocessing.image_size
-        if isinstance(raw, Image.Image):
-            return self.preprocessing.cut(raw)
-        return raw if raw.shape[-1] == size else functional.resize(raw, [size, size])
+            yield torch.stack([self.preprocessing.cut(source.read(index)) for source, index in batch])
 
 
 @dataclass(frozen=True, eq=False)

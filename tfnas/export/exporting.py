@@ -27,7 +27,7 @@ from tfnas.export.export_report import Accuracy, Calibration, Check, ExportRepor
 from tfnas.export.exported_files import json_text, load_own, onnx_bytes, torch_export_bytes
 from tfnas.export.onnx_model import OnnxModel, SaturationWarning, in_batches
 from tfnas.export.quantizing import WEIGHTS, method_text, quantized_bytes
-from tfnas.export.traced import Deployed, at_size, trace
+from tfnas.export.traced import Deployed, trace
 from tfnas.runs.model_file import TrainedModel
 from tfnas.runs.named_model import open_named_model
 from tfnas.utils.devices import byte_instructions, instruction_sets, processor_name
@@ -81,7 +81,7 @@ def export_model(
     beside = Path(f"{target}{REPORT_SUFFIX}")
     for path in (target, beside):
         check_writable(path)
-    preprocessing = at_size(model.preprocessing, config.image_size)
+    preprocessing = model.preprocessing.at_size(config.image_size)
     plan = _Plan(config, target, model, preprocessing, open_images(config, model, preprocessing))
     with torch_threads(config.threads):
         on_step(f"tracing the network for {config.format}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from itertools import pairwise
 
 import torch
@@ -79,11 +78,3 @@ def trace(
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     return program
-
-
-def at_size(preprocessing: Preprocessing, size: int | None) -> Preprocessing:
-    """The same preprocessing for another image size: the cut takes the same share of a picture."""
-    if size is None or size == preprocessing.image_size:
-        return preprocessing
-    short_side = max(size, round(preprocessing.short_side * size / preprocessing.image_size))
-    return dataclasses.replace(preprocessing, image_size=size, short_side=short_side)

@@ -22,7 +22,7 @@ from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from tfnas.core.errors import InputError, RunFailed, TfnasError
-from tfnas.data.loading import Share
+from tfnas.data.image_batches import Share
 from tfnas.utils.devices import named_device
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 
 from tfnas.core.errors import InputError, RunFailed
-from tfnas.data.loading import kept_workers
+from tfnas.data.image_batches import persistent_workers
 from tfnas.runs.algorithm import Algorithm
 from tfnas.runs.checkpoint import Checkpoints, State
 from tfnas.runs.distributed import DistributedContext, distributed_context
@@ -71,7 +71,7 @@ def run_algorithm(
         path = Path(processes.from_rank_zero(lambda: str(_directory(algorithm, resumed, console))))
         run_dir = RunDirectory(path, console)
         how = runtime_settings(algorithm.threads, config.deterministic, float32=algorithm.true_float32)
-        with ExitStack() as lock, how, kept_workers(), watch_interruption(console) as interruption:
+        with ExitStack() as lock, how, persistent_workers(), watch_interruption(console) as interruption:
             processes.barrier(lambda: lock.enter_context(run_dir.locked(exclusive=processes.is_rank_zero)))
             if resumed is not None and resumed.remark is not None and processes.is_rank_zero:
                 run_dir.say(resumed.remark)

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from tfnas.core.architecture import RUN_FILE, Architecture
 from tfnas.core.errors import InputError
-from tfnas.data.images import ImageSet, derived_seed
-from tfnas.data.loading import EpochBatches, ImageLoader, loader
+from tfnas.data.image_batches import EpochBatches, ImageLoader, loader
+from tfnas.data.image_sets import ImageSet, derived_seed
 from tfnas.nn.classification_metrics import ClassificationMetrics, evaluate_batches, evaluating
 from tfnas.runs.algorithm import Algorithm, Show
 from tfnas.runs.checkpoint import Checkpoints, State

@@ -14,7 +14,7 @@ from typing import Any
 from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
 from tfnas.data.data_config import RetrainDataConfig, retrain_data_name
-from tfnas.data.opening import data_of_search, data_of_training, with_said
+from tfnas.data.opened_data import data_of_search, data_of_training, with_overrides
 from tfnas.runs.checkpoint import FOLDER
 from tfnas.runs.resumption import merged_settings
 from tfnas.runs.run_directory import CONFIG_FILE, read_config
@@ -46,7 +46,7 @@ def with_named_data(config: TrainConfig, found: NetworkArchitecture, given: Coll
     }
     searched = {flag: data for flag, path in named.items() if (data := _data_of(path, found)) is not None}
     if searched:
-        config = dataclasses.replace(config, **with_said(next(iter(searched.values())), said))
+        config = dataclasses.replace(config, **with_overrides(next(iter(searched.values())), said))
     elif not said.keys() & set(_WHICH):
         flag, path = next(iter(named.items()))
         raise InputError(

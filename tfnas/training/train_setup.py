@@ -18,8 +18,8 @@ from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
 from tfnas.core.space import IMAGE_CHANNELS
 from tfnas.data.data_config import retrain_data_name
-from tfnas.data.opening import RetrainData, open_retrain_data
-from tfnas.data.transforms import NORMALISATIONS
+from tfnas.data.opened_data import RetrainData, open_retrain_data
+from tfnas.data.preprocessing import NORMALISATIONS
 from tfnas.runs.architecture_source import UNFINISHED, ArchitectureSource, named_source, path_source
 from tfnas.runs.checkpoint import State, short_names
 from tfnas.runs.distributed import DistributedContext
@@ -166,7 +166,7 @@ def _notes(source: ArchitectureSource, config: TrainConfig, data: RetrainData) -
     notes = [note.partition("; --space")[0] for note in source.notes]  # there is no such flag here
     if config.image_size is not None:
         notes = [note for note in notes if "--image_size" not in note]
-    both = data.judged_in_training()
+    both = data.evaluation_images_in_training()
     if both and data.validation is not None:
         notes.append(
             f"{both} of the {len(data.validation)} evaluation images are also training images: the accuracy on them "

@@ -15,9 +15,9 @@ from tfnas.core.cost import COUNTED
 from tfnas.core.errors import InputError
 from tfnas.core.space import SearchSpace
 from tfnas.data.data_config import data_name, default_space
-from tfnas.data.images import Draw, ImageSet
-from tfnas.data.loading import EpochBatches, ImageLoader, Share, loader
-from tfnas.data.opening import ImageData, open_data
+from tfnas.data.image_batches import EpochBatches, ImageLoader, Share, loader
+from tfnas.data.image_sets import Draw, ImageSet
+from tfnas.data.opened_data import ImageData, open_data
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import open_table
 from tfnas.latency.meet_target import check_target

@@ -13,8 +13,8 @@ from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
 from tfnas.core.version import __version__
 from tfnas.data.data_config import DataConfig
-from tfnas.data.loading import EpochBatches, loader
-from tfnas.data.opening import ImageData, open_data
+from tfnas.data.image_batches import EpochBatches, loader
+from tfnas.data.opened_data import ImageData, open_data
 from tfnas.runs.checkpoint import load_checkpoint
 from tfnas.runs.search_run import KIND
 from tfnas.searching.differentiable.inherited_evaluation import derived_accuracy

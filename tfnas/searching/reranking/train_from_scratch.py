@@ -16,13 +16,13 @@ import torch
 
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError, RunFailed
+from tfnas.data.augmentation import training_transform
 from tfnas.data.data_config import DataConfig, data_name
+from tfnas.data.image_batches import EpochBatches, loader
 from tfnas.data.image_reading import ChooseView
-from tfnas.data.images import ImageSet, Raw, Source, derived_seed
-from tfnas.data.loading import EpochBatches, loader
-from tfnas.data.opening import loader_processes, open_parts
-from tfnas.data.parts import stratified_split
-from tfnas.data.transforms import plain_transform, training_transform
+from tfnas.data.image_sets import ImageSet, ImageSource, Raw, derived_seed, stratified_split
+from tfnas.data.opened_data import loader_processes, open_parts
+from tfnas.data.preprocessing import Preprocessing
 from tfnas.nn.classification_metrics import evaluate_batches, evaluating
 from tfnas.nn.network import Network
 from tfnas.runs.distributed import DistributedContext
@@ -125,8 +125,8 @@ def calibration_images(data: DataConfig, images: int | None, image_size: int) ->
     """Open the images. Raises InputError for more than there are, or fewer than one per class."""
     name, parts = data_name(data), open_parts(data, image_size)
     labels, classes = parts.weights.labels, parts.class_names
-    to_train: tuple[Source, ...] = (parts.weights,)
-    to_evaluate: tuple[Source, ...] = (parts.architecture,)
+    to_train: tuple[ImageSource, ...] = (parts.weights,)
+    to_evaluate: tuple[ImageSource, ...] = (parts.architecture,)
     if images is not None and images != len(labels):
         if not len(classes) <= images < len(labels):
             raise InputError(
@@ -137,7 +137,7 @@ def calibration_images(data: DataConfig, images: int | None, image_size: int) ->
         to_train, to_evaluate = (_Subset(parts.weights, taken),), (parts.architecture, _Subset(parts.weights, left))
     return CalibrationImages(
         ImageSet(to_train, training_transform(name, image_size), seed=0),
-        ImageSet(to_evaluate, plain_transform(name, image_size), seed=0),
+        ImageSet(to_evaluate, Preprocessing.of(name, image_size).transform(), seed=0),
     )
 
 
@@ -145,7 +145,7 @@ def calibration_images(data: DataConfig, images: int | None, image_size: int) ->
 class _Subset:
     """Images of a source at some indices."""
 
-    whole: Source
+    whole: ImageSource
     indices: Sequence[int]
 
     @property

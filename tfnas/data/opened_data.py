@@ -14,13 +14,12 @@ from typing import Any
 from torch import nn
 
 from tfnas.core.errors import InputError
-from tfnas.data.data_config import EMBEDDED, DataConfig, DataName, RetrainDataConfig, data_name, retrain_data_name
-from tfnas.data.embedded import cifar_parts, digit_pairs_parts, digits_parts
+from tfnas.data.augmentation import training_transform
+from tfnas.data.data_config import BUNDLED, DataConfig, DataName, RetrainDataConfig, data_name, retrain_data_name
+from tfnas.data.digits_and_cifar import cifar_parts, digit_pairs_parts, digits_parts
 from tfnas.data.image_files import folder_parts, folder_source, list_parts, read_list, read_text_lines
-from tfnas.data.images import FileSource, ImageSet, Source
-from tfnas.data.parts import Parts
+from tfnas.data.image_sets import FileSource, ImageSet, ImageSource, Parts
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.data.transforms import plain_transform, training_transform
 from tfnas.runs.run_directory import read_config
 from tfnas.utils.annotations import field_types
 from tfnas.utils.devices import usable_cores
@@ -67,7 +66,7 @@ def open_data(config: DataConfig, *, image_size: int, seed: int) -> ImageData:
     """
     name = data_name(config)
     parts = open_parts(config, image_size)
-    plain = plain_transform(name, image_size)
+    plain = Preprocessing.of(name, image_size).transform()
     return ImageData(
         name=name,
         weights=ImageSet((parts.weights,), training_transform(name, image_size), seed),
@@ -164,7 +163,7 @@ class RetrainData:
         judged = "none" if self.validation is None else self.validation.fingerprint()
         return f"{self.train.fingerprint()}-{judged}"
 
-    def judged_in_training(self) -> int:
+    def evaluation_images_in_training(self) -> int:
         """How many of the images to judge by are files that are trained on too."""
         return 0 if self.validation is None else len(set(_files(self.validation)).intersection(_files(self.train)))
 
@@ -197,19 +196,19 @@ def open_retrain_data(
     else:
         train, validation, own = _parts(config, name, image_size)
     transform = training_transform(name, image_size, augmentations)
-    judged = None if validation is None else ImageSet((validation,), plain_transform(name, image_size), seed)
+    preprocessing = Preprocessing.of(name, image_size)
     return RetrainData(
         name=name,
         train=ImageSet(tuple(train), transform, seed),
-        validation=judged,
+        validation=None if validation is None else ImageSet((validation,), preprocessing.transform(), seed),
         class_names=named_classes(config.class_names, own),
-        preprocessing=Preprocessing.of(name, image_size),
+        preprocessing=preprocessing,
         workers=loader_processes(config.workers, name),
     )
 
 
 IMAGENET_CLASSES = 1000
-Opened = tuple[Sequence[Source], Source | None, tuple[str, ...]]
+Opened = tuple[Sequence[ImageSource], ImageSource | None, tuple[str, ...]]
 
 
 def _listed(config: RetrainDataConfig) -> Opened:
@@ -242,7 +241,7 @@ def _two_folders(config: RetrainDataConfig) -> Opened:
 
 def _parts(config: RetrainDataConfig, name: DataName, image_size: int) -> Opened:
     """Those of the search: what trained its weights and its architecture trains now, its test part judges."""
-    root = None if name in EMBEDDED else str(_folder(config.train_root, "--train_root"))
+    root = None if name in BUNDLED else str(_folder(config.train_root, "--train_root"))
     searched = DataConfig(data=name, img_root=root, test_ratio=config.test_ratio, num_classes=config.num_classes)
     parts = open_parts(searched, image_size)
     return (parts.weights, parts.architecture), parts.test, parts.class_names
@@ -303,7 +302,7 @@ def run_images(run_dir: Path) -> RetrainData:
     return open_retrain_data(config, image_size=config.image_size, seed=seed if isinstance(seed, int) else 0)
 
 
-def with_said(data: RetrainDataConfig, said: Mapping[str, Any]) -> dict[str, Any]:
+def with_overrides(data: RetrainDataConfig, said: Mapping[str, Any]) -> dict[str, Any]:
     """The data of a run, with the fields that a user said in their place; as fields by name.
 
     Another kind, or other lists to train on, are other data: only the classes of lists stay then. Raises InputError for
@@ -311,7 +310,7 @@ def with_said(data: RetrainDataConfig, said: Mapping[str, Any]) -> dict[str, Any
     """
     kind = retrain_data_name(data)
     paths = {"train_root", "val_root", "val_list"} & said.keys()
-    is_other = said.get("data", kind) != kind or "train_list" in said or (kind in EMBEDDED and bool(paths))
+    is_other = said.get("data", kind) != kind or "train_list" in said or (kind in BUNDLED and bool(paths))
     if not is_other:
         return {**vars(data), **said}
     other = RetrainDataConfig(**said)

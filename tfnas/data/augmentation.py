@@ -1,24 +1,19 @@
-"""Random views and colours of photographs, cheaply: what TF-NAS (ECCV 2020) does to them, in fewer passes over pixels.
+"""Random changes of the images that train weights, by kind of data.
 
-The random numbers and their meaning are torchvision's (RandomResizedCrop, RandomHorizontalFlip, ColorJitter), drawn in
-the same order. What differs is how the colours are computed: brightness, contrast, saturation and hue together are one
-matrix per image, applied once. Values are cut off at 0 and 255 at the end instead of after each of the four, and hue
-turns colours about the grey axis, where torchvision turns them in HSV, which is not linear.
+Photographs are augmented as TF-NAS (ECCV 2020) does, in fewer passes over pixels. The random numbers and their meaning
+are torchvision's (RandomResizedCrop, RandomHorizontalFlip, ColorJitter), drawn in the same order; the colours are
+computed otherwise: brightness, contrast, saturation and hue together are one matrix per image, applied once. Values are
+clipped to 0..255 at the end instead of after each of the four, and hue rotates colours about the grey axis, where
+torchvision rotates them in HSV, which is not linear. CIFAR's augmentation is that of He et al., 2016.
 
-What happens to the images of each kind of data, for weight training and for everything else.
-
-Pictures from files are computed with by Pillow, on one thread, or in integers, so that pixels do not depend on how many
-threads a process has. They are uint8 until they are where the network computes, and are normalised there. Sources:
-crop, flip and colour jitter of files are those of TF-NAS (ECCV 2020), see `augmenting.py`; CIFAR's are those of He et
-al., 2016.
+Pixels do not depend on the number of threads: they are computed by Pillow, which has one, or in integers. They are
+uint8 until they are where the network computes, and are normalised there.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tfnas.data.data_config import EMBEDDED, DataName
+from tfnas.data.data_config import BUNDLED, DataName
 from tfnas.data.image_reading import View
-from tfnas.data.images import Transform
+from tfnas.data.image_sets import Transform
+from tfnas.data.preprocessing import Preprocessing
 
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
 STRENGTH, HUE = (0.6, 1.4), (-0.2, 0.2)
@@ -130,39 +126,7 @@ def _turned_about_grey(turns: float) -> npt.NDArray[np.float64]:
     )
 
 
-CIFAR_SIDE = 32
-_CIFAR_SHIFT = 4
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Mean and standard deviation of red, green and blue, of values between 0 and 1."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Float32 values of uint8 pixels ... x 3 x H x W, computed where the pixels are."""
-        values = pixels.to(torch.float32, copy=True).mul_(1 / 255)
-        return values.sub_(_per_channel(self.mean, pixels.device)).div_(_per_channel(self.std, pixels.device))
-
-
-@lru_cache(maxsize=32)
-def _per_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:
-    """The values as 3 x 1 x 1. They are kept: to bring them to a GPU for every batch would make it wait."""
-    return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
-
-
-_IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-NORMALISATIONS: dict[DataName, Normalisation] = {
-    "digits": Normalisation((0.3053, 0.3053, 0.3053), (0.3759, 0.3759, 0.3759)),  # of the 1,797 images at 8 x 8
-    "digit_pairs": Normalisation((0.1324, 0.1324, 0.1324), (0.2370, 0.2370, 0.2370)),  # of the weight part at 16 x 16
-    "list": _IMAGENET,
-    "folder": _IMAGENET,
-    "cifar10": Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": Normalisation((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-}
+_CIFAR_SIDE, _CIFAR_SHIFT = 32, 4
 
 
 class RandomShift(nn.Module):
@@ -189,43 +153,17 @@ def training_transform(name: DataName, image_size: int, further: Sequence[nn.Mod
     `further` augmentations come last, on uint8 3 x S x S.
     """
     shape: nn.Module
-    view = None
-    if name in EMBEDDED:
+    view, plain = None, Preprocessing.of(name, image_size)
+    if name in BUNDLED:
         reach = max(1, round(image_size / 16))  # half a pixel of the 8 x 8 original
         shape = RandomShift(reach)
     elif name in ("cifar10", "cifar100"):
-        from torchvision.transforms import v2  # takes seconds to import, which the embedded data need not wait for
+        from torchvision.transforms import v2  # takes seconds to import, which bundled data need not wait for
 
-        crop = v2.RandomCrop(CIFAR_SIDE, padding=_CIFAR_SHIFT)
-        shape = v2.Compose([crop, v2.RandomHorizontalFlip(), _cifar_size(image_size)])
+        crop = v2.RandomCrop(_CIFAR_SIDE, padding=_CIFAR_SHIFT)
+        shape = v2.Compose([crop, v2.RandomHorizontalFlip(), plain.cut])
     else:
         shape, view = FlipAndColour(), RandomView(image_size)
     if further:
         shape = nn.Sequential(shape, *further)
-    return Transform(shape, NORMALISATIONS[name], view)
-
-
-def plain_transform(name: DataName, image_size: int) -> Transform:
-    """Build the transform without randomness, for the architecture and test parts."""
-    shape: nn.Module
-    if name in EMBEDDED:
-        shape = nn.Identity()
-    elif name in ("cifar10", "cifar100"):
-        shape = _cifar_size(image_size)
-    else:
-        from torchvision.transforms import v2
-
-        shape = v2.Compose([v2.Resize(short_side_of(name, image_size)), v2.CenterCrop(image_size), v2.PILToTensor()])
-    return Transform(shape, NORMALISATIONS[name])
-
-
-def short_side_of(name: DataName, image_size: int) -> int:
-    """Pixels of a picture's short side before its middle is taken; data of one size (digits, CIFAR) is taken whole."""
-    return round(image_size * 256 / 224) if name in ("list", "folder") else image_size
-
-
-def _cifar_size(image_size: int) -> nn.Module:
-    from torchvision.transforms import v2
-
-    resize: nn.Module = v2.Resize((image_size, image_size))
-    return nn.Identity() if image_size == CIFAR_SIDE else resize
+    return Transform(shape, plain.normalise, view)

@@ -19,7 +19,7 @@ _DPI = 150
 _DARK = 0.5
 
 
-def confusion_picture(report: EvaluationReport) -> bytes:
+def confusion_plot(report: EvaluationReport) -> bytes:
     """A PNG: a row for every class, and in it the share of its images that was taken for each class.
 
     Small shares are drawn darker than in proportion, so that single mistakes are seen among many images. Counts are

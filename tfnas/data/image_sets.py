@@ -3,6 +3,9 @@
 A *source* reads a raw image and its label; an `ImageSet` puts a `Transform` on one or more sources. What comes out
 depends on (seed, epoch, index) only: the random numbers of a draw are seeded from these three inside the data set, so
 neither the number of loader processes nor the order of drawing changes a single bit.
+
+A data set divides into *parts*, whose split is fixed: the same images go to the same part in every run, whatever its
+seed.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from tfnas.core.errors import InputError
 from tfnas.data.image_reading import ChooseView, read_rgb, read_view
 
 Raw: TypeAlias = Image.Image | torch.Tensor
@@ -42,7 +46,7 @@ class Draw:
     index: int
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Raw images with their labels."""
 
     @property
@@ -117,7 +121,7 @@ class Transform:
 class ImageSet(Dataset[tuple[torch.Tensor, int]]):
     """Images of one or more sources under one transform; items are (float32 3 x S x S, label), indexed by `Draw`."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[ImageSource, ...]
     transform: Transform
     seed: int
 
@@ -159,7 +163,7 @@ class ImageSet(Dataset[tuple[torch.Tensor, int]]):
         """The label of every image."""
         return [label for source in self.sources for label in source.labels]
 
-    def _locate(self, index: int) -> tuple[Source, int]:
+    def _locate(self, index: int) -> tuple[ImageSource, int]:
         """Find the source that holds image number `index`, and its number there."""
         local = index
         for source in self.sources:
@@ -167,3 +171,51 @@ class ImageSet(Dataset[tuple[torch.Tensor, int]]):
                 return source, local
             local -= len(source.labels)
         raise IndexError(f"image {index} of {len(self)}")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Raw images for training weights, for training the architecture, and (where there are any) for the final test."""
+
+    weights: ImageSource
+    architecture: ImageSource
+    test: ImageSource | None
+    class_names: tuple[str, ...]
+
+
+_SPLIT_SEED = 20200824  # arbitrary but fixed: changing it changes every split ever made
+
+
+def stratified_split(
+    labels: Sequence[int], share: float, class_names: Sequence[str], where: str
+) -> tuple[list[int], list[int]]:
+    """Divide images into the rest and a `share` of every class, at least one image each, both in rising order.
+
+    Args:
+        labels: The label of every image, 0 .. len(class_names) - 1.
+        share: Share of each class for the second part, between 0 and 1.
+        class_names: The name of every label, for messages.
+        where: What is split, for messages.
+
+    Returns:
+        Indices of the rest and indices of the share.
+
+    Raises:
+        InputError: A class has fewer than two images.
+    """
+    # RandomState, since its stream is frozen for all versions of numpy.
+    random = np.random.RandomState(_SPLIT_SEED)
+    rest: list[int] = []
+    shared: list[int] = []
+    for label, name in enumerate(class_names):
+        members = np.flatnonzero(np.asarray(labels) == label)
+        if len(members) < 2:
+            raise InputError(
+                f"{where}: class {name!r} has {len(members)} image(s); a split into weight and architecture "
+                "parts needs at least 2 of every class. Add images or remove the class."
+            )
+        random.shuffle(members)
+        count = min(max(round(len(members) * share), 1), len(members) - 1)
+        shared.extend(members[:count].tolist())
+        rest.extend(members[count:].tolist())
+    return sorted(rest), sorted(shared)

@@ -29,8 +29,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from tfnas.core.errors import InputError
-from tfnas.data.images import ArraySource, Source
-from tfnas.data.parts import Parts, stratified_split
+from tfnas.data.image_sets import ArraySource, ImageSource, Parts, stratified_split
 
 _FULL_INK = 16  # the largest value in the files
 _TEST_SHARE = 0.2
@@ -81,7 +80,7 @@ def digit_pairs_parts(image_size: int) -> Parts:
     return Parts(composed["weights"], composed["architecture"], composed["test"], digits.class_names)
 
 
-def _composed(part: str, digits: Source, image_size: int) -> ArraySource:
+def _composed(part: str, digits: ImageSource, image_size: int) -> ArraySource:
     """The images of a part, from its digits."""
     assert isinstance(digits, ArraySource)
     random = np.random.RandomState(_SEEDS[part])  # its stream is frozen for all versions of numpy

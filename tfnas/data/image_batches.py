@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tfnas.core.errors import InputError
-from tfnas.data.images import ORDER_STREAM, Draw, ImageSet, derived_seed
+from tfnas.data.image_sets import ORDER_STREAM, Draw, ImageSet, derived_seed
 
 _PROCESSOR = torch.device("cpu")
 _GRACE_SECONDS = 10
@@ -133,7 +133,7 @@ def loader(images: ImageSet, batches: EpochBatches, *, workers: int, device: tor
 
 
 @contextmanager
-def kept_workers() -> Iterator[None]:
+def persistent_workers() -> Iterator[None]:
     """Inside, loader processes that are done wait for the next epoch of their images; at the end they end."""
     global _kept
     before, _kept = _kept, {}
