@@ -27,12 +27,11 @@ import torch
 
 import tfnas
 from tfnas.bench.benchmark_cases import random_architectures
-from tfnas.data.image_sets import ArraySource
+from tfnas.data.image_sets import ArraySource, ImageSet
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.export.export_images import Pictures
-from tfnas.export.exported_files import INPUT_NAME, onnx_bytes
+from tfnas.export.export_images import SampledImages
+from tfnas.export.exported_files import INPUT_NAME, onnx_bytes, trace
 from tfnas.export.quantizing import quantized_bytes
-from tfnas.export.traced import trace
 from tfnas.nn.network import Network
 from tfnas.runs.model_file import TrainedModel
 from tfnas.utils.devices import processor_name
@@ -68,14 +67,14 @@ def exported_graphs(space_name: str, seed: int) -> dict[str, tuple[bytes, bytes]
     classes = tuple(str(number) for number in range(CLASSES))
     model = TrainedModel(architecture, Network(architecture).state_dict(), classes, preprocessing, "noise")
     noise = torch.randint(0, 256, (CALIBRATION_IMAGES, 3, space.image_size, space.image_size), dtype=torch.uint8)
-    source = ArraySource(noise, [0] * CALIBRATION_IMAGES)
-    pictures = Pictures("noise", [(source, index) for index in range(CALIBRATION_IMAGES)], preprocessing, False)
+    images = ImageSet((ArraySource(noise, [0] * CALIBRATION_IMAGES),), preprocessing.transform(), seed=0)
+    calibration = SampledImages("noise", images, range(CALIBRATION_IMAGES), labelled=False)
     average_pool = onnx_bytes(trace(model, preprocessing, "float32", None), {})
     with mock.patch("tfnas.utils.onnx_export.use_global_average_pool"):
         reduce_mean = onnx_bytes(trace(model, preprocessing, "float32", None), {})
     assert operators(reduce_mean)["ReduceMean"] == operators(average_pool)["GlobalAveragePool"] > 0
     pair = (reduce_mean, average_pool)
-    first, second = (quantized_bytes(graph, "int8", pictures, CALIBRATION_IMAGES, {}) for graph in pair)
+    first, second = (quantized_bytes(graph, "int8", calibration, CALIBRATION_IMAGES, {}) for graph in pair)
     return {"float32": pair, "int8": (first, second)}
 
 

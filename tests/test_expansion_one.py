@@ -14,7 +14,7 @@ from tiny import SOME_EXPAND
 import tfnas
 from tfnas.bench.timing import RoundLimits
 from tfnas.core.space import Operation
-from tfnas.export import exporting
+from tfnas.export import export_checks
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.runs.model_file import TrainedModel
 from tfnas.runs.search_run import search_checkpoints
@@ -78,7 +78,7 @@ def test_a_network_of_nothing_else_trains_on_what_it_inherits_and_is_exported(
     config = TrainConfig(inherit=str(result.run_dir), run_dir=str(tmp_path / "run"), device="cpu", epochs=1, seed=3)
     trained = retrain(config, QUIET)
     assert trained.summary["inherited"]["top1"] is not None
-    monkeypatch.setattr(exporting, "_TIMED", RoundLimits(seconds=0.0, fewest=10, most=10))
+    monkeypatch.setattr(export_checks, "_TIMED", RoundLimits(seconds=0.0, fewest=10, most=10))
     model = TrainedModel.load(tmp_path / "run")
     generator = torch.Generator().manual_seed(5)
     for name, values in model.state.items():

@@ -347,7 +347,7 @@ def test_a_target_that_is_missed_is_exit_status_3(files, tmp_path, capsys):
         ("nowhere.onnx", "nowhere.onnx: there is no such file"),
         ("empty", "holds no model.pt: it is no finished training run"),
         ("code.pt2", "loading a .pt2 file can execute code, so .pt2 files are not accepted"),
-        ("text.onnx", "text.onnx is no ONNX file, or damaged"),
+        ("text.onnx", "text.onnx is not an ONNX file, or damaged"),
         ("text.pt", "text.pt"),
         ("--batch 2 three.onnx", "--batch is 2, but three.onnx accepts exactly 3 images per call"),
         ("--device cuda any.onnx", "--device is cuda, but ONNX files are timed on the CPU"),

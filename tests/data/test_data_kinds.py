@@ -218,12 +218,12 @@ def test_folders_that_do_not_fit_are_refused(folder: Path) -> None:
     assert opened(**flags, num_classes=3).num_classes == 3
     (folder / "fox").mkdir()
     (folder / "fox" / "notes.txt").write_text("no image")
-    with pytest.raises(InputError, match=r"class folder .*fox: holds no image"):
+    with pytest.raises(InputError, match=r"class folder .*fox: contains no image"):
         opened(**flags)
     Image.new("RGB", (4, 4)).save(folder / "fox" / "only.jpg")
     with pytest.raises(InputError, match=r"class 'fox' has 1 image"):
         opened(**flags)
-    with pytest.raises(InputError, match=r"holds 0 class folder"):
+    with pytest.raises(InputError, match=r"contains 0 class folder"):
         opened(data="folder", img_root=str(folder / "cat"))
 
 
@@ -325,7 +325,7 @@ def test_cifar_files_that_differ_are_refused_and_never_run(tmp_path: Path) -> No
     write_cifar(tmp_path, CIFAR10, 20, 10, "labels")
     for file in (tmp_path / "cifar-10-batches-py").iterdir():
         file.write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
-    with pytest.raises(InputError, match=r"cifar-10-batches-py does not hold .*data_batch_1.*nothing is downloaded"):
+    with pytest.raises(InputError, match=r"cifar-10-batches-py does not contain .*data_batch_1.*nothing is downloaded"):
         opened(data="cifar10", img_root=str(tmp_path))
     assert not (tmp_path / "ran").exists()
 

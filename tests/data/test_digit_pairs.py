@@ -126,7 +126,7 @@ def test_retraining_has_both_parts_of_the_search_and_judges_by_the_test_part(par
 
 
 def test_it_reads_no_files() -> None:
-    with pytest.raises(InputError, match="--data digit_pairs is embedded and reads no --img_root"):
+    with pytest.raises(InputError, match="--data digit_pairs is bundled and reads no --img_root"):
         DataConfig(data="digit_pairs", img_root="here")
     with pytest.raises(InputError, match="--data digit_pairs reads no --train_root"):
         RetrainDataConfig(data="digit_pairs", train_root="here")

@@ -109,7 +109,7 @@ def test_missing_pieces_are_named(root: Path) -> None:
         opened(root, img_root=str(root / "nowhere"))
     with pytest.raises(InputError, match="needs --val_list"):
         opened(root, val_list=None)
-    with pytest.raises(InputError, match="needs --train_list; for one folder per class say --data folder"):
+    with pytest.raises(InputError, match="needs --train_list; for one folder per class use --data folder"):
         opened(root, train_list=None, val_list=None)
     with pytest.raises(InputError, match="needs --img_root"):
         opened(root, img_root=None)

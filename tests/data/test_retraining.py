@@ -10,8 +10,9 @@ from PIL import Image
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import DataConfig, RetrainDataConfig
 from tfnas.data.image_batches import EpochBatches, Share
-from tfnas.data.opened_data import data_of_search, open_data, open_retrain_data, run_images
+from tfnas.data.opened_data import data_of_search, open_data, open_retrain_data
 from tfnas.data.preprocessing import NORMALISATIONS, Preprocessing
+from tfnas.runs.model_images import run_images
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_the_data_of_a_search_on_lists_are_both_its_lists(photos):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"data": "folder"}, "--train_root must be given"),
+        ({"data": "folder"}, "--data folder needs --train_root"),
         ({"train_root": "/nowhere"}, "there is no such folder"),
         ({"data": "cifar10", "val_root": "x"}, "--data cifar10 reads no --val_root"),
         ({"test_ratio": 1.0}, "test_ratio is 1.0"),

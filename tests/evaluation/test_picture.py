@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfnas.evaluation.confusion_plot import confusion_plot
-from tfnas.evaluation.evaluation_report import EvaluationReport, Throughput
+from tfnas.evaluation.evaluation_report import EvaluationReport, Throughput, confusion_plot
 from tfnas.nn.classification_metrics import ClassificationMetrics
 
 

@@ -85,7 +85,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_answered(tmp_path, pictures, 
     damaged = str(pictures[1].relative_to(tmp_path))
     assert list(problems) == [damaged, "missing.png", endless, "empty", "notes.txt"]
     assert damaged in problems[damaged]
-    assert "holds no picture" in problems["empty"]
+    assert "contains no image" in problems["empty"]
     assert sum("classes" in answer for answer in answers) == 7
     told = err.splitlines()
     assert len(told) == 6
@@ -116,12 +116,12 @@ def test_no_more_than_a_batch_is_read_ahead(pictures, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model_path", "model.pt"], "give one or more pictures, or folders of pictures"),
+        (["--model_path", "model.pt"], "give one or more images, or folders of images"),
         (["x.png"], "--model_path must be given"),
         (["--model_path", "nowhere", "x.png"], "nowhere cannot be read"),
         (["--model_path", "x" * 300, "x.png"], "cannot be read"),
         (["--model_path", "nowhere.onnx", "x.png"], "nowhere.onnx cannot be read"),
-        (["--model_path", "x.onnx", "--device", "cuda", "x.png"], "ONNX files run on the processor"),
+        (["--model_path", "x.onnx", "--device", "cuda", "x.png"], "ONNX files run on the CPU"),
         (["--model_path", "model.pt", "x.png", "--top", "0"], "top is 0; it must be at least 1"),
         (["--model_path", "model.pt", "x.png", "--topp", "3"], "unknown flag --topp (did you mean --top?)"),
     ],

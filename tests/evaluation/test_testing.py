@@ -33,10 +33,10 @@ from tfnas.core.errors import RunFailed
 from tfnas.data.data_config import DataConfig, RetrainDataConfig
 from tfnas.data.opened_data import open_data
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.evaluation import evaluating as testing
-from tfnas.evaluation.confusion_plot import confusion_plot
+from tfnas.evaluation import evaluating, evaluation_report
 from tfnas.evaluation.evaluating import evaluate
 from tfnas.evaluation.evaluation_config import EvaluationConfig
+from tfnas.evaluation.evaluation_report import confusion_plot
 
 QUIET = ("--workers", "0", "--threads", "1", "--device", "cpu")
 
@@ -45,7 +45,7 @@ QUIET = ("--workers", "0", "--threads", "1", "--device", "cpu")
 def elsewhere(tmp_path, monkeypatch):
     """In a folder of its own; the picture, which takes most of the time, is not drawn."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(testing, "confusion_plot", lambda report: b"")
+    monkeypatch.setattr(evaluation_report, "confusion_plot", lambda report: b"")
 
 
 def results_of(*arguments, folder="out"):
@@ -86,7 +86,7 @@ def check_by_hand(found, logits, labels):
 @pytest.mark.parametrize("flag", ["--model_path", "--config_path"])  # in their README, in their example script
 def test_the_authors_command(tmp_path, monkeypatch, capsys, flag):
     """Their checkpoint of seven classes with a model.config that says 1000, on a list, at 16 pixels."""
-    monkeypatch.setattr(testing, "confusion_plot", confusion_plot)
+    monkeypatch.setattr(evaluation_report, "confusion_plot", confusion_plot)
     network = varied_network(seven_classes(), 5)
     config, weights = authors_files(tmp_path, network.state_dict())
     pictures = write_pictures(tmp_path / "val")
@@ -144,7 +144,7 @@ def test_an_exported_file(tmp_path, capsys):
     found = results_of("--model_path", "six.onnx", "--val_root", "val")
     check_by_hand(found, logits_by_hand(model.network(), pictures, PREPROCESSING), labels)
     assert found["parameters"] == sum(parameter.numel() for parameter in model.network().parameters())
-    assert "takes images of 16 pixels, no others" in refused(
+    assert "accepts only images of 16 pixels" in refused(
         capsys, "--model_path", "six.onnx", "--val_root", "val", "--image_size", "20"
     )
 
@@ -178,7 +178,7 @@ def test_where_results_cannot_be_written_nothing_is_tested(tmp_path, capsys, mon
     def full(path, _):
         raise RunFailed(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr("tfnas.evaluation.evaluating.write_whole", full)
+    monkeypatch.setattr("tfnas.evaluation.evaluation_report.write_whole", full)
     assert main(given) == 1
     told = capsys.readouterr()
     assert told.err == "test.py: cannot write out/test.json: No space left on device\n"
@@ -299,7 +299,7 @@ def test_the_worst_of_many_classes_are_shown(tmp_path, capsys):
         ([], r"which network\? Give --model_path RUN, --config_path FILE .*, or --arch NAME"),
         (["--val_root", "."], r"which network\?"),
         (["--model_path", "x", "--config_path", "y", "--weights", "z"], "give --model_path or --config_path, not both"),
-        (["--model_path", "model.config", "--weights", "w"], "--weights says nothing of images: give --val_root"),
+        (["--model_path", "model.config", "--weights", "w"], "--weights does not include images: give --val_root"),
         (["--model_path", "model.pt", "--weights", "w", "--val_root", "few"], "--model_path model.pt already says"),
         (["--model_path", "x", "--weights", "w", "--val_root", "few"], "x cannot be read"),
         (["--model_path", "w", "--weights", "w", "--val_root", "few"], "w is not a search checkpoint"),
@@ -314,18 +314,21 @@ def test_the_worst_of_many_classes_are_shown(tmp_path, capsys):
         (["--model_path", "x" * 300], "cannot be read"),
         (["--config_path", "x" * 300, "--weights", "w", "--val_root", "few"], "cannot be read"),
         (["--model_path", "model.pt", "--val_root", "x" * 300], "there is no such folder"),
-        (["--model_path", "model.pt", "--val_root", "few", "--out", "x" * 300], "out is x*, which cannot be looked up"),
+        (["--model_path", "model.pt", "--val_root", "few", "--out", "x" * 300], "out is x*, which cannot be accessed"),
         (["--model_path", "model.pt", "--val_root", "nowhere"], "nowhere: there is no such folder"),
-        (["--model_path", "model.pt"], "has no run directory beside it"),
+        (["--model_path", "model.pt"], "has no run directory next to it"),
         (["--model_path", "model.pt", "--num_classes", "8"], "--num_classes is 8, but .* has 7 classes"),
-        (["--model_path", "model.pt", "--val_root", "val"], "the network knows no class yak; its classes are ant, bee"),
+        (["--model_path", "model.pt", "--val_root", "val"], "the network has no class yak; its classes are ant, bee"),
         (["--model_path", "model.pt", "--val_root", "val", "--val_list", "l"], "l:2: label 7 is outside 0..6"),
         (
             ["--model_path", "model.pt", "--val_root", "few", "--out", "model.pt"],
             "but model.pt is a file",
         ),
         (["--model_path", "model.pt", "--val_root", "few", "--out", "model.pt/deep/er"], r"but \S+model.pt is a file"),
-        (["--config_path", "model.config", "--weights", "w", "--val_root", "few"], "holds 2 class folders, .* has 7"),
+        (
+            ["--config_path", "model.config", "--weights", "w", "--val_root", "few"],
+            "contains 2 class folders, .* has 7",
+        ),
         (["--config_path", "other.config", "--weights", "w", "--val_root", "val"], r"w holds the weights of another "),
     ],
 )
@@ -385,7 +388,7 @@ def test_a_damaged_picture_is_named(tmp_path, capsys):
     ],
 )
 def test_short_memory_is_told(error, message):
-    with pytest.raises(RunFailed, match=message), testing._memory_told(5):
+    with pytest.raises(RunFailed, match=message), evaluating._memory_errors(5):
         raise error
-    with pytest.raises(RuntimeError, match="another"), testing._memory_told(5):
+    with pytest.raises(RuntimeError, match="another"), evaluating._memory_errors(5):
         raise RuntimeError("another")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tfnas.bench.timing import RoundLimits
-from tfnas.export import exporting
+from tfnas.export import export_checks
 
 
 @pytest.fixture(scope="session", autouse=True)
 def few_timed_calls():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting, "_TIMED", RoundLimits(seconds=0.0, fewest=10, most=10))
+        patch.setattr(export_checks, "_TIMED", RoundLimits(seconds=0.0, fewest=10, most=10))
         yield

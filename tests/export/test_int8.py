@@ -16,8 +16,7 @@ from rich.console import Console
 
 from tfnas import ExportConfig, InputError, OnnxModel, export_model
 from tfnas.cli.main import main
-from tfnas.export.export_checks import shipping_warnings
-from tfnas.export.export_report import Accuracy, Check, Latency
+from tfnas.export.export_report import Accuracy, Latency, OutputCheck, shipping_warnings
 from tfnas.report.export_text import print_export
 from tfnas.searching.refitting.certify import certify_file
 from tfnas.searching.refitting.refit_config import CertifyConfig
@@ -74,7 +73,7 @@ def test_it_is_right_here_and_by_the_reference(exported):
     _, here, reference = report.checks
     for check, top1 in ((here, report.accuracy.file_top1), (reference, report.accuracy.reference_top1)):
         assert check.same_top1 >= 0.97 and abs(top1 - report.accuracy.float32_top1) <= 1
-    assert not any("8 bits are too few" in text or "computes it wrongly" in text for text in report.warnings)
+    assert not any("8 bits are too few" in text or "computes it incorrectly" in text for text in report.warnings)
 
 
 def test_the_reference_is_what_the_file_means(exported):
@@ -225,7 +224,7 @@ def test_what_is_recorded_of_the_processor(eight_bits, tmp_path, without_vnni):
 
 
 def check_of(kind, same_top1, instructions=None):
-    return Check(
+    return OutputCheck(
         kind=kind,
         instructions=instructions,
         images="made-up images",
@@ -251,9 +250,9 @@ def check_of(kind, same_top1, instructions=None):
             0.99,
             (90.0, 55.0, 90.0),
             500,
-            ["this processor (avx2) computes it wrongly", "--quantize int8 "],
+            ["this processor (avx2) computes it incorrectly", "--quantize int8 "],
         ),
-        ("int8", 0.60, 0.99, (90.0, 55.0, 90.0), 500, ["computes it wrongly", "a fault of the runtime"]),
+        ("int8", 0.60, 0.99, (90.0, 55.0, 90.0), 500, ["computes it incorrectly", "the runtime is at fault"]),
         (
             "int8",
             0.99,

@@ -34,7 +34,7 @@ def test_the_command_and_its_file(tmp_path, capsys):
     lines = captured.out.splitlines()
     assert lines[0] == f"file      {tmp_path / 'model.pt2'}"
     (check,) = (line for line in lines if line.startswith("check"))  # there is no run beside the file
-    assert "largest difference" in check and "on 100 test images of the embedded digits, in batches of 1, 4, " in check
+    assert "largest difference" in check and "on 100 test images of the bundled digits, in batches of 1, 4, " in check
     latency = [line for line in lines if " ms +- " in line]
     assert len(latency) == 4
     assert all("threads=1" in line and "float32, batch " in line and " runs, " in line for line in latency)
@@ -68,6 +68,6 @@ def test_bfloat16(tmp_path):
         ExportConfig(model_path=str(tmp_path), format="torch_export", dtype="bfloat16", out=str(tmp_path / "b.pt2"))
     )
     (check,) = report.checks
-    assert check.images.startswith("images of noise, for want of real ones")
+    assert check.images.startswith("images of random noise, since no real ones are available")
     assert report.accuracy is None and check.tolerance is None
     assert 1e-5 < check.max_abs_difference < 0.1 * check.largest_logit

@@ -109,8 +109,7 @@ def test_it_is_valid_onnx_of_static_shape():
 
 def test_its_nodes_are_those_of_an_exported_file():
     """Held against what `tfnas export` writes for the same network, in the same order."""
-    from tfnas.export.exported_files import onnx_bytes
-    from tfnas.export.traced import without_batch_norm
+    from tfnas.export.exported_files import onnx_bytes, without_batch_norm
 
     module, images = made("network")
     with torch.no_grad():

@@ -150,12 +150,7 @@ def one_of_two(folder, rank):
         part = slice(None, first) if rank == 0 else slice(first, None)
         logits, labels = data["logits"][part], data["labels"][part]
         batches = [(logits[i : i + 8], labels[i : i + 8]) for i in range(0, len(labels), 8)]
-        found.append(
-            list(
-                evaluate_batches(
-                    nn.Identity(), batches, CPU, all_reduce=DistributedContext(rank, 2, CPU).all_reduce_sum
-                )
-            )
-        )
+        all_reduce = DistributedContext(rank, 2, CPU).all_reduce_sum
+        found.append(list(evaluate_batches(nn.Identity(), batches, CPU, all_reduce=all_reduce)))
     torch.save(found, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()

@@ -17,7 +17,7 @@ from tfnas.evaluation.evaluation_config import PredictConfig
 from tfnas.utils.progress import waiting
 
 if TYPE_CHECKING:
-    from tfnas.evaluation.predicting import Answer
+    from tfnas.evaluation.predicting import Prediction
 
 _EXAMPLES = """\
   {command} --model_path runs/train-20260131-120000 cat.jpg
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas predict") -> int:
     return command.status
 
 
-def _text(answer: Answer) -> str:
+def _text(answer: Prediction) -> str:
     lines = [f"{100 * found.probability:8.2f} %  {found.name}" for found in answer.classes]
     return "\n".join([_printable(answer.image), *lines])
 

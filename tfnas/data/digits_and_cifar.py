@@ -1,21 +1,16 @@
-"""The embedded default: 1,797 real handwritten digits of 8 x 8 pixels that ship inside scikit-learn.
+"""Data sets that are held in memory: the bundled digits, pairs of them, and CIFAR.
 
-Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
-
-Images of two handwritten digits, whose class is the one that is read first: architectures differ in that.
-
-All digits of the embedded set are told apart by every small network. To know which of two comes first, a network has
-to see how they stand to each other, and so much of an image at once.
-Images are composed from scikit-learn's digits, each part from the originals of that part only: no digit that trains is
-seen in a test image. They are the same in every run.
-
-CIFAR-10 and CIFAR-100 from disk, through torchvision. Nothing is downloaded.
-
-The files are pickles, which can run code when they are loaded. torchvision compares the MD5 of every batch and of the
-class names with the published ones before it unpickles them (CIFAR10._check_integrity and _load_meta), and to make
-another file with a given MD5 is out of reach; so only the published bytes are ever loaded.
-
-Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+* `digits`: 1,797 real handwritten digits of 8 x 8 pixels, which scikit-learn ships. Source: E. Alpaydin and C. Kaynak,
+  Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
+* `digit_pairs`: images of two of them, whose class is the one that is read first. Every small network separates the
+  bundled digits. To tell which comes first, a network needs their relative position, hence a large receptive field.
+  The images are the same in every run, and each part is composed from the originals of that part only: no digit that
+  trains is seen in a test image.
+* `cifar10`, `cifar100`: from disk, through torchvision; nothing is downloaded. The files are pickles, which can run
+  code when they are loaded. torchvision compares the MD5 of every batch and of the class names with the published ones
+  before it unpickles them (CIFAR10._check_integrity and _load_meta), and to make another file with a given MD5 is out
+  of reach; so only the published bytes are ever loaded. Source: A. Krizhevsky, Learning Multiple Layers of Features
+  from Tiny Images, 2009.
 """
 
 from __future__ import annotations
@@ -71,7 +66,8 @@ def digit_pairs_parts(image_size: int) -> Parts:
     """
     if image_size < _LEAST_SIZE:
         raise InputError(
-            f"--data digit_pairs holds two digits and needs {_LEAST_SIZE} pixels or more, not --image_size {image_size}"
+            f"--data digit_pairs contains two digits and needs {_LEAST_SIZE} pixels or more, "
+            f"not --image_size {image_size}"
         )
     digits = digits_parts(image_size * 7 // 16)
     assert digits.test is not None
@@ -153,17 +149,17 @@ def cifar_parts(name: Literal["cifar10", "cifar100"], root: Path, val_ratio: flo
 
 def _open(name: Literal["cifar10", "cifar100"], root: Path, *, train: bool) -> tuple[ArraySource, tuple[str, ...]]:
     """Open one half of CIFAR as uint8 images N x 3 x 32 x 32, with the names of its classes."""
-    from torchvision import datasets  # takes seconds to import, which the embedded data need not wait for
+    from torchvision import datasets  # takes seconds to import, which bundled data need not wait for
 
     kind: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     try:
         data = kind(root, train=train, download=False)
-    except RuntimeError:  # torchvision's word for a missing file or another MD5
+    except RuntimeError:  # of a missing file or another MD5
         batches = ", ".join(file for file, _ in (*kind.train_list, *kind.test_list))
         raise InputError(
-            f"--data {name}: {root}/{kind.base_folder} does not hold the published files {batches}, "
-            f"{kind.meta['filename']} (missing or changed). Unpack {kind.filename} so that --img_root holds the folder "
-            f"{kind.base_folder}; nothing is downloaded."
+            f"--data {name}: {root}/{kind.base_folder} does not contain the published files {batches}, "
+            f"{kind.meta['filename']} (missing or changed). Unpack {kind.filename} so that --img_root contains the "
+            f"folder {kind.base_folder}; nothing is downloaded."
         ) from None
     images = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
     return ArraySource(images, list(data.targets)), tuple(data.classes)

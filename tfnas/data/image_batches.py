@@ -1,4 +1,4 @@
-"""Batches of one epoch, from any batch on: what makes a resumed run see exactly the images it had not seen."""
+"""Batches of one epoch, from any batch on, so that a resumed run sees exactly the images that it had not seen."""
 
 from __future__ import annotations
 
@@ -103,21 +103,21 @@ class ImageLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[list[torch.Tensor]]:
-        kept = _kept
-        reader = kept.pop(self._images, None) if kept is not None else None
+        readers = _readers
+        reader = readers.pop(self._images, None) if readers is not None else None
         if reader is None or not reader.fits(self._workers, self._device):
-            reader = _Reader(self._images, workers=self._workers, device=self._device, stays=kept is not None)
+            reader = _Reader(self._images, workers=self._workers, device=self._device, persistent=readers is not None)
         try:
             for pixels, labels in reader.read(self._batches):
                 yield [self._images.transform.normalise(pixels.to(self._device, non_blocking=True)), labels]
-        except GeneratorExit:  # who asks for no more batches has met no error
-            _keep(kept, self._images, reader)
+        except GeneratorExit:  # whoever asks for no more batches has met no error
+            _store(readers, self._images, reader)
             raise
         except InputError as error:
             # of a worker, torch hands on the same class of error, but with a traceback in front of its message
             message = str(error)
             raise InputError(message.partition(_INPUT_ERROR)[2].strip() or message) from None
-        _keep(kept, self._images, reader)
+        _store(readers, self._images, reader)
 
 
 def loader(images: ImageSet, batches: EpochBatches, *, workers: int, device: torch.device = _PROCESSOR) -> ImageLoader:
@@ -134,29 +134,29 @@ def loader(images: ImageSet, batches: EpochBatches, *, workers: int, device: tor
 
 @contextmanager
 def persistent_workers() -> Iterator[None]:
-    """Inside, loader processes that are done wait for the next epoch of their images; at the end they end."""
-    global _kept
-    before, _kept = _kept, {}
+    """Inside, loader processes that are done wait for the next epoch of their images; afterwards they end."""
+    global _readers
+    before, _readers = _readers, {}
     try:
         yield
     finally:
-        _kept.clear()
-        _kept = before
+        _readers.clear()
+        _readers = before
 
 
 class _Reader(DataLoader[tuple[torch.Tensor, torch.Tensor]]):
     """The processes that read an image set, epoch after epoch."""
 
-    def __init__(self, images: ImageSet, *, workers: int, device: torch.device, stays: bool) -> None:
-        self.turn = _Turn()
+    def __init__(self, images: ImageSet, *, workers: int, device: torch.device, persistent: bool) -> None:
+        self.epoch = _EpochSampler()
         super().__init__(
             _Pixels(images),
-            batch_sampler=self.turn,
+            batch_sampler=self.epoch,
             num_workers=workers,
             collate_fn=_as_it_is,
             pin_memory=device.type == "cuda",
             worker_init_fn=_leave_signals_to_the_parent,
-            persistent_workers=stays and workers > 0,
+            persistent_workers=persistent and workers > 0,
             # A generator of its own: torch would otherwise draw a number from the caller's global one.
             generator=torch.Generator(),
         )
@@ -167,12 +167,12 @@ class _Reader(DataLoader[tuple[torch.Tensor, torch.Tensor]]):
 
     def read(self, batches: EpochBatches) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Batches of uint8 pixels with their labels."""
-        self.turn.batches = batches
+        self.epoch.batches = batches
         yield from self
 
 
-class _Turn(Sampler[list[Draw]]):
-    """The draws of whatever epoch is read now."""
+class _EpochSampler(Sampler[list[Draw]]):
+    """The draws of the epoch that is read now."""
 
     batches: EpochBatches
 
@@ -198,12 +198,12 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-_kept: dict[ImageSet, _Reader] | None = None
+_readers: dict[ImageSet, _Reader] | None = None
 
 
-def _keep(kept: dict[ImageSet, _Reader] | None, images: ImageSet, reader: _Reader) -> None:
-    if kept is not None:
-        kept[images] = reader
+def _store(readers: dict[ImageSet, _Reader] | None, images: ImageSet, reader: _Reader) -> None:
+    if readers is not None:
+        readers[images] = reader
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:
@@ -219,7 +219,7 @@ def _leave_signals_to_the_parent(_worker: int) -> None:
 def _go_on_for_a_while(_number: int, _frame: FrameType | None) -> None:
     """End in a while, whatever is being read then.
 
-    With status 0, as a worker that has been told to end: torch reports any other in the parent, if only as a traceback
+    With status 0, like a worker that is asked to end: torch reports any other in the parent, if only as a traceback
     when the program exits. A parent that still waits for batches notices all the same that its worker is gone.
     """
     end = threading.Timer(_GRACE_SECONDS, os._exit, (0,))

@@ -1,12 +1,14 @@
-"""One folder of images per class; the classes are numbered in the order of their names.
+"""Images in files: one folder per class, or lists.
 
-Image lists in the format of the authors' program: one `path label` per line, the path relative to the image root.
+* Folders: the classes are numbered in the order of their names.
+* Lists, in the format of the authors' program: one `path label` per line, the path relative to the image root.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from tfnas.core.errors import InputError
@@ -36,28 +38,44 @@ def folder_parts(root: Path, val_ratio: float, test_ratio: float) -> Parts:
 def folder_source(root: Path) -> tuple[FileSource, tuple[str, ...]]:
     """All images of an image folder per class, and the names of the classes in order.
 
-    Names that begin with a dot and files of unknown suffixes are passed over; sub-folders of a class are not read.
+    Names that begin with a dot and files of unknown suffixes are skipped; sub-folders of a class are not read.
 
     Raises:
         InputError: There are fewer than two classes, a class has no image, or a folder cannot be read.
     """
     classes = [path.name for path in _visible(root) if path.is_dir()]
     if len(classes) < 2:
-        raise InputError(
-            f"image folder {root}: holds {len(classes)} class folder(s); give one folder per class, two or more"
-        )
+        raise InputError(f"image folder {root}: contains {len(classes)} class folder(s); at least two are needed")
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
         members = _images(root / name)
         if not members:
             raise InputError(
-                f"class folder {root / name}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}; sub-folders are not "
-                "read). Add images or remove the folder; the root must be the folder right above the class folders."
+                f"class folder {root / name}: contains no image ({', '.join(sorted(IMAGE_SUFFIXES))}; sub-folders are "
+                "not read). Add images or remove the folder; the root must be the folder right above the class folders."
             )
         paths.extend(f"{name}/{member}" for member in members)
         labels.extend([label] * len(members))
     return FileSource(root, paths, labels), tuple(classes)
+
+
+def image_folder(path: str | None, flag: str, data: str) -> Path:
+    """The folder that a flag names. Raises InputError where kind of data `data` lacks it, or where it is not there."""
+    if path is None:
+        raise InputError(f"--data {data} needs {flag}, the folder that contains the images")
+    if not os.path.isdir(path):  # noqa: PTH112 - answers "no" where Path.is_dir raises
+        raise InputError(f"{flag} {path}: there is no such folder; give the one that contains the images")
+    return Path(path)
+
+
+def images_below(folder: str | Path) -> Iterator[Path]:
+    """Image files in a folder and its sub-folders, each folder's in the order of names, without hidden ones."""
+    for place, inner, files in os.walk(folder):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        for name in sorted(files):
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                yield Path(place, name)
 
 
 def _images(folder: Path) -> list[str]:
@@ -66,7 +84,7 @@ def _images(folder: Path) -> list[str]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """List what a folder holds, sorted, without names that begin with a dot."""
+    """List the contents of a folder, sorted, without names that begin with a dot."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
@@ -109,7 +127,7 @@ def read_list(listing: Path, root: Path, num_classes: int, *, to_train: bool = T
     """Read an image list and check that every image exists and (in one to train on) every class has one.
 
     Args:
-        listing: The list; the last space of a line separates path and label, so that a path may hold spaces.
+        listing: The list; the last space of a line separates path and label, so that a path may contain spaces.
         root: What the paths are relative to.
         num_classes: Labels must lie in 0 .. num_classes - 1.
 

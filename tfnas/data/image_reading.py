@@ -1,7 +1,7 @@
 """Read an image file as a person sees it: upright, in colour, on white paper.
 
 Any mode that Pillow opens becomes 8-bit RGB. EXIF orientation is applied; transparency is composited on white, as a
-page or a browser shows it; 16-bit grey is scaled to 8 bits instead of being cut off at 255.
+page or a browser shows it; 16-bit grey is scaled to 8 bits instead of being clipped at 255.
 
 `read_view` reads a part of a picture at a size. A large JPEG is then decoded at a half, a quarter or an eighth of its
 size, which its format allows, as far as the part has no fewer pixels than are asked for.
@@ -84,14 +84,14 @@ def read_view(path: Path, where: str, choose: ChooseView) -> Tensor:
     Args:
         path: The image file.
         where: What named the file; error messages begin with it.
-        choose: Is told the upright picture's width and height.
+        choose: Called with the upright picture's width and height.
 
     Raises:
         InputError: As `read_rgb`.
     """
     try:
         with Image.open(path) as image:
-            if image.format not in _JPEG:  # of which the header alone tells size and orientation
+            if image.format not in _JPEG:  # whose header contains size and orientation
                 image.load()
             orientation = _orientation(image)
             width, height = image.size[::-1] if orientation in _QUARTER_TURNS else image.size
@@ -153,7 +153,7 @@ def _flattened(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _from_sixteen_bits(image)
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no known white; convert it to 8 or 16 bits")
+        raise ValueError("the white level of floating-point pixels is unknown; convert it to 8 or 16 bits")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, _WHITE), layer).convert("RGB")
@@ -164,5 +164,5 @@ def _from_sixteen_bits(image: Image.Image) -> Image.Image:
     """Scale grey values 0..65535 to 0..255; Pillow's own conversion would clip them at 255."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > _SIXTEEN_BIT_WHITE:
-        raise ValueError("grey values outside 0..65535 have no known white; convert it to 8 or 16 bits")
+        raise ValueError("the white level of grey values outside 0..65535 is unknown; convert it to 8 or 16 bits")
     return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")

@@ -1,4 +1,4 @@
-"""Sets of images: where raw images come from, and what a draw from them looks like.
+"""Sets of images: where raw images come from, and what a draw from them is.
 
 A *source* reads a raw image and its label; an `ImageSet` puts a `Transform` on one or more sources. What comes out
 depends on (seed, epoch, index) only: the random numbers of a draw are seeded from these three inside the data set, so
@@ -57,7 +57,7 @@ class ImageSource(Protocol):
         """Read image number `index`; of a picture file the part that `view` chooses. Raises InputError if it cannot."""
 
     def identity(self) -> bytes:
-        """What tells these images from others: their contents where they are in memory, their names else."""
+        """What identifies these images: their contents if they are in memory, otherwise their names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +164,7 @@ class ImageSet(Dataset[tuple[torch.Tensor, int]]):
         return [label for source in self.sources for label in source.labels]
 
     def _locate(self, index: int) -> tuple[ImageSource, int]:
-        """Find the source that holds image number `index`, and its number there."""
+        """Find the source of image number `index`, and its number there."""
         local = index
         for source in self.sources:
             if local < len(source.labels):

@@ -1,6 +1,7 @@
-"""Open the data that a configuration names: its parts, their transforms, and the names of its classes.
+"""Opening the data that a configuration names: its parts, their transforms, and the names of its classes.
 
-Images for retraining: everything that the search may see trains the weights, the test part is for judging only.
+A search has a weights part and an architecture part; a later training trains on both. The test part is for evaluation
+only.
 """
 
 from __future__ import annotations
@@ -17,10 +18,9 @@ from tfnas.core.errors import InputError
 from tfnas.data.augmentation import training_transform
 from tfnas.data.data_config import BUNDLED, DataConfig, DataName, RetrainDataConfig, data_name, retrain_data_name
 from tfnas.data.digits_and_cifar import cifar_parts, digit_pairs_parts, digits_parts
-from tfnas.data.image_files import folder_parts, folder_source, list_parts, read_list, read_text_lines
+from tfnas.data.image_files import folder_parts, folder_source, image_folder, list_parts, read_list, read_text_lines
 from tfnas.data.image_sets import FileSource, ImageSet, ImageSource, Parts
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.runs.run_directory import read_config
 from tfnas.utils.annotations import field_types
 from tfnas.utils.devices import usable_cores
 
@@ -42,7 +42,7 @@ class ImageData:
 
     @property
     def fingerprint(self) -> str:
-        """Short digest of the two parts that a search uses: tells a resumed run that its images are still the same."""
+        """Short digest of the two parts that a search uses; a resumed run must find the same."""
         return f"{self.weights.fingerprint()}-{self.architecture.fingerprint()}"
 
     def describe(self) -> str:
@@ -86,35 +86,23 @@ def open_parts(config: DataConfig, image_size: int) -> Parts:
         parts = digits_parts(image_size)
     elif name == "digit_pairs":
         parts = digit_pairs_parts(image_size)
-    elif name == "list":
-        parts = list_parts(_root(config), *_lists(config), config.num_classes)
-    elif name == "folder":
-        parts = folder_parts(_root(config), config.val_ratio, config.test_ratio)
     else:
-        parts = cifar_parts(name, _root(config), config.val_ratio)
-    if config.num_classes not in (None, len(parts.class_names)):
-        raise InputError(
-            f"--data {name} has {len(parts.class_names)} classes here, but --num_classes is {config.num_classes}; "
-            "correct it or leave it out"
-        )
+        root = image_folder(config.img_root, "--img_root", name)
+        if name == "list":
+            parts = list_parts(root, *_lists(config), config.num_classes)
+        elif name == "folder":
+            parts = folder_parts(root, config.val_ratio, config.test_ratio)
+        else:
+            parts = cifar_parts(name, root, config.val_ratio)
+    _check_num_classes(config, name, parts.class_names)
     return parts
-
-
-def _root(config: DataConfig) -> Path:
-    """Return --img_root, an existing folder."""
-    if config.img_root is None:
-        raise InputError(f"--data {data_name(config)} needs --img_root, the folder that holds the images")
-    root = Path(config.img_root)
-    if not root.is_dir():
-        raise InputError(f"--img_root {root}: there is no such folder; give the one that holds the images")
-    return root
 
 
 def _lists(config: DataConfig) -> tuple[Path, Path]:
     """Return --train_list and --val_list."""
     if config.train_list is None or config.val_list is None:
         missing = "--train_list" if config.train_list is None else "--val_list"
-        raise InputError(f"--data list needs {missing}; for one folder per class say --data folder")
+        raise InputError(f"--data list needs {missing}; for one folder per class use --data folder")
     return Path(config.train_list), Path(config.val_list)
 
 
@@ -129,7 +117,7 @@ def named_classes(class_names: str | None, own: tuple[str, ...]) -> tuple[str, .
     if len(names) != len(own):
         raise InputError(
             f"--class_names {path}: names {len(names)} classes, but the data has {len(own)}; "
-            "make them agree, or set --num_classes"
+            "correct the file, or set --num_classes"
         )
     return tuple(names)
 
@@ -143,7 +131,7 @@ def loader_processes(workers: int | None, name: DataName) -> int:
 
 @dataclass(frozen=True)
 class RetrainData:
-    """Opened data: the augmented images to train on, and plain ones to judge by where there are any."""
+    """Opened data: the augmented training images, and plain evaluation images where there are any."""
 
     name: DataName
     train: ImageSet
@@ -159,19 +147,19 @@ class RetrainData:
 
     @property
     def fingerprint(self) -> str:
-        """Short digest of both parts: tells a resumed run that its images are still the same."""
-        judged = "none" if self.validation is None else self.validation.fingerprint()
-        return f"{self.train.fingerprint()}-{judged}"
+        """Short digest of both parts; a resumed run must find the same."""
+        validation = "none" if self.validation is None else self.validation.fingerprint()
+        return f"{self.train.fingerprint()}-{validation}"
 
     def evaluation_images_in_training(self) -> int:
-        """How many of the images to judge by are files that are trained on too."""
+        """How many of the evaluation images are files that are training images too."""
         return 0 if self.validation is None else len(set(_files(self.validation)).intersection(_files(self.train)))
 
     def describe(self) -> str:
         """Say in one line what the data is."""
-        judged = "no images to judge by" if self.validation is None else f"{len(self.validation)} to judge by"
+        evaluation = "no evaluation images" if self.validation is None else f"{len(self.validation)} evaluation images"
         size = self.preprocessing.image_size
-        return f"{self.name}: {len(self.train)} training images, {judged}, {self.num_classes} classes, {size} px"
+        return f"{self.name}: {len(self.train)} training images, {evaluation}, {self.num_classes} classes, {size} px"
 
 
 def open_retrain_data(
@@ -213,35 +201,35 @@ Opened = tuple[Sequence[ImageSource], ImageSource | None, tuple[str, ...]]
 
 def _listed(config: RetrainDataConfig) -> Opened:
     if config.train_list is None:
-        raise InputError("--data list needs --train_list; for one folder per class say --data folder")
+        raise InputError("--data list needs --train_list; for one folder per class use --data folder")
     count = IMAGENET_CLASSES if config.num_classes is None else config.num_classes
-    root = _folder(config.train_root, "--train_root")
+    root = image_folder(config.train_root, "--train_root", "list")
     train = [read_list(Path(listing), root, count) for listing in config.train_list.split(",")]
     validation = None
     if config.val_list is not None:
-        judged_root = root if config.val_root is None else _folder(config.val_root, "--val_root")
-        validation = read_list(Path(config.val_list), judged_root, count, to_train=False)
+        val_root = root if config.val_root is None else image_folder(config.val_root, "--val_root", "list")
+        validation = read_list(Path(config.val_list), val_root, count, to_train=False)
     elif config.val_root is not None:
         raise InputError("--val_root is given without --val_list, the list of the images in it")
     return train, validation, tuple(str(label) for label in range(count))
 
 
 def _two_folders(config: RetrainDataConfig) -> Opened:
-    train, classes = folder_source(_folder(config.train_root, "--train_root"))
-    validation, others = folder_source(_folder(config.val_root, "--val_root"))
+    train, classes = folder_source(image_folder(config.train_root, "--train_root", "folder"))
+    validation, others = folder_source(image_folder(config.val_root, "--val_root", "folder"))
     if classes != others:
         odd = sorted(set(classes) ^ set(others))
         raise InputError(
             f"--train_root {config.train_root} and --val_root {config.val_root} must have the same class folders; "
             f"only one of them has {', '.join(odd[:5])}"
         )
-    _check_count(config, "folder", classes)
+    _check_num_classes(config, "folder", classes)
     return (train,), validation, classes
 
 
 def _parts(config: RetrainDataConfig, name: DataName, image_size: int) -> Opened:
-    """Those of the search: what trained its weights and its architecture trains now, its test part judges."""
-    root = None if name in BUNDLED else str(_folder(config.train_root, "--train_root"))
+    """Those of the search: what trained its weights and its architecture trains now, its test part evaluates."""
+    root = None if name in BUNDLED else str(image_folder(config.train_root, "--train_root", name))
     searched = DataConfig(data=name, img_root=root, test_ratio=config.test_ratio, num_classes=config.num_classes)
     parts = open_parts(searched, image_size)
     return (parts.weights, parts.architecture), parts.test, parts.class_names
@@ -255,19 +243,11 @@ def _files(images: ImageSet) -> Iterator[str]:
             yield from (f"{root}/{path}" for path in source.paths)
 
 
-def _folder(path: str | None, flag: str) -> Path:
-    if path is None:
-        raise InputError(f"{flag} must be given: the folder that holds the images")
-    if not os.path.isdir(path):  # noqa: PTH112 - answers "no" where Path.is_dir raises
-        raise InputError(f"{flag} {path}: there is no such folder; give the one that holds the images")
-    return Path(path)
-
-
-def _check_count(config: RetrainDataConfig, name: str, classes: tuple[str, ...]) -> None:
+def _check_num_classes(config: DataConfig | RetrainDataConfig, name: str, classes: tuple[str, ...]) -> None:
     if config.num_classes not in (None, len(classes)):
         raise InputError(
             f"--data {name} has {len(classes)} classes here, but --num_classes is {config.num_classes}; "
-            "correct it or leave it out"
+            "correct or omit it"
         )
 
 
@@ -292,14 +272,6 @@ def data_of_training(saved: Mapping[str, Any], source: str) -> RetrainDataConfig
     if wrong or saved["image_size"] is None:
         raise InputError(f"{source} is no training run: its configuration has no usable {(wrong or ['image_size'])[0]}")
     return RetrainDataConfig(**{name: saved[name] for name in types})
-
-
-def run_images(run_dir: Path) -> RetrainData:
-    """The images of a training run, opened as it had them. Raises InputError when it is none, or they are gone."""
-    saved = read_config(run_dir)
-    config, seed = data_of_training(saved, str(run_dir)), saved.get("seed")
-    assert config.image_size is not None
-    return open_retrain_data(config, image_size=config.image_size, seed=seed if isinstance(seed, int) else 0)
 
 
 def with_overrides(data: RetrainDataConfig, said: Mapping[str, Any]) -> dict[str, Any]:

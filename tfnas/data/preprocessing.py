@@ -38,7 +38,7 @@ class Normalisation:
 
 @lru_cache(maxsize=32)
 def _per_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:
-    """The values as 3 x 1 x 1. They are kept: to bring them to a GPU for every batch would make it wait."""
+    """The values as 3 x 1 x 1. Cached: a transfer to a GPU for every batch would make it wait."""
     return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
 
 

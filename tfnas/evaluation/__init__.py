@@ -1,4 +1,4 @@
-"""A trained network on labelled images, and the classes of some pictures."""
+"""Evaluating a trained network on images, and predicting classes."""
 
 from tfnas.utils.moved_names import moved_names
 

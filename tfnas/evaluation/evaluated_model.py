@@ -1,9 +1,8 @@
-"""The network that is tested: that of a training run, or an architecture with weights that lie elsewhere."""
+"""The network that is tested: that of a training run or an exported file, or an architecture and weights."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,24 +18,24 @@ from tfnas.evaluation.evaluation_config import RUN_FOLDER, EvaluationConfig, is_
 from tfnas.evaluation.predicting import check_on_cpu
 from tfnas.export.export_report import model_behind
 from tfnas.runs.model_file import TrainedModel
+from tfnas.runs.model_images import enclosing_run
 from tfnas.runs.named_model import open_named_model
-from tfnas.runs.run_directory import CONFIG_FILE
 from tfnas.spaces.families import parse_architecture
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedModel:
-    """A network with its weights and all that is known of its classes and pictures.
+    """A network with its weights, and what is known of its classes and images.
 
-    `are_names` is whether `class_names` are names that folders can be recognised by, or only the numbers of classes.
+    `are_names` is whether folders can be recognised by `class_names`, which otherwise are only numbers.
     `data` is the kind of data that it was trained on, where that is known.
     """
 
-    words: str
+    description: str
     architecture: NetworkArchitecture
-    """With the classes of its weights, at the size of its pictures."""
+    """With the classes of its weights, at the size of its images."""
     network: nn.Module
-    """Takes pictures that `preprocessing` has cut and normalised."""
+    """Takes images that `preprocessing` has cut and normalised."""
     class_names: tuple[str, ...]
     are_names: bool
     preprocessing: Preprocessing
@@ -45,9 +44,9 @@ class EvaluatedModel:
     on_cpu: bool = False
     """Whether it computes on the CPU only."""
     kind: str = "float32"
-    """The numbers that it computes in."""
+    """The number type that it computes in."""
     warning: str | None = None
-    """Why its answers here may be wrong."""
+    """Why its outputs on this machine may be wrong."""
     results: str = RUN_FOLDER
     """Folder for its results in the run directory."""
 
@@ -74,8 +73,8 @@ def open_evaluated_model(config: EvaluationConfig) -> EvaluatedModel:
     own = model.class_names
     if config.num_classes not in (None, len(own)):
         raise InputError(
-            f"--num_classes is {config.num_classes}, but the network ({model.words}) has {len(own)} classes; "
-            "images are judged with the network's own classes"
+            f"--num_classes is {config.num_classes}, but the network ({model.description}) has {len(own)} classes; "
+            "the network's own classes are used"
         )
     names = named_classes(config.class_names, own)
     preprocessing = model.preprocessing.at_size(config.image_size)
@@ -97,16 +96,15 @@ def _named(config: EvaluationConfig) -> EvaluatedModel:
 
 def _of_model(path: Path) -> EvaluatedModel:
     model = TrainedModel.load(path)
-    run_dir = path if os.path.isdir(path) else path.parent  # noqa: PTH112 - answers "no" where Path.is_dir raises
     return EvaluatedModel(
-        words=str(path),
+        description=str(path),
         architecture=model.architecture,
         network=model.network(),
         class_names=model.class_names,
         are_names=_are_names(model.data, model.class_names),
         preprocessing=model.preprocessing,
         data=model.data,
-        run_dir=_run(run_dir),
+        run_dir=enclosing_run(path),
     )
 
 
@@ -118,17 +116,16 @@ def _of_onnx(path: Path, config: EvaluationConfig) -> EvaluatedModel:
     model = OnnxModel.load(path, threads=config.threads or torch.get_num_threads())
     size = model.preprocessing.image_size
     if config.image_size not in (None, size):
-        raise InputError(f"--image_size is {config.image_size}, but {path} takes images of {size} pixels, no others")
-    behind = model_behind(path)
+        raise InputError(f"--image_size is {config.image_size}, but {path} accepts only images of {size} pixels")
     return EvaluatedModel(
-        words=str(path),
+        description=str(path),
         architecture=parse_architecture(model.architecture),
         network=_ExportedNetwork(model.logits),
         class_names=model.class_names,
         are_names=_are_names(model.data, model.class_names),
         preprocessing=dataclasses.replace(model.preprocessing, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
         data=model.data,
-        run_dir=_run(behind if os.path.isdir(behind) else behind.parent),  # noqa: PTH112
+        run_dir=enclosing_run(model_behind(path)),
         on_cpu=True,
         kind=model.kind,
         warning=model.warning,
@@ -136,16 +133,11 @@ def _of_onnx(path: Path, config: EvaluationConfig) -> EvaluatedModel:
     )
 
 
-def _run(folder: Path) -> Path | None:
-    """The folder, if it is a run's."""
-    return folder if os.path.isfile(folder / CONFIG_FILE) else None  # noqa: PTH113
-
-
 def _of_weights(config: EvaluationConfig) -> EvaluatedModel:
     named = open_named_model(config, config.weights)
     model = named.model
     return EvaluatedModel(
-        words=named.words,
+        description=named.words,
         architecture=model.architecture,
         network=model.network(),
         class_names=model.class_names,

@@ -1,7 +1,4 @@
-"""Everything a user can say about testing: one typed definition for Python, command line and YAML file.
-
-Everything a user can say about predicting: one typed definition for Python, command line and YAML file.
-"""
+"""Settings of a test and of a prediction: one typed definition each for Python, command line and YAML file."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ class EvaluationConfig:
     """Settings of a test.
 
     Raises:
-        InputError: A value is outside its range, or it is not said which network or which images.
+        InputError: A value is outside its range, or the network or the images are not named.
     """
 
     model_path: str | None = None
@@ -44,28 +41,28 @@ class EvaluationConfig:
     """Its weights: checkpoint.pth.tar or model_best.pth.tar of the TF-NAS authors' program, a model.pt, or a bare state
     dict."""
     val_root: str | None = None
-    """Folder of the images: what list lines are relative to, or the parent of one folder per class. Default: the test
+    """Folder of the images: the root of the paths in the list, or the parent of one folder per class. Default: the test
     images of the training run."""
     val_list: str | None = None
     """Image list, one `path label` per line."""
     class_names: str | None = None
     """File with one class name per line, in the order of the network's classes. Default: the names in model.pt."""
     num_classes: int | None = None
-    """Number of classes that the network must have. Default: as the weights have it."""
+    """Expected number of classes. Default: that of the weights."""
     image_size: int | None = None
     """Side of the square input in pixels. Default: the network's own; 224 for a model.config."""
     batch_size: int = 100
     """Images per batch."""
     seed: int = 2
-    """Taken by every command; nothing is drawn here, so it changes nothing."""
+    """Accepted for consistency; this command uses no random numbers."""
     device: str = "auto"
     """auto (the first GPU if there is one), cpu, cuda or cuda:N."""
     threads: int | None = None
-    """Processor threads that compute. Default: PyTorch's own number."""
+    """CPU threads. Default: PyTorch's own number."""
     workers: int | None = None
-    """Loader processes. Default: 0 for data held in memory (digits, CIFAR), else up to 16 of the cores."""
+    """Loader processes. Default: 0 for data in memory (digits, CIFAR), otherwise the number of cores, up to 16."""
     print_freq: float = 10.0
-    """Seconds between two lines on how far it is; 0 for none."""
+    """Seconds between progress lines; 0 for none."""
     out: str | None = None
     """Folder to write the results to. Default: test in the run directory, else ./test-results."""
 
@@ -80,9 +77,9 @@ class EvaluationConfig:
         if self.val_list is not None and self.val_root is None:
             raise InputError(f"--val_list {self.val_list} needs --val_root, the folder that its paths are relative to")
         if self.weights is not None and is_onnx(self.model_path or ""):
-            raise InputError(f"--model_path {self.model_path} has its weights inside: leave out --weights")
+            raise InputError(f"--model_path {self.model_path} already contains weights: omit --weights")
         if self.weights is not None and self.val_root is None:
-            raise InputError("--weights says nothing of images: give --val_root (and --val_list)")
+            raise InputError("--weights does not include images: give --val_root (and --val_list)")
 
     def _check_network(self) -> None:
         check_named_once(self, "RUN", weights=self.weights)
@@ -100,18 +97,18 @@ class EvaluationConfig:
         try:
             there = next(path for path in (folder, *folder.absolute().parents) if _is_there(path))
         except OSError as error:
-            raise InputError(f"out is {folder}, which cannot be looked up: {error.strerror}; name another") from error
+            raise InputError(f"out is {folder}, which cannot be accessed: {error.strerror}; choose another") from error
         if not there.is_dir():
-            raise InputError(f"out is {folder}, but {there} is a file; name a folder")
+            raise InputError(f"out is {folder}, but {there} is a file; give a folder")
         if not os.access(there, os.W_OK | os.X_OK):
-            raise InputError(f"out is {folder}, but {there} may not be written to; name another folder with --out")
+            raise InputError(f"out is {folder}, but {there} is not writable; give another folder with --out")
         for name in RESULT_FILES:
             check_writable(folder / name)
         return folder
 
 
 def _is_there(path: Path) -> bool:
-    """Whether it exists. Raises OSError where that cannot be told: too long a name, a folder not to be entered."""
+    """Whether it exists. Raises OSError if that cannot be determined: too long a name, no permission."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -128,7 +125,7 @@ class PredictConfig:
     """
 
     images: tuple[str, ...] = ()
-    """Pictures, and folders whose pictures are taken, those of sub-folders too."""
+    """Images, or folders of images, including sub-folders."""
     model_path: str | None = None
     """Run directory of a finished training run, a model.pt, or an ONNX file of tfnas export. With --weights, the
     architecture only."""
@@ -139,21 +136,21 @@ class PredictConfig:
     weights: str | None = None
     """Its weights: a model.pt, a state dict, or weights as the program published them."""
     top: int = 5
-    """Most probable classes to tell for each image."""
+    """Number of most probable classes to print per image."""
     json: bool = False
-    """Print one JSON object per image and line, with every probability as it is."""
+    """Print one JSON object per line and image, with unrounded probabilities."""
     batch_size: int = 32
-    """Images that are computed at once."""
+    """Images per batch."""
     seed: int = 2
-    """Taken by every command; nothing is drawn here, so it changes nothing."""
+    """Accepted for consistency; this command uses no random numbers."""
     device: str = "auto"
-    """auto (the first GPU if there is one), cpu, cuda or cuda:N. ONNX files run on the processor."""
+    """auto (the first GPU if there is one), cpu, cuda or cuda:N. ONNX files run on the CPU."""
     threads: int | None = None
-    """Processor threads that compute. Default: the library's own number."""
+    """CPU threads. Default: the library's own number."""
 
     def __post_init__(self) -> None:
         if not self.images:
-            raise InputError("give one or more pictures, or folders of pictures")
+            raise InputError("give one or more images, or folders of images")
         check_named_once(self, "RUN", weights=self.weights)
         check_weights_named(self, self.weights)
         for name in ("top", "batch_size", "threads"):

@@ -1,7 +1,4 @@
-"""A trained network to ask, whatever file it is in: from square uint8 pictures to probabilities.
-
-Asking a trained network for the class of pictures; one that cannot be read is named, the others are answered.
-"""
+"""Asking a trained network for the classes of images; one that cannot be read is named, the others are classified."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from tfnas.core.errors import InputError, RunFailed
-from tfnas.data.image_files import IMAGE_SUFFIXES
+from tfnas.data.image_files import IMAGE_SUFFIXES, images_below
 from tfnas.data.image_reading import read_rgb
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.evaluation.evaluation_config import PredictConfig, is_onnx
@@ -27,7 +24,7 @@ from tfnas.utils.torch_settings import runtime_settings
 
 
 class Predictor(Protocol):
-    """A network with the names of its classes and what it expects of a picture."""
+    """A network with the names of its classes and what it expects of an image."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -35,10 +32,10 @@ class Predictor(Protocol):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How pictures are cut."""
+        """How images are prepared."""
 
     def logits(self, pictures: Tensor) -> Tensor:
-        """Logits N x classes of uint8 pictures N x 3 x S x S."""
+        """Logits N x classes of uint8 images N x 3 x S x S."""
 
 
 class TorchPredictor:
@@ -51,7 +48,7 @@ class TorchPredictor:
         self._network = model.network().to(device)
 
     def logits(self, pictures: Tensor) -> Tensor:
-        """Logits N x classes of uint8 pictures N x 3 x S x S."""
+        """Logits N x classes of uint8 images N x 3 x S x S."""
         with torch.inference_mode():
             logits: Tensor = self._network(self.preprocessing.normalise(pictures).to(self._device))
         return logits.cpu()
@@ -68,7 +65,7 @@ class OnnxPredictor:
         self.preprocessing = self._model.preprocessing
 
     def logits(self, pictures: Tensor) -> Tensor:
-        """Logits N x classes of uint8 pictures N x 3 x S x S."""
+        """Logits N x classes of uint8 images N x 3 x S x S."""
         return self._model.logits(functional.to_dtype(pictures, torch.float32, scale=True))
 
 
@@ -84,25 +81,25 @@ def open_predictor(config: PredictConfig) -> Predictor:
 
 
 def check_on_cpu(device: str) -> None:
-    """Raise InputError where an ONNX file is to compute elsewhere than on the CPU."""
+    """Raise InputError where an ONNX file is to run on another device than the CPU."""
     if device not in ("auto", "cpu"):
-        raise InputError(f"device is {device}, but ONNX files run on the processor here: leave --device out")
+        raise InputError(f"device is {device}, but ONNX files run on the CPU: omit --device")
 
 
 def probabilities(predictor: Predictor, pictures: Tensor) -> Tensor:
-    """Float64 probabilities N x classes of uint8 pictures N x 3 x S x S.
+    """Float64 probabilities N x classes of uint8 images N x 3 x S x S.
 
-    Raises RunFailed where the network's outputs are not finite.
+    Raises RunFailed if the network's outputs are not finite.
     """
     logits = predictor.logits(pictures)
     if not torch.isfinite(logits).all():
-        raise RunFailed("the network gives outputs that are not finite: its weights are damaged, or did not train")
+        raise RunFailed("the network gives outputs that are not finite: its weights are damaged or training diverged")
     return logits.double().softmax(1)
 
 
 @dataclass(frozen=True)
 class ClassProbability:
-    """A class by its number and name, and how probable the network thinks it (0 to 1)."""
+    """A class by its number and name, and its probability (0 to 1)."""
 
     number: int
     name: str
@@ -110,25 +107,25 @@ class ClassProbability:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The most probable classes of a picture, the first first; or why there are none."""
+class Prediction:
+    """The most probable classes of an image, the most probable first; or why there are none."""
 
     image: str
     classes: tuple[ClassProbability, ...]
     problem: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """What a line of JSON holds: `image` with `classes`, or with `problem`."""
+        """As a line of JSON: `image` with `classes`, or with `problem`."""
         if self.problem is not None:
             return {"image": self.image, "problem": self.problem}
         return {"image": self.image, "classes": [vars(found) for found in self.classes]}
 
 
-def predict(config: PredictConfig) -> Iterator[Answer]:
-    """The answers in the order of the images, batch by batch: no more than a batch of pictures is held at once.
+def predict(config: PredictConfig) -> Iterator[Prediction]:
+    """The predictions in the order of the images, read and computed batch by batch.
 
     Raises:
-        InputError: The model is missing or damaged. A picture that is, makes an answer with a problem.
+        InputError: The model is missing or damaged. For an image that is, the prediction has a problem.
         RunFailed: The network's outputs are not finite.
     """
     predictor = open_predictor(config)
@@ -136,51 +133,50 @@ def predict(config: PredictConfig) -> Iterator[Answer]:
     for image, where in _images(config.images):
         waiting.append((image, _read(image, where, predictor)))
         if len(waiting) == config.batch_size:
-            yield from _answers(predictor, waiting, config)
+            yield from _predictions(predictor, waiting, config)
             waiting = []
-    yield from _answers(predictor, waiting, config)
+    yield from _predictions(predictor, waiting, config)
 
 
-_GIVEN = "IMAGE"  # in place of the folder that named a picture
+_GIVEN = "IMAGE"  # in place of the folder that named an image
 
 
 def _images(given: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Paths of pictures, and what named them. A folder without any is handed on, so that it is named as unreadable."""
+    """Paths of images, and what named them. A folder without any is passed on, so that it is reported as unreadable."""
     for name in given:
         if not os.path.isdir(name):  # noqa: PTH112 - answers "no" where Path.is_dir raises
             yield name, _GIVEN
             continue
         found = False
-        for folder, subfolders, files in os.walk(name):
-            subfolders[:] = sorted(inner for inner in subfolders if not inner.startswith("."))
-            for file in sorted(files):
-                if Path(file).suffix.lower() in IMAGE_SUFFIXES and not file.startswith("."):
-                    found = True
-                    yield str(Path(folder, file)), f"folder {name}"
+        for path in images_below(name):
+            found = True
+            yield str(path), f"folder {name}"
         if not found:
             yield name, _GIVEN
 
 
 def _read(image: str, where: str, predictor: Predictor) -> Tensor | str:
-    """The picture, uint8 3 x S x S, or why there is none."""
+    """The image, uint8 3 x S x S, or why there is none."""
     if os.path.isdir(image):  # noqa: PTH112
-        return f"folder {image} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))})"
+        return f"folder {image} contains no image ({', '.join(sorted(IMAGE_SUFFIXES))})"
     try:
         return predictor.preprocessing.cut(read_rgb(Path(image), where))
     except InputError as error:
         return str(error).removeprefix(f"{_GIVEN}: ")
 
 
-def _answers(predictor: Predictor, waiting: list[tuple[str, Tensor | str]], config: PredictConfig) -> Iterator[Answer]:
-    """Answers to pictures that have been read, and the problems of the others, in order."""
+def _predictions(
+    predictor: Predictor, waiting: list[tuple[str, Tensor | str]], config: PredictConfig
+) -> Iterator[Prediction]:
+    """Predictions for images that have been read, and the problems of the others, in order."""
     pictures = [picture for _, picture in waiting if isinstance(picture, Tensor)]
     with runtime_settings(config.threads or torch.get_num_threads(), deterministic=False, float32=True):
         found = iter(probabilities(predictor, torch.stack(pictures)) if pictures else ())
     for image, picture in waiting:
         if isinstance(picture, str):
-            yield Answer(image, (), picture)
+            yield Prediction(image, (), picture)
         else:
-            yield Answer(image, _most_probable(next(found), predictor.class_names, config.top))
+            yield Prediction(image, _most_probable(next(found), predictor.class_names, config.top))
 
 
 def _most_probable(row: Tensor, names: tuple[str, ...], top: int) -> tuple[ClassProbability, ...]:

@@ -1,1 +1,1 @@
-"""A trained network as a file to ship, checked and timed."""
+"""A trained network as a file to deploy, checked and timed."""

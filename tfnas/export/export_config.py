@@ -1,4 +1,4 @@
-"""Everything a user can say about an export: one typed definition for Python, command line and YAML file."""
+"""Settings of an export: one typed definition for Python, command line and YAML file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Quantize: TypeAlias = Literal["int8", "int8_vnni"]
 
 QUANTIZED: tuple[str, ...] = typing.get_args(Quantize)
 NEEDS: dict[str, str] = {"int8_vnni": "x86 with VNNI, or Arm"}
-"""The processors that a kind of file is for, where it is not all."""
+"""The processors that a kind of file needs, where it does not run on all."""
 OPSETS = range(14, 27)
 """Those that all networks can be converted to and onnxruntime 1.32 has run; below 14 onnx has no way down for Sub."""
 DYNAMIC = "dynamic"
@@ -48,32 +48,32 @@ class ExportConfig:
     format: Format = "onnx"
     """Kind of file to write."""
     out: str | None = None
-    """File to write; one that is there is replaced. Default: model.onnx, model.int8.onnx, model.pt2 or the like beside
+    """File to write; an existing one is replaced. Default: model.onnx, model.int8.onnx, model.pt2 or the like next to
     the model."""
     image_size: int | None = None
     """Side of the input in pixels. Default: the model's own."""
     batch: str = DYNAMIC
-    """Images per call: dynamic for any number, or one number for good."""
+    """Images per call: dynamic for any number, or a fixed number."""
     dtype: Dtype = "float32"
-    """Number type inside; input and logits are float32 always. bfloat16 goes with torch_export only."""
+    """Internal number type; input and logits are always float32. bfloat16 requires torch_export."""
     quantize: Quantize | None = None
-    """Compute in 8-bit whole numbers (onnx only), calibrated on training images. int8 is right on every processor;
-    int8_vnni has a bit more per weight, and x86 processors without VNNI compute it wrongly."""
+    """Quantise to 8-bit integers (onnx only), calibrated on training images. int8 is correct on every processor;
+    int8_vnni has one more bit per weight and is computed incorrectly by x86 processors without VNNI."""
     opset: int | None = None
-    """Version of ONNX's operators, 14 to 26. Default: 18. Older runtimes may want a lower one."""
+    """Version of ONNX's operators, 14 to 26. Default: 18. Older runtimes may need a lower one."""
     calibration_images: int = 256
     """Training images that int8 is calibrated on."""
     check_images: int = 1000
-    """Most test images that the file is checked on, drawn from all."""
+    """Maximum number of random test images used to check the file."""
     img_root: str | None = None
-    """Folder of pictures to check and calibrate with, in sub-folders too, in place of the run's images. Accuracy is
-    told where they lie in folders named like the classes."""
+    """Folder of images (including sub-folders) for calibration and checks, instead of the run's images. Accuracy is
+    reported if the sub-folders are named after the classes."""
     measure_batch: int = 32
-    """Batch that is timed beside single images."""
+    """Batch size that is timed in addition to single images."""
     threads: int = 1
     """CPU threads to check and time with."""
     seed: int = 2
-    """Draws the images to check and calibrate with."""
+    """Seed of the images to check and calibrate with."""
 
     def __post_init__(self) -> None:
         check_named_once(self, "RUN", weights=self.weights)
@@ -91,6 +91,10 @@ class ExportConfig:
             if getattr(self, name) not in choices:
                 words = ", ".join(str(choice) for choice in choices if choice)
                 raise InputError(f"{name} must be one of {words}, got {getattr(self, name)!r}")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        """Raise InputError for settings that do not go together."""
         if self.opset is not None and self.format != "onnx":
             raise InputError(f"opset {self.opset} goes with --format onnx only, not with {self.format}")
         if self.opset is not None and self.opset not in OPSETS:
@@ -100,13 +104,13 @@ class ExportConfig:
             )
         if self.format == "onnx" and self.dtype == "bfloat16":
             raise InputError(
-                "dtype bfloat16 cannot be had in ONNX: its convolutions take no bfloat16, so nothing could run and "
-                "check the file. Take float16, or --format torch_export"
+                "dtype bfloat16 is not supported in ONNX, whose convolutions do not accept it, so nothing could "
+                "run and check the file. Use float16, or --format torch_export"
             )
         if self.quantize and self.format != "onnx":
             raise InputError(f"quantize {self.quantize} goes with --format onnx only, not with {self.format}")
         if self.quantize and self.dtype != "float32":
-            raise InputError(f"quantize {self.quantize} starts from float32; leave out --dtype {self.dtype}")
+            raise InputError(f"quantize {self.quantize} starts from float32; omit --dtype {self.dtype}")
 
     @property
     def batch_size(self) -> int | None:
@@ -115,7 +119,7 @@ class ExportConfig:
 
     @property
     def kind(self) -> str:
-        """The numbers that most of the file is in: `float32`, `int8` and so on."""
+        """The number type of most of the file: `float32`, `int8` and so on."""
         return self.quantize or self.dtype
 
     @property
@@ -127,14 +131,14 @@ class ExportConfig:
         """The file to write.
 
         Raises InputError when its folder is missing, when it is a folder, and when the model or another file of its run
-        would be replaced, by the file or by the report beside it.
+        would be replaced, by the file or by the report next to it.
         """
         given = Path(self.place)
         folder = given if os.path.isdir(given) else given.parent  # noqa: PTH112 - answers "no" where Path.is_dir raises
         middle = "" if self.kind == "float32" else f".{self.kind}"
         path = folder / f"model{middle}{_SUFFIXES[self.format]}" if self.out is None else Path(self.out)
         if os.path.isdir(path):  # noqa: PTH112
-            raise InputError(f"out is {path}, a folder; name a file in it, such as {path / 'model.onnx'}")
+            raise InputError(f"out is {path}, a folder; give a file in it, such as {path / 'model.onnx'}")
         if not os.path.isdir(path.parent):  # noqa: PTH112
             raise InputError(f"out is {path}, but there is no folder {path.parent}; make it first")
         model = given if folder != given else folder / _MODEL_FILE

@@ -1,8 +1,9 @@
-"""What is known of an exported file: how close it is to PyTorch, how accurate, how fast, how large."""
+"""What is known about an exported file: how close it is to PyTorch, its accuracy, latency and size, and warnings."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
-    """Logits of a graph against those of the trained network in PyTorch, float32, on the same images."""
+class OutputCheck:
+    """Logits of a graph compared with those of the trained network in PyTorch, float32, on the same images."""
 
     kind: str
     """Numbers the graph computes in: float32, float16, bfloat16, int8 or int8_vnni."""
@@ -52,7 +53,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
+class Int8Calibration:
     """What int8 was calibrated on, and how."""
 
     images: str
@@ -62,7 +63,7 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Median and interquartile spread of calls, and what they were measured under."""
+    """Median and interquartile range of calls, and the conditions of the measurement."""
 
     kind: str
     runtime: str
@@ -76,7 +77,7 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportReport:
-    """An exported file and everything that was found out about it."""
+    """An exported file and everything that is known about it."""
 
     file: str
     file_bytes: int
@@ -94,25 +95,103 @@ class ExportReport:
     """Size that the file would have in float32; for int8 only."""
     instruction_sets: tuple[str, ...]
     """Those of the processor that it was checked and timed on."""
-    checks: tuple[Check, ...]
+    checks: tuple[OutputCheck, ...]
     accuracy: Accuracy | None
-    calibration: Calibration | None
+    calibration: Int8Calibration | None
     latency: tuple[Latency, ...]
     warnings: tuple[str, ...]
-    """What its user should know before shipping it."""
+    """What its user should know before deploying it."""
     versions: dict[str, str]
     date: str
 
     def to_json(self) -> dict[str, Any]:
-        """The report as the JSON file beside the exported one holds it."""
+        """As in the JSON file next to the exported one."""
         return {"format": FORMAT, "version": VERSION, "export": dataclasses.asdict(self)}
 
 
 def model_behind(path: Path) -> Path:
-    """The model that a file was exported from, as the report beside it says; else a file that lies where it does."""
+    """The model that a file was exported from, by the report next to it; without one, the file itself."""
     try:
         document: Any = load_json_file(Path(f"{path}{REPORT_SUFFIX}"))
         model = document["export"]["model"]
     except (OSError, InputError, LookupError, TypeError):
         return path
     return Path(model) if isinstance(model, str) and "\0" not in model else path
+
+
+FEWEST_IMAGES = 32
+MOST_DROP_POINTS = 1.0
+LEAST_SAME_TOP1 = 0.97
+"""An 8-bit file is right where top-1 falls by at most so many points and so large a share of images keeps its class."""
+
+
+def shipping_warnings(
+    checks: Sequence[OutputCheck],
+    accuracy: Accuracy | None,
+    latency: Sequence[Latency],
+    file_bytes: int,
+    float32_bytes: int,
+    calibration_images: int,
+) -> tuple[str, ...]:
+    """What the user of an 8-bit file should know before deploying it, and what to do; nothing if all is well.
+
+    The checks are those of the float32 graph, of the file on this processor and of the file without 8-bit arithmetic.
+    """
+    float32, here, reference = checks
+    here_drop = None if accuracy is None else accuracy.drop_points
+    true_drop = None
+    if accuracy is not None and accuracy.reference_top1 is not None:
+        true_drop = accuracy.float32_top1 - accuracy.reference_top1
+    found = []
+    if calibration_images < FEWEST_IMAGES:
+        found.append(
+            f"int8 was calibrated on {calibration_images} images only, which may not cover the range of activations: "
+            f"use at least {FEWEST_IMAGES}, representative of the deployment data (--calibration_images, --img_root)"
+        )
+    if not _is_right(reference.same_top1, true_drop):
+        found.append(
+            "8 bits are too few for this network as it was calibrated: "
+            f"{_loss_text(reference.same_top1, true_drop)}, on every processor. Calibrate on more images, "
+            "representative of the deployment data (--calibration_images, --img_root), or deploy float32 "
+            "(omit --quantize)"
+        )
+    elif not _is_right(here.same_top1, here_drop):
+        found.append(
+            f"the file is correct, but this processor ({here.instructions}) computes it incorrectly: "
+            f"{_loss_text(here.same_top1, here_drop)}. {_cause(here.kind)}"
+        )
+    lossy = accuracy.drop_points > 0 if accuracy is not None else here.same_top1 < float32.same_top1
+    if file_bytes >= float32_bytes and lossy:
+        found.append(
+            f"the file is larger than in float32 ({file_bytes} bytes, {float32_bytes} in float32) and less accurate, "
+            f"{_speed_text(latency, here.kind)}: deploy float32 (omit --quantize) unless you need its speed"
+        )
+    return tuple(found)
+
+
+def _is_right(same_top1: float, drop_points: float | None) -> bool:
+    return same_top1 >= LEAST_SAME_TOP1 and (drop_points is None or drop_points <= MOST_DROP_POINTS)
+
+
+def _loss_text(same_top1: float, drop_points: float | None) -> str:
+    drop = "" if drop_points is None else f", and top-1 falls by {drop_points:.2f} points"
+    return f"{100 * same_top1:.2f} % of the images keep the class that float32 gives them{drop}"
+
+
+def _cause(kind: str) -> str:
+    if kind == "int8_vnni":
+        return "int8_vnni is for x86 with VNNI and for Arm; --quantize int8 is correct on every processor"
+    return "Its weights are such that no sum can overflow, so the runtime is at fault: try another version of it"
+
+
+def _speed_text(latency: Sequence[Latency], kind: str) -> str:
+    """By how much it is faster or slower than float32 in the same runtime, for each batch size."""
+    return " and ".join(_ratios(latency, kind)) + " of float32's time"
+
+
+def _ratios(latency: Sequence[Latency], kind: str) -> Iterator[str]:
+    for own in latency:
+        for other in latency:
+            alike = (own.batch_size, own.runtime) == (other.batch_size, other.runtime)
+            if alike and own.kind == kind and other.kind == "float32":
+                yield f"at batch {own.batch_size} in {own.median_ms / other.median_ms:.2f}"

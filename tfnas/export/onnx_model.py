@@ -1,10 +1,9 @@
-"""Whether an 8-bit file gives the same answers on every processor, told by its weights.
+"""Running an exported ONNX file on the CPU: for predictions, tests and distillation, and for the checks of an export.
 
-x86 processors without VNNI multiply unsigned 8-bit activations by signed 8-bit weights two at a time and add the two
-products in a signed 16-bit number, which stays at 32,767 where the sum is larger. With activations up to 255 and
-weights of at most 64 in size the sum is 2 * 255 * 64 = 32,640 at most: such a file needs no particular processor.
-
-Running an exported ONNX file: as predicting and distilling use it, and as its own check does.
+Whether an 8-bit file gives the same outputs on every processor depends on its weights. x86 processors without VNNI
+multiply unsigned 8-bit activations by signed 8-bit weights two at a time and add the two products in a signed 16-bit
+number, which saturates at 32,767. With activations up to 255 and weights of at most 64 in size the sum is
+2 * 255 * 64 = 32,640 at most: such a file needs no particular processor.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ LARGEST_SAFE_WEIGHT = 64
 
 
 class SaturationWarning(UserWarning):
-    """A file's 8-bit sums may be cut off on this processor, and its answers be others than where it was made."""
+    """A file's 8-bit sums may saturate on this processor, so that its outputs differ from those where it was made."""
 
 
 def largest_weight(model: onnx.ModelProto) -> int:
@@ -51,16 +50,16 @@ def largest_weight(model: onnx.ModelProto) -> int:
 
 
 def may_saturate(model: onnx.ModelProto) -> bool:
-    """Whether sums of the file are cut off on processors that add products of bytes in 16 bits."""
+    """Whether sums of the file may saturate on processors that add products of bytes in 16 bits."""
     return largest_weight(model) > LARGEST_SAFE_WEIGHT
 
 
 def saturation_text(file: str) -> str:
-    """What to say where `file`, which may saturate, is run on this processor, and that has no exact sums."""
+    """The warning for running `file`, which may saturate, on this processor, which has no exact sums."""
     return (
         f"{file} has 8-bit weights of full range, and this processor ({processor_name()}) has no VNNI: it adds their "
-        "products in 16 bits, where large sums are cut off, so its answers may be wrong here. Run the file on x86 with "
-        "VNNI or on Arm, or export the network again with --quantize int8, which is right on every processor"
+        "products in 16 bits, where large sums saturate, so its outputs may be wrong on this machine. Run the file on "
+        "x86 with VNNI or on Arm, or export the network again with --quantize int8, which is correct on every processor"
     )
 
 
@@ -116,7 +115,7 @@ _NOT_OURS = "it was not written by tfnas export"
 class OnnxModel:
     """An exported network, ready to run on the CPU; class number i is called `class_names[i]`.
 
-    `preprocessing` says how a picture is cut; its normalisation is inside the file and must not be done again.
+    `preprocessing` says how an image is cut; its normalisation is inside the file and must not be done again.
     """
 
     session: onnxruntime.InferenceSession
@@ -125,9 +124,9 @@ class OnnxModel:
     architecture: str
     """The architecture's text form."""
     kind: str
-    """The numbers that it computes in, such as int8."""
+    """The number type that it computes in, such as int8."""
     data: str | None
-    """The kind of data that it was trained on; None where the file does not say."""
+    """The kind of data that it was trained on; None if the file does not record it."""
     batch_size: int | None
     """Images per call, None for any number; `logits` takes any number all the same."""
     warning: str | None
@@ -160,29 +159,11 @@ class OnnxModel:
         warning = saturation_text(file) if not has_exact_byte_products() and may_saturate(model) else None
         if optimized and warning is not None:
             warnings.warn(warning, SaturationWarning, stacklevel=3)
-        try:
-            names = load_json(properties["class_names"].encode())
-            fields = load_json(properties["preprocessing"].encode())
-            preprocessing = Preprocessing.from_json(fields if isinstance(fields, dict) else {})
-            architecture = properties["architecture"]
-        except KeyError as error:
-            raise InputError(f"{file} has no {error.args[0]} in its metadata: {_NOT_OURS}") from error
-        except ValueError as error:
-            raise InputError(f"{file} has damaged metadata: {error}") from error
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise InputError(f"{file} has damaged metadata: class_names is no list of texts")
+        names, preprocessing = _metadata(properties, file)
         session = _open_session(data, file, threads, optimized)
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1 or outputs[0].shape[1:] != [len(names)]:
-            raise InputError(f"{file} does not give logits of {len(names)} classes for images: {_NOT_OURS}")
-        size = preprocessing.image_size
-        if inputs[0].shape[1:] != [IMAGE_CHANNELS, size, size] or inputs[0].type != "tensor(float)":
-            found = f"{inputs[0].type} of {' x '.join(map(str, inputs[0].shape))}"
-            raise InputError(f"{file} takes {found}, but its metadata says images of {size} x {size}: {_NOT_OURS}")
-        batch = inputs[0].shape[0]
-        batch_size = batch if isinstance(batch, int) else None
-        kind, data_name = properties.get("kind", "float32"), properties.get("data")
-        return cls(session, tuple(names), preprocessing, architecture, kind, data_name, batch_size, warning)
+        batch_size = _check_signature(session, len(names), preprocessing.image_size, file)
+        kind, trained_on = properties.get("kind", "float32"), properties.get("data")
+        return cls(session, names, preprocessing, properties["architecture"], kind, trained_on, batch_size, warning)
 
     def logits(self, images: Tensor) -> Tensor:
         """Float32 logits N x classes of RGB images N x 3 x S x S with values in 0..1, not normalised.
@@ -228,20 +209,48 @@ def _open_session(data: bytes, file: str, threads: int | None, optimized: bool) 
 
 
 def _checked(data: bytes, file: str) -> onnx.ModelProto:
-    """A file's model. Raises InputError when it is no ONNX, points at other files, or differs from its checksum."""
+    """A file's model. Raises InputError when it is not ONNX, refers to other files, or differs from its checksum."""
     if not data:
-        raise InputError(f"{file} is empty: it was not written to its end; write or copy it again")
+        raise InputError(f"{file} is empty: it was not written completely; write or copy it again")
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
-        raise InputError(f"{file} is no ONNX file, or damaged") from error
+        raise InputError(f"{file} is not an ONNX file, or damaged") from error
     if any(uses_external_data(tensor) for tensor in tensors_of(model)):
-        raise InputError(f"{file} keeps weights in other files, which are not read: {_NOT_OURS}")
+        raise InputError(f"{file} stores weights in external files, which are not read: {_NOT_OURS}")
     properties = _properties(model)
-    if not all(isinstance(text, str) for pair in properties.items() for text in pair):  # bytes that are no UTF-8
-        raise InputError(f"{file} has damaged metadata: it is no text; copy it again")
+    if not all(isinstance(text, str) for pair in properties.items() for text in pair):  # bytes that are not UTF-8
+        raise InputError(f"{file} has damaged metadata: it is not text; copy it again")
     verify_checksum(data, properties, file)
     return model
+
+
+def _metadata(properties: dict[str, str], file: str) -> tuple[tuple[str, ...], Preprocessing]:
+    """Class names and preprocessing. Raises InputError if what every export records is missing or wrong."""
+    try:
+        names = load_json(properties["class_names"].encode())
+        fields = load_json(properties["preprocessing"].encode())
+        preprocessing = Preprocessing.from_json(fields if isinstance(fields, dict) else {})
+        properties["architecture"]
+    except KeyError as error:
+        raise InputError(f"{file} has no {error.args[0]} in its metadata: {_NOT_OURS}") from error
+    except ValueError as error:
+        raise InputError(f"{file} has damaged metadata: {error}") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{file} has damaged metadata: class_names is not a list of texts")
+    return tuple(names), preprocessing
+
+
+def _check_signature(session: onnxruntime.InferenceSession, num_classes: int, size: int, file: str) -> int | None:
+    """The images per call, None for any number. Raises InputError where input or output are not those of an export."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1 or outputs[0].shape[1:] != [num_classes]:
+        raise InputError(f"{file} does not give logits of {num_classes} classes for images: {_NOT_OURS}")
+    if inputs[0].shape[1:] != [IMAGE_CHANNELS, size, size] or inputs[0].type != "tensor(float)":
+        found = f"{inputs[0].type} of {' x '.join(map(str, inputs[0].shape))}"
+        raise InputError(f"{file} takes {found}, but its metadata says images of {size} x {size}: {_NOT_OURS}")
+    batch = inputs[0].shape[0]
+    return batch if isinstance(batch, int) else None
 
 
 def _properties(model: onnx.ModelProto) -> dict[str, str]:

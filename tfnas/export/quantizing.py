@@ -26,7 +26,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process  # type: 
 
 from tfnas.core.errors import RunFailed
 from tfnas.export.export_config import Quantize
-from tfnas.export.export_images import Pictures
+from tfnas.export.export_images import SampledImages
 from tfnas.export.exported_files import INPUT_NAME, with_properties
 
 WEIGHTS: dict[Quantize, str] = {"int8": "-64 to 64", "int8_vnni": "-127 to 127"}
@@ -36,14 +36,14 @@ WEIGHTS: dict[Quantize, str] = {"int8": "-64 to 64", "int8_vnni": "-127 to 127"}
 class _Feed(CalibrationDataReader):  # type: ignore[misc]
     """Batches of calibration images under the name of the graph's input."""
 
-    def __init__(self, pictures: Pictures, batch_size: int) -> None:
-        self._batches = self._full(pictures, batch_size)
+    def __init__(self, images: SampledImages, batch_size: int) -> None:
+        self._batches = self._full(images, batch_size)
 
     @staticmethod
-    def _full(pictures: Pictures, batch_size: int) -> Iterator[np.ndarray]:
-        for pixels in pictures.pixels(batch_size):
-            images = (pixels.float() / 255).numpy()
-            yield np.resize(images, (batch_size, *images.shape[1:]))  # the last is filled up with its own images
+    def _full(images: SampledImages, batch_size: int) -> Iterator[np.ndarray]:
+        for pixels in images.pixels(batch_size):
+            values = (pixels.float() / 255).numpy()
+            yield np.resize(values, (batch_size, *values.shape[1:]))  # the last is filled up with its own images
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         images = next(self._batches, None)
@@ -56,9 +56,9 @@ def method_text(kind: Quantize) -> str:
 
 
 def quantized_bytes(
-    float_file: bytes, kind: Quantize, pictures: Pictures, batch_size: int, properties: Mapping[str, str]
+    float_file: bytes, kind: Quantize, images: SampledImages, batch_size: int, properties: Mapping[str, str]
 ) -> bytes:
-    """The ONNX file with 8-bit weights and activations, calibrated on the pictures in batches of `batch_size`.
+    """The ONNX file with 8-bit weights and activations, calibrated on the images in batches of `batch_size`.
 
     Raises RunFailed when onnxruntime cannot quantise it or the temporary files cannot be written.
     """
@@ -71,7 +71,7 @@ def quantized_bytes(
             quantize_static(
                 str(prepared),
                 str(result),
-                _Feed(pictures, batch_size),
+                _Feed(images, batch_size),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=QuantType.QUInt8,

@@ -1,4 +1,4 @@
-"""What a person sees of a test."""
+"""The output of a test, from its report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def print_files(console: Console, report: EvaluationReport) -> None:
 
 
 def progress_line(done: int, count: int, seconds: float) -> str:
-    """How far a test is, and how long it will still take."""
+    """Progress of a test, and the time left."""
     return f"{done:,} of {count:,} images, {clock(seconds * (count - done) / done)} left"
 
 
@@ -71,7 +71,7 @@ def _table(classes: Sequence[ClassResult]) -> Iterator[str]:
     """Lines of aligned columns."""
     names = [_shortened(found.name) for found in classes]
     width = max(cell_len(name) for name in ["class", *names])
-    yield f"{_padded('class', width)}  images  correct  accuracy  most often taken for"
+    yield f"{_padded('class', width)}  images  correct  accuracy  most often confused with"
     for name, found in zip(names, classes, strict=True):
         accuracy = "-" if found.accuracy is None else f"{found.accuracy:.2f} %"
         other = "" if found.confused_with is None else f"{_shortened(found.confused_with)} ({found.confused})"

@@ -1,4 +1,4 @@
-"""What a person sees of an export."""
+"""The output of an export, from its report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tfnas.export.export_config import DYNAMIC, NEEDS, QUANTIZED, REPORT_SUFFIX
-from tfnas.export.export_report import Check, ExportReport
+from tfnas.export.export_report import ExportReport, OutputCheck
 from tfnas.runs.intended import intended_for
 from tfnas.utils.text import command_line, say, short
 
@@ -17,7 +17,7 @@ def print_export(console: Console, report: ExportReport) -> None:
     """The file, what goes in and out, how close it is to PyTorch, how accurate and how fast."""
     for name, text in _lines(report):
         say(console, f"{name:<10}{text}")
-    say(console, f"{'latency':<10}median and interquartile spread, called in turn")
+    say(console, f"{'latency':<10}median and interquartile range, interleaved")
     for latency in report.latency:
         numbers = f"{latency.median_ms:.3f} ms +- {latency.spread_ms:.3f} ms"
         conditions = f"threads={latency.threads}, {latency.runs} runs, {latency.device}"
@@ -31,7 +31,7 @@ def print_export(console: Console, report: ExportReport) -> None:
 
 
 def _certify_flags(report: ExportReport) -> str:
-    """What holds the file against what its network was made to take, as far as its run says so."""
+    """The flags that test the file against its network's target, as far as its run records it."""
     made = intended_for(Path(report.model), report.architecture)
     if made is not None and report.batch in (DYNAMIC, str(made.batch_size)):
         return f" {made.flags}"
@@ -50,7 +50,7 @@ def _lines(report: ExportReport) -> Iterator[tuple[str, str]]:
     if report.calibration is not None:
         yield "int8", f"calibrated on {report.calibration.count} {report.calibration.images}"
     if report.kind in NEEDS:
-        yield "needs", f"{NEEDS[report.kind]}: other x86 processors compute it wrongly"
+        yield "needs", f"{NEEDS[report.kind]}: incorrect on other x86 processors"
     for check in report.checks:
         yield "check", _check_text(check)
     if report.accuracy is not None:
@@ -68,7 +68,7 @@ def _instead(report: ExportReport) -> str:
     return "" if report.float32_onnx_bytes is None else f" (float32 {_kilobytes(report.float32_onnx_bytes)})"
 
 
-def _check_text(check: Check) -> str:
+def _check_text(check: OutputCheck) -> str:
     sizes = " and ".join(", ".join(str(size) for size in check.batch_sizes).rsplit(", ", 1))
     allowed = "" if check.tolerance is None else f", {check.tolerance:.2g} allowed"
     by = "" if check.instructions is None else f" by {check.instructions}"
