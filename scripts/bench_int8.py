@@ -51,7 +51,7 @@ def make_files(model_path: str, folder: Path) -> None:
     """The three files, the images as the network gets them, their labels, and PyTorch's logits."""
     import torch
 
-    from tfnas.evaluation.evaluated_model import open_subject
+    from tfnas.evaluation.evaluated_model import open_evaluated_model
     from tfnas.evaluation.evaluating import open_images
     from tfnas.evaluation.evaluation_config import EvaluationConfig
     from tfnas.export.export_config import ExportConfig
@@ -61,7 +61,7 @@ def make_files(model_path: str, folder: Path) -> None:
     for kind in KINDS:
         quantize = None if kind == "float32" else kind
         export_model(ExportConfig(model_path=model_path, quantize=quantize, out=str(folder / f"{kind}.onnx")))
-    subject = open_subject(EvaluationConfig(model_path=model_path, device="cpu"))
+    subject = open_evaluated_model(EvaluationConfig(model_path=model_path, device="cpu"))
     (source,) = open_images(EvaluationConfig(model_path=model_path, device="cpu"), subject).images.sources
     pixels = torch.stack([source.read(index) for index in range(len(source.labels))])
     with torch.inference_mode():

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import tfnas
 from tfnas.core.errors import InputError
-from tfnas.evaluation.evaluated_model import open_subject
+from tfnas.evaluation.evaluated_model import open_evaluated_model
 from tfnas.evaluation.evaluation_config import EvaluationConfig
 from tfnas.nn.weights import KEYS, WeightsWarning, find_state
 
@@ -76,7 +76,7 @@ def test_weights_under_keys_arrive(tmp_path, key, prefix):
     config = EvaluationConfig(
         config_path=str(tmp_path / "model.config"), weights=str(tmp_path / "weights.pt"), val_root="none"
     )
-    assert arrived(open_subject(config).network, trained)  # with the classes of the weights
+    assert arrived(open_evaluated_model(config).network, trained)  # with the classes of the weights
 
 
 def test_of_several_state_dicts_the_first_is_read_and_the_others_are_told(tmp_path):

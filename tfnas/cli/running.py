@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
-import tfnas
 from tfnas.core.errors import Infeasible, RunFailed, TfnasError
+from tfnas.core.version import __version__
 
 Result = TypeVar("Result")
 
@@ -209,7 +209,7 @@ def say_loading(prog: str) -> None:
 
 def version_text() -> str:
     """What `--version` prints."""
-    return f"tfnas {tfnas.__version__}"
+    return f"tfnas {__version__}"
 
 
 def show_version() -> NoReturn:

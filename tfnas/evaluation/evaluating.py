@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from tfnas.bench.timing import wait_for
 from tfnas.core.errors import RunFailed
 from tfnas.data.image_batches import EpochBatches, loader
-from tfnas.evaluation.evaluated_model import EvaluatedModel, open_evaluated_model
 from tfnas.evaluation.evaluated_images import TestSet, open_test_set
+from tfnas.evaluation.evaluated_model import EvaluatedModel, open_evaluated_model
 from tfnas.evaluation.evaluation_config import EvaluationConfig
 from tfnas.evaluation.evaluation_report import EvaluationReport, Throughput
 from tfnas.nn.classification_metrics import ClassificationMetrics, evaluate_batches, evaluating
