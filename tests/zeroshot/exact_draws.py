@@ -8,7 +8,7 @@ import math
 import numpy as np
 import torch
 
-from tfnas.proxies.initialise import RandomGenerator
+from tfnas.proxies.network_preparation import RandomGenerator
 
 
 class ExactDraws(RandomGenerator):

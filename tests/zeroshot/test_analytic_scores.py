@@ -104,7 +104,7 @@ def test_a_measured_entropy_is_that_of_the_plain_network(text):
     terms = zip(weights, spreads, stages, strict=True)
     expected = sum(weight * (spread + math.log(stage.channels)) for weight, spread, stage in terms)
     settings = {"image_size": size, "frames": frames, "batch_size": 3, "dtype": "float64", "stage_weights": weights}
-    found = score("multiscale_entropy", text, variant="forward", draws=ExactDraws(), **settings)
+    found = score("multiscale_entropy", text, variant="forward", generator=ExactDraws(), **settings)
     assert math.isclose(found, expected, rel_tol=1e-10)
 
 
@@ -126,7 +126,7 @@ def test_a_measured_entropy_of_an_architecture_leaves_the_last_layer_of_a_block_
         features = functional.conv2d(features, weight, None, stride, kernel // 2, 1, groups)
         last, features = features, features.relu() if active else features
     expected = float(last.std().log()) + math.log(9)
-    settings = {"batch_size": 4, "dtype": "float64", "stage_weights": (0, 1), "draws": ExactDraws()}
+    settings = {"batch_size": 4, "dtype": "float64", "stage_weights": (0, 1), "generator": ExactDraws()}
     assert math.isclose(score("multiscale_entropy", text, variant="forward", **settings), expected, rel_tol=1e-10)
 
 

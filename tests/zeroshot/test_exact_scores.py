@@ -51,7 +51,7 @@ def check(value_name, structure, expected, *, cifar, absolute=None):
     name, settings, relative, tolerance = SETTINGS[value_name]
     size, classes = (32, 100) if cifar else (64, 1000)
     draws = ExactDraws(single=name == "synflow")
-    value = score(name, structure, image_size=size, num_classes=classes, draws=draws, **settings)
+    value = score(name, structure, image_size=size, num_classes=classes, generator=draws, **settings)
     assert math.isclose(value, expected, rel_tol=relative, abs_tol=absolute or tolerance), (value, expected)
 
 

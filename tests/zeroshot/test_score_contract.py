@@ -232,7 +232,7 @@ def test_unknown_names():
         score("naswott", SMALL)
     with pytest.raises(InputError, match="has no variant 'paper': give one of default, zennas"):
         score("zen", SMALL, variant="paper")
-    with pytest.raises(InputError, match="no setting 'batchsize'"):
+    with pytest.raises(InputError, match="unknown score option 'batchsize'"):
         score("zen", SMALL, batchsize=3)
 
 
@@ -271,15 +271,15 @@ def test_subjects_that_are_none():
 
 def test_networks_that_cannot_support_a_score():
     silent = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 14 * 14, 2))
-    with pytest.raises(InputError, match=r"naswot looks at activation modules .* and Sequential has none"):
+    with pytest.raises(InputError, match=r"naswot needs activation modules .* but Sequential has none"):
         score("naswot", silent, **SIZE)
-    with pytest.raises(InputError, match=r"cannot see that of 1 \(GroupNorm\)"):
+    with pytest.raises(InputError, match=r"cannot determine that of 1 \(GroupNorm\)"):
         score("zen", nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4)), **SIZE)
-    with pytest.raises(InputError, match=r"grad_norm needs logits .* gives \(4, 4, 14, 14\)"):
+    with pytest.raises(InputError, match=r"grad_norm needs logits .* returns \(4, 4, 14, 14\)"):
         score("grad_norm", nn.Conv2d(3, 4, 3), **SIZE)
     with pytest.raises(InputError, match="has no feature map"):
         score("zen", nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4), nn.ReLU()), **SIZE)
-    with pytest.raises(InputError, match="main path cannot be told"):
+    with pytest.raises(InputError, match="main path cannot be distinguished"):
         score("entropy", silent)
     with pytest.raises(InputError, match="labels must be 4 whole numbers"):
         score("grad_norm", SMALL, batch_size=4, labels=torch.tensor([0, 1, 2, 10]))
@@ -301,9 +301,9 @@ def test_failures_travel_between_processes():
 
 def test_weights_that_cannot_be_drawn():
     normed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.ReLU())
-    with pytest.raises(InputError, match="makes its weights by a parametrization"):
+    with pytest.raises(InputError, match="uses a parametrization"):
         score("zen", normed, **SIZE)
-    with pytest.raises(InputError, match="makes its weights by a parametrization"):
+    with pytest.raises(InputError, match="uses a parametrization"):
         score("zen", nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(3, 4, 3)), nn.ReLU()), **SIZE)
 
 

@@ -52,7 +52,7 @@ def test_zen():
     images, noise = numbers(1, 5, 3, 6, 6), numbers(2, 5, 3, 6, 6)
     (maps, scales), (changed, _) = passed(images), passed(images + 0.01 * noise)
     reaction = np.mean([np.linalg.norm(difference) for difference in (maps - changed).flatten(1).numpy()])
-    value = score("zen", chain(), draws=ExactDraws(), dtype="float64", **SIZE)
+    value = score("zen", chain(), generator=ExactDraws(), dtype="float64", **SIZE)
     assert math.isclose(value, math.log(reaction) + scales, rel_tol=1e-10)
 
 
@@ -67,7 +67,7 @@ def test_naswot():
     second, _ = normalised(functional.conv2d(first.relu(), numbers(1001, 7, 4, 3, 3), stride=2, padding=1))
     codes = torch.cat([first.flatten(1) > 0, second.flatten(1) > 0], 1).numpy()
     kernel = np.array([[np.sum(one == other) for other in codes] for one in codes], dtype=float)
-    value = score("naswot", chain(), draws=ExactDraws(), initialisation="normal", dtype="float64", **SIZE)
+    value = score("naswot", chain(), generator=ExactDraws(), initialisation="normal", dtype="float64", **SIZE)
     assert math.isclose(value, np.linalg.slogdet(kernel)[1], rel_tol=1e-12)
 
 
@@ -85,7 +85,7 @@ def test_synflow_of_a_linear_chain():
     flow = torch.ones(12, dtype=torch.float64)
     for place, shape in enumerate([(5, 12), (4, 5), (2, 4)]):
         flow = numbers(1000 + place, *shape).abs() @ flow
-    value = score("synflow", network, image_size=2, draws=ExactDraws(), initialisation="normal")
+    value = score("synflow", network, image_size=2, generator=ExactDraws(), initialisation="normal")
     assert math.isclose(value, math.log(3 * flow.sum()), rel_tol=1e-12)
 
 
@@ -114,16 +114,16 @@ def test_grad_norm_of_a_linear_classifier():
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
     settings = {"image_size": 2, "batch_size": 5, "initialisation": "normal", "dtype": "float64"}
     weight, bias = errors.T @ images / 5, errors.mean(0)
-    value = score("grad_norm", network, draws=ExactDraws(), **settings)
+    value = score("grad_norm", network, generator=ExactDraws(), **settings)
     assert math.isclose(value, np.linalg.norm(weight), rel_tol=1e-10)
-    value = score("grad_norm", network, draws=ExactDraws(), variant="zennas", **settings)
+    value = score("grad_norm", network, generator=ExactDraws(), variant="zennas", **settings)
     assert math.isclose(value, math.sqrt((weight**2).sum() + (bias**2).sum()), rel_tol=1e-10)
 
 
 def test_grad_norm_takes_images_and_labels():
     images, labels = numbers(4, 6, 3, 2, 2), torch.tensor([0, 1, 2, 3, 0, 1])
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
-    value = score("grad_norm", network, images=images, labels=labels, dtype="float64", draws=ExactDraws())
+    value = score("grad_norm", network, images=images, labels=labels, dtype="float64", generator=ExactDraws())
     weight = numbers(1000, 4, 12) * math.sqrt(2 / 12)
     flat = images.flatten(1)
     errors = (flat @ weight.T).softmax(1) - functional.one_hot(labels, 4)
@@ -135,7 +135,7 @@ def test_condition_of_a_linear_classifiers_kernel():
     images = numbers(1, 5, 12).numpy()
     eigenvalues = np.linalg.eigvalsh(images @ images.T)
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
-    settings = {"image_size": 2, "batch_size": 5, "dtype": "float64", "draws": ExactDraws()}
+    settings = {"image_size": 2, "batch_size": 5, "dtype": "float64", "generator": ExactDraws()}
     expected = -eigenvalues[-1] / eigenvalues[0]
     assert math.isclose(score("te_nas", network, variant="ntk", **settings), expected, rel_tol=1e-9)
 

@@ -40,11 +40,11 @@ _FIRST_DEPTHS_LEFT_OUT = {"k1kxk1": 2, "kxkx": 1}
 _DEPTHS_OF_THE_PROGRAM = 5
 
 
-def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
+def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     if SCORE.chosen_variant(options.variant) == "tinynas":
-        return _as_tinynas(subject, options)
-    chain = subject.chain(options, SCORE.name)
+        return _as_tinynas(scored, options)
+    chain = scored.chain(options, SCORE.name)
     weights = weights_of_stages(chain, STAGE_WEIGHTS, options.stage_weights, score=SCORE.name)
     resolutions = [stage.resolution for stage in chain.stages]
     entropies = unit_entropies(chain, with_exponents(fan_in, options.exponents))
@@ -61,12 +61,12 @@ def weighted_entropy(chain: Chain, weights: tuple[float, ...], resolutions: list
     return total
 
 
-def effectiveness(subject: object, *, image_size: int | None = None, as_program: bool = False) -> float:
+def effectiveness(scored: object, *, image_size: int | None = None, as_program: bool = False) -> float:
     """DeepMAD's rho of whatever `score` takes: depth over mean width; `as_program` ignores groups, as TinyNAS does.
 
     Raises InputError for a module that is not of this package.
     """
-    chain = ScoredNetwork.of(subject).chain(ScoreOptions(image_size=image_size), "effectiveness")
+    chain = ScoredNetwork.of(scored).chain(ScoreOptions(image_size=image_size), "effectiveness")
     return effectiveness_of(chain, fan_in_without_groups if as_program else fan_in)
 
 
@@ -76,9 +76,9 @@ def kept_depths(chain: Chain) -> tuple[int, ...]:
     return chain.depths[_FIRST_DEPTHS_LEFT_OUT.get(first, 0) :]
 
 
-def _as_tinynas(subject: ScoredNetwork, options: ScoreOptions) -> float:
-    structure = subject.structure(f"{SCORE.name} (variant tinynas)", "tinynas")
-    chain = subject.chain(options, SCORE.name, floor=True)
+def _as_tinynas(scored: ScoredNetwork, options: ScoreOptions) -> float:
+    structure = scored.structure(f"{SCORE.name} (variant tinynas)", "tinynas")
+    chain = scored.chain(options, SCORE.name, floor=True)
     weights = weights_of_stages(chain, STAGE_WEIGHTS, options.stage_weights, score=SCORE.name, as_program=True)
     for block in structure.blocks:
         if block.block_type == "k1kx":
@@ -106,7 +106,6 @@ SCORE = Score(
     name="entropy",
     higher_is_better=True,
     cost="analytic",
-    needs=frozenset(),
     summary="entropy of all stages, less a penalty on unequal depths (DeepMAD, CVPR 2023)",
     variants=("default", "tinynas"),
     measure=measure,

@@ -16,37 +16,39 @@ from tfnas.proxies.scored_network import ScoredNetwork
 from tfnas.spaces.families import architecture_counts
 from tfnas.spaces.zen.reference_counts import ReferenceCounts, reference_counts
 from tfnas.spaces.zen.structure_parts import real_counts
+from tfnas.spaces.zen.zen_family import StructureArchitecture
 
 
-def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
+def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
-    return counts_of(subject, options, SCORE).macs
+    return counts_of(scored, options, SCORE).macs
 
 
-def counts_of(subject: ScoredNetwork, options: ScoreOptions, score: Score) -> Counts | ReferenceCounts:
+def counts_of(scored: ScoredNetwork, options: ScoreOptions, score: Score) -> Counts | ReferenceCounts:
     """The counts that `flops` and `params` are taken from."""
     variant = score.chosen_variant(options.variant)
     if variant != "default":
-        return _book(subject, options, f"{score.name} (variant {variant})", variant)
-    size = subject.image_size(options)
-    if subject.module is not None:
+        return _book(scored, options, f"{score.name} (variant {variant})", variant)
+    size = scored.image_size(options)
+    if scored.module is not None:
         from tfnas.nn.counting import count
-        from tfnas.proxies.scored_network import private_copy
+        from tfnas.proxies.network_preparation import private_copy
 
-        return count(private_copy(subject.module), size, options.frames)
-    architecture = subject.architecture(options)
-    if architecture is not None:
+        return count(private_copy(scored.module), size, options.frames)
+    structure, known = scored.any_structure, scored.architecture
+    if structure is None:
+        architecture = scored.adapted(options)
+        assert architecture is not None
         return architecture_counts(architecture)
-    structure = subject.structure(score.name)
+    classes = options.num_classes or (None if known is None else known.num_classes)
+    use_se = isinstance(known, StructureArchitecture) and known.use_se
     frames = options.frames if structure.is_video else 1
-    classes = options.num_classes or (None if subject.sized is None else subject.sized.num_classes)
-    residuals = options.residuals is not False
-    return real_counts(structure, size, classes, residuals, subject.use_se, frames)
+    return real_counts(structure, size, classes, options.residuals is not False, use_se, frames)
 
 
-def _book(subject: ScoredNetwork, options: ScoreOptions, score: str, notation: str) -> ReferenceCounts:
-    structure = subject.structure(score, notation)
-    size, frames = subject.image_size(options), options.frames if structure.is_video else 1
+def _book(scored: ScoredNetwork, options: ScoreOptions, score: str, notation: str) -> ReferenceCounts:
+    structure = scored.structure(score, notation)
+    size, frames = scored.image_size(options), options.frames if structure.is_video else 1
     if notation == "tinynas":
         return reference_counts(structure, size, options.num_classes, options.residuals is not False, frames=frames)
     return reference_counts(structure, size, options.num_classes or NUM_CLASSES, options.residuals is True)
@@ -56,7 +58,6 @@ SCORE = Score(
     name="flops",
     higher_is_better=True,
     cost="analytic",
-    needs=frozenset(),
     summary="multiply-accumulates of one image",
     variants=("default", "zennas", "tinynas"),
     measure=measure,

@@ -17,23 +17,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from tfnas.core.errors import InputError
-from tfnas.proxies.forward_hooks import logits_of
-from tfnas.proxies.initialise import initialise, weighted_modules
+from tfnas.proxies.forward_passes import logits_of
+from tfnas.proxies.network_preparation import initialise, weighted_modules
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
 
 
-def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
+def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     as_program = SCORE.chosen_variant(options.variant) == "zennas"
-    network = subject.network(options, residuals=not as_program)
-    draws = options.random_numbers()
-    initialise(network, draws, options.initialisation or ("normal" if as_program else "kaiming"))
-    images = subject.images(options, draws, given=not as_program)
+    network = scored.network(options, residuals=not as_program)
+    generator = options.random_generator()
+    initialise(network, generator, options.initialisation or ("normal" if as_program else "kaiming"))
+    images = scored.images(options, generator, given=not as_program)
     logits = logits_of(network, images, SCORE.name)
     given = None if as_program else options.labels
-    labels = draws.labels(logits.shape[1], len(logits)) if given is None else _checked(given, logits)
+    labels = generator.labels(logits.shape[1], len(logits)) if given is None else _checked(given, logits)
     torch.autograd.backward(functional.cross_entropy(logits, labels.to(logits.device)))
     if as_program:
         return float(_norm_of([parameter.grad for parameter in network.parameters()]))

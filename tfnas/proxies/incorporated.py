@@ -34,18 +34,18 @@ _NORMALISATIONS: dict[str, Callable[[float], float]] = {
 }
 
 
-def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
+def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     variant = SCORE.chosen_variant(options.variant)
     as_program = variant.startswith("incorporated")
-    entropy = penalised_entropy(subject, options, as_program=as_program)
+    entropy = penalised_entropy(scored, options, as_program=as_program)
     if entropy <= 0 and variant in _NORMALISATIONS:
         raise ScoreFailed(
-            f"score {SCORE.name} of {subject.text} has no value: its entropy is {entropy:.4g} after the penalty on "
+            f"score {SCORE.name} of {scored.text} has no value: its entropy is {entropy:.4g} after the penalty on "
             "unequal depths",
-            subject.text,
+            scored.text,
         )
-    zen = zen_score(subject, options, as_program=as_program)
+    zen = zen_score(scored, options, as_program=as_program)
     return combined(zen, entropy, variant, options.incorporated_weights)
 
 
@@ -56,9 +56,9 @@ def combined(zen: float, entropy: float, variant: str, weights: tuple[float, flo
     return weights[0] * zen + weights[1] * _NORMALISATIONS[variant](entropy)
 
 
-def penalised_entropy(subject: ScoredNetwork, options: ScoreOptions, *, as_program: bool) -> float:
+def penalised_entropy(scored: ScoredNetwork, options: ScoreOptions, *, as_program: bool) -> float:
     """E: the entropy of all stages, each with weight 1, less the depth penalty."""
-    chain = subject.chain(options, SCORE.name, floor=as_program)
+    chain = scored.chain(options, SCORE.name, floor=as_program)
     weights = (1.0,) * len(chain.stages)
     raw = weighted_entropy(chain, weights, [stage.resolution for stage in chain.stages], unit_entropies(chain))
     return raw - depth_penalty_of(kept_depths(chain) if as_program else chain.depths, options.depth_penalty)
@@ -68,7 +68,6 @@ SCORE = Score(
     name="incorporated",
     higher_is_better=True,
     cost="forward",
-    needs=frozenset(),
     summary="Zen-Score and normalised entropy (Incorporated-NAS, Electronics 2024)",
     variants=("logarithm", "square_root", "incorporated_l", "incorporated_s", "incorporated_without"),
     measure=measure,

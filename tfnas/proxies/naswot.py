@@ -1,4 +1,4 @@
-"""NASWOT: how differently a network's activations switch for the images of a batch.
+"""NASWOT: how different the activation patterns of the images in a batch are.
 
     score = ln det K,  K[i, j] = number of activations that are on for both images or off for both
 
@@ -16,25 +16,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tfnas.proxies.forward_hooks import GATES, hook_activations
-from tfnas.proxies.initialise import initialise
+from tfnas.proxies.forward_passes import GATES, hook_activations
+from tfnas.proxies.network_preparation import initialise
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
 
 
 @torch.no_grad()
-def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
+def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     as_program = SCORE.chosen_variant(options.variant) == "zennas"
-    network = subject.network(options, residuals=not as_program)
-    draws = options.random_numbers()
-    initialise(network, draws, options.initialisation or ("normal" if as_program else "kaiming"))
-    images = subject.images(options, draws, given=not as_program)
+    network = scored.network(options, residuals=not as_program)
+    generator = options.random_generator()
+    initialise(network, generator, options.initialisation or ("normal" if as_program else "kaiming"))
+    images = scored.images(options, generator, given=not as_program)
     kernel = torch.zeros(len(images), len(images), dtype=torch.float64, device=images.device)
 
     def see(inputs: Tensor) -> None:
-        kernel.add_(agreements(inputs.flatten(1) > 0))
+        kernel.add_(shared_activations(inputs.flatten(1) > 0))
 
     kinds: tuple[type[nn.Module], ...] = (nn.ReLU,) if as_program else GATES
     with hook_activations(network, see, kinds, score=SCORE.name, squeeze_excite=not as_program):
@@ -42,7 +42,7 @@ def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
     return float(torch.linalg.slogdet(kernel).logabsdet)
 
 
-def agreements(codes: Tensor) -> Tensor:
+def shared_activations(codes: Tensor) -> Tensor:
     """(images, images): at how many places two codes are equal, of codes (images, places). Exact below 2^24 places."""
     on = codes.float()
     both_on = on @ on.T
@@ -55,7 +55,7 @@ SCORE = Score(
     higher_is_better=True,
     cost="forward",
     needs=frozenset({"images"}),
-    summary="ln det of how often two images switch activations alike (NASWOT, ICML 2021)",
+    summary="ln det of the matrix of shared activation patterns between images (NASWOT, ICML 2021)",
     variants=("default", "zennas"),
     measure=measure,
 )

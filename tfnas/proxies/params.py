@@ -8,20 +8,19 @@ from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
 
 
-def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
+def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """See `flops.py`."""
-    if subject.module is not None and SCORE.chosen_variant(options.variant) == "default":
+    if scored.module is not None and SCORE.chosen_variant(options.variant) == "default":
         from tfnas.nn.counting import num_params
 
-        return num_params(subject.module)
-    return counts_of(subject, options, SCORE).params
+        return num_params(scored.module)
+    return counts_of(scored, options, SCORE).params
 
 
 SCORE = Score(
     name="params",
     higher_is_better=True,
     cost="analytic",
-    needs=frozenset(),
     summary="number of parameters",
     variants=("default", "zennas", "tinynas"),
     measure=measure,

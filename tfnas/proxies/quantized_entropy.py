@@ -25,12 +25,12 @@ from tfnas.proxies.unit_entropy import fan_in, fan_in_without_groups, unit_entro
 _DOUBLE_TAIL = 40  # standard deviations, beyond which nothing is left of a normal variable in double precision
 
 
-def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
+def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     as_program = SCORE.chosen_variant(options.variant) == "tinynas"
     if as_program:
-        subject.structure(f"{SCORE.name} (variant tinynas)", "tinynas")
-    chain = subject.chain(options, SCORE.name, floor=as_program)
+        scored.structure(f"{SCORE.name} (variant tinynas)", "tinynas")
+    chain = scored.chain(options, SCORE.name, floor=as_program)
     plain = unit_entropies(chain, fan_in_without_groups if as_program else fan_in)
     gains = [sum([_gain(conv, options) for conv in unit.convs]) for unit in chain.units]
     weights = weights_of_stages(chain, STAGE_WEIGHTS, options.stage_weights, score=SCORE.name, as_program=as_program)
@@ -68,8 +68,7 @@ SCORE = Score(
     name="quantized_entropy",
     higher_is_better=True,
     cost="analytic",
-    needs=frozenset(),
-    summary="multi-scale entropy of a network with few bits (QE-Score, NeurIPS 2022)",
+    summary="multi-scale entropy of a low-bit network (QE-Score, NeurIPS 2022)",
     variants=("default", "tinynas"),
     measure=measure,
 )

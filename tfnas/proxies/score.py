@@ -1,11 +1,11 @@
-"""What a zero-shot score is, and how one fails.
+"""Scores of untrained networks: what a score is, those that there are, and `tfnas.score`.
 
-The scores that there are. A score's module is imported when the score is asked for.
+    tfnas.score("zen", architecture)
+    tfnas.score("entropy", "SuperConvK3BNRELU(3,16,2,1)SuperResIDWE1K7(16,40,2,40,1)...", image_size=224)
 
-`tfnas.score`: the number that an untrained network gets.
-
-tfnas.score("zen", architecture)
-tfnas.score("entropy", "SuperConvK3BNRELU(3,16,2,1)SuperResIDWE1K7(16,40,2,40,1)...", image_size=224)
+A score is one file: a function of a ScoredNetwork, and a `Score` that describes it. Those of this package stand next to
+this module and are imported when they are asked for. One from outside joins by `register_score`, or under the entry
+point group `tfnas.scores`, which command lines see too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tfnas.core.errors import InputError, RunFailed, TfnasError
 from tfnas.proxies.score_options import ScoreOptions
@@ -25,31 +26,30 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tfnas.core.family import NetworkArchitecture
-    from tfnas.proxies.score_options import ScoreOptions
-    from tfnas.proxies.scored_network import ScoredNetwork
     from tfnas.spaces.zen.structure import Structure
 
+ENTRY_POINTS = "tfnas.scores"
 Cost = Literal["analytic", "forward", "gradient"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Score:
-    """A number that an untrained network gets. Each stands in a file of its own; `registry.py` lists them."""
+    """A number that an untrained network gets."""
 
     name: str
-    """What it is asked for by."""
+    """Its name in `tfnas.score` and on command lines."""
     higher_is_better: bool
     """Whether a higher number stands for a better network."""
     cost: Cost
-    """`analytic`: closed form, no network is built; `forward`: passes forward; `gradient`: passes backward too."""
-    needs: frozenset[str]
-    """Of `images`, `labels`, `gradient`: what it computes with. Noise takes the place of data that is not given."""
+    """`analytic`: closed form, no network is built; `forward`: forward passes; `gradient`: backward passes too."""
     summary: str
     """One line: what it measures, and its source."""
-    variants: tuple[str, ...]
-    """Definitions that it has: the first is the default, the others are what a published program computes."""
     measure: Callable[[ScoredNetwork, ScoreOptions], float]
-    """The number of a subject; raises InputError where the network cannot support the score."""
+    """The number of a network; raises InputError if the network cannot support the score."""
+    needs: frozenset[str] = frozenset()
+    """Of `images`, `labels`, `gradient`: what it computes with. Noise replaces data that is not given."""
+    variants: tuple[str, ...] = ("default",)
+    """Its definitions: the first is the default, the others are what a published program computes."""
     is_control: bool = False
     """Whether it says nothing of a network, and is there to be beaten: nothing may be ranked by it."""
 
@@ -68,47 +68,48 @@ class Score:
 
 
 class ScoreFailed(RunFailed):
-    """A score came out not finite, or could not be computed. `architecture` is the text of the network."""
+    """A score is not finite or could not be computed. `architecture` is the text of the network."""
 
     def __init__(self, message: str, architecture: str) -> None:
         super().__init__(message)
         self.architecture = architecture
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.architecture)  # so that it arrives whole from another process
+        return type(self), (str(self), self.architecture)  # so that it can be pickled
 
 
-_HOMES = {
-    "zen": "tfnas.proxies.zen",
-    "naswot": "tfnas.proxies.naswot",
-    "synflow": "tfnas.proxies.synflow",
-    "grad_norm": "tfnas.proxies.grad_norm",
-    "te_nas": "tfnas.proxies.te_nas",
-    "flops": "tfnas.proxies.flops",
-    "params": "tfnas.proxies.params",
-    "random": "tfnas.proxies.random_number",
-    "entropy": "tfnas.proxies.entropy",
-    "multiscale_entropy": "tfnas.proxies.multiscale_entropy",
-    "quantized_entropy": "tfnas.proxies.quantized_entropy",
-    "spatiotemporal_entropy": "tfnas.proxies.spatiotemporal_entropy",
-    "incorporated": "tfnas.proxies.incorporated",
-}
+_OWN = (
+    *("zen", "naswot", "synflow", "grad_norm", "te_nas", "flops", "params", "random", "entropy", "multiscale_entropy"),
+    *("quantized_entropy", "spatiotemporal_entropy", "incorporated"),
+)
+"""Names of this package's own scores, and of their modules."""
+_registered: dict[str, Score] = {}
+
+
+def register_score(found: Score) -> None:
+    """Add a score; `tfnas.score` and re-ranking know it from then on. Raises ValueError if there is one of its name."""
+    if found.name in _OWN or _registered.setdefault(found.name, found) is not found:
+        raise ValueError(f"there is a score {found.name!r} already")
 
 
 def score_names() -> tuple[str, ...]:
-    """Names of all scores."""
-    return tuple(_HOMES)
+    """Names of all scores, those of installed packages included."""
+    return (*dict.fromkeys((*_OWN, *_registered, *(entry.name for entry in entry_points(group=ENTRY_POINTS)))),)
 
 
 def find_score(name: str) -> Score:
     """The score of that name. Raises InputError that lists the known ones."""
-    if name not in _HOMES:
-        near = difflib.get_close_matches(name, _HOMES, 1)
+    if name in _OWN:
+        return cast("Score", import_module(f"tfnas.proxies.{name}").SCORE)
+    if name not in _registered:
+        for entry in entry_points(group=ENTRY_POINTS, name=name):
+            register_score(entry.load())
+    if name not in _registered:
+        names = score_names()
+        near = difflib.get_close_matches(name, names, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise InputError(f"no score {name!r}: give one of {', '.join(_HOMES)}.{hint}")
-    found = import_module(_HOMES[name]).SCORE
-    assert isinstance(found, Score)
-    return found
+        raise InputError(f"no score {name!r}: give one of {', '.join(names)}.{hint}")
+    return _registered[name]
 
 
 def score(name: str, subject: NetworkArchitecture | Structure | str | nn.Module, **options: Any) -> float:
@@ -119,7 +120,7 @@ def score(name: str, subject: NetworkArchitecture | Structure | str | nn.Module,
     `seed`, `variant`, `device`, ...
 
     Raises InputError for an unknown score or setting and for a network that cannot support the score, and ScoreFailed
-    where the number is not finite or its computation fails.
+    if the number is not finite or its computation fails.
     """
     found = find_score(name)
     settings = ScoreOptions.of(options)
@@ -127,22 +128,22 @@ def score(name: str, subject: NetworkArchitecture | Structure | str | nn.Module,
     return measure(found, ScoredNetwork.of(subject), settings)
 
 
-def measure(found: Score, subject: ScoredNetwork, settings: ScoreOptions) -> float:
-    """The number of a subject; raises as `score` does."""
+def measure(found: Score, scored: ScoredNetwork, settings: ScoreOptions) -> float:
+    """The score of a network; raises as `score` does."""
     try:
         if found.cost == "analytic":
-            value = float(found.measure(subject, settings))
+            value = float(found.measure(scored, settings))
         else:
-            from tfnas.proxies.scored_network import preserve_state
+            from tfnas.proxies.network_preparation import preserve_state
 
-            with preserve_state(settings):
-                value = float(found.measure(subject, settings))
+            with preserve_state(settings.device, settings.seed):
+                value = float(found.measure(scored, settings))
     except TfnasError:
         raise
     except Exception as error:  # whatever a module of the user's may raise
         reason = str(error) or type(error).__name__
-        message = f"score {found.name} cannot be computed for {subject.text}: {reason}"
-        raise ScoreFailed(message, subject.text) from error
+        message = f"score {found.name} cannot be computed for {scored.text}: {reason}"
+        raise ScoreFailed(message, scored.text) from error
     if not math.isfinite(value):
-        raise ScoreFailed(f"score {found.name} of {subject.text} is not finite: {value}", subject.text)
+        raise ScoreFailed(f"score {found.name} of {scored.text} is not finite: {value}", scored.text)
     return value

@@ -1,9 +1,10 @@
-"""What a score may be asked for beside the network."""
+"""Options of scores."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +13,7 @@ from tfnas.core.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tfnas.proxies.initialise import RandomGenerator
+    from tfnas.proxies.network_preparation import RandomGenerator
 
 IMAGE_SIZE = 224
 NUM_CLASSES = 1000
@@ -21,7 +22,7 @@ INITIALISATIONS = ("normal", "kaiming", "kaiming_fan_out", "torch")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoreOptions:
-    """Settings of a score. Each score reads those that concern it."""
+    """Options of a score. Each score reads those that concern it."""
 
     image_size: int | None = None
     """Pixels a side. By default the architecture's own, and 224 for anything that has none."""
@@ -32,7 +33,7 @@ class ScoreOptions:
     frames: int = 16
     """Frames of a clip, for three-dimensional networks."""
     seed: int = 0
-    """Decides weights, images and labels that are drawn."""
+    """Seed of random weights, images and labels."""
     variant: str | None = None
     """A definition of the score that is not its default."""
     device: str = "cpu"
@@ -42,15 +43,15 @@ class ScoreOptions:
     residuals: bool | None = None
     """Whether networks that are built have their shortcuts. By default what the score is defined on."""
     initialisation: str | None = None
-    """How weights are drawn: normal (variance 1), kaiming, kaiming_fan_out or torch. By default the score's own."""
+    """Initialisation of weights: normal (variance 1), kaiming, kaiming_fan_out or torch. By default the score's own."""
     repeats: int = 1
-    """zen: over how many drawings of weights and images to average."""
+    """zen: number of random weights and images to average over."""
     images: Tensor | None = None
-    """A batch (N, channels, height, width) to use in place of Gaussian noise, for scores that need images."""
+    """A batch (N, channels, height, width) to use instead of Gaussian noise, for scores that need images."""
     labels: Tensor | None = None
     """Their classes (N), for scores that need labels."""
     stage_weights: tuple[float, ...] | None = None
-    """Entropies: the weight of each stage, one a stage."""
+    """Entropies: the weight of each stage."""
     depth_penalty: float = 10.0
     """entropy, incorporated: the factor of the penalty on unequal depths."""
     exponents: tuple[float, float] = (1.0, 1.0)
@@ -63,8 +64,8 @@ class ScoreOptions:
     """quantized_entropy: standard deviation of activations, in quantisation steps."""
     incorporated_weights: tuple[float, float] = (0.9, 0.1)
     """incorporated: factors of the Zen-Score and of the entropy."""
-    draws: RandomGenerator | None = None
-    """Where random numbers come from. By default a generator that starts from the seed."""
+    generator: RandomGenerator | None = None
+    """Source of random numbers. By default one that starts from the seed."""
 
     def __post_init__(self) -> None:
         for name, lowest in (("image_size", 1), ("batch_size", 2), ("num_classes", 1), ("frames", 1), ("repeats", 1)):
@@ -98,14 +99,17 @@ class ScoreOptions:
     @classmethod
     def of(cls, settings: dict[str, object]) -> ScoreOptions:
         """Options of keyword arguments. Raises InputError that names one that is not known."""
+        if "draws" in settings:
+            warnings.warn("the score option draws is called generator now", DeprecationWarning, stacklevel=3)
+            settings = {"generator" if name == "draws" else name: value for name, value in settings.items()}
         known = [field.name for field in dataclasses.fields(cls)]
         for name in settings:
             if name not in known:
-                raise InputError(f"a score has no setting {name!r}: give some of {', '.join(known)}")
+                raise InputError(f"unknown score option {name!r}; available: {', '.join(known)}")
         return cls(**settings)  # type: ignore[arg-type]
 
-    def random_numbers(self) -> RandomGenerator:
-        """Where random numbers come from: `draws`, or a generator that starts from the seed."""
-        from tfnas.proxies.initialise import RandomGenerator
+    def random_generator(self) -> RandomGenerator:
+        """The source of random numbers: `generator`, or one that starts from the seed."""
+        from tfnas.proxies.network_preparation import RandomGenerator
 
-        return RandomGenerator(self.seed) if self.draws is None else self.draws
+        return RandomGenerator(self.seed) if self.generator is None else self.generator

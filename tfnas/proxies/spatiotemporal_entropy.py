@@ -24,17 +24,17 @@ from tfnas.proxies.unit_entropy import fan_in, weights_of_stages
 STAGE_WEIGHTS = (0.0, 0.0, 0.0, 0.0, 1.0)
 
 
-def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
+def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     as_program = SCORE.chosen_variant(options.variant) == "tinynas"
-    if not subject.structure(SCORE.name).is_video:
-        raise InputError(f"{SCORE.name} needs a structure for videos, and this one takes images")
-    chain = subject.chain(options, SCORE.name, floor=as_program)
+    if not scored.structure(SCORE.name).is_video:
+        raise InputError(f"{SCORE.name} needs a structure for videos, but this one is for images")
+    chain = scored.chain(options, SCORE.name, floor=as_program)
     weights = weights_of_stages(chain, STAGE_WEIGHTS, options.stage_weights, score=SCORE.name, as_program=as_program)
     try:
         entropies = [_entropy(unit, options.frames) for unit in chain.units]
     except _Proportional as error:
-        raise ScoreFailed(f"score {SCORE.name} of {subject.text} is not finite: {error}", subject.text) from error
+        raise ScoreFailed(f"score {SCORE.name} of {scored.text} is not finite: {error}", scored.text) from error
     return sum_of_stages(chain, weights, entropies)
 
 
@@ -64,7 +64,6 @@ SCORE = Score(
     name="spatiotemporal_entropy",
     higher_is_better=True,
     cost="analytic",
-    needs=frozenset(),
     summary="entropy of a video network, by how kernels fit feature maps (STEntr of E3D, ICLR 2023)",
     variants=("default", "tinynas"),
     measure=measure,

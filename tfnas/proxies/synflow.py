@@ -20,26 +20,26 @@ import dataclasses
 import torch
 from torch import nn
 
-from tfnas.proxies.forward_hooks import total
-from tfnas.proxies.initialise import initialise, weighted_modules
+from tfnas.proxies.forward_passes import total
+from tfnas.proxies.network_preparation import initialise, weighted_modules, without_batch_norm
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
-from tfnas.proxies.scored_network import ScoredNetwork, without_batch_norm
+from tfnas.proxies.scored_network import ScoredNetwork
 
 
-def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
+def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     variant = SCORE.chosen_variant(options.variant)
     options = dataclasses.replace(options, dtype="float64")
-    network = subject.network(options, residuals=variant == "default")
-    draws = options.random_numbers()
-    initialise(network, draws, options.initialisation or ("kaiming" if variant == "default" else "normal"))
+    network = scored.network(options, residuals=variant == "default")
+    generator = options.random_generator()
+    initialise(network, generator, options.initialisation or ("kaiming" if variant == "default" else "normal"))
     if variant != "zennas":
         without_batch_norm(network)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.abs_()
-    one = subject.placed(torch.ones(1, *subject.image_shape(options)[1:]), options)
+    one = scored.placed(torch.ones(1, *scored.image_shape(options)[1:]), options)
     torch.autograd.backward(total(network(one)))
     flow = _flow(network, averaged=variant != "default")
     return -flow if variant == "zennas" else float(torch.tensor(flow, dtype=torch.float64).log())

@@ -23,8 +23,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from tfnas.proxies.forward_hooks import hook_activations, logits_of
-from tfnas.proxies.initialise import initialise
+from tfnas.proxies.forward_passes import hook_activations, logits_of
+from tfnas.proxies.network_preparation import initialise
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
@@ -33,23 +33,23 @@ REGION_IMAGES = 1000
 REGION_PIXELS = 3
 
 
-def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
+def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     variant = SCORE.chosen_variant(options.variant)
     if variant == "linear_regions":
-        return float(linear_regions(subject, options))
+        return float(linear_regions(scored, options))
     if variant != "default":
-        return -condition_number(subject, options, as_program=variant == "zennas")
-    condition = condition_number(subject, options)
-    return math.log(linear_regions(subject, options)) - math.log(condition)
+        return -condition_number(scored, options, as_program=variant == "zennas")
+    condition = condition_number(scored, options)
+    return math.log(linear_regions(scored, options)) - math.log(condition)
 
 
-def condition_number(subject: ScoredNetwork, options: ScoreOptions, *, as_program: bool = False) -> float:
+def condition_number(scored: ScoredNetwork, options: ScoreOptions, *, as_program: bool = False) -> float:
     """kappa; infinite where the kernel is singular as far as the precision can tell."""
-    network = subject.network(options, residuals=not as_program)
-    draws = options.random_numbers()
-    initialise(network, draws, options.initialisation or ("torch" if as_program else "kaiming_fan_out"))
-    logits = logits_of(network, subject.images(options, draws, given=not as_program), SCORE.name)
+    network = scored.network(options, residuals=not as_program)
+    generator = options.random_generator()
+    initialise(network, generator, options.initialisation or ("torch" if as_program else "kaiming_fan_out"))
+    logits = logits_of(network, scored.images(options, generator, given=not as_program), SCORE.name)
     eigenvalues = torch.linalg.eigvalsh(tangent_kernel(network, logits))
     lowest, highest = float(eigenvalues[0]), float(eigenvalues[-1])
     resolution = torch.finfo(logits.dtype).eps * len(logits)
@@ -74,13 +74,13 @@ def tangent_kernel(network: nn.Module, logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def linear_regions(subject: ScoredNetwork, options: ScoreOptions) -> int:
+def linear_regions(scored: ScoredNetwork, options: ScoreOptions) -> int:
     """R: in how many ways the activations of the network switch, among noise images."""
-    network = subject.network(options, residuals=True)
-    draws = options.random_numbers()
-    initialise(network, draws, options.initialisation or "kaiming")
-    shape = (REGION_IMAGES, *subject.image_shape(options)[1:-2], REGION_PIXELS, REGION_PIXELS)
-    tiny = subject.placed(draws.images(shape), options)
+    network = scored.network(options, residuals=True)
+    generator = options.random_generator()
+    initialise(network, generator, options.initialisation or "kaiming")
+    shape = (REGION_IMAGES, *scored.image_shape(options)[1:-2], REGION_PIXELS, REGION_PIXELS)
+    tiny = scored.placed(generator.images(shape), options)
     patterns = [b""] * REGION_IMAGES
 
     def see(inputs: Tensor) -> None:
@@ -105,7 +105,7 @@ SCORE = Score(
     higher_is_better=True,
     cost="gradient",
     needs=frozenset({"images", "gradient"}),
-    summary="condition of the neural tangent kernel and number of linear regions (TE-NAS, ICLR 2021)",
+    summary="condition number of the neural tangent kernel and number of linear regions (TE-NAS, ICLR 2021)",
     variants=("default", "ntk", "linear_regions", "zennas"),
     measure=measure,
 )

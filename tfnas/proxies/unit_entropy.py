@@ -1,10 +1,8 @@
-"""The convolutions of a network in order, in the form that analytic scores read. No torch is needed.
-
-Entropies of units in closed form: what the analytic scores are made of.
+"""Entropies of a network's units in closed form, from which the analytic scores are computed.
 
 A convolution whose weights have variance 1 multiplies the variance of its input by its fan-in, so it adds
-ln(fan_in) / 2 to the entropy of a feature. Shortcuts, batch norms, squeeze-and-excite and what activations take
-away are left out. Sources: MAE-DET (ICML 2022, arXiv 2111.13336), DeepMAD (CVPR 2023, arXiv 2303.02165).
+ln(fan_in) / 2 to the entropy of a feature. Shortcuts, batch norms, squeeze-and-excite and
+activations are ignored. Sources: MAE-DET (ICML 2022, arXiv 2111.13336), DeepMAD (CVPR 2023, arXiv 2303.02165).
 """
 
 from __future__ import annotations
@@ -15,11 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
-from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
 from tfnas.core.units import PLAIN, ConvShape, StageEnd, Unit, stage_ends
-from tfnas.spaces.mbconv.mbconv_family import architecture_units
-from tfnas.spaces.zen.structure import Structure
 
 
 @dataclass(frozen=True)
@@ -53,16 +48,6 @@ class Chain:
                 counts[unit.block] = counts.get(unit.block, 0) + 1
                 names[unit.block] = unit.block_type
         return tuple((names[block], count) for block, count in counts.items())
-
-
-def structure_chain(structure: Structure, image_size: int, frames: int, *, floor: bool) -> Chain:
-    """The chain of a structure; sizes at a stride are rounded up, or down with `floor`."""
-    return Chain(structure.units(image_size, frames, floor=floor), structure.is_video)
-
-
-def architecture_chain(architecture: Architecture) -> Chain:
-    """The chain of an architecture: stems, blocks, feature mix. The stems and the mix are no residual super-blocks."""
-    return Chain(architecture_units(architecture))
 
 
 def fan_in(conv: ConvShape) -> int:

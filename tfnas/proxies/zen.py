@@ -19,8 +19,8 @@ import statistics
 import torch
 from torch import Tensor, nn
 
-from tfnas.proxies.forward_hooks import check_norms, feature_map
-from tfnas.proxies.initialise import batch_norms, initialise
+from tfnas.proxies.forward_passes import check_norms, feature_map
+from tfnas.proxies.network_preparation import batch_norms, initialise
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
@@ -29,19 +29,19 @@ GAMMA = 0.01
 _PROGRAMS_MOMENTUM = 0.1
 
 
-def zen_score(subject: ScoredNetwork, options: ScoreOptions, *, as_program: bool) -> float:
+def zen_score(scored: ScoredNetwork, options: ScoreOptions, *, as_program: bool) -> float:
     """The mean over the repeats; `as_program` is variant `zennas`."""
-    network = subject.network(options, residuals=False)
+    network = scored.network(options, residuals=False)
     check_norms(network, SCORE.name)
-    draws = options.random_numbers()
+    generator = options.random_generator()
     for norm in batch_norms(network):
         norm.momentum = _PROGRAMS_MOMENTUM if as_program else 1.0
     values = []
     for number in range(options.repeats):
         first = number == 0
-        initialise(network, draws, options.initialisation or "normal", reset_statistics=first or not as_program)
-        images = subject.images(options, draws, given=False)
-        changed = images + GAMMA * subject.images(options, draws, given=False)
+        initialise(network, generator, options.initialisation or "normal", reset_statistics=first or not as_program)
+        images = scored.images(options, generator, given=False)
+        changed = images + GAMMA * scored.images(options, generator, given=False)
         values.append(_once(network, images, changed, as_program=as_program))
     return statistics.fmean(values)
 
@@ -58,21 +58,20 @@ def _once(network: nn.Module, images: Tensor, changed: Tensor, *, as_program: bo
 
 
 def _running_variance(norm: nn.modules.batchnorm._BatchNorm) -> Tensor:
-    assert norm.running_var is not None  # `prepared` has seen to it
+    assert norm.running_var is not None  # set by `prepared`
     return norm.running_var
 
 
-def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
+def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
-    return zen_score(subject, options, as_program=SCORE.chosen_variant(options.variant) == "zennas")
+    return zen_score(scored, options, as_program=SCORE.chosen_variant(options.variant) == "zennas")
 
 
 SCORE = Score(
     name="zen",
     higher_is_better=True,
     cost="forward",
-    needs=frozenset(),
-    summary="reaction of the last feature map to a change of the input, with batch norms' scales (Zen-NAS, ICCV 2021)",
+    summary="sensitivity of the last feature map to an input perturbation, with batch norm scales (Zen-NAS, ICCV 2021)",
     variants=("default", "zennas"),
     measure=measure,
 )

@@ -187,7 +187,7 @@ class _Reranker:
             yield Measured(name, known.higher_is_better, tuple(found[name]), ranked=not known.is_control)
 
     def _score_task(self, name: str, text: str) -> Task:
-        return ScoreTask(name, text, self.config.score_batch, self.config.seed, str(self.device))
+        return ScoreTask(find_score(name), text, self.config.score_batch, self.config.seed, str(self.device))
 
     def _inherited(self, candidates: Sequence[Candidate]) -> Measured:
         search = self.search

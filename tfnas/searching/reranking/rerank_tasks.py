@@ -15,6 +15,9 @@ from tfnas.core.version import __version__
 from tfnas.data.data_config import DataConfig
 from tfnas.data.image_batches import EpochBatches, loader
 from tfnas.data.opened_data import ImageData, open_data
+from tfnas.proxies.score import Score, measure
+from tfnas.proxies.score_options import ScoreOptions
+from tfnas.proxies.scored_network import ScoredNetwork
 from tfnas.runs.checkpoint import load_checkpoint
 from tfnas.runs.search_run import KIND
 from tfnas.searching.differentiable.inherited_evaluation import derived_accuracy
@@ -25,13 +28,18 @@ from tfnas.supernet.supernet import Supernet
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """A zero-shot score."""
+    """A zero-shot score, which comes with its definition: other processes may not have it registered."""
 
-    measure: str
+    score: Score
     architecture: str
     batch_size: int
     seed: int
     device: str
+
+    @property
+    def measure(self) -> str:
+        """The name of the score."""
+        return self.score.name
 
     def settings(self) -> dict[str, Any]:
         """Batch size and seed of the inputs, device and versions."""
@@ -39,10 +47,9 @@ class ScoreTask:
 
     def compute(self) -> float:
         """The score of the network with random weights."""
-        from tfnas.proxies.score import score
-
-        network = Architecture.parse(self.architecture)
-        return float(score(self.measure, network, batch_size=self.batch_size, seed=self.seed, device=self.device))
+        scored = ScoredNetwork.of(Architecture.parse(self.architecture))
+        options = ScoreOptions(batch_size=self.batch_size, seed=self.seed, device=self.device)
+        return measure(self.score, scored, options)
 
 
 @dataclass(frozen=True)

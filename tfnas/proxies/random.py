@@ -14,9 +14,9 @@ from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
 
 
-def measure(subject: ScoredNetwork, options: ScoreOptions) -> float:
+def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
-    numbers = Random(f"{subject.fingerprint()} {options.seed}")
+    numbers = Random(f"{scored.fingerprint()} {options.seed}")
     if SCORE.chosen_variant(options.variant) == "tinynas":
         return numbers.uniform(0, 100)
     return numbers.gauss(0, 1)
@@ -26,7 +26,6 @@ SCORE = Score(
     name="random",
     higher_is_better=True,
     cost="analytic",
-    needs=frozenset(),
     summary="a random number, the same for the same network and seed",
     variants=("default", "tinynas"),
     measure=measure,

@@ -1,4 +1,4 @@
-"""What passes through a network on its way: feature maps, logits, the inputs of activations."""
+"""What scores observe in forward passes: feature maps, logits, inputs of activations, entropies of units."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tfnas.core.errors import InputError
+from tfnas.core.units import ConvShape
 from tfnas.nn.blocks import SqueezeExcite
 from tfnas.nn.network import Network
+from tfnas.proxies.network_preparation import RandomGenerator, preserve_state
+from tfnas.proxies.score_options import ScoreOptions
+from tfnas.proxies.scored_network import ScoredNetwork
+from tfnas.proxies.unit_entropy import Chain
 from tfnas.spaces.zen.structure_network import NormedSqueezeExcite, StructureNetwork
 
+_ACTIVATIONS = {"relu": functional.relu, "silu": functional.silu, "swish": functional.silu}
 _POOLS = (
     nn.AdaptiveAvgPool2d,
     nn.AdaptiveMaxPool2d,
@@ -40,14 +47,14 @@ GATES = (
     nn.Mish,
     nn.Hardswish,
 )
-"""Activations that let positive inputs through and stop negative ones, more or less."""
+"""Activations that pass positive inputs and block negative ones, more or less."""
 
 
 def feature_map(network: nn.Module, images: Tensor) -> Tensor:
     """The last feature map before the global pool, (N, channels, [frames,] height, width).
 
-    A module that is not of this package is watched: it is the last map of a module before the last adaptive pool or the
-    end. Raises InputError where there is none.
+    In other modules than this package's it is found by hooks: the last map before the last adaptive pool or the end.
+    Raises InputError if there is none.
     """
     if isinstance(network, Network | StructureNetwork):
         found: Tensor = network.features(images)
@@ -72,16 +79,16 @@ def feature_map(network: nn.Module, images: Tensor) -> Tensor:
         for handle in handles:
             handle.remove()
     if not latest:
-        raise InputError(f"{type(network).__name__} has no feature map (N, channels, height, width) to look at")
+        raise InputError(f"{type(network).__name__} has no feature map (N, channels, height, width)")
     return latest[0]
 
 
 def logits_of(network: nn.Module, images: Tensor, score: str) -> Tensor:
-    """Logits (N, classes). Raises InputError where the network gives something else."""
+    """Logits (N, classes). Raises InputError if the network returns something else."""
     output = network(images)
     if not isinstance(output, Tensor) or output.dim() != 2:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise InputError(f"{score} needs logits (images, classes), and {type(network).__name__} gives {shape}")
+        raise InputError(f"{score} needs logits (images, classes), and {type(network).__name__} returns {shape}")
     return output
 
 
@@ -94,9 +101,9 @@ def hook_activations(
     score: str,
     squeeze_excite: bool = True,
 ) -> Iterator[None]:
-    """Show the input (N, ...) of every activation module in the passes of the body.
+    """Call `see` with the input (N, ...) of every activation module in the forward passes of the body.
 
-    Those inside squeeze-and-excite of this package's networks can be left out. Raises InputError where there is none.
+    Those inside squeeze-and-excite of this package's networks can be excluded. Raises InputError if there are none.
     """
     inside: set[nn.Module] = set()
     if not squeeze_excite:
@@ -106,7 +113,7 @@ def hook_activations(
     modules = [module for module in network.modules() if isinstance(module, kinds) and module not in inside]
     if not modules:
         names = ", ".join(kind.__name__ for kind in kinds)
-        raise InputError(f"{score} looks at activation modules ({names}), and {type(network).__name__} has none")
+        raise InputError(f"{score} needs activation modules ({names}), but {type(network).__name__} has none")
 
     def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         see(inputs[0].detach())
@@ -124,7 +131,7 @@ def check_norms(network: nn.Module, score: str) -> None:
     for name, module in network.named_modules():
         if isinstance(module, _NOT_SCALED_BACK):
             raise InputError(
-                f"{score} adds up the scales that batch norms take away, and cannot see that of {name} "
+                f"{score} sums the scales that batch norms remove, but cannot determine that of {name} "
                 f"({type(module).__name__})"
             )
 
@@ -135,4 +142,42 @@ def total(output: object) -> Tensor:
         return output.sum()
     if isinstance(output, list | tuple) and output:
         return torch.stack([total(part) for part in output]).sum()
-    raise InputError(f"the network gives a {type(output).__name__}, and a tensor or a list of tensors is needed")
+    raise InputError(f"the network returns a {type(output).__name__}, but a tensor or a list of tensors is needed")
+
+
+def measured_entropies(chain: Chain, scored: ScoredNetwork, options: ScoreOptions) -> list[float]:
+    """Entropies of units measured in a forward pass; `unit_entropy.py` has the expected values in closed form.
+
+    Noise passes through the convolutions with standard normal weights and the activations between them, but without
+    shortcuts, batch norms and squeeze-and-excite. Every map is divided by its standard deviation, so that nothing
+    overflows, and the logarithms of the deviations are added up. In addition to the fan-in, this includes the effect of
+    activations and zero padding. Source: MAE-DET (ICML 2022, arXiv 2111.13336).
+    """
+    generator = options.random_generator()
+    entropies, place = [], 0
+    with preserve_state(options.device, options.seed), torch.no_grad():
+        features = scored.images(options, generator, given=False)
+        for unit in chain.units:
+            gained = 0.0
+            for number, conv in enumerate(unit.convs):
+                features = _convolved(features, conv, generator, place, is_video=chain.is_video)
+                scale = features.std()
+                gained += float(scale.double().log())
+                features = features / scale
+                if number < len(unit.convs) - 1 or unit.ends_in_activation:
+                    features = _ACTIVATIONS[unit.activation](features)
+                place += 1
+            entropies.append(gained)
+    return entropies
+
+
+def _convolved(features: Tensor, conv: ConvShape, generator: RandomGenerator, place: int, *, is_video: bool) -> Tensor:
+    """The output of a convolution with standard normal weights and no bias."""
+    size, time = conv.kernel, conv.temporal_kernel
+    shape = (conv.out_channels, conv.in_channels // conv.groups)
+    if is_video:
+        weight = generator.weight(place, (*shape, time, size, size)).to(features)
+        stride, padding = (1, conv.stride, conv.stride), (time // 2, size // 2, size // 2)
+        return functional.conv3d(features, weight, None, stride, padding, 1, conv.groups)
+    weight = generator.weight(place, (*shape, size, size)).to(features)
+    return functional.conv2d(features, weight, None, conv.stride, size // 2, 1, conv.groups)
