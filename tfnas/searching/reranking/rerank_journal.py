@@ -6,19 +6,17 @@ with one more score computes that score only, and one that was killed continues 
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.runs.endings import Interruption
 from tfnas.searching.reranking.rerank_workers import Task, TaskResult, WorkerPool
+from tfnas.utils.line_file import LineFile
 from tfnas.utils.progress import counting
 from tfnas.utils.text import typed
 
@@ -31,8 +29,8 @@ STOPPING = "stopping when the evaluations in progress are complete; interrupt ag
 class ResultJournal:
     """Results so far by task. The run directory must be locked: two writers would mix their lines."""
 
-    def __init__(self, path: Path, file: FileIO, entries: Mapping[str, float]) -> None:
-        self._path, self._file, self._values = path, file, dict(entries)
+    def __init__(self, file: LineFile) -> None:
+        self._file, self._values = file, _entries(file)
 
     @classmethod
     @contextmanager
@@ -41,18 +39,8 @@ class ResultJournal:
 
         Raises InputError when the file is not a journal, RunFailed when it cannot be written.
         """
-        path = run_dir / JOURNAL_FILE
-        try:
-            file = FileIO(path, "a+")
-        except OSError as error:
-            raise RunFailed(f"{path} cannot be written: {error.strerror or error}") from error
-        with file:
-            file.seek(0)
-            data = file.read()
-            whole = data[: data.rfind(b"\n") + 1]
-            if len(whole) < len(data):
-                file.truncate(len(whole))
-            yield cls(path, file, _entries(path, whole))
+        with LineFile.open(run_dir / JOURNAL_FILE) as file:
+            yield cls(file)
 
     def value(self, task: Task) -> float | None:
         """The result of a task, None if it is not in the journal."""
@@ -61,12 +49,7 @@ class ResultJournal:
     def record(self, task: Task, value: float, seconds: float) -> None:
         """Append a result. Raises RunFailed when it cannot be written; the file keeps its contents."""
         identity = _identity(task)
-        line = json.dumps({**identity, "value": value, "seconds": round(seconds, 4)}).encode() + b"\n"
-        try:
-            if self._file.write(line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise RunFailed(f"{self._path} cannot be written: {error.strerror or error}") from error
+        self._file.append({**identity, "value": value, "seconds": round(seconds, 4)})
         self._values[_key(identity)] = value
 
 
@@ -78,16 +61,16 @@ def _key(identity: Mapping[str, Any]) -> str:
     return json.dumps([identity["measure"], identity["architecture"], identity["settings"]], sort_keys=True)
 
 
-def _entries(path: Path, data: bytes) -> dict[str, float]:
+def _entries(file: LineFile) -> dict[str, float]:
     found = {}
-    for number, line in enumerate(data.splitlines(), 1):
+    for number, line in enumerate(file.lines, 1):
         try:
             entry = json.loads(line)
             key, value = _key(entry), entry["value"]
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise _damaged(path, number) from error
+            raise _damaged(file.path, number) from error
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise _damaged(path, number)
+            raise _damaged(file.path, number)
         found[key] = float(value)
     return found
 
