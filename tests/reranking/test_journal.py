@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tfnas.core.errors import InputError, Interrupted, RunFailed
 from tfnas.runs.endings import Interruption
-from tfnas.searching.reranking.rerank_journal import JOURNAL_FILE, ResultJournal, compute_tasks
+from tfnas.searching.reranking.rerank_tasks import JOURNAL_FILE, ResultJournal, compute_tasks
 from tfnas.searching.reranking.rerank_workers import TaskResult, WorkerPool
 
 

@@ -10,7 +10,7 @@ import pytest
 from made_runs import NUM_CANDIDATES, rerank_quietly
 from real_process import RealProcess
 
-from tfnas.searching.reranking.rerank_journal import JOURNAL_FILE
+from tfnas.searching.reranking.rerank_tasks import JOURNAL_FILE
 
 
 def numbers_in(run_dir):

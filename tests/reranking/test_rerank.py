@@ -23,7 +23,7 @@ from tfnas.runs.search_run import search_checkpoints
 from tfnas.searching.parsing import parse_model
 from tfnas.searching.reranking import rerank_tasks as tasks
 from tfnas.searching.reranking.finished_search import open_search
-from tfnas.searching.reranking.rerank_journal import JOURNAL_FILE
+from tfnas.searching.reranking.rerank_tasks import JOURNAL_FILE
 from tfnas.supernet.extract import extract_network, supernet_from_state
 
 

@@ -12,7 +12,7 @@ import tfnas
 from tfnas.core.errors import InputError
 from tfnas.proxies.entropy import effectiveness
 from tfnas.proxies.incorporated import PUBLISHED_WEIGHTS, combined, penalised_entropy
-from tfnas.proxies.quantized_entropy import quantized_std
+from tfnas.proxies.multiscale_entropies import quantized_std
 from tfnas.proxies.score import ScoreFailed, score
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork

@@ -3,8 +3,8 @@
     tfnas.score("zen", architecture)
     tfnas.score("entropy", "SuperConvK3BNRELU(3,16,2,1)SuperResIDWE1K7(16,40,2,40,1)...", image_size=224)
 
-A score is one file: a function of a ScoredNetwork, and a `Score` that describes it. Those of this package stand next to
-this module and are imported when they are asked for. One from outside joins by `register_score`, or under the entry
+A score is a function of a ScoredNetwork and a `Score` that describes it, in one file. Those of this package are next to
+this module and imported when they are asked for. One from outside joins by `register_score`, or under the entry
 point group `tfnas.scores`, which command lines see too.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from tfnas.core.errors import InputError, RunFailed, TfnasError
 from tfnas.proxies.score_options import ScoreOptions
@@ -78,29 +78,33 @@ class ScoreFailed(RunFailed):
         return type(self), (str(self), self.architecture)  # so that it can be pickled
 
 
-_OWN = (
-    *("zen", "naswot", "synflow", "grad_norm", "te_nas", "flops", "params", "random", "entropy", "multiscale_entropy"),
-    *("quantized_entropy", "spatiotemporal_entropy", "incorporated"),
-)
-"""Names of this package's own scores, and of their modules."""
+_MODULES = {
+    **{name: name for name in ("zen", "naswot", "synflow", "grad_norm", "te_nas")},
+    **dict.fromkeys(("flops", "params", "random"), "baselines"),
+    "entropy": "entropy",
+    **dict.fromkeys(("multiscale_entropy", "quantized_entropy", "spatiotemporal_entropy"), "multiscale_entropies"),
+    "incorporated": "incorporated",
+}
+"""Modules of this package's own scores."""
 _registered: dict[str, Score] = {}
 
 
 def register_score(found: Score) -> None:
     """Add a score; `tfnas.score` and re-ranking know it from then on. Raises ValueError if there is one of its name."""
-    if found.name in _OWN or _registered.setdefault(found.name, found) is not found:
+    if found.name in _MODULES or _registered.setdefault(found.name, found) is not found:
         raise ValueError(f"there is a score {found.name!r} already")
 
 
 def score_names() -> tuple[str, ...]:
     """Names of all scores, those of installed packages included."""
-    return (*dict.fromkeys((*_OWN, *_registered, *(entry.name for entry in entry_points(group=ENTRY_POINTS)))),)
+    return (*dict.fromkeys((*_MODULES, *_registered, *(entry.name for entry in entry_points(group=ENTRY_POINTS)))),)
 
 
 def find_score(name: str) -> Score:
     """The score of that name. Raises InputError that lists the known ones."""
-    if name in _OWN:
-        return cast("Score", import_module(f"tfnas.proxies.{name}").SCORE)
+    if name in _MODULES:
+        module = import_module(f"tfnas.proxies.{_MODULES[name]}")
+        return next(item for item in vars(module).values() if isinstance(item, Score) and item.name == name)
     if name not in _registered:
         for entry in entry_points(group=ENTRY_POINTS, name=name):
             register_score(entry.load())

@@ -21,14 +21,6 @@ from tfnas.runs.run_directory import RunDirectory
 from tfnas.searching.differentiable.candidates import Candidate, draw_candidates
 from tfnas.searching.reranking.finished_search import FinishedSearch, open_search
 from tfnas.searching.reranking.rerank_config import FEWEST_CALIBRATED, INHERITED, RerankConfig
-from tfnas.searching.reranking.rerank_journal import (
-    CONTINUES,
-    JOURNAL_FILE,
-    SAVED,
-    STOPPING,
-    ResultJournal,
-    compute_tasks,
-)
 from tfnas.searching.reranking.rerank_report import announcement, rerank_picture, show_result, written
 from tfnas.searching.reranking.rerank_result import (
     CSV_FILE,
@@ -42,7 +34,16 @@ from tfnas.searching.reranking.rerank_result import (
     select_for_training,
     write_selection,
 )
-from tfnas.searching.reranking.rerank_tasks import InheritedTask, ScoreTask
+from tfnas.searching.reranking.rerank_tasks import (
+    CONTINUES,
+    JOURNAL_FILE,
+    SAVED,
+    STOPPING,
+    InheritedTask,
+    ResultJournal,
+    ScoreTask,
+    compute_tasks,
+)
 from tfnas.searching.reranking.rerank_workers import Task, WorkerPool, owned_processes
 from tfnas.spaces.families import architecture_counts
 from tfnas.utils.devices import named_device, usable_cores
