@@ -1,4 +1,4 @@
-"""What a check of a table finds: the networks, errors and verdict, as JSON and as a picture."""
+"""Result of a table check: the networks, errors and verdict, as JSON and as a picture."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class MachineSpeed:
     ratio: float
     """Median of what they take now over what the table says."""
     reference_ms: float
-    """The reference beside them, now."""
+    """The reference next to them, now."""
     reference_before_ms: float | None
     """And when the table was built, where it says so."""
 
@@ -134,7 +134,7 @@ _PARTS = ((FITTED, "fitted to", "#777777", "none"), (HELD_OUT, "held out", "#1f5
 
 
 def check_picture(report: CheckReport) -> bytes:
-    """A PNG: a mark for every network, with the spread of its calls, beside the line on which it should lie."""
+    """A PNG: a mark for every network, the interquartile range of its calls, and the line on which it should lie."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,6 +1,6 @@
-"""Holding a latency table against whole networks, and correcting it.
+"""Validating a latency table against whole networks, and correcting it.
 
-Random networks of the table's space are timed where the table was measured, with some of its blocks beside them. A
+Random networks of the table's space are timed where the table was measured, with some of its blocks. A
 correction is fitted on a part of the networks and validated on the others; `decide` says whether the table changes.
 """
 
@@ -183,7 +183,7 @@ class CheckInputs:
 
     @property
     def measurement_report(self) -> BuildReport | None:
-        """How the table was built, where it says so, and beside the same reference as here."""
+        """How the table was built, if it says so, and with the same reference as here."""
         build = self.table.contents.build
         return build if build is not None and build.reference == self.reference.name else None
 
@@ -289,7 +289,7 @@ def fitting_part(count: int, seed: int) -> list[int]:
 def decide(
     config: CheckConfig, inputs: CheckInputs, samples: MeasuredNetworks, machine_ratio: float, disturbance: str | None
 ) -> CalibrationOutcome:
-    """Fit, judge, and say whether the table is to be changed. `machine_ratio` is what blocks take now over the table's.
+    """Fit, validate, and decide on the table. `machine_ratio` is the present latency of single blocks over the table's.
 
     A new correction is stored where its median error on the held-out networks is smaller than that of the plain sum
     and of the correction that the table has. One that the table has is taken out where the plain sum is better. What

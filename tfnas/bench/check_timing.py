@@ -1,4 +1,4 @@
-"""Timing whole networks in interleaved rounds, and some blocks of the table beside them."""
+"""Timing whole networks in interleaved rounds, with some blocks of the table."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RoundsTimed:
     evened: list[Timing]
     blocks: list[Timing]
     block_reference: Timing
-    """The reference beside the blocks, as it was beside those of the table when that was built."""
+    """The reference next to the blocks, as it was next to those of the table when that was built."""
     rounds: int
     seconds: float
     cpu_share: float | None
@@ -69,7 +69,7 @@ class RoundsTimed:
 
     @property
     def is_evened(self) -> bool:
-        """Whether the reference tells the machine's pace beside a network well enough to make calls more alike."""
+        """Whether normalising to the adjacent reference reduces the scatter of calls."""
         return _scatter(self.evened) < _scatter(self.plain)
 
     @property
@@ -98,38 +98,38 @@ def time_in_rounds(
 ) -> RoundsTimed:
     """Measure everything once a round, in a new order each; blocks follow one another, so that none follows a network.
 
-    `on_measurement` is told how many visits are done, and how many there will be as far as is known.
+    `on_measurement` is called with the number of samples made, and of all that there will be as far as is known.
     """
     cases = [*networks, *blocks]
     groups = [range(len(networks)), range(len(networks), len(cases))]
     order = shuffled_rounds(groups, budget.rounds, random.Random(f"order {budget.seed}"))
-    visits: list[TimingSample] = []
+    samples: list[TimingSample] = []
     started = round_started = time.monotonic()
     clocks = [_Clocks.at(started)]
     source = bench.measure(cases, order, budget.calls)
     planned = budget.rounds
-    for visit in source:
-        visits.append(visit)
-        rounds, rest = divmod(len(visits), len(cases))
+    for sample in source:
+        samples.append(sample)
+        rounds, rest = divmod(len(samples), len(cases))
         if rest == 0:
             now = time.monotonic()
             round_s, round_started = now - round_started, now
             clocks.append(_Clocks.at(now))
             left = int(max(0.0, started + budget.seconds - now) / max(round_s, 1e-9))
             planned = min(budget.rounds, max(FEWEST_ROUNDS, rounds + left))
-        on_measurement(len(visits), planned * len(cases))
+        on_measurement(len(samples), planned * len(cases))
         if rest == 0 and rounds >= planned:
             break
     if isinstance(source, Generator):
         source.close()
     by_index: list[list[TimingSample]] = [[] for _ in cases]
-    for index, visit in zip(order, visits, strict=False):
-        by_index[index].append(visit)
+    for index, sample in zip(order, samples, strict=False):
+        by_index[index].append(sample)
     on_cpu = isinstance(bench, LocalBench) and bench.conditions.device_kind == "cpu"
     first, last = clocks[1 if len(clocks) > 2 else 0], clocks[-1]
     return RoundsTimed(
         **_timings(by_index[: len(networks)], by_index[len(networks) :]),
-        rounds=len(visits) // len(cases),
+        rounds=len(samples) // len(cases),
         seconds=last.passed_s - started,
         cpu_share=(last.computed_s - first.computed_s) / (last.passed_s - first.passed_s) if on_cpu else None,
         lost_core_per_s=(last.lost - first.lost) / (last.computed_s - first.computed_s) if on_cpu else None,
@@ -153,13 +153,13 @@ class _Clocks:
 
 
 def _timings(networks: Sequence[Sequence[TimingSample]], blocks: Sequence[Sequence[TimingSample]]) -> _Timings:
-    beside_networks = reference_timing([visit for row in networks for visit in row])
-    beside_blocks = reference_timing([visit for row in blocks for visit in row])
+    next_to_networks = reference_timing([sample for row in networks for sample in row])
+    next_to_blocks = reference_timing([sample for row in blocks for sample in row])
     return _Timings(
-        plain=[Timing.of([ms for visit in row for ms in visit.own_ms]) for row in networks],
-        evened=[normalised_timing(row, beside_networks.median_ms) for row in networks],
-        blocks=[normalised_timing(row, beside_blocks.median_ms) for row in blocks],
-        block_reference=beside_blocks,
+        plain=[Timing.of([ms for sample in row for ms in sample.own_ms]) for row in networks],
+        evened=[normalised_timing(row, next_to_networks.median_ms) for row in networks],
+        blocks=[normalised_timing(row, next_to_blocks.median_ms) for row in blocks],
+        block_reference=next_to_blocks,
     )
 
 

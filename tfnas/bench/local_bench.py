@@ -60,7 +60,7 @@ class Bench(Protocol):
     def measure(self, cases: Sequence[BenchmarkCase], order: Sequence[int], calls: int) -> Iterator[TimingSample]:
         """Measure cases in this order of their indices, with so many timed calls each; yields a sample for each.
 
-        Every case is prepared when it is first visited and kept until the last visit is done.
+        Every case is prepared when it is first measured, and stays prepared until the last measurement.
         """
         ...
 
@@ -74,8 +74,8 @@ class _Prepared:
 class LocalBench:
     """This machine, in one of the runtimes. `reference` is what every call is held against.
 
-    A call that lost its core to another program is made again, because a table is of the device and not of its other
-    programs; with `every_call` it counts as it is, because a latency that is promised includes them.
+    A preempted call is repeated, because a table is of the device and not of its other programs; with `every_call` it
+    counts as it is, because a latency that is promised includes them.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class LocalBench:
         self._reference, self._seed = reference, seed
         self._tries = 1 if every_call else _TRIES
         self._inputs: dict[tuple[int, int], Tensor] = {}
-        self._kept: dict[str, _Prepared] = {}
+        self._ready: dict[str, _Prepared] = {}
 
     @property
     def device_name(self) -> str:
@@ -108,10 +108,10 @@ class LocalBench:
         return self._runtime.versions
 
     def measure(self, cases: Sequence[BenchmarkCase], order: Sequence[int], calls: int) -> Iterator[TimingSample]:
-        """See `Bench`. The threads are fixed, and on a CPU bound to as many cores, while a visit lasts."""
-        if not {case.name for case in cases} & set(self._kept):
-            self._kept.clear()
-        prepared = self._kept
+        """See `Bench`. The threads are fixed, and on a CPU bound to as many cores, during a measurement."""
+        if not {case.name for case in cases} & set(self._ready):
+            self._ready.clear()
+        prepared = self._ready
         with self._steady():
             reference = self._prepare(self._reference)
             for _ in range(_REFERENCE_CALLS_FIRST):
@@ -121,8 +121,8 @@ class LocalBench:
                 name = cases[index].name
                 if name not in prepared:
                     prepared[name] = self._prepare(cases[index])
-                visit = self._visit(prepared[name], reference, calls)
-            yield visit
+                sample = self._sample(prepared[name], reference, calls)
+            yield sample
 
     @contextmanager
     def _steady(self) -> Iterator[None]:
@@ -152,14 +152,14 @@ class LocalBench:
             example_input = self._inputs[shape]
             return _Prepared(self._runtime.prepare(module, example_input), example_input)
 
-    def _visit(self, own: _Prepared, reference: _Prepared, calls: int) -> TimingSample:
+    def _sample(self, own: _Prepared, reference: _Prepared, calls: int) -> TimingSample:
         """The reference and the case, called in turn."""
-        self._call_ms(own)  # compiles what the library compiles on first use and may have dropped since the last visit
+        self._call_ms(own)  # compiles what the library compiles on first use and may have dropped since the last time
         pairs = [self._undisturbed_pair_ms(own, reference) for _ in range(calls)]
         return TimingSample(tuple(own_ms for own_ms, _ in pairs), tuple(reference_ms for _, reference_ms in pairs))
 
     def _undisturbed_pair_ms(self, own: _Prepared, reference: _Prepared) -> tuple[float, float]:
-        """Milliseconds of the case and of the reference before it, from a try that kept the processor if possible.
+        """Milliseconds of the case and of the reference before it, from an attempt that was not preempted, if possible.
 
         Another program that gets the core in between shows as a context switch that this process did not ask for.
         """

@@ -1,6 +1,6 @@
 """What can run a block: PyTorch, ONNX Runtime and others, all behind one small protocol.
 
-A runtime is one file beside this one (`torch_compile_runtime.py` is `torch-compile`), with its class as `RUNTIME`.
+A runtime is one file next to this one (`torch_compile_runtime.py` is `torch-compile`), with its class as `RUNTIME`.
 Another package offers one under the entry point group `tfnas.runtimes`; docs/runtimes.md shows how. A table holds a
 runtime's name only, which is looked up among these: no file that is read can name code to run.
 """
@@ -77,7 +77,7 @@ class Runtime(Protocol):
         """A function that runs the module, which is in evaluation mode, once on the memory of `example_input`.
 
         Module and input are on the device and in the number type already. The input's values change between calls, in
-        place; the function reads them anew each time.
+        place; the function reads them each time.
         """
         ...
 

@@ -71,7 +71,7 @@ def call_ms(call: Callable[[], object], wait: Callable[[], None] = lambda: None)
 
 
 def shuffled_rounds(groups: Sequence[range], rounds: int, generator: random.Random) -> list[int]:
-    """The order of interleaved rounds: each visits every index once, group after group, each in a new order."""
+    """The order of interleaved rounds: each has every index once, group after group, each in a new order."""
     return [index for _ in range(rounds) for group in groups for index in generator.sample(list(group), len(group))]
 
 
@@ -157,7 +157,7 @@ def _devices(name: str) -> list[torch.device]:
     return [torch.device("cpu"), device] if name == "auto" and device.type == "cuda" else [device]
 
 
-# ---- calls beside a reference -----------------------------------------------------------------------------------
+# ---- calls next to a reference ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

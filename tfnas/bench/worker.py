@@ -203,11 +203,11 @@ def visit(own: _Block, reference: _Block, calls: int, tries: int) -> dict[str, l
     """The reference and the block, called in turn, as `LocalBench` does it."""
     own()
     pairs = [_undisturbed_pair_ms(own, reference, tries) for _ in range(calls)]
-    return {"own_ms": [own_ms for own_ms, _ in pairs], "reference_ms": [beside_ms for _, beside_ms in pairs]}
+    return {"own_ms": [own_ms for own_ms, _ in pairs], "reference_ms": [reference_ms for _, reference_ms in pairs]}
 
 
 def _undisturbed_pair_ms(own: _Block, reference: _Block, tries: int) -> tuple[float, float]:
-    """Milliseconds of the block and of the reference before it, from a try that kept the processor if possible.
+    """Milliseconds of the block and of the reference before it, from an attempt that was not preempted, if possible.
 
     Another program that gets the core in between shows as a context switch that this process did not ask for.
     """
@@ -215,12 +215,12 @@ def _undisturbed_pair_ms(own: _Block, reference: _Block, tries: int) -> tuple[fl
     for attempt in range(tries):
         time.sleep(attempt * _REST_SECONDS)  # the system gives a process that has rested a whole slice of time
         before = _switches()
-        beside_ms = reference()
+        reference_ms = reference()
         own.values *= 1  # written anew, in place, so that it is as warm as a layer's output would be
         own_ms = own()
         switches = _switches() - before
         if fewest < 0 or switches < fewest:
-            fewest, best = switches, (own_ms, beside_ms)
+            fewest, best = switches, (own_ms, reference_ms)
         if switches == 0:
             break
     return best

@@ -1,7 +1,4 @@
-"""Which table a space is priced by where none is named, and which space a table was measured for.
-
-Where a table's figures hold, against the machine at hand: what to say when the two are not the same.
-"""
+"""The bundled table of a space, the space of a table, and whether a table's figures hold on this machine."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfnas.core.choice import Choice
-from tfnas.latency.reachable import SAME, Band
+from tfnas.latency.reachable import SUM_ROUNDING, Band
 
 FloatArray = NDArray[np.float64]
 
@@ -100,7 +100,7 @@ class _Knapsack:
 
     def admits(self, selection: Selection) -> bool:
         """Whether the range of latency of a selection meets the band, up to the order of addition."""
-        chosen, same_ms = self._indicators(selection), SAME * self._band.high_ms
+        chosen, same_ms = self._indicators(selection), SUM_ROUNDING * self._band.high_ms
         lowest, highest = float(self._lowest_ms @ chosen), float(self._highest_ms @ chosen)
         return lowest <= self._band.high_ms + same_ms and highest >= self._band.low_ms - same_ms
 

@@ -21,7 +21,7 @@ from tfnas.core.errors import Infeasible, UnmetTarget
 from tfnas.core.space import SearchSpace
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.knapsack import best_selections
-from tfnas.latency.reachable import SAME, Band, StageItems, reachable_latencies
+from tfnas.latency.reachable import SUM_ROUNDING, Band, StageItems, reachable_latencies
 from tfnas.latency.widths import check_target_ms, fit_channels, fit_widths
 
 FloatArray = NDArray[np.float64]
@@ -150,7 +150,7 @@ def _search_everything(
         for stage, first, depths in zip(space.stages, space.first_blocks, space.depth_choices, strict=True)
     ]
     for sums in reachable_latencies(stages, band.less(base_ms)):
-        inside = reversed(band.where(base_ms + sums.ms, slack_ms=SAME * band.high_ms))
+        inside = reversed(band.where(base_ms + sums.ms, slack_ms=SUM_ROUNDING * band.high_ms))
         found = band.first((_architecture(choice, curves, *sums.trace(index)) for index in inside), table)
         if found is not None:
             return found

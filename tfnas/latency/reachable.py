@@ -1,10 +1,8 @@
-"""The latencies that count as meeting a target, and the check that an architecture does.
+"""The band of latencies that meet a target, and the latencies that a space can reach: a subset-sum dynamic programme.
 
-Which sums of latency can be reached by one item per block and one depth per stage, and by which items.
-
-Layer by layer, the set of sums so far is kept as real sums, at most one per cell of a grid: a sum that is given up
-has a kept one within a cell of it, so the result is off by at most one cell per block, and exact when none was given
-up. Every sum that is kept can be traced back to the items that make it.
+The programme adds one item per block and one depth per stage. Layer by layer it stores real sums, at most one per cell
+of a grid: a dropped sum has a stored one within a cell of it, so the result is off by at most one cell per block, and
+exact when none was dropped. Every stored sum can be traced back to the items that make it.
 """
 
 from __future__ import annotations
@@ -64,7 +62,7 @@ class Band(NamedTuple):
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-SAME = 1e-12
+SUM_ROUNDING = 1e-12
 """Relative difference up to which two sums differ by the order of addition only."""
 
 _CELLS_PER_BAND = 4
@@ -92,7 +90,7 @@ class _Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class ReachableLatencies:
-    """The reachable sums `ms` in rising order; `exact` says that none was given up.
+    """The reachable sums `ms` in rising order; `exact` says that none was dropped.
 
     `largest_layer` is how many sums the largest step went through.
     """
@@ -104,7 +102,7 @@ class ReachableLatencies:
 
     @property
     def ms(self) -> FloatArray:
-        """All sums kept, in milliseconds."""
+        """All stored sums, in milliseconds."""
         return self.ends[-1].ms
 
     def trace(self, index: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -138,7 +136,7 @@ def reachable_latencies(
 
 def _sums(stages: Sequence[StageItems], window: Band, cell_ms: float) -> ReachableLatencies:
     """The sums on one grid."""
-    same_ms = SAME * window.high_ms
+    same_ms = SUM_ROUNDING * window.high_ms
     trimmer = _Trimmer(cell_ms, same_ms)
     window = Band(window.low_ms - same_ms, window.high_ms + same_ms)
     end = _Layer(np.zeros(1), np.zeros(1, np.int64), np.zeros(1, np.int64))
@@ -157,7 +155,7 @@ def _sums(stages: Sequence[StageItems], window: Band, cell_ms: float) -> Reachab
 
 
 class _Trimmer:
-    """Keeps one sum per cell, the lowest, and notes whether that gave up any that differed."""
+    """Stores one sum per cell, the lowest, and notes whether that dropped any that differed."""
 
     def __init__(self, cell_ms: float, same_ms: float) -> None:
         self._cell_ms, self._same_ms = cell_ms, same_ms
@@ -168,10 +166,10 @@ class _Trimmer:
         ms = layer.ms[order]
         cells = np.floor(ms / self._cell_ms)
         first = np.concatenate([[True], cells[1:] != cells[:-1]])[: len(ms)]
-        kept_ms = ms[first][np.cumsum(first) - 1]
-        self.exact = self.exact and not bool((ms - kept_ms > self._same_ms).any())
-        kept = order[first]
-        return _Layer(layer.ms[kept], layer.parent[kept], layer.item[kept])
+        stored_ms = ms[first][np.cumsum(first) - 1]
+        self.exact = self.exact and not bool((ms - stored_ms > self._same_ms).any())
+        stored = order[first]
+        return _Layer(layer.ms[stored], layer.parent[stored], layer.item[stored])
 
 
 def _items(ms: FloatArray) -> _Layer:
@@ -189,8 +187,8 @@ def _added(sums: _Layer, items: _Layer) -> _Layer:
 def _leading_to(window: Band, layer: _Layer, rest: Sequence[StageItems]) -> _Layer:
     """The sums from which the window can be reached with what is left to add."""
     low, high = _range_of(rest)
-    kept = Band(window.low_ms - high, window.high_ms - low).where(layer.ms)
-    return _Layer(layer.ms[kept], layer.parent[kept], layer.item[kept])
+    inside = Band(window.low_ms - high, window.high_ms - low).where(layer.ms)
+    return _Layer(layer.ms[inside], layer.parent[inside], layer.item[inside])
 
 
 def _joined(layers: Sequence[_Layer], depths: Sequence[int]) -> _Layer:

@@ -311,7 +311,7 @@ def _check_number_of_classes(contents: TableContents) -> None:
 
 
 def _check_held_out(contents: TableContents) -> None:
-    """Points that were measured besides must lie where the table interpolates."""
+    """Held-out points must lie where the table interpolates."""
     for key, curve in contents.held_out.items():
         known = contents.curves.get(key)
         if known is None:

@@ -1,8 +1,7 @@
 """Elasticity scaling of width: move widths in proportional units towards a latency (TF-NAS, section 3.3).
 
-Widths only, and it may miss: where widths meet their bounds the last unit is large. `meet_target` does not miss.
-
-Widths down to single steps: from the widths that the paper's procedure ends at into the band of a target.
+`fit_widths` is the paper's procedure, and may miss: where widths meet their bounds the last unit is large.
+`fit_channels` moves single steps of width, from where that ends into the band of a target.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from tfnas.core.architecture import Architecture
 from tfnas.core.cost import MILLISECONDS, Cost
 from tfnas.core.errors import InputError
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.latency.reachable import SAME, Band, StageItems, reachable_latencies
+from tfnas.latency.reachable import SUM_ROUNDING, Band, StageItems, reachable_latencies
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -175,7 +174,7 @@ def _search_around(
         spans = zip(curves.ms, starts, ends + 1, strict=True)
         items = StageItems((len(widths),), tuple(ms[start:stop] for ms, start, stop in spans))
         sums = next(reachable_latencies([items], band.less(curves.base_ms)))
-        inside = reversed(band.where(curves.base_ms + sums.ms, slack_ms=SAME * band.high_ms))
+        inside = reversed(band.where(curves.base_ms + sums.ms, slack_ms=SUM_ROUNDING * band.high_ms))
         candidates = (at_widths(fitted, lows + np.array(sums.trace(index)[1]) * curves.steps) for index in inside)
         found = band.first(candidates, table)
         if found is not None or radius >= farthest:

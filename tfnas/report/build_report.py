@@ -31,9 +31,9 @@ def interpolation_errors(contents: TableContents) -> dict[str, InterpolationErro
     errors: dict[str, list[float]] = {}
     for key, held_out in contents.held_out.items():
         curve = contents.curves[key]
-        foretold = curve.dense_ms(contents.classes)
+        interpolated = curve.dense_ms(contents.classes)
         for width, ms in zip(held_out.widths, held_out.ms, strict=True):
-            error = abs(float(foretold[width - curve.widths[0]]) / ms - 1) * 100
+            error = abs(float(interpolated[width - curve.widths[0]]) / ms - 1) * 100
             for group in (ALL, _kind_of(key)):
                 errors.setdefault(group, []).append(error)
     return {

@@ -1,4 +1,4 @@
-"""What a person sees of a check."""
+"""Report of a table check on a terminal."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ def _written(report: CheckReport) -> Iterator[tuple[str, str]]:
 
 def _level(report: CheckReport) -> Iterator[tuple[str, str]]:
     level = report.level
-    beside = ""
+    reference = ""
     if level.reference_before_ms is not None:
         before = level.reference_before_ms
-        beside = f"; the reference {level.reference_ms:.3g} ms, {level.reference_ms / before:.2f} x"
-    yield "machine", f"{level.blocks} single blocks take {level.ratio:.2f} x their table latency{beside}"
+        reference = f"; the reference {level.reference_ms:.3g} ms, {level.reference_ms / before:.2f} x"
+    yield "machine", f"{level.blocks} single blocks take {level.ratio:.2f} x their table latency{reference}"
     if report.at_level == "table":
         yield "", "measured times are divided by that, to the level of the table (--level table)"
     elif abs(level.ratio - 1) > _SAME_LEVEL:

@@ -207,13 +207,14 @@ def lower_lines(found: SpaceRange) -> Iterator[str]:
         if stage.shallower_ms is not None:
             fewer = min(stage.depths) - 1
             yield f"min_blocks: {fewer} for {stage.name} would make the lowest {quantity(stage.shallower_ms)}"
-    kept = sum(min(stage.depths) for stage in found.stages)
-    forced = kept > 0 and all(stage.shallower_ms is None for stage in found.stages)
+    mandatory = sum(min(stage.depths) for stage in found.stages)
+    forced = mandatory > 0 and all(stage.shallower_ms is None for stage in found.stages)
     why = " (the first of a stage, which changes size or channels)" if forced else ""
     fitted = found.space.has_expansion
     widths = f", with widths from {found.space.width_bounds[0]} of the usual on" if fitted else ""
     yield (
-        f"it has {kept} mandatory block{'' if kept == 1 else 's'}{why}{widths}; dropping operations cannot lower it, "
+        f"it has {mandatory} mandatory block{'' if mandatory == 1 else 's'}{why}{widths}; dropping operations cannot "
+        "lower it, "
         f"{'smaller width_bounds, ' if fitted else ''}fewer channels or a smaller image_size can, with a table "
         "measured for them"
     )
