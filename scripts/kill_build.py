@@ -2,9 +2,9 @@
 
     python scripts/kill_build.py [--space digits] [--batch 32] [--kills 10] [--out_dir FOLDER]
 
-Each kill is SIGKILL at a random visit of those that the whole build makes. Prints for both tables the keys, the points,
-the seconds, the error on points not used, and how far their figures are apart. Exit status 1 when a key or the range of
-a curve is missing.
+Each kill is SIGKILL at a random measurement of those that the whole build makes. Prints for both tables the keys, the
+points, the seconds, the held-out error, and the difference of their figures. Exit status 1 when a key or the range of a
+curve is missing.
 """
 
 from __future__ import annotations
@@ -39,37 +39,37 @@ def main() -> None:
         command = [sys.executable, "-m", "tfnas", "latency", "build", "--space", arguments.space]
         command += ["--batch", arguments.batch, "--out"]
         subprocess.run([*command, str(alone)], check=True, stdin=subprocess.DEVNULL)
-        kill_and_resume([*command, str(killed)], killed, visits_of(alone), arguments.kills)
+        kill_and_resume([*command, str(killed)], killed, measurements_of(alone), arguments.kills)
         problems = compare(LatencyTable.load(alone), LatencyTable.load(killed))
     if problems:
         raise SystemExit("the tables differ: " + ", ".join(problems))
     print("The build that was killed and resumed covers what the one that was left alone covers.")
 
 
-def visits_of(path: Path) -> int:
-    """How many visits a table was measured with."""
+def measurements_of(path: Path) -> int:
+    """Number of measurements of a table."""
     built = LatencyTable.load(path).contents.build
     assert built is not None
     return built.visits
 
 
-def kill_and_resume(command: list[str], out: Path, visits: int, kills: int) -> None:
-    """Run a build that makes about so many visits to its end, killed so many times before."""
+def kill_and_resume(command: list[str], out: Path, measurements: int, kills: int) -> None:
+    """Run a build that makes about so many measurements to its end, killed so many times before."""
     draws = random.Random(0)
     journal = out.with_name(f"{out.name}.partial")
     for kill, share in enumerate(sorted(draws.uniform(0.0, 0.95) for _ in range(kills))):
         with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
-            while process.poll() is None and visits_in(journal) < share * visits:
+            while process.poll() is None and measurements_in(journal) < share * measurements:
                 time.sleep(_LOOK_SECONDS)
             if process.poll() is not None:
                 raise SystemExit(f"the build ended before kill {kill + 1}")
             process.kill()
-        print(f"killed after {visits_in(journal)} visits, {kill + 1} of {kills}", flush=True)
+        print(f"killed after {measurements_in(journal)} measurements, {kill + 1} of {kills}", flush=True)
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
 
 
-def visits_in(journal: Path) -> int:
-    """How many visits a journal holds, behind its first line."""
+def measurements_in(journal: Path) -> int:
+    """Number of measurements in a journal, after its first line."""
     return journal.read_bytes().count(b"\n") - 1 if journal.exists() else 0
 
 
@@ -81,7 +81,7 @@ def compare(alone: LatencyTable, killed: LatencyTable) -> list[str]:
         assert built is not None
         print(
             f"{name:<8}{len(table.contents.curves)} keys, {built.points} of {built.enumerated_points} points, "
-            f"{built.visits} visits, {built.seconds:.0f} s, held out {error.median_percent:.2f} % in the median, "
+            f"{built.visits} measurements, {built.seconds:.0f} s, held out {error.median_percent:.2f} % in the median, "
             f"{error.p95_percent:.2f} % at the 95th percentile of {error.points} points, "
             f"reference {built.reference_ms:.3f} ms"
         )
