@@ -117,7 +117,7 @@ def test_no_more_than_a_batch_is_read_ahead(pictures, monkeypatch):
     ("arguments", "message"),
     [
         (["--model_path", "model.pt"], "give one or more images, or folders of images"),
-        (["x.png"], "--model_path must be given"),
+        (["x.png"], "which network? Give --model_path RUN"),
         (["--model_path", "nowhere", "x.png"], "nowhere cannot be read"),
         (["--model_path", "x" * 300, "x.png"], "cannot be read"),
         (["--model_path", "nowhere.onnx", "x.png"], "nowhere.onnx cannot be read"),

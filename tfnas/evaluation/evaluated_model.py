@@ -14,10 +14,8 @@ from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
 from tfnas.data.opened_data import named_classes
 from tfnas.data.preprocessing import Preprocessing
-from tfnas.evaluation.evaluation_config import RUN_FOLDER, EvaluationConfig, is_onnx
-from tfnas.evaluation.predicting import check_on_cpu
+from tfnas.evaluation.evaluation_config import RUN_FOLDER, EvaluationConfig, PredictConfig, is_onnx
 from tfnas.export.export_report import model_behind
-from tfnas.runs.model_file import TrainedModel
 from tfnas.runs.model_images import enclosing_run
 from tfnas.runs.named_model import open_named_model
 from tfnas.spaces.families import parse_architecture
@@ -41,8 +39,8 @@ class EvaluatedModel:
     preprocessing: Preprocessing
     data: str | None
     run_dir: Path | None
-    on_cpu: bool = False
-    """Whether it computes on the CPU only."""
+    is_exported: bool = False
+    """Whether it is an ONNX file, which runs on the CPU only, on images of one size."""
     kind: str = "float32"
     """The number type that it computes in."""
     warning: str | None = None
@@ -69,8 +67,12 @@ def open_evaluated_model(config: EvaluationConfig) -> EvaluatedModel:
     Raises InputError when a file is missing or damaged, when weights are of another architecture (naming the layer and
     both shapes), or when the number of classes is not the one that was asked for.
     """
-    model = _named(config)
-    own = model.class_names
+    model = load_evaluated_model(config, config.threads or torch.get_num_threads())
+    own, size = model.class_names, model.preprocessing.image_size
+    if model.is_exported and config.image_size not in (None, size):
+        raise InputError(
+            f"--image_size is {config.image_size}, but {model.description} accepts only images of {size} pixels"
+        )
     if config.num_classes not in (None, len(own)):
         raise InputError(
             f"--num_classes is {config.num_classes}, but the network ({model.description}) has {len(own)} classes; "
@@ -87,36 +89,36 @@ def open_evaluated_model(config: EvaluationConfig) -> EvaluatedModel:
     )
 
 
-def _named(config: EvaluationConfig) -> EvaluatedModel:
-    if config.weights is not None:
-        return _of_weights(config)
+def load_evaluated_model(config: EvaluationConfig | PredictConfig, threads: int | None) -> EvaluatedModel:
+    """The network that the configuration names, on the CPU, with what its file says of it.
+
+    `threads` is how many CPU threads an exported file runs on (default: all cores). Raises InputError when a file is
+    missing or damaged, when weights are of another architecture, or when its kind cannot run on the device.
+    """
     path = Path(config.model_path or "")
-    return _of_onnx(path, config) if is_onnx(path) else _of_model(path)
-
-
-def _of_model(path: Path) -> EvaluatedModel:
-    model = TrainedModel.load(path)
+    if config.weights is None and is_onnx(path):
+        return _exported_model(path, config.device, threads)
+    named = open_named_model(config, config.weights)
+    model, is_own = named.model, config.weights is None
     return EvaluatedModel(
-        description=str(path),
+        description=named.words,
         architecture=model.architecture,
         network=model.network(),
         class_names=model.class_names,
-        are_names=_are_names(model.data, model.class_names),
+        are_names=named.says_pictures and _are_names(model.data, model.class_names),
         preprocessing=model.preprocessing,
-        data=model.data,
-        run_dir=enclosing_run(path),
+        data=model.data if is_own else None,
+        run_dir=enclosing_run(named.place) if is_own else None,
     )
 
 
-def _of_onnx(path: Path, config: EvaluationConfig) -> EvaluatedModel:
+def _exported_model(path: Path, device: str, threads: int | None) -> EvaluatedModel:
     """An exported file, which normalises by itself, and whose own images are those of the model that it comes from."""
-    check_on_cpu(config.device)
+    if device not in ("auto", "cpu"):
+        raise InputError(f"device is {device}, but ONNX files run on the CPU: omit --device")
     from tfnas.export.onnx_model import OnnxModel
 
-    model = OnnxModel.load(path, threads=config.threads or torch.get_num_threads())
-    size = model.preprocessing.image_size
-    if config.image_size not in (None, size):
-        raise InputError(f"--image_size is {config.image_size}, but {path} accepts only images of {size} pixels")
+    model = OnnxModel.load(path, threads=threads)
     return EvaluatedModel(
         description=str(path),
         architecture=parse_architecture(model.architecture),
@@ -126,25 +128,10 @@ def _of_onnx(path: Path, config: EvaluationConfig) -> EvaluatedModel:
         preprocessing=dataclasses.replace(model.preprocessing, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
         data=model.data,
         run_dir=enclosing_run(model_behind(path)),
-        on_cpu=True,
+        is_exported=True,
         kind=model.kind,
         warning=model.warning,
         results=f"{RUN_FOLDER}-{path.stem}",
-    )
-
-
-def _of_weights(config: EvaluationConfig) -> EvaluatedModel:
-    named = open_named_model(config, config.weights)
-    model = named.model
-    return EvaluatedModel(
-        description=named.words,
-        architecture=model.architecture,
-        network=model.network(),
-        class_names=model.class_names,
-        are_names=named.says_pictures and _are_names(model.data, model.class_names),
-        preprocessing=model.preprocessing,
-        data=None,
-        run_dir=None,
     )
 
 

@@ -45,7 +45,7 @@ def evaluate(
         RunFailed: The network's outputs are not finite, memory is short, or a file cannot be written.
     """
     model = open_evaluated_model(config)
-    device = torch.device("cpu") if model.on_cpu else named_device(config.device)
+    device = torch.device("cpu") if model.is_exported else named_device(config.device)
     test_set = open_test_set(config, model)
     folder = config.folder(model.run_dir, model.results)  # refused before the work, not after it
     with runtime_settings(config.threads or torch.get_num_threads(), deterministic=False, float32=True):
