@@ -92,7 +92,7 @@ def test_settings_of_a_search_are_those_it_was_saved_with(photos):
     search_checkpoints(run).save({SETTINGS: {**written, "test_ratio": 0.1}}, 0, 0)
     assert with_named_data(TrainConfig(inherit=str(run)), FOUND, None).test_ratio == 0.1
     (run / "config.yaml").write_text(yaml.safe_dump({**written, "test_ratio": 0.3}))
-    with pytest.raises(InputError, match=r"says test_ratio 0\.3 \(0\.1 when it was saved\)"):
+    with pytest.raises(InputError, match=r"contains test_ratio 0\.3 \(0\.1 when it was saved\)"):
         with_named_data(TrainConfig(inherit=str(run)), FOUND, None)
 
 

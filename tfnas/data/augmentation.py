@@ -34,49 +34,49 @@ _ONE = 1 << _FRACTION_BITS
 
 
 class RandomView:
-    """Chooses a random part of a picture, to be scaled to `image_size` pixels."""
+    """Chooses a random part of an image, to be scaled to `image_size` pixels."""
 
     def __init__(self, image_size: int) -> None:
         self.image_size = image_size
 
     def __call__(self, width: int, height: int) -> View:
         """Draw from PyTorch's global generator."""
-        from torchvision.transforms import RandomResizedCrop  # only when pictures come: it takes seconds to import
+        from torchvision.transforms import RandomResizedCrop  # takes seconds to import; only files need it
 
-        picture = torch.empty(3, height, width, device="meta")  # its size is all that is asked for
-        upper, left, rows, columns = RandomResizedCrop.get_params(picture, list(AREA), list(ASPECT))
+        image = torch.empty(3, height, width, device="meta")  # only its size is used
+        upper, left, rows, columns = RandomResizedCrop.get_params(image, list(AREA), list(ASPECT))
         return View((left, upper, left + columns, upper + rows), self.image_size)
 
 
 class FlipAndColour(nn.Module):
-    """Mirrors a picture by chance and changes its colours; uint8 3 x H x W becomes the same."""
+    """Flips an image at random and changes its colours; uint8 3 x H x W in and out."""
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Draw from PyTorch's global generator."""
         from torchvision.transforms import ColorJitter
 
-        picture = picture.contiguous()
+        image = image.contiguous()
         if torch.rand(1) < 0.5:
-            picture = picture.flip(2)
+            image = image.flip(2)
         strength = list(STRENGTH)
         order, *factors = ColorJitter.get_params(strength, strength, strength, list(HUE))
-        matrix = colour_matrix(order.tolist(), [factor or 0.0 for factor in factors], mean_colour(picture))
-        return coloured(picture, matrix)
+        matrix = colour_matrix(order.tolist(), [factor or 0.0 for factor in factors], mean_colour(image))
+        return coloured(image, matrix)
 
 
-def mean_colour(picture: Tensor) -> npt.NDArray[np.float64]:
-    """Mean red, green and blue (0 to 255) of a picture, uint8 3 x H x W."""
-    of_columns = picture.numpy().sum(1, dtype=np.uint32)  # down the rows first, which is quick
-    mean: npt.NDArray[np.float64] = of_columns.mean(1) / picture.shape[1]
+def mean_colour(image: Tensor) -> npt.NDArray[np.float64]:
+    """Mean red, green and blue (0 to 255) of an image, uint8 3 x H x W."""
+    of_columns = image.numpy().sum(1, dtype=np.uint32)  # down the rows first, which is quick
+    mean: npt.NDArray[np.float64] = of_columns.mean(1) / image.shape[1]
     return mean
 
 
-def coloured(picture: Tensor, matrix: npt.NDArray[np.float64]) -> Tensor:
-    """Apply a 3 x 4 matrix to the colours of a picture, uint8 3 x H x W; what is below 0 or above 255 is cut off.
+def coloured(image: Tensor, matrix: npt.NDArray[np.float64]) -> Tensor:
+    """Apply a 3 x 4 matrix to the colours of an image, uint8 3 x H x W; clipped to 0..255.
 
-    It is computed in integers, 65536 standing for 1: their sums do not depend on how many threads share them out.
+    Computed in fixed point (65536 is 1), whose sums do not depend on the number of threads.
     """
-    colours = picture.to(torch.int32)
+    colours = image.to(torch.int32)
     red, green, blue = colours
     changed = torch.empty_like(colours)
     factors = np.rint(matrix * _ONE).astype(int).tolist()
@@ -89,12 +89,12 @@ def coloured(picture: Tensor, matrix: npt.NDArray[np.float64]) -> Tensor:
 def colour_matrix(
     order: Sequence[int], factors: Sequence[float], mean: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """What changes of brightness, contrast, saturation and hue make of red, green and blue: 3 x 4, the last an offset.
+    """Changes of brightness, contrast, saturation and hue as one matrix on red, green, blue: 3 x 4, the last an offset.
 
     Args:
         order: Which of the four (0 to 3, in the order above) comes first, second, ...; those left out are not done.
         factors: Their four factors as torchvision has them; hue in turns.
-        mean: Mean red, green and blue of the picture, which contrast stretches colours away from (from its grey).
+        mean: Mean red, green and blue of the image, which contrast stretches colours away from (from its grey).
     """
     matrix = np.eye(3, 4)
     brightness, contrast, saturation, hue = factors
@@ -130,9 +130,9 @@ _CIFAR_SIDE, _CIFAR_SHIFT = 32, 4
 
 
 class RandomShift(nn.Module):
-    """Moves an image by up to `reach` pixels in each direction; what comes in is 0.
+    """Moves an image by up to `reach` pixels in each direction, padded with 0.
 
-    It draws as torchvision's RandomCrop of the padded image does.
+    It draws as torchvision's RandomCrop with padding, whose import takes seconds that the bundled data need not wait.
     """
 
     def __init__(self, reach: int) -> None:

@@ -35,6 +35,8 @@ WHOLE = Share(0, 1)
 class EpochBatches(Sampler[list[Draw]]):
     """The draws of an epoch over `count` images in batches.
 
+    torch's samplers can neither begin an epoch in its middle nor divide every batch among processes without padding it.
+
     Args:
         count: How many images there are.
         batch_size: Images per batch; the last batch may be smaller.

@@ -1,4 +1,4 @@
-"""Sets of images: where raw images come from, and what a draw from them is.
+"""Sets of images: where raw images come from, and what is drawn from them.
 
 A *source* reads a raw image and its label; an `ImageSet` puts a `Transform` on one or more sources. What comes out
 depends on (seed, epoch, index) only: the random numbers of a draw are seeded from these three inside the data set, so
@@ -100,7 +100,7 @@ class FileSource:
         return "\n".join(self.paths).encode()
 
     def subset(self, indices: Sequence[int]) -> FileSource:
-        """Return the files at the indices, in their order; they come from no list any more."""
+        """Return the files at the indices, in their order; they are no longer from a list."""
         return FileSource(self.root, [self.paths[i] for i in indices], [self.labels[i] for i in indices])
 
 
@@ -203,7 +203,8 @@ def stratified_split(
     Raises:
         InputError: A class has fewer than two images.
     """
-    # RandomState, since its stream is frozen for all versions of numpy.
+    # scikit-learn's splitters guarantee neither an image of every class in both nor the same split in every version;
+    # the stream of RandomState is frozen.
     random = np.random.RandomState(_SPLIT_SEED)
     rest: list[int] = []
     shared: list[int] = []

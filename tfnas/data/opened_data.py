@@ -171,7 +171,7 @@ def open_retrain_data(
         config: What to open.
         image_size: Side of the square input in pixels.
         seed: Seeds the augmentation; splits do not depend on it.
-        augmentations: What comes after the data's own augmentation.
+        augmentations: Applied after the data's own augmentation.
 
     Raises:
         InputError: Something is missing, malformed, or does not match.
@@ -274,17 +274,17 @@ def data_of_training(saved: Mapping[str, Any], source: str) -> RetrainDataConfig
     return RetrainDataConfig(**{name: saved[name] for name in types})
 
 
-def with_overrides(data: RetrainDataConfig, said: Mapping[str, Any]) -> dict[str, Any]:
-    """The data of a run, with the fields that a user said in their place; as fields by name.
+def with_overrides(data: RetrainDataConfig, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of a run, with the fields that a user has given instead; as fields by name.
 
-    Another kind, or other lists to train on, are other data: only the classes of lists stay then. Raises InputError for
-    fields that do not fit.
+    Another kind, or other lists to train on, are other data: then only the number of classes of lists is taken over.
+    Raises InputError for fields that do not fit.
     """
     kind = retrain_data_name(data)
-    paths = {"train_root", "val_root", "val_list"} & said.keys()
-    is_other = said.get("data", kind) != kind or "train_list" in said or (kind in BUNDLED and bool(paths))
+    paths = {"train_root", "val_root", "val_list"} & given.keys()
+    is_other = given.get("data", kind) != kind or "train_list" in given or (kind in BUNDLED and bool(paths))
     if not is_other:
-        return {**vars(data), **said}
-    other = RetrainDataConfig(**said)
+        return {**vars(data), **given}
+    other = RetrainDataConfig(**given)
     classes = {"num_classes": data.num_classes} if retrain_data_name(other) == kind == "list" else {}
-    return {**vars(other), **classes, **said}
+    return {**vars(other), **classes, **given}

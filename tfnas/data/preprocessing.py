@@ -61,7 +61,7 @@ def short_side_of(name: DataName, image_size: int) -> int:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The short side of a picture becomes `short_side` pixels, the middle `image_size` x `image_size` of it is taken.
+    """The short side of an image becomes `short_side` pixels, and its middle `image_size` x `image_size` is cut out.
 
     `mean` and `std` are of red, green and blue, of values between 0 and 1.
     """
@@ -92,7 +92,7 @@ class Preprocessing:
         return cls(*sizes, mean, std)
 
     def to_json(self) -> dict[str, Any]:
-        """Its fields, as JSON and checkpoints hold them."""
+        """Its fields, as JSON and checkpoints contain them."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     def at_size(self, image_size: int | None) -> Preprocessing:
@@ -103,7 +103,7 @@ class Preprocessing:
         return dataclasses.replace(self, image_size=image_size, short_side=short_side)
 
     def cut(self, raw: Raw) -> Tensor:
-        """The middle of an RGB picture, or an image in memory resized where it is of another size.
+        """The middle of an RGB image, or an image in memory, resized where it is of another size.
 
         Returns uint8 3 x image_size x image_size.
         """

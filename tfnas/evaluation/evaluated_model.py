@@ -90,7 +90,7 @@ def open_evaluated_model(config: EvaluationConfig) -> EvaluatedModel:
 
 
 def load_evaluated_model(config: EvaluationConfig | PredictConfig, threads: int | None) -> EvaluatedModel:
-    """The network that the configuration names, on the CPU, with what its file says of it.
+    """The network that the configuration names, on the CPU, with what its file records.
 
     `threads` is how many CPU threads an exported file runs on (default: all cores). Raises InputError when a file is
     missing or damaged, when weights are of another architecture, or when its kind cannot run on the device.

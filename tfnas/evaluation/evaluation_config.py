@@ -30,8 +30,8 @@ class EvaluationConfig:
     """
 
     model_path: str | None = None
-    """Run directory of a finished training run, a model.pt, or an exported .onnx. With --weights, what says the network
-    alone: model.config, architecture.json, or a search's run directory or checkpoint, ours or the TF-NAS authors'."""
+    """Run directory of a finished training run, a model.pt, or an exported .onnx. With --weights, the architecture
+    only: model.config, architecture.json, or a search's run directory or checkpoint, ours or the TF-NAS authors'."""
     config_path: str | None = None
     """The network in a file of its own, such as model.config, architecture.json or a structure's text; goes with
     --weights."""

@@ -1,4 +1,4 @@
-"""What a test found: metrics, the classes one by one, speed and its conditions; and the files that hold it.
+"""What a test found: metrics, the classes one by one, speed and its conditions; and the files with it.
 
 The confusion matrix is drawn so that it can be read for two classes and for a thousand.
 """
@@ -36,7 +36,7 @@ _DARK = 0.5
 
 @dataclass(frozen=True)
 class ClassResult:
-    """One class: how many images, how many of them right, and what the others were taken for most often."""
+    """One class: how many images, how many of them are right, and what the others are most often confused with."""
 
     number: int
     name: str
@@ -173,7 +173,7 @@ def confusion_plot(report: EvaluationReport) -> bytes:
         _write_counts(axes, confusion, np.asarray(norm(shares)))
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes; it stands in the other files.
+        # A name in a script that the font lacks is drawn as boxes; the other files contain it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -183,7 +183,7 @@ def _write_names(axes: Axes, names: tuple[str, ...], inches: float) -> None:
     short = [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name in names]
     size = float(np.clip(50 * inches / len(names), 4, 9))
     upright = max(len(name) for name in short) > 2
-    # Not as formulas: a name may hold a dollar sign.
+    # Not as formulas: a name may contain a dollar sign.
     axes.set_xticks(range(len(names)), short, fontsize=size, rotation=90 if upright else 0, parse_math=False)
     axes.set_yticks(range(len(names)), short, fontsize=size, parse_math=False)
 

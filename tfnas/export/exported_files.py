@@ -1,7 +1,7 @@
 """From a trained network to the bytes of a file: traced, as an ONNX file or a torch.export file (.pt2).
 
-The module that is traced normalises by itself, has no batch norm, and takes and gives float32. An ONNX file holds in
-its metadata what its user must know. The last of these properties, `sha256`, is a checksum of the file's bytes with 64
+The module that is traced normalises by itself, has no batch norm, and takes and gives float32. The metadata of an ONNX
+file contain what its user must know. The last of these properties, `sha256`, is a checksum of the file's bytes with 64
 zeros in its own place: ONNX has none.
 
 torch.export.load falls back on full unpickling, which can run code. So only files of this process are loaded here,
@@ -148,13 +148,13 @@ def verify_checksum(data: bytes, properties: Mapping[str, str], file: str) -> No
 
 
 def json_text(value: object) -> str:
-    """A value as JSON in one line, as metadata hold it."""
+    """A value as JSON in one line, as in metadata."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def torch_export_bytes(program: torch.export.ExportedProgram, properties: Mapping[str, Any]) -> bytes:
     """The .pt2 file of a traced model, weights inside, `properties` in its extra file `tfnas.json`."""
-    program.example_inputs = None  # a batch of zeros as large as the pictures, which nobody needs
+    program.example_inputs = None  # a batch of zeros of the size of the images, which nobody needs
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={PROPERTIES_FILE: json_text(dict(properties))})
     return buffer.getvalue()

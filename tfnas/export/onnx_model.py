@@ -64,7 +64,7 @@ def saturation_text(file: str) -> str:
 
 
 def tensors_of(message: Message) -> Iterator[onnx.TensorProto]:
-    """Every tensor in a model: of graphs in graphs, of nodes and of functions, wherever the format has a place."""
+    """Every tensor in a model: of graphs in graphs, of nodes and of functions. onnx has no public walk."""
     for field, value in message.ListFields():
         if field.type != field.TYPE_MESSAGE:
             continue
@@ -115,7 +115,7 @@ _NOT_OURS = "it was not written by tfnas export"
 class OnnxModel:
     """An exported network, ready to run on the CPU; class number i is called `class_names[i]`.
 
-    `preprocessing` says how an image is cut; its normalisation is inside the file and must not be done again.
+    `preprocessing` is how an image is cut; its normalisation is inside the file and must not be repeated.
     """
 
     session: onnxruntime.InferenceSession

@@ -1,7 +1,7 @@
 """Evaluating classifiers on batches of labelled images: top-1, top-5 and loss, in one process or over several.
 
 This is the one evaluation of the package. It counts by itself, since torchmetrics orders equal logits otherwise, adds
-losses in float32, holds one network at a time, and takes seconds to import, which a search would wait for.
+losses in float32, takes one network at a time, and takes seconds to import, which a search would wait for.
 Sums are whole numbers and float64, so every image counts once, however images are divided among processes.
 """
 
@@ -79,7 +79,7 @@ def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
     """How many classes come before the right one, int64 (N,), of logits (N, classes) and labels int64 (N,).
 
     Of equal logits the class with the smaller number comes first, as argmax has it. Where a logit is not a number the
-    right class comes last: such a network knows nothing.
+    right class comes last.
     """
     own = logits.gather(1, labels[:, None])
     classes = torch.arange(logits.shape[1], device=logits.device)

@@ -66,7 +66,7 @@ def open_named_model(named: NamesNetwork, weights: str | None) -> NamedModel:
     (name,) = named_flags(named).values()
     words = f"{weights} in {name}"
     if not is_model:
-        words += "; these weights do not say how pictures are normalised: as ImageNet's"
+        words += "; the weights do not record the image normalisation; using ImageNet's"
     return NamedModel(model, words, file, is_model)
 
 
