@@ -1,4 +1,4 @@
-"""One short real search, killed in the middle and resumed, against the same search left alone: they must end bit-equal.
+"""One short real search, killed and resumed, against the same search uninterrupted: they must end bit-identical.
 
     python scripts/kill_and_resume.py [--target_lat 15] [--epochs 3] [--processes 2]
 
@@ -44,7 +44,7 @@ def main() -> None:
     flags += ["--device", "cpu", "--save_minutes", "0.01"]
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
-        print("1. a search that is left alone", flush=True)
+        print("1. an uninterrupted search", flush=True)
         subprocess.run([*command, *flags, "--run_dir", str(whole)], check=True, stdin=subprocess.DEVNULL)
         print("2. the same search, killed after a checkpoint inside its second epoch", flush=True)
         kill_inside_epoch([*command, *flags, "--run_dir", str(killed)], killed)
@@ -53,7 +53,7 @@ def main() -> None:
         problems = differences(whole, killed)
     if problems:
         raise SystemExit("the resumed search differs: " + ", ".join(problems))
-    print("The search that was killed and resumed ended bit for bit as the one that was left alone.")
+    print("The search that was killed and resumed is bit-identical to the uninterrupted one.")
 
 
 def kill_inside_epoch(command: list[str], run_dir: Path) -> None:
