@@ -143,7 +143,7 @@ def test_a_text_with_such_numbers_is_refused(field, digits):
 def test_what_stands_twice_or_is_unknown_in_a_file_is_refused(tmp_path):
     whole = json.dumps(MADE.to_json())
     for text, message in (
-        (whole.replace('"stride": 2', '"stride": 2, "stride": 1'), "'stride' stands twice"),
+        (whole.replace('"stride": 2', '"stride": 2, "stride": 1'), "duplicate key 'stride'"),
         (whole.replace('"stride": 2', '"stride": 2, "dilation": 2'), "unknown field 'dilation'"),
         (whole[:-1] + ', "extra": []}', "unknown field 'extra'"),
         (json.dumps({**MADE.to_model_config(), "stage²": []}), "unknown keys .*stage²"),
@@ -209,9 +209,9 @@ def test_a_wrong_block_says_which_field(change, message):
 
 
 def test_parts_that_do_not_fit_each_other_are_refused():
-    with pytest.raises(InputError, match="feature_mix takes 20 channels, but 24 arrive there"):
+    with pytest.raises(InputError, match="feature_mix expects 20 input channels, but gets 24"):
         dataclasses.replace(MADE, feature_mix=Conv(20, 96, 1, 1, "swish"))
-    with pytest.raises(InputError, match=r"stage1\.block2 takes 16 channels, but 24 arrive"):
+    with pytest.raises(InputError, match=r"stage1\.block2 expects 16 input channels, but gets 24"):
         dataclasses.replace(MADE, stages=((MADE.stages[0][0], MADE.stages[0][0]), ()))
     with pytest.raises(InputError, match="num_classes must be 1 or more, got 0"):
         dataclasses.replace(MADE, num_classes=0)

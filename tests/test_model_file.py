@@ -99,12 +99,12 @@ def refused(path, match):
     ({"version": 2}, "has version 2, this program reads version 1"),
     ({"version": None}, "has version None, this program reads version 1"),
     ({"class_names": ["cat", "dog"]}, "names 2 classes, its network has 10"),
-    ({"class_names": 10}, "is no whole trained model: 'int' object is not iterable"),
-    ({"architecture": {"format": "tfnas-architecture", "version": 9}}, "is no whole trained model: expected format"),
-    ({"architecture": []}, "is no whole trained model"),
-    ({"state_dict": None}, "is no whole trained model"),
-    ({"state_dict": [1, 2]}, "is no whole trained model"),
-    ({"preprocessing": {"image_size": 16}}, "is no whole trained model: the preprocessing is incomplete"),
+    ({"class_names": 10}, "is not a valid trained model: 'int' object is not iterable"),
+    ({"architecture": {"format": "tfnas-architecture", "version": 9}}, "is not a valid trained model: expected format"),
+    ({"architecture": []}, "is not a valid trained model"),
+    ({"state_dict": None}, "is not a valid trained model"),
+    ({"state_dict": [1, 2]}, "is not a valid trained model"),
+    ({"preprocessing": {"image_size": 16}}, "is not a valid trained model: the preprocessing is incomplete"),
 ])  # fmt: skip
 def test_files_of_another_form_are_refused(tmp_path, changes, match):
     torch.save({**document(tmp_path), **changes}, tmp_path / "model.pt")
@@ -169,7 +169,7 @@ def test_a_run_without_a_trained_network_is_refused(tmp_path):
     """A search leaves an architecture, not a model."""
     (tmp_path / "architecture.json").write_text("{}")
     refused(
-        tmp_path, r"holds no model\.pt: it is no finished training run\. Train a network first: .*python train_eval_"
+        tmp_path, r"holds no model\.pt: it is not a finished training run\. Train a network first: .*python train_eval_"
     )
 
 

@@ -166,7 +166,7 @@ def test_an_unfinished_run_and_its_checkpoints(tmp_path):
         ]
         assert parsed.source.finished_run is None
         assert parsed.target_ms == 12.5
-        assert any("after 4 epochs and 7 steps, not yet brought to the target" in note for note in parsed.notes)
+        assert any("after 4 epochs and 7 steps, not yet fitted to the target" in note for note in parsed.notes)
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path):
@@ -198,7 +198,7 @@ def test_a_model_config_alone(tmp_path, architecture):
     path.write_text(json.dumps(architecture.to_model_config()))
     parsed = parse_model(path)
     assert parsed.architecture.image_size == 224
-    assert parsed.notes[0] == "mine.config carries no image size: 224 assumed; --image_size gives another"
+    assert parsed.notes[0] == "mine.config has no image size; assuming 224; override with --image_size"
     assert parse_model(path, image_size=20).architecture.image_size == 20
     (tmp_path / "architecture.json").write_text(json.dumps(architecture.to_json()))
     assert parse_model(path).architecture == architecture  # the same network beside it says 16
@@ -266,7 +266,7 @@ def test_a_file_that_cannot_be_read_is_not_replaced(tmp_path, run_dir, monkeypat
     write_files(parsed)
     for content in (b"[" * 3000 + b"]" * 3000, whole[:-3], whole[:1] + b'"stage1": 1, ' + whole[1:]):
         (tmp_path / "model.config").write_bytes(content)
-        with pytest.raises(InputError, match=r"model\.config is there already and holds something else"):
+        with pytest.raises(InputError, match=r"model\.config already exists with different contents"):
             write_files(parsed)
         assert (tmp_path / "model.config").read_bytes() == content
 
@@ -344,7 +344,7 @@ def test_the_shipped_table_is_found_by_the_network(tmp_path, monkeypatch):
     path.write_text(json.dumps(architecture.to_json()))
     parsed = parse_model(path)
     assert parsed.table is not None and parsed.table.contents.measurement.space == "digits"
-    assert parsed.notes == ("priced by the table shipped for space digits",)
+    assert parsed.notes == ("latency from the bundled table of space digits",)
     assert parse_model(path, image_size=20).notes == (
         "no shipped latency table fits this network; give one with --lookup_path",
     )
@@ -376,7 +376,7 @@ def test_what_an_unfinished_search_would_derive_is_written_only_where_asked_for(
     for name in ("architecture.json", "model.config"):
         (tmp_path / name).write_text("mine")
     assert parsing_model.main(["--model_path", "run"]) == 0
-    assert "written    nothing, as this is no result yet; --save_path FILE" in capsys.readouterr().out
+    assert "written    nothing: the search is not finished; --save_path FILE" in capsys.readouterr().out
     assert {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()} == {
         "architecture.json": "mine",
         "model.config": "mine",
@@ -400,7 +400,11 @@ def test_another_network_is_not_replaced_unasked(tmp_path, run_dir, monkeypatch,
     given = ["--model_path", str(run_dir / name), "--num_classes", "3"]
     assert parsing_model.main(given) == 2
     message = capsys.readouterr().err
-    assert f"{folder}/" in message and "is there already" in message and "--save_path model.config replaces" in message
+    assert (
+        f"{folder}/" in message
+        and "already exists with different contents" in message
+        and "--save_path model.config replaces" in message
+    )
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
     assert parsing_model.main([*given, "--save_path", "model.config"]) == 0
     assert parsing_model.main(given) == 0  # the same network is no other

@@ -176,7 +176,7 @@ def test_a_stage_that_keeps_its_shape_can_be_skipped(tmp_path):
     (lambda d: d.update(operations=["k3_e3", "k3_e3"]), "operations must differ"),
     (lambda d: d.update(operations=["k4_e3"]), "operations: 'k4_e3': the kernel size must be odd"),
     (lambda d: d.update(operations=["k3_e0"]), r"operations: 'k3_e0': the expansion must be 1 \(none\) or more"),
-    (lambda d: d.update(operations=["mbconv"]), "operations: 'mbconv' is no operation"),
+    (lambda d: d.update(operations=["mbconv"]), "operations: 'mbconv' is not an operation"),
     (lambda d: d.update(width_bounds=[1]), "width_bounds must be two numbers"),
     (lambda d: d.update(width_bounds=["a", "b"]), "width_bounds must be two numbers"),
     (lambda d: d.update(width_bounds=["1/0", 2]), "width_bounds must be two numbers"),

@@ -11,9 +11,9 @@ from tfnas.core.json_yaml import load_yaml
 from tfnas.runs.run_directory import UnreadableConfig, read_config
 
 REFUSED = [
-    ("a: 1\nb: 2\na: 3\n", "not YAML: 'a' stands twice in .*line 3, column 1"),
-    ("a: 1\n'a': 2\n", "not YAML: 'a' stands twice"),
-    ("a: {b: 1, c: [{d: 1, d: 2}]}", "not YAML: 'd' stands twice"),
+    ("a: 1\nb: 2\na: 3\n", "not YAML: duplicate key 'a' in .*line 3, column 1"),
+    ("a: 1\n'a': 2\n", "not YAML: duplicate key 'a'"),
+    ("a: {b: 1, c: [{d: 1, d: 2}]}", "not YAML: duplicate key 'd'"),
     ("? [a, b]\n: 3\n", "not YAML: .*unhashable key"),
     ("? {a: b}\n: 3\n", "not YAML: .*unhashable key"),
     ("a: [1", "not YAML: "),
@@ -43,7 +43,7 @@ def test_refused_on_one_line_by_every_reader(tmp_path, text, message):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(InputError, match=rf"config\.yaml (is |cannot be read \(){message}") as refused:
         read_config(tmp_path)
-    assert isinstance(refused.value, UnreadableConfig) == ("stands twice" not in message)
+    assert isinstance(refused.value, UnreadableConfig) == ("duplicate key" not in message)
     with pytest.raises(InputError, match=rf"space file .*config\.yaml is {message}"):
         tfnas.space(tmp_path / "config.yaml")
 

@@ -126,7 +126,7 @@ def parsed_network(folder, **flags):
 
 
 def test_a_parsed_network_notes_that_the_shipped_table_is_of_another_machine(tmp_path, monkeypatch):
-    (note,) = [note for note in parsed_network(tmp_path).notes if "shipped for space digits" in note]
+    (note,) = [note for note in parsed_network(tmp_path).notes if "bundled table of space digits" in note]
     assert note.endswith("this machine has Made-up Processor")
     device = LatencyTable.load(default_table_path("digits")).contents.measurement.device
     monkeypatch.setattr("tfnas.utils.devices.processor_name", lambda: device)

@@ -161,7 +161,7 @@ def test_a_field_that_stands_twice_is_refused(contents, tmp_path):
     for again in ('"threads": 8,', '"base": {},'):
         name = again.partition(":")[0]
         (tmp_path / "twice.json").write_text(text.replace(f"{name}:", f"{again} {name}:", 1))
-        with pytest.raises(InputError, match=f"twice.json: '{name[1:-1]}' stands twice in one object"):
+        with pytest.raises(InputError, match=f"twice.json: duplicate key '{name[1:-1]}' in one object"):
             LatencyTable.load(tmp_path / "twice.json")
 
 

@@ -91,7 +91,9 @@ def test_of_several_state_dicts_the_first_is_read_and_the_others_are_told(tmp_pa
 def test_tensors_beside_such_a_key_are_told(tmp_path, outer):
     trained, network = random_network(), random_network(seed=1)
     torch.save(outer({"model": trained.state_dict(), "b": torch.ones(2), "rng": torch.get_rng_state()}), tmp_path / "w")
-    with pytest.warns(WeightsWarning, match=r"w holds tensors \(b\) beside the weights under model: those under model"):
+    with pytest.warns(
+        WeightsWarning, match=r"w contains other tensors \(b\) in addition to the weights under model, which are used"
+    ):
         tfnas.load_weights(network, tmp_path / "w")
     assert arrived(network, trained)
 
@@ -124,7 +126,7 @@ def test_what_does_not_fit_says_what_was_found(tmp_path):
     refused(
         {"state_dict": {f"encoder.net.{name}": value for name, value in state.items()}},
         tmp_path,
-        r"it has no first_stem\.conv\.weight.*Its names begin with 'encoder\.net\.': save the state dict of that part",
+        r"first_stem\.conv\.weight.*Its names begin with 'encoder\.net\.': save the state dict of that part",
     )
     refused({"epoch": 3, "weights": state}, tmp_path, "It holds no tensors, but epoch, weights; weights are looked for")
     name = next(iter(state))

@@ -95,11 +95,15 @@ def test_other_depths_are_refused_with_the_layer(tmp_path):
     deep, shallow = random_network(), random_network(digits_architecture(depths=(1, 2, 1)))
     authors_checkpoint(deep, tmp_path / "deep.pth.tar")
     authors_checkpoint(shallow, tmp_path / "shallow.pth.tar")
-    refused(shallow, tmp_path / "deep.pth.tar", r"it has stage3\.1\.depth_conv\.bn\.bias, which the network has not")
+    refused(
+        shallow,
+        tmp_path / "deep.pth.tar",
+        r"it contains stage3\.1\.depth_conv\.bn\.bias, which the network does not have",
+    )
     refused(
         deep,
         tmp_path / "shallow.pth.tar",
-        r"it has no stage3\.1\.inverted_bottleneck\.conv\.weight, which the network has with shape \d+ x \d+ x 1 x 1",
+        r"stage3\.1\.inverted_bottleneck\.conv\.weight is missing, which has the shape \d+ x \d+ x 1 x 1 in the",
     )
 
 

@@ -187,7 +187,7 @@ def test_a_network_of_the_zoo_is_parsed_by_its_name(tmp_path, monkeypatch, capsy
     again = tfnas.load_architecture("other.json")
     assert (again.structure, again.image_size, again.num_classes) == (known, 48, 7)
     assert main(["parse", "--arch", "deepmad-R18"]) == 2
-    assert "is there already and holds something else" in capsys.readouterr().err
+    assert "already exists with different contents" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

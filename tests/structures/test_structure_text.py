@@ -94,7 +94,7 @@ def test_a_file_of_either_notation(tmp_path):
         ("SuperConvK3BNRELU(3,8,2,1)\nSuperResK3K3(8,8,1,8,1)\n  and more", "line 3, character 3: expected a block"),
         ("# one\nSuperConvK3BNRELU(3,8,2,1)\n\nSuperResK3K9(8,8,1,8,1)", "line 4, character 1, block 2: .*no super"),
         ("SuperConvK3BNRELU(stage\none|3,8,2,1)", "a label must be text on one line"),
-        ("# nothing\n#but comments", "an empty text is no structure"),
+        ("# nothing\n#but comments", "an empty text is not a structure"),
         ("SuperConvK3BNRELU(3,65537,2,1)", "out_channels must be 65536 at most, got 65537"),
         ("SuperConvK3BNRELU(3,8,999999999,1)", "stride must be 255 at most, got 999999999"),
         ("SuperConvK2BNRELU(3,8,2,1)", "character 1, block 1: .*no super-block has this name"),
@@ -107,7 +107,7 @@ def test_a_file_of_either_notation(tmp_path):
         ("SuperConvK3BNRELU(3,0,2,1)", "character 1, block 1: .*out_channels must be a whole number from 1 on, got 0"),
         ("SuperConvK3BNRELU(3,8,2,99999999)", "layers must be 1000 at most"),
         ("SuperConvK3BNRELU(3,99999999999999999999,2,1)", "expected whole numbers"),
-        ("SuperConvK3BNRELU(3,8,2,1)SuperResK3K3(9,8,1,8,1)", r"block 2 of 2 \(kxkx\): channels do not chain: .*9.*8"),
+        ("SuperConvK3BNRELU(3,8,2,1)SuperResK3K3(9,8,1,8,1)", r"block 2 of 2 \(kxkx\): channels do not match: .*9.*8"),
         ("SuperConvK3BNRELU(3,८,2,1)", "expected whole numbers"),
         ("x" * 1_000_001, "1000001 characters"),
     ],
@@ -156,7 +156,7 @@ def changed(**changes):
         ),
         (changed(**{"class": "SuperQuantResK1DWK1"}, nbitsA=[4] * 6, nbitsW=[4.5] * 6), "bits must be a whole number"),
         (changed(**{"class": "SuperRes3DK1DWK1"}, kt=3), "images and blocks for videos cannot stand in one network"),
-        (changed(**{"in": 9}), "block 2 of 2 .*channels do not chain: it takes 9, the block before it gives 8"),
+        (changed(**{"in": 9}), "block 2 of 2 .*channels do not match: it expects 9, the previous block outputs 8"),
     ],
 )
 def test_malformed_documents_are_refused_with_place_and_reason(document, message):
@@ -212,7 +212,7 @@ def test_a_literal_may_have_comments_blank_lines_and_a_byte_order_mark():
     assert Structure.parse(text) == Structure.from_tinynas([STEM, BLOCK])
     with pytest.raises(InputError, match="line 4, character 5: "):
         Structure.parse(text.replace("[{", "[}{", 1))
-    with pytest.raises(InputError, match="line 2, character 10: 'in' stands twice in one dict"):
+    with pytest.raises(InputError, match="line 2, character 10: duplicate key 'in' in one dict"):
         Structure.parse(f"[{STEM},\n{{'in': 3,'in': 4}}]")
 
 
@@ -232,7 +232,7 @@ def test_of_several_structures_one_must_be_named(tmp_path, named):
         assert read(0) == Structure.from_tinynas([STEM, BLOCK])
         assert read(2) == Structure.from_tinynas([STEM])
         message = (
-            r"it holds 2 structures, best first: say which is meant, index=0 to 2, "
+            r"it contains 2 structures, best first: select one with index=0 to 2, "
             r"as in Structure\.parse\(text, index=0\)$"
         )
         with pytest.raises(InputError, match=message):
@@ -405,8 +405,8 @@ def test_whatever_its_numbers_are_a_structure_is_refused_or_survives_its_text(da
     [
         ("[{'class': ", "line 1, character"),
         ("[{'class': 'ConvKXBNRELU',\n 'in': 3,, }]", "line 2, character"),
-        ("[print('run')]", "lists, dicts, text and numbers only"),
-        ("[__import__('os').system('true')]", "lists, dicts, text and numbers only"),
+        ("[print('run')]", "only lists, dicts, text and numbers"),
+        ("[__import__('os').system('true')]", "only lists, dicts, text and numbers"),
         ("[" * 100_000, "line 1|nested too deeply"),
     ],
 )

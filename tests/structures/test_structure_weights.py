@@ -167,7 +167,7 @@ def test_numbers_that_quantise_are_left_out():
     network.load_published(state)
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in source.state_dict().items())
     state["block_list.0.conv1.scale"] = torch.tensor(1.0)
-    with pytest.raises(InputError, match=r"it has block_list\.0\.conv1\.scale, which the network has not"):
+    with pytest.raises(InputError, match=r"it contains block_list\.0\.conv1\.scale, which the network does not have"):
         network.load_published(state)
 
 
@@ -178,7 +178,10 @@ def test_weights_of_another_structure_are_refused_and_change_nothing(tmp_path):
     cases = [
         ({key: value for key, value in state.items() if key != name}, rf"it has no {name} \(here blocks\.1\.1\.body"),
         ({**state, name: torch.zeros(8, 3, 1, 1)}, r"has the shape 8 x 3 x 1 x 1, the network's has 8 x 2 x 1 x 1"),
-        ({**state, "module_list.9.weight": torch.zeros(1)}, "it has module_list.9.weight, which the network has not"),
+        (
+            {**state, "module_list.9.weight": torch.zeros(1)},
+            "it contains module_list.9.weight, which the network does not have",
+        ),
         (published_state(small(use_se=False)), "holds the weights of another structure: it has no .*netblock.1.weight"),
         ({"state_dict": 3}, "it has no module_list"),
     ]

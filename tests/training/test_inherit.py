@@ -90,7 +90,7 @@ def test_a_training_run_is_no_search(search_run, tmp_path):
     (trained / "model.pt").unlink()
     with pytest.raises(InputError, match=r"its training was interrupted.*--snapshot"):
         tfnas.load(trained)
-    with pytest.raises(InputError, match=r"no finished training run.*--model_path"):
+    with pytest.raises(InputError, match=r"not a finished training run.*--model_path"):
         tfnas.load(search_run)
 
 

@@ -180,5 +180,5 @@ def test_a_size_that_a_file_does_not_say_is_told(tmp_path):
     (tmp_path / "alone").mkdir()
     (tmp_path / "alone" / "model.config").write_text(json.dumps(tiny_architecture().to_model_config()))
     config = small_config(tmp_path, "run", config_path=str(tmp_path / "alone" / "model.config"))
-    assert "warning: model.config carries no image size: 224 assumed" in announced(tmp_path, prepare(config, ONE))
+    assert "warning: model.config has no image size; assuming 224" in announced(tmp_path, prepare(config, ONE))
     assert prepare(dataclasses.replace(config, image_size=8), ONE).notes == ()

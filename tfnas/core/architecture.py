@@ -40,7 +40,7 @@ RUN_FILE = "architecture.json"
 
 
 class Place(NamedTuple):
-    """Where a block stands: stage and position count from 0, `input_size` in pixels."""
+    """Position of a block: stage and position count from 0, `input_size` in pixels."""
 
     stage: int
     position: int
@@ -66,7 +66,7 @@ class Architecture:
         channels = self.first_stem.out_channels
         for name, part in self._chain():
             if part.in_channels != channels:
-                raise InputError(f"{name} takes {part.in_channels} channels, but {channels} arrive there")
+                raise InputError(f"{name} expects {part.in_channels} input channels, but gets {channels}")
             channels = part.out_channels
 
     def _chain(self) -> Iterator[tuple[str, Block | Conv]]:

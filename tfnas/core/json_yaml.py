@@ -50,7 +50,7 @@ def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names: set[str] = set()
         twice = next(name for name, _ in pairs if name in names or names.add(name))  # type: ignore[func-returns-value]
-        raise InputError(f"{short(twice)} stands twice in one object")
+        raise InputError(f"duplicate key {short(twice)} in one object")
     return found
 
 
@@ -94,7 +94,7 @@ class _OnceLoader(yaml.SafeLoader):
                 if key.value in names:
                     line, column = key.start_mark.line + 1, key.start_mark.column + 1
                     raise StandsTwice(
-                        f"not YAML: {short(key.value)} stands twice in one mapping, at line {line}, column {column}"
+                        f"not YAML: duplicate key {short(key.value)} in one mapping, at line {line}, column {column}"
                     )
                 names.add(key.value)
         return node

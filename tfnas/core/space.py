@@ -45,7 +45,7 @@ class Operation:
         """Read `k5_e6_se`. Raises InputError for anything else."""
         found = re.fullmatch(r"k(\d+)_e(\d+)(_se)?", name)
         if found is None:
-            raise InputError(f"{name!r} is no operation: the form is k<kernel>_e<expansion>[_se], such as k5_e3_se")
+            raise InputError(f"{name!r} is not an operation; expected k<kernel>_e<expansion>[_se], such as k5_e3_se")
         kernel_size, expansion = int(found[1]), int(found[2])
         if kernel_size % 2 == 0:
             raise InputError(f"{name!r}: the kernel size must be odd")
@@ -96,7 +96,7 @@ class BlockPlace(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """Everything that may be chosen. An operation's width lies within `width_bounds` * expansion * input channels.
+    """A search space. An operation's width lies within `width_bounds` * expansion * input channels.
 
     Widths are multiples of `width_multiple` only. Neither holds for an operation that does not expand: its width is
     that of its input. `schedule` holds the space's defaults for training, as its file has them: names and plain values,

@@ -43,8 +43,8 @@ def find_state(document: object, source: str) -> dict[str, Any]:
             break
         if beside:
             warnings.warn(
-                f"{source} holds tensors ({', '.join(ascii(name)[1:-1] for name in beside[:_MOST_NAMED])}) beside the "
-                f"weights under {filed[0]}: those under {filed[0]} are read",
+                f"{source} contains other tensors ({', '.join(ascii(name)[1:-1] for name in beside[:_MOST_NAMED])}) in "
+                f"addition to the weights under {filed[0]}, which are used",
                 WeightsWarning,
                 stacklevel=3,
             )
@@ -83,7 +83,7 @@ def plain_names(state: Mapping[Any, Any], source: str) -> dict[str, Any]:
     for name, value in state.items():
         plain = plain_name(str(name))
         if plain in found:
-            raise InputError(f"{source} holds {plain} twice, with and without what a wrapper puts before it")
+            raise InputError(f"{source} contains {plain} twice, with and without a wrapper's prefix")
         found[plain] = value
     if any(str(name) not in found for name in state):
         found.pop(_AVERAGED_STATES, None)
@@ -129,7 +129,7 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     wanted = {plain_name(name): (name, own) for name, own in network.state_dict().items()}
     for name, (own_name, own) in wanted.items():
         if name not in found:
-            missing = f"it has no {name}, which the network has with shape {_shape(own)}"
+            missing = f"{name} is missing, which has the shape {_shape(own)} in the network"
             raise InputError(f"{refusal}: {missing}{why_missing(found, wanted)}")
         value = found[name]
         if not isinstance(value, Tensor):
@@ -141,7 +141,7 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     if isinstance(network, FeatureNetwork):
         surplus = [name for name in surplus if not name.startswith(LEFT_OUT)]
     if surplus:
-        raise InputError(f"{refusal}: it has {surplus[0]}, which the network has not")
+        raise InputError(f"{refusal}: it contains {surplus[0]}, which the network does not have")
     network.load_state_dict(fitting)
 
 

@@ -114,6 +114,6 @@ def _totals(parsed: ParsedNetwork, written: Iterable[Path]) -> Iterator[tuple[st
         yield "note", note
     paths = list(written)
     if not paths and parsed.source.kind == UNFINISHED:
-        yield "written", "nothing, as this is no result yet; --save_path FILE writes it all the same"
+        yield "written", "nothing: the search is not finished; --save_path FILE writes it all the same"
     for path in paths:
         yield "written", str(path)

@@ -106,7 +106,7 @@ def arch_source(given: str) -> ArchitectureSource:
 
 
 def _no_size(name: str) -> str:
-    return f"{name} carries no image size: {_AUTHORS_IMAGE_SIZE} assumed; --image_size gives another"
+    return f"{name} has no image size; assuming {_AUTHORS_IMAGE_SIZE}; override with --image_size"
 
 
 def read_source(path: Path, space: SearchSpace | None) -> ArchitectureSource:
@@ -185,7 +185,7 @@ def _read_checkpoint(path: Path, space: SearchSpace | None) -> ArchitectureSourc
     if isinstance(document, dict) and document.get("format") == format_of(KIND):
         return _from_state(load_checkpoint(path, KIND), path, ())
     authors = AuthorsSearch.from_document(document, str(path))
-    named = "" if space else f"read as a network of space {_AUTHORS_SPACE}; --space names another"
+    named = "" if space else f"assumed to be of space {_AUTHORS_SPACE}; override with --space"
     return ArchitectureSource(
         architecture=authors.choice(space or load_space(_AUTHORS_SPACE)).derived(),
         kind="search checkpoint of the TF-NAS authors' program",
@@ -195,8 +195,8 @@ def _read_checkpoint(path: Path, space: SearchSpace | None) -> ArchitectureSourc
 
 def _from_state(state: State, path: Path, problems: Sequence[str]) -> ArchitectureSource:
     note = (
-        f"this is not the end of a search: {path.name} holds what it preferred after {state['epoch']} epochs and "
-        f"{state['step']} steps, not yet brought to the target; --resume ends an interrupted run"
+        f"this is not the end of a search: {path.name} contains the preferred architecture after {state['epoch']} "
+        f"epochs and {state['step']} steps, not yet fitted to the target; --resume ends an interrupted run"
     )
     return ArchitectureSource(
         architecture=choice_of(state).derived(),
@@ -222,14 +222,14 @@ def _measured(summary: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     words = {"inside": "within epsilon of the target", "outside": "not within epsilon of the target"}
     where = words.get(str(verdict), "undecided whether within epsilon of the target")
-    return (f"measured as a whole: {measured_ms:.4g} ms, {where}; its table only steered",)
+    return (f"measured as a whole: {measured_ms:.4g} ms, {where}; its table was only used for fitting",)
 
 
 def _picked(summary: Mapping[str, Any]) -> tuple[str, ...]:
     """What `tfnas rerank --pick rank` has put in the place of the search's own result."""
     if not isinstance(summary.get(DERIVED), dict):
         return ()
-    return ("picked by re-ranking, in place of the derived architecture; re-ranking with --pick derived undoes it",)
+    return ("picked by re-ranking, in place of the derived architecture; undo with --pick derived",)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

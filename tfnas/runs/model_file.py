@@ -79,12 +79,12 @@ class TrainedModel:
             found, is_run = (os.path.isfile(place) for place in (file, Path(path) / CONFIG_FILE))  # noqa: PTH113
             if not found and is_run and "snapshot" in read_config(Path(path)):
                 raise InputError(
-                    f"{path} holds no {MODEL_FILE} yet: its training was interrupted. Go on with it: "
+                    f"{path} holds no {MODEL_FILE} yet: its training was interrupted. Resume it: "
                     f"{command_line('train', '--snapshot', Path(path))}"
                 )
             if not found:
                 raise InputError(
-                    f"{path} holds no {MODEL_FILE}: it is no finished training run. Train a network first: "
+                    f"{path} holds no {MODEL_FILE}: it is not a finished training run. Train a network first: "
                     f"{command_line('train', '--model_path', Path(path))}"
                 )
         return cls._from_document(load_plain(file), str(file))
@@ -106,7 +106,7 @@ class TrainedModel:
         except KeyError as error:
             raise InputError(f"{source} is incomplete: it has no {error.args[0]}") from error
         except (TypeError, ValueError, AttributeError) as error:  # InputError among them
-            raise InputError(f"{source} is no whole trained model: {error}") from error
+            raise InputError(f"{source} is not a valid trained model: {error}") from error
         if len(model.class_names) != model.architecture.num_classes:
             raise InputError(
                 f"{source} names {len(model.class_names)} classes, its network has {model.architecture.num_classes}"

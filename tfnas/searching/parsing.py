@@ -189,7 +189,7 @@ def _choose_table(
                 table = _fitting_table(default, architecture)
                 elsewhere = other_machine(table)
                 where = "" if elsewhere is None else f"; {elsewhere}"
-                return table, (*notes, f"priced by the table shipped for space {name}{where}")
+                return table, (*notes, f"latency from the bundled table of space {name}{where}")
             except InputError:
                 continue
     return None, (*notes, "no shipped latency table fits this network; give one with --lookup_path")
@@ -279,7 +279,7 @@ def _check_nothing_replaced(parsed: ParsedNetwork, ours: Path, original: Path) -
     for path, text in forms:
         if path.exists() and not _holds(path, text):
             raise InputError(
-                f"{path.absolute()} is there already and holds something else: --save_path {typed(original)} replaces "
+                f"{path.absolute()} already exists with different contents: --save_path {typed(original)} replaces "
                 "it, and another --save_path writes elsewhere"
             )
 

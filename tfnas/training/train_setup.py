@@ -163,7 +163,7 @@ def _recorded(source: ArchitectureSource) -> dict[str, Any]:
 
 def _notes(source: ArchitectureSource, config: TrainConfig, data: RetrainData) -> tuple[str, ...]:
     """What the user should know of architecture and images, but for what a flag has settled."""
-    notes = [note.partition("; --space")[0] for note in source.notes]  # there is no such flag here
+    notes = [note.partition("; override with --space")[0] for note in source.notes]  # there is no such flag here
     if config.image_size is not None:
         notes = [note for note in notes if "--image_size" not in note]
     both = data.evaluation_images_in_training()

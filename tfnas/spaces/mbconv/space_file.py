@@ -119,7 +119,7 @@ def _read_space(document: Mapping[str, Any]) -> SearchSpace:
     names = [expect_type(name, str, "operations") for name in expect_type(fields["operations"], list, "operations")]
     for name in names:
         if len(name) > _LONGEST_OPERATION:
-            raise InputError(f"operations: {name[:_LONGEST_OPERATION]!r}... is no operation")
+            raise InputError(f"operations: {name[:_LONGEST_OPERATION]!r}... is not an operation")
     fields["operations"] = tuple(_located("operations", Operation.parse, name) for name in names)
     if "width_bounds" in fields:
         fields["width_bounds"] = _read_bounds(fields["width_bounds"])

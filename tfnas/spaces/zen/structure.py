@@ -158,7 +158,7 @@ _WRITE: dict[Notation, Callable[[tuple[SuperBlock, ...]], str]] = {
 class Structure:
     """A network as a list of super-blocks.
 
-    Raises InputError naming the block, counted from 1, where channels do not chain or a block cannot stand.
+    Raises InputError naming the block, counted from 1, where channels do not match or a block cannot stand.
     """
 
     blocks: tuple[SuperBlock, ...]
@@ -180,7 +180,8 @@ class Structure:
         _NAME_OF[self.notation](block)  # what cannot be written down cannot stand
         if before is not None and before.out_channels != block.in_channels:
             raise InputError(
-                f"channels do not chain: it takes {block.in_channels}, the block before it gives {before.out_channels}"
+                f"channels do not match: it expects {block.in_channels}, "
+                f"the previous block outputs {before.out_channels}"
             )
         if (block.temporal_kernel is None) != (self.blocks[0].temporal_kernel is None):
             raise InputError("blocks for images and blocks for videos cannot stand in one network")
@@ -206,7 +207,7 @@ class Structure:
 
     @property
     def total_stride(self) -> int:
-        """How many pixels of the image a pixel of the last feature map stands for, per side."""
+        """Total stride: image pixels per pixel of the last feature map, per side."""
         return math.prod(block.stride for block in self.blocks)
 
     # ---- text -------------------------------------------------------------------------------------------------
@@ -223,11 +224,11 @@ class Structure:
         if not isinstance(text, str):
             raise InputError(f"a structure is read from text, not from a {type(text).__name__}")
         if len(text) > LARGEST_TEXT:
-            raise InputError(f"a text of {len(text)} characters is no structure")
+            raise InputError(f"a text of {len(text)} characters is not a structure")
         lines = text.removeprefix(_BYTE_ORDER_MARK).replace("\r\n", "\n").replace("\r", "\n").split("\n")
         text = "\n".join("" if line.lstrip().startswith("#") else line for line in lines)
         if not text.strip():
-            raise InputError("an empty text is no structure")
+            raise InputError("an empty text is not a structure")
         if text.lstrip()[0] in "{[":
             return cls(tinynas.read_text(text, index), "tinynas")
         if index not in (None, 0):

@@ -55,7 +55,7 @@ def read_text(text: str, index: int | None = None) -> tuple[SuperBlock, ...]:
     except InputError:
         raise
     except (ValueError, TypeError) as error:
-        raise InputError(f"it must hold lists, dicts, text and numbers only: {error}") from error
+        raise InputError(f"it may contain only lists, dicts, text and numbers: {error}") from error
     except (MemoryError, RecursionError) as error:
         raise InputError("it is nested too deeply to be a structure") from error
     return read_document(document, index)
@@ -75,7 +75,7 @@ def _check_named_once(tree: ast.AST, space: str) -> None:
             if isinstance(key, ast.Constant):
                 if key.value in names:
                     place = _place(space, key.lineno, key.col_offset + 1)
-                    raise InputError(f"{place}: {key.value!r:.60} stands twice in one dict")
+                    raise InputError(f"{place}: duplicate key {key.value!r:.60} in one dict")
                 names.add(key.value)
 
 
@@ -112,7 +112,7 @@ def _one_structure(document: Any, index: int | None) -> Sequence[Any]:
     several = [number for number, entry in enumerate(document) if entry]
     if index is None and len(several) > 1:
         raise InputError(
-            f"it holds {len(several)} structures, best first: say which is meant, index={several[0]} to {several[-1]}, "
+            f"it contains {len(several)} structures, best first: select one with index={several[0]} to {several[-1]}, "
             f"as in Structure.parse(text, index={several[0]})"
         )
     if index is None:
