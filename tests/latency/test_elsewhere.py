@@ -130,7 +130,7 @@ def test_a_parsed_network_notes_that_the_shipped_table_is_of_another_machine(tmp
     assert note.endswith("this machine has Made-up Processor")
     device = LatencyTable.load(default_table_path("digits")).contents.measurement.device
     monkeypatch.setattr("tfnas.utils.devices.processor_name", lambda: device)
-    assert "priced by the table shipped for space digits" in parsed_network(tmp_path).notes
+    assert "latency from the bundled table of space digits" in parsed_network(tmp_path).notes
 
 
 def test_timings_here_say_what_of_the_table_is_not_alike(tmp_path):

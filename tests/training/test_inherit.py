@@ -119,7 +119,7 @@ def test_an_unfinished_search_is_told(search_run, tmp_path):
     shutil.copytree(search_run, copy, ignore=shutil.ignore_patterns("summary.json", "architecture.json", "tensorboard"))
     setup = prepare(TrainConfig(model_path=str(copy), device="cpu"), DistributedContext(0, 1, torch.device("cpu")))
     (note,) = setup.notes
-    assert "this is not the end of a search" in note and "not yet brought to the target" in note
+    assert "this is not the end of a search" in note and "not yet fitted to the target" in note
     assert setup.recorded["target_ms"] is None
     finished = prepare(
         TrainConfig(model_path=str(search_run), device="cpu"), DistributedContext(0, 1, torch.device("cpu"))
