@@ -130,7 +130,7 @@ def test_what_does_not_fit_says_what_was_found(tmp_path):
     )
     refused({"epoch": 3, "weights": state}, tmp_path, "It holds no tensors, but epoch, weights; weights are looked for")
     name = next(iter(state))
-    refused({**state, f"module.{name}": state[name]}, tmp_path, rf"w\.pt holds {name} twice, with and without")
+    refused({**state, f"module.{name}": state[name]}, tmp_path, rf"w\.pt contains {name} twice, with and without")
     refused([], tmp_path, "holds no weights: it is a list")
 
 
