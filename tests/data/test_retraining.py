@@ -147,3 +147,10 @@ def test_shares_divide_every_batch(whole, processes):
     assert len(together) == (12 if whole else 14)
     for number, batch in enumerate(alone[:2]):
         assert {draw.index for part in parts for draw in part[number]} == {draw.index for draw in batch}
+
+
+def test_runs_store_their_data_in_the_words_of_earlier_versions():
+    """Resuming compares them: other words would refuse a run that an earlier version has begun."""
+    data = open_retrain_data(RetrainDataConfig(data="digits"), image_size=16, seed=2)
+    assert data.describe() == "digits: 1438 training images, 359 evaluation images, 10 classes, 16 px"
+    assert data.saved_form() == "digits: 1438 training images, 359 to judge by, 10 classes, 16 px"

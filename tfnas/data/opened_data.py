@@ -157,7 +157,14 @@ class RetrainData:
 
     def describe(self) -> str:
         """Say in one line what the data is."""
-        evaluation = "no evaluation images" if self.validation is None else f"{len(self.validation)} evaluation images"
+        return self._in_words("no evaluation images", "evaluation images")
+
+    def saved_form(self) -> str:
+        """The same as runs store it; those of earlier versions are compared with it, so its words stay."""
+        return self._in_words("no images to judge by", "to judge by")
+
+    def _in_words(self, none: str, some: str) -> str:
+        evaluation = none if self.validation is None else f"{len(self.validation)} {some}"
         size = self.preprocessing.image_size
         return f"{self.name}: {len(self.train)} training images, {evaluation}, {self.num_classes} classes, {size} px"
 

@@ -78,7 +78,7 @@ class TrainSetup:
         """What a checkpoint stores of it, and may not change while a run is resumed."""
         return {
             "architecture": self.architecture.to_text(),
-            "data": self.data.describe(),
+            "data": self.data.saved_form(),
             "images": self.data.fingerprint,
             "class names": short_names(self.data.class_names),
             "teacher": "none" if self.teacher is None else self.teacher.digest,
