@@ -52,7 +52,7 @@ def make_files(model_path: str, folder: Path) -> None:
     import torch
 
     from tfnas.evaluation.evaluated_model import open_evaluated_model
-    from tfnas.evaluation.evaluating import open_images
+    from tfnas.evaluation.evaluated_images import open_test_set
     from tfnas.evaluation.evaluation_config import EvaluationConfig
     from tfnas.export.export_config import ExportConfig
     from tfnas.export.exporting import export_model
@@ -62,7 +62,7 @@ def make_files(model_path: str, folder: Path) -> None:
         quantize = None if kind == "float32" else kind
         export_model(ExportConfig(model_path=model_path, quantize=quantize, out=str(folder / f"{kind}.onnx")))
     subject = open_evaluated_model(EvaluationConfig(model_path=model_path, device="cpu"))
-    (source,) = open_images(EvaluationConfig(model_path=model_path, device="cpu"), subject).images.sources
+    (source,) = open_test_set(EvaluationConfig(model_path=model_path, device="cpu"), subject).images.sources
     pixels = torch.stack([source.read(index) for index in range(len(source.labels))])
     with torch.inference_mode():
         logits = subject.network(subject.preprocessing.normalise(pixels))
