@@ -30,8 +30,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from tfnas.nn.blocks import MBConvWeights
-from tfnas.supernet import ElasticMBConv, Path, elastic, routes
+from tfnas.supernet import elastic, routes
 from tfnas.supernet.cpu import CpuKernels, row_ops
+from tfnas.supernet.elastic import ElasticMBConv
+from tfnas.supernet.routes import Path
 
 VARIANTS = ("kernels", "operators", "layers", "compiled")
 

@@ -51,9 +51,8 @@ def make_files(model_path: str, folder: Path) -> None:
     """The three files, the images as the network gets them, their labels, and PyTorch's logits."""
     import torch
 
-    from tfnas.evaluation.evaluated_model import open_evaluated_model
-    from tfnas.evaluation.evaluated_images import open_test_set
     from tfnas.evaluation.evaluation_config import EvaluationConfig
+    from tfnas.evaluation.tested_model import open_evaluated_model, open_test_set
     from tfnas.export.export_config import ExportConfig
     from tfnas.export.exporting import export_model
 

@@ -30,8 +30,7 @@ from tfnas.bench.benchmark_cases import random_architectures
 from tfnas.data.image_sets import ArraySource, ImageSet
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.export.export_images import SampledImages
-from tfnas.export.exported_files import INPUT_NAME, onnx_bytes, trace
-from tfnas.export.quantizing import quantized_bytes
+from tfnas.export.exported_files import INPUT_NAME, onnx_bytes, quantized_bytes, trace
 from tfnas.nn.network import Network
 from tfnas.runs.model_file import TrainedModel
 from tfnas.utils.devices import processor_name

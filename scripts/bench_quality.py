@@ -36,9 +36,9 @@ from quality.settings import Settings, add_flags, read
 from quality.training import Data, open_images
 
 import tfnas
+from tfnas.bench.benches import conditions_of, open_bench, reference_of
 from tfnas.bench.benchmark_cases import network_case
 from tfnas.bench.check_timing import SampleBudget, time_in_rounds
-from tfnas.bench.open_bench import conditions_of, open_bench, reference_of
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import Infeasible, TfnasError
 from tfnas.latency.default_table import open_table

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.report.build_report import ALL, interpolation_errors
+from tfnas.report.table_report import ALL, interpolation_errors
 
 _LOOK_SECONDS = 0.3
 

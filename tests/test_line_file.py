@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tfnas.core.errors import InputError, RunFailed
-from tfnas.utils.line_file import LineFile
+from tfnas.utils.files import LineFile
 
 
 def test_lines_are_there_again_but_for_one_that_was_cut_off(tmp_path):

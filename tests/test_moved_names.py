@@ -5,7 +5,7 @@ from importlib import import_module
 import pytest
 
 import tfnas
-from tfnas.utils.moved_names import MOVED
+from tfnas.utils.lazy_names import MOVED
 
 
 @pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in MOVED.items() for name in names])

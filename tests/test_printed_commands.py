@@ -18,7 +18,7 @@ from small_search import middle_ms, write_inputs
 from tiny import tiny_contents, tiny_space
 
 import tfnas
-from tfnas.bench.open_bench import conditions_of
+from tfnas.bench.benches import conditions_of
 from tfnas.cli import flags, latency, main, train_eval, train_search
 from tfnas.core.errors import InputError
 from tfnas.latency.cost_table import LatencyTable

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tfnas.core import __version__
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import Infeasible, InputError, Interrupted, RunFailed, TfnasError
 from tfnas.core.space import SearchSpace
-from tfnas.core.version import __version__
 from tfnas.spaces.mbconv.space_file import space
-from tfnas.utils.lazy import lazy_names
-from tfnas.utils.moved_names import install
+from tfnas.utils.lazy_names import install, lazy_names
 
 if TYPE_CHECKING:
     from tfnas import zoo
-    from tfnas.bench.build_config import BuildConfig
+    from tfnas.bench.bench_config import BuildConfig, CheckConfig
     from tfnas.bench.build_table import build_table
-    from tfnas.bench.check_config import CheckConfig
     from tfnas.bench.check_table import check_table
     from tfnas.core.choice import Choice
     from tfnas.core.units import Counts
@@ -55,9 +53,9 @@ if TYPE_CHECKING:
     from tfnas.training.train_config import TrainConfig
 
 _HOMES = {
-    "BuildConfig": "tfnas.bench.build_config",
+    "BuildConfig": "tfnas.bench.bench_config",
     "CertifyConfig": "tfnas.searching.refitting.refit_config",
-    "CheckConfig": "tfnas.bench.check_config",
+    "CheckConfig": "tfnas.bench.bench_config",
     "Choice": "tfnas.core.choice",
     "CloseConfig": "tfnas.searching.refitting.refit_config",
     "Counts": "tfnas.core.units",

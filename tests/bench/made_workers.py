@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tiny import tiny_space
 
+from tfnas.bench.benches import reference_of
 from tfnas.bench.benchmark_cases import block_case
-from tfnas.bench.open_bench import reference_of
 from tfnas.bench.remote_bench import WorkerBench
 from tfnas.bench.worker_messages import Payload
 from tfnas.latency.table_contents import Conditions

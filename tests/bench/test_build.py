@@ -15,13 +15,13 @@ import torch
 from made_device import MadeDevice, smooth
 
 import tfnas
-from tfnas.bench.build_config import BuildConfig
+from tfnas.bench.bench_config import BuildConfig
 from tfnas.bench.build_table import build_table
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import space_of
 from tfnas.latency.table_contents import WidthClasses
-from tfnas.report.build_report import ALL, interpolation_errors
+from tfnas.report.table_report import ALL, interpolation_errors
 from tfnas.spaces.mbconv.table_keys import latency_key, widths_by_key
 
 DIGITS = tfnas.space("digits")

@@ -19,10 +19,10 @@ from PIL import Image
 from tiny import tiny_contents
 
 import tfnas
-from tfnas.bench.check_config import CheckConfig
+from tfnas.bench.bench_config import CheckConfig
+from tfnas.bench.benches import LocalBench
 from tfnas.bench.check_table import check_table, fitting_part
 from tfnas.bench.check_timing import RoundsTimed
-from tfnas.bench.local_bench import LocalBench
 from tfnas.bench.timing import Timing
 from tfnas.cli import latency
 from tfnas.core.errors import InputError, RunFailed

@@ -18,9 +18,8 @@ from tiny import tiny_space
 import tfnas
 from tfnas import bench
 from tfnas.bench import runtime as runtimes
+from tfnas.bench.benches import LocalBench, reference_of
 from tfnas.bench.benchmark_cases import block_case, network_case, random_architectures
-from tfnas.bench.local_bench import LocalBench
-from tfnas.bench.open_bench import reference_of
 from tfnas.bench.runtime import open_runtime, runtime_names
 from tfnas.core.errors import InputError
 from tfnas.core.mbconv_blocks import Block

@@ -23,10 +23,11 @@ import torch
 from made_workers import CONDITIONS, fake_bench, fates, requests_of, tiny_cases
 from torch import nn
 
-from tfnas.bench import local_bench, worker
+from tfnas.bench import benches as local_bench
 from tfnas.bench import remote_bench as remote
+from tfnas.bench import worker
+from tfnas.bench.benches import LocalBench
 from tfnas.bench.benchmark_cases import BenchmarkCase
-from tfnas.bench.local_bench import LocalBench
 from tfnas.bench.onnx_graph import onnx_bytes_of
 from tfnas.bench.remote_bench import WorkerBench, WorkerWarning
 from tfnas.bench.timing import TimingSample

@@ -20,7 +20,7 @@ from rich.console import Console
 from small_search import middle_ms, write_inputs
 
 import tfnas
-from tfnas.bench.build_config import BuildConfig
+from tfnas.bench.bench_config import BuildConfig
 from tfnas.bench.build_table import BuildStep
 from tfnas.cli import export, latency, latency_build, main, parsing_model, predict, test, train_eval, train_search
 from tfnas.cli.running import running

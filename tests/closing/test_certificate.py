@@ -18,18 +18,16 @@ from tfnas.latency.table_contents import Conditions
 from tfnas.searching.refitting.certificate import (
     FEWEST_CALLS,
     SEGMENTS,
-    Certificate,
-    MeasuredUnder,
-    certificate_lines,
-    verdict_text,
-)
-from tfnas.searching.refitting.sampling_budget import (
     Budget,
+    Certificate,
     Length,
+    MeasuredUnder,
     StoppingRule,
     calls_per_sample,
+    certificate_lines,
     sample,
     sample_case,
+    verdict_text,
 )
 
 

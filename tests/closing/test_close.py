@@ -21,9 +21,9 @@ from small_search import write_inputs
 from tiny import tiny_contents, tiny_space
 
 import tfnas
-from tfnas.bench import local_bench as benches
+from tfnas.bench import benches
+from tfnas.bench.benches import LocalBench
 from tfnas.bench.benchmark_cases import network_case, random_architectures
-from tfnas.bench.local_bench import LocalBench
 from tfnas.cli import latency as command
 from tfnas.core.errors import Infeasible, InputError, Interrupted, RunFailed
 from tfnas.latency.cost_table import LatencyTable

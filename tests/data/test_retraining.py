@@ -12,7 +12,7 @@ from tfnas.data.data_config import DataConfig, RetrainDataConfig
 from tfnas.data.image_batches import EpochBatches, Share
 from tfnas.data.opened_data import data_of_search, open_data, open_retrain_data
 from tfnas.data.preprocessing import NORMALISATIONS, Preprocessing
-from tfnas.runs.model_images import run_images
+from tfnas.runs.named_model import run_images
 
 
 @pytest.fixture

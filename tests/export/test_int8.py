@@ -17,7 +17,7 @@ from rich.console import Console
 from tfnas import ExportConfig, InputError, OnnxModel, export_model
 from tfnas.cli.main import main
 from tfnas.export.export_report import Accuracy, Latency, OutputCheck, shipping_warnings
-from tfnas.report.export_text import print_export
+from tfnas.report.model_report import print_export
 from tfnas.searching.refitting.certify import certify_file
 from tfnas.searching.refitting.refit_config import CertifyConfig
 from tfnas.utils import devices as processor

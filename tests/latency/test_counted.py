@@ -13,8 +13,8 @@ from made_tables import random_choice
 from tiny import SOME_EXPAND, measurement, tiny_contents, tiny_space
 
 import tfnas
+from tfnas.bench.benches import conditions_of
 from tfnas.bench.benchmark_cases import random_architectures
-from tfnas.bench.open_bench import conditions_of
 from tfnas.core.cost import COSTS
 from tfnas.core.errors import Infeasible, InputError
 from tfnas.latency.cost_table import LatencyTable

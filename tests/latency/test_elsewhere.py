@@ -14,12 +14,7 @@ import tfnas
 from tfnas.bench.timing import NetworkTiming, Timing
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.counted_table import counted_table
-from tfnas.latency.default_table import (
-    default_table_path,
-    other_conditions,
-    other_machine,
-    search_remarks,
-)
+from tfnas.latency.default_table import default_table_path, other_conditions, other_machine, search_remarks
 from tfnas.report.parse_report import print_timings
 from tfnas.searching.differentiable.search_config import SearchConfig
 from tfnas.searching.differentiable.search_setup import prepare

@@ -21,8 +21,7 @@ from tfnas.core.errors import Infeasible, InputError
 from tfnas.core.space import Operation, Stage
 from tfnas.latency.authors_table import LatencyTableWarning
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.latency.knapsack import Selection, best_selections
-from tfnas.latency.meet_target import SpaceBounds, check_target, meet_target
+from tfnas.latency.meet_target import Selection, SpaceBounds, best_selections, check_target, meet_target
 from tfnas.latency.reachable import Band
 
 TINY = staged_space(Stage(channels=6, stride=1, blocks=2, activation="relu", min_blocks=0))

@@ -12,13 +12,7 @@ from torch import nn
 
 from tests.made_networks import random_network
 from tfnas.core.errors import InputError
-from tfnas.nn.classification_metrics import (
-    MetricSums,
-    evaluate_batches,
-    evaluate_networks,
-    evaluating,
-    label_ranks,
-)
+from tfnas.nn.classification_metrics import MetricSums, evaluate_batches, evaluate_networks, evaluating, label_ranks
 from tfnas.runs.distributed import DistributedContext
 
 CPU = torch.device("cpu")

@@ -13,8 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 
 import tfnas
 from tfnas.core.errors import InputError
-from tfnas.evaluation.evaluated_model import open_evaluated_model
 from tfnas.evaluation.evaluation_config import EvaluationConfig
+from tfnas.evaluation.tested_model import open_evaluated_model
 from tfnas.nn.weights import KEYS, WeightsWarning, find_state
 
 

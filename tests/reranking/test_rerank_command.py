@@ -14,8 +14,7 @@ from commands import outcome
 from tfnas.cli import parsing_model, rerank
 from tfnas.core.errors import InputError
 from tfnas.proxies.score import score_names
-from tfnas.searching.parse_config import ParseAndRerankConfig
-from tfnas.searching.reranking.rerank_config import RerankConfig
+from tfnas.searching.reranking.rerank_config import ParseAndRerankConfig, RerankConfig
 
 PROJECT = Path(__file__).resolve().parents[2]
 

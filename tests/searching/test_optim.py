@@ -10,7 +10,7 @@ import torch
 from small_search import small_config
 
 from tfnas.searching.differentiable.optimizers import Adam, ElasticSGD
-from tfnas.supernet import ActiveSlice
+from tfnas.supernet.active import ActiveSlice
 from tfnas.supernet.cpu import CpuKernels
 
 SETTINGS = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}

@@ -14,8 +14,7 @@ import tfnas
 from tfnas import InputError, zoo
 from tfnas.spaces.families import parse_architecture
 from tfnas.spaces.mbconv.mbconv_family import MBConvFamily
-from tfnas.spaces.zen.mutation import MutationRules, mutate_structure
-from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
+from tfnas.spaces.zen.zen_family import MutationRules, StructureArchitecture, ZenFamily, mutate_structure
 
 SHAPE = ("kernel", "out_channels", "stride", "layers", "bottleneck", "expansion", "block_type")
 NUMBERS = (*SHAPE, "weight_bits", "activation_bits")

@@ -8,9 +8,8 @@ import torch
 import tfnas
 from tfnas import InputError, zoo
 from tfnas.core.units import Counts
-from tfnas.spaces.zen.reference_counts import reference_counts
+from tfnas.spaces.zen.structure_counts import real_counts, reference_counts
 from tfnas.spaces.zen.structure_network import StructureNetwork
-from tfnas.spaces.zen.structure_parts import real_counts
 
 # Of ZenNAS's program, with residuals and without: MACs, parameters; and the true ones: parameters, convolutions' MACs,
 # their biases' (none without residuals), classifier's MACs.

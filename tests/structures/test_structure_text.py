@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfnas import InputError, zoo
-from tfnas.spaces.zen.reference_counts import reference_counts
 from tfnas.spaces.zen.structure import Structure
-from tfnas.spaces.zen.structure_parts import real_counts
+from tfnas.spaces.zen.structure_counts import real_counts, reference_counts
 from tfnas.spaces.zen.super_block import BLOCK_TYPES, SuperBlock
 
 PLAIN = "SuperConvK3BNRELU(3,8,2,1)SuperResK5K5(8,16,1,8,2)SuperResK1K3K1(16,24,2,16,1)SuperResIDWE6K7(24,8,1,24,3)"

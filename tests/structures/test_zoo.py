@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tfnas import InputError, zoo
-from tfnas.spaces.zen.reference_counts import reference_counts
 from tfnas.spaces.zen.structure import Structure
+from tfnas.spaces.zen.structure_counts import reference_counts
 from tfnas.spaces.zen.structure_network import StructureNetwork
 
 NAMES = {"zennet_cifar_model_size05M_res32", "ezennet_imagenet1k_flops800M_res224_s", "deepmad-89M", "R152-like"}

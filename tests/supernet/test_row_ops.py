@@ -9,8 +9,7 @@ from torch.nn import functional
 from torch.utils.dlpack import to_dlpack
 
 from tfnas.searching.differentiable.optimizers import ElasticSGD
-from tfnas.supernet import ActiveSlice
-from tfnas.supernet.active import take_active
+from tfnas.supernet.active import ActiveSlice, take_active
 from tfnas.supernet.cpu import row_ops
 
 MODULE = row_ops.load_kernels()

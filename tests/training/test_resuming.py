@@ -15,8 +15,7 @@ from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.model_file import TrainedModel
 from tfnas.training.retraining import train_checkpoints
 from tfnas.training.train_config import TrainConfig
-from tfnas.training.train_resuming import resumed_run
-from tfnas.training.train_setup import prepare
+from tfnas.training.train_setup import prepare, resumed_run
 
 ONE = DistributedContext(0, 1, torch.device("cpu"))
 AMP = "train_eval_amp.py"

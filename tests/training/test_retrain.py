@@ -15,7 +15,7 @@ import tfnas
 from tfnas.core.errors import InputError, Interrupted, RunFailed
 from tfnas.data.image_sets import Draw
 from tfnas.runs import session
-from tfnas.runs.model_images import run_images
+from tfnas.runs.named_model import run_images
 from tfnas.training.retraining import NetworkTraining, retrain, train_checkpoints
 from tfnas.training.train_config import TrainConfig
 

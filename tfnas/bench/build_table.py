@@ -15,16 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfnas.bench.bench_config import BuildConfig
+from tfnas.bench.benches import Bench, open_bench, reference_of
 from tfnas.bench.benchmark_cases import BenchmarkCase, classifier_case, stem_cases
-from tfnas.bench.build_config import BuildConfig
 from tfnas.bench.build_points import TablePoint, case_at, drawn_points, first_widths, probe_widths, probed_keys
-from tfnas.bench.local_bench import Bench
 from tfnas.bench.measurement_journal import MeasurementJournal
-from tfnas.bench.open_bench import open_bench, reference_of
 from tfnas.bench.timing import InterleavedTiming, Timing
+from tfnas.core import __version__
 from tfnas.core.errors import RunFailed
 from tfnas.core.space import SearchSpace
-from tfnas.core.version import __version__
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.table_contents import (
     BasePart,

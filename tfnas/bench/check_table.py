@@ -16,12 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfnas.bench.bench_config import FEWEST_NETWORKS, SUFFIXES, CheckConfig
+from tfnas.bench.benches import Bench, as_measured, conditions_of, open_bench, reference_of
 from tfnas.bench.benchmark_cases import BenchmarkCase, block_case, network_case, random_architectures
-from tfnas.bench.check_config import FEWEST_NETWORKS, SUFFIXES, CheckConfig
 from tfnas.bench.check_report import FITTED, HELD_OUT, CheckedNetwork, CheckReport, MachineSpeed, check_picture
 from tfnas.bench.check_timing import RoundsTimed, SampleBudget, ratio_now, time_in_rounds
-from tfnas.bench.local_bench import Bench
-from tfnas.bench.open_bench import as_measured, conditions_of, open_bench, reference_of
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
 from tfnas.core.space import SearchSpace

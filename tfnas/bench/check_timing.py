@@ -11,8 +11,8 @@ from typing import TypedDict
 
 import numpy as np
 
+from tfnas.bench.benches import Bench, LocalBench
 from tfnas.bench.benchmark_cases import BenchmarkCase
-from tfnas.bench.local_bench import Bench, LocalBench
 from tfnas.bench.timing import Timing, TimingSample, normalised_timing, reference_timing, shuffled_rounds
 
 FEWEST_ROUNDS = 3

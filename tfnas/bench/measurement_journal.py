@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tfnas.bench.benches import Bench
 from tfnas.bench.benchmark_cases import BenchmarkCase
-from tfnas.bench.local_bench import Bench
 from tfnas.bench.timing import TimingSample
 from tfnas.core.errors import InputError, RunFailed
-from tfnas.utils.line_file import LineFile
+from tfnas.utils.files import LineFile
 from tfnas.utils.text import typed
 
 _LONG = ("space", "versions")

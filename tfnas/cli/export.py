@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas export") -> int:
         say_loading(prog)
         from tfnas.export.export_report import ExportReport
         from tfnas.export.exporting import export_model
-        from tfnas.report.export_text import print_export
+        from tfnas.report.model_report import print_export
 
         with ExitStack() as shown:
             on_step = shown.enter_context(waiting(Console(stderr=True), "opening the model and the images"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from tfnas.bench.build_config import BuildConfig
+from tfnas.bench.bench_config import BuildConfig
 from tfnas.cli.flags import FlagGroup, FlagParser
 from tfnas.cli.running import running, say_loading
 from tfnas.runs.endings import watch_interruption
@@ -117,7 +117,7 @@ def _shown(console: Console, config: BuildConfig) -> Iterator[tuple[Callable[[Bu
 
 def _report(console: Console, config: BuildConfig, table: LatencyTable) -> None:
     """What was measured, how good it is, and what to do with it."""
-    from tfnas.report.build_report import build_lines
+    from tfnas.report.table_report import build_lines
 
     space = config.opened_space()
     for line in build_lines(table, space):

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from rich.console import Console
 
-from tfnas.bench.check_config import CheckConfig
+from tfnas.bench.bench_config import CheckConfig
 from tfnas.cli.flags import FlagGroup, FlagParser
 from tfnas.cli.running import ResultPrinter, running, say_loading
 from tfnas.utils.progress import counting
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas latency check") -
         say_loading(prog)
         from tfnas.bench.check_report import CheckReport
         from tfnas.bench.check_table import check_table
-        from tfnas.report.check_text import print_found, print_written
+        from tfnas.report.table_report import print_found, print_written
 
         with ExitStack() as shown:
             on_measurement = shown.enter_context(counting(Console(stderr=True), "timing whole networks"))

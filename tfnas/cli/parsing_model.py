@@ -9,7 +9,7 @@ from rich.console import Console
 from tfnas.cli.flags import FlagGroup, FlagParser
 from tfnas.cli.rerank import CALIBRATING, COMMAND_LINE_ONLY, COMPUTING, SCORING
 from tfnas.cli.running import running, say_loading
-from tfnas.searching.parse_config import ParseAndRerankConfig
+from tfnas.searching.reranking.rerank_config import ParseAndRerankConfig
 
 _EXAMPLES = """\
   {command} --model_path runs/search-20250131-120000 --print_lat

@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
+from tfnas.core import __version__
 from tfnas.core.errors import Infeasible, RunFailed, TfnasError
-from tfnas.core.version import __version__
 
 Result = TypeVar("Result")
 

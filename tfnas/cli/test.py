@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "test.py") -> int:
         say_loading(prog)
         from tfnas.evaluation.evaluating import evaluate
         from tfnas.evaluation.evaluation_report import EvaluationReport
-        from tfnas.report.evaluation_text import print_evaluation, print_files, progress_line
+        from tfnas.report.model_report import print_evaluation, print_files, progress_line
 
         with ExitStack() as shown:
             shown.enter_context(waiting(Console(stderr=True), "testing"))

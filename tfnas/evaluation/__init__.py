@@ -1,5 +1,5 @@
 """Evaluating a trained network on images, and predicting classes."""
 
-from tfnas.utils.moved_names import moved_names
+from tfnas.utils.lazy_names import moved_names
 
 __getattr__ = moved_names(__name__)

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from tfnas.bench.timing import wait_for
 from tfnas.core.errors import RunFailed
 from tfnas.data.image_batches import EpochBatches, loader
-from tfnas.evaluation.evaluated_images import TestSet, open_test_set
-from tfnas.evaluation.evaluated_model import EvaluatedModel, open_evaluated_model
 from tfnas.evaluation.evaluation_config import EvaluationConfig
 from tfnas.evaluation.evaluation_report import EvaluationReport, Throughput
+from tfnas.evaluation.tested_model import EvaluatedModel, TestSet, open_evaluated_model, open_test_set
 from tfnas.nn.classification_metrics import ClassificationMetrics, evaluate_batches, evaluating
 from tfnas.spaces.families import architecture_counts
 from tfnas.utils.devices import named_device, processor_name

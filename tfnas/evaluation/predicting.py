@@ -14,8 +14,8 @@ from torch import Tensor
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.data.image_files import IMAGE_SUFFIXES, images_below
 from tfnas.data.image_reading import read_rgb
-from tfnas.evaluation.evaluated_model import EvaluatedModel, load_evaluated_model
 from tfnas.evaluation.evaluation_config import PredictConfig
+from tfnas.evaluation.tested_model import EvaluatedModel, load_evaluated_model
 from tfnas.utils.devices import named_device
 from tfnas.utils.torch_settings import runtime_settings
 

@@ -20,7 +20,7 @@ from tfnas.data.opened_data import RetrainData
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.export.export_config import ExportConfig
 from tfnas.runs.model_file import TrainedModel
-from tfnas.runs.model_images import bundled_images, enclosing_run, run_images
+from tfnas.runs.named_model import bundled_images, enclosing_run, run_images
 
 _NOISE_IMAGES = 64
 _WANTED = "int8 is calibrated on real images: give some with --img_root FOLDER"

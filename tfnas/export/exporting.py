@@ -13,13 +13,20 @@ import onnx
 import onnxruntime  # type: ignore[import-untyped]
 import torch
 
-from tfnas.core.version import __version__
+from tfnas.core import __version__
 from tfnas.export.export_checks import CHECK_BATCH, ExportFindings, ExportJob, examine
 from tfnas.export.export_config import NEEDS, REPORT_SUFFIX, ExportConfig
 from tfnas.export.export_images import open_export_images
 from tfnas.export.export_report import ExportReport, Int8Calibration, shipping_warnings
-from tfnas.export.exported_files import json_text, onnx_bytes, torch_export_bytes, trace
-from tfnas.export.quantizing import WEIGHTS, method_text, quantized_bytes
+from tfnas.export.exported_files import (
+    WEIGHTS,
+    json_text,
+    method_text,
+    onnx_bytes,
+    quantized_bytes,
+    torch_export_bytes,
+    trace,
+)
 from tfnas.runs.named_model import open_named_model
 from tfnas.utils.devices import instruction_sets
 from tfnas.utils.files import check_writable, staged, write_whole

@@ -14,11 +14,11 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from tfnas.core import __version__
 from tfnas.core.cost import COSTS, COUNTED
 from tfnas.core.errors import InputError
 from tfnas.core.mbconv_blocks import Block
 from tfnas.core.space import SearchSpace
-from tfnas.core.version import __version__
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.table_contents import (
     ANY_DEVICE,
@@ -31,13 +31,7 @@ from tfnas.latency.table_contents import (
 )
 from tfnas.spaces.families import part_counts
 from tfnas.spaces.mbconv.mbconv_family import block_counts
-from tfnas.spaces.mbconv.table_keys import (
-    STEM_PARTS,
-    classifier_key,
-    shallowest_architecture,
-    stem_keys,
-    widths_by_key,
-)
+from tfnas.spaces.mbconv.table_keys import STEM_PARTS, classifier_key, shallowest_architecture, stem_keys, widths_by_key
 from tfnas.utils.files import check_writable
 
 

@@ -18,8 +18,7 @@ from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import NUM_CLASSES, ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
 from tfnas.spaces.families import architecture_counts
-from tfnas.spaces.zen.reference_counts import ReferenceCounts, reference_counts
-from tfnas.spaces.zen.structure_parts import real_counts
+from tfnas.spaces.zen.structure_counts import ReferenceCounts, real_counts, reference_counts
 from tfnas.spaces.zen.zen_family import StructureArchitecture
 
 

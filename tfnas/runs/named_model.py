@@ -1,7 +1,9 @@
-"""The trained network that a command is told of: of a run, or an architecture with weights that lie elsewhere."""
+"""The trained network that a command is given: of a run, or an architecture with weights in another file; and its images."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +11,42 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from tfnas.core.errors import InputError
+from tfnas.data.data_config import RetrainDataConfig
+from tfnas.data.opened_data import RetrainData, data_of_training, open_retrain_data
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.nn.weights import WeightsWarning, find_state, load_weights
 from tfnas.runs.architecture_source import named_source, path_source
 from tfnas.runs.model_file import FORMAT, MODEL_FILE, TrainedModel
 from tfnas.runs.named_network import NamesNetwork, named_flags
+from tfnas.runs.run_directory import CONFIG_FILE, read_config
 from tfnas.spaces.families import build_network
 from tfnas.spaces.zen.structure_network import StructureNetwork
 from tfnas.utils.tensor_file import load_plain
+
+
+def enclosing_run(path: Path) -> Path | None:
+    """The run directory that a path names, or that a file lies in; None where there is none."""
+    folder = path if os.path.isdir(path) else path.parent  # noqa: PTH112 - answers "no" where Path.is_dir raises
+    return folder if os.path.isfile(folder / CONFIG_FILE) else None  # noqa: PTH113
+
+
+def run_images(run_dir: Path) -> RetrainData:
+    """The images of a training run, opened as it had them. Raises InputError when it is none, or they are gone."""
+    saved = read_config(run_dir)
+    config, seed = data_of_training(saved, str(run_dir)), saved.get("seed")
+    assert config.image_size is not None
+    return open_retrain_data(config, image_size=config.image_size, seed=seed if isinstance(seed, int) else 0)
+
+
+def bundled_images(class_names: tuple[str, ...], image_size: int) -> RetrainData:
+    """The bundled digits, for a model that was trained on them and has left its run.
+
+    Their classes are called as the model calls them, if it has as many.
+    """
+    digits = open_retrain_data(RetrainDataConfig(data="digits"), image_size=image_size, seed=0)
+    same = len(class_names) == digits.num_classes
+    return dataclasses.replace(digits, class_names=class_names) if same else digits
+
 
 _CLASSIFIER_BIASES = ("classifier.linear.bias", "classifier.bias", "fc_linear.netblock.bias", "fc_linear.bias")
 """Of networks of MBConv blocks, of structures, and of structures as ZenNAS and TinyNAS publish them."""

@@ -70,7 +70,7 @@ def retrain(
     """
     resumed, run_dir = None, None
     if config.snapshot is not None:
-        from tfnas.training.train_resuming import resumed_run
+        from tfnas.training.train_setup import resumed_run
 
         config, run_dir, remark = resumed_run(config, given, program)
         resumed = ResumedRun(run_dir, remark)

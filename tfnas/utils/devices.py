@@ -1,7 +1,4 @@
-"""What the processor is called, for figures that say where they were measured, and how much of it may be used.
-
-Where to compute: what `--device` means.
-"""
+"""The processor (its name, instruction sets and usable cores), and where to compute: what `--device` means."""
 
 from __future__ import annotations
 

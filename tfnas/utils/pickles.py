@@ -1,9 +1,7 @@
-"""What a pickle would build, told from its instructions before anything reads it.
+"""Pickles that are not to be trusted: how deep they nest, and numpy's numbers in them without calling numpy.
 
 Python's own readers are not made for containers that lie in one another without a limit: one message is wanted for
 them, as for any other file that cannot be read. So the nesting is counted first, without making anything.
-
-numpy's numbers in others' files (`best_acc_top1` and the like), rebuilt without calling anything that is numpy's.
 
 A pickled numpy number is a call of `numpy.dtype`, one of its `__setstate__`, and a call of `scalar` with type and
 bytes. Given other arguments these make objects and structures of any size, and change types that the whole process

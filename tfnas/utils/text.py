@@ -1,14 +1,12 @@
-"""Numbers and lines as a person reads them.
+"""Text for people: numbers and lines as they read them, commands for them to type, quantities as they type them.
 
-Command lines for people to type, with the program named as that of this process was typed.
+A command names the program as that of this process was typed:
 
     command_line("latency check", "--lookup_path", path)  # python -m tfnas latency check --lookup_path 'my table.json'
 
 A script of a checkout is followed by the scripts beside it (`python train_eval_amp.py`), `python -m tfnas` and the
 console script `tfnas` by themselves. A program of the user's own, which calls the library, is no command of this
 package: then it is `python -m tfnas`, or in the checkout itself its scripts.
-
-Durations and shares as people type them: `10min`, `90 s`, `1%`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tfnas.supernet import ActiveSlice
+from tfnas.supernet.active import ActiveSlice
 from tfnas.supernet.elastic import cpu_kernels
 
 Update = tuple[Tensor, ActiveSlice | None]

@@ -15,19 +15,29 @@ import torch
 from torch import Tensor, nn
 
 from tfnas.bench.timing import TimingSample, call_ms, steady, wait_for
+from tfnas.core import __version__
 from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
 from tfnas.core.space import IMAGE_CHANNELS
-from tfnas.core.version import __version__
 from tfnas.export.export_report import model_behind
 from tfnas.latency.table_contents import Conditions
 from tfnas.runs.architecture_source import named_source
 from tfnas.runs.intended import Intended, intended_for
 from tfnas.runs.model_file import MODEL_FILE, TrainedModel
-from tfnas.searching.refitting.certificate import Certificate, MeasuredUnder, Verdict, certificate_lines, verdict_text
+from tfnas.searching.refitting.certificate import (
+    Budget,
+    Certificate,
+    Length,
+    MeasuredUnder,
+    OnSpent,
+    Verdict,
+    calls_per_sample,
+    certificate_lines,
+    measure_fixed,
+    verdict_text,
+)
 from tfnas.searching.refitting.refit_config import FORMAT, CertifyConfig
 from tfnas.searching.refitting.refit_loop import LEAST_SECONDS, PRECISION
-from tfnas.searching.refitting.sampling_budget import Budget, Length, OnSpent, calls_per_sample, measure_fixed
 from tfnas.spaces.families import build_network
 from tfnas.utils.devices import check_threads, device_name, instruction_sets, load_average, named_device
 from tfnas.utils.files import check_writable, write_whole

@@ -15,19 +15,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tfnas.bench.benches import Bench
 from tfnas.bench.benchmark_cases import network_case
-from tfnas.bench.local_bench import Bench
 from tfnas.core.architecture import Architecture
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.reachable import Band
 from tfnas.latency.widths import WidthCurves, at_widths, fit_channels, fit_widths
-from tfnas.searching.refitting.certificate import Certificate, Verdict
-from tfnas.searching.refitting.sampling_budget import (
-    Budget,
-    Length,
-    StoppingRule,
-    sample_case,
-)
+from tfnas.searching.refitting.certificate import Budget, Certificate, Length, StoppingRule, Verdict, sample_case
 
 PRECISION = 1 / 3
 """Half-width of the interval to measure, as a fraction of epsilon."""

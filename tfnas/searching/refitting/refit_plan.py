@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfnas.bench.benches import Bench, as_measured, conditions_of, open_bench
 from tfnas.bench.benchmark_cases import BenchmarkCase, block_case
-from tfnas.bench.local_bench import Bench
-from tfnas.bench.open_bench import as_measured, conditions_of, open_bench
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import DataConfig

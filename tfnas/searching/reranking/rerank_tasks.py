@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
+from tfnas.core import __version__
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError, RunFailed
-from tfnas.core.version import __version__
 from tfnas.data.data_config import DataConfig
 from tfnas.data.image_batches import EpochBatches, loader
 from tfnas.data.opened_data import ImageData, open_data
@@ -35,7 +35,7 @@ from tfnas.searching.reranking.rerank_config import INHERITED
 from tfnas.searching.reranking.rerank_workers import Task, TaskResult, WorkerPool
 from tfnas.supernet.extract import supernet_from_state
 from tfnas.supernet.supernet import Supernet
-from tfnas.utils.line_file import LineFile
+from tfnas.utils.files import LineFile
 from tfnas.utils.progress import counting
 from tfnas.utils.text import typed
 

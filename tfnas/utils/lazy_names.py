@@ -1,14 +1,30 @@
-"""Names that the documentation once gave under other modules: they still work there, with a DeprecationWarning."""
+"""Names that are imported when they are first used, and names that the documentation once gave under other modules.
+
+Importing the package costs little that way. Old names still work, with a DeprecationWarning.
+"""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import MappingProxyType, ModuleType
+
+
+def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
+    """A module's `__getattr__`: `homes` says in which module each name is defined, or that it is a module itself."""
+
+    def look_up(name: str) -> object:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        home = import_module(homes[name])
+        return home if homes[name] == f"{package}.{name}" else getattr(home, name)
+
+    return look_up
+
 
 _FACE = "tfnas"
 _ZEN = "tfnas.spaces.zen"
