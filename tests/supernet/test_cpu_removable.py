@@ -79,7 +79,7 @@ def test_without_its_folder_and_that_call_a_search_takes_the_same_steps(tmp_path
     tests = pathlib.Path(__file__).parents[1]
     (tmp_path / "test_cpu_removable.py").write_text(pathlib.Path(__file__).read_text())
     code = (
-        "import tfnas, torch, test_cpu_removable as t; print(tfnas.__file__); torch.save(t.after_steps(), 'found.pt')"
+        "import tfnas, torch, test_cpu_removable as t; print(tfnas.__file__); torch.save(t.after_steps(), 'found')"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code],
@@ -90,7 +90,7 @@ def test_without_its_folder_and_that_call_a_search_takes_the_same_steps(tmp_path
         text=True,
     )
     assert ran.stdout.startswith(str(tmp_path))
-    found, expected = torch.load(tmp_path / "found.pt", weights_only=True), after_steps()
+    found, expected = torch.load(tmp_path / "found", weights_only=True), after_steps()
     assert found.keys() == expected.keys()
     for name, value in found.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-8, atol=1e-10)
