@@ -1,4 +1,4 @@
-"""From a trained network to the bytes of a file: traced, as an ONNX file, also of 8 bits, or a torch.export file (.pt2).
+"""From a trained network to the bytes of a file: traced, as ONNX, also of 8 bits, or as torch.export (.pt2).
 
 The module that is traced normalises by itself, has no batch norm, and takes and gives float32. The metadata of an ONNX
 file contain what its user must know. The last of these properties, `sha256`, is a checksum of the file's bytes with 64

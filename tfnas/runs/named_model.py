@@ -1,4 +1,4 @@
-"""The trained network that a command is given: of a run, or an architecture with weights in another file; and its images."""
+"""The trained network that a command is given: a run's, or an architecture with weights of a file; and its images."""
 
 from __future__ import annotations
 
