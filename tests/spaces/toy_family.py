@@ -78,5 +78,11 @@ class ToyFamily:
     def format(self, architecture):
         return architecture.to_text()
 
+    def says_images(self, text):
+        return True
+
+    def original_form(self, architecture):
+        return None
+
 
 FAMILY = ToyFamily()

@@ -105,3 +105,9 @@ class Family(Protocol):
 
     def format(self, architecture: Any) -> str:
         """One line that `parse` reads again."""
+
+    def says_images(self, text: str) -> bool:
+        """Whether a text form says image size and classes; else they are to be adapted to."""
+
+    def original_form(self, architecture: Any) -> tuple[str, str] | None:
+        """The form that the program which its architectures are known from reads: the file's name and its contents."""

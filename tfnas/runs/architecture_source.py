@@ -18,10 +18,8 @@ from tfnas.runs.checkpoint import FOLDER, State, format_of, load_checkpoint
 from tfnas.runs.named_network import NamesNetwork, named_flags
 from tfnas.runs.run_directory import SUMMARY_FILE
 from tfnas.runs.search_run import KIND, AuthorsSearch, choice_of, search_checkpoints
-from tfnas.spaces.families import load_architecture, parse_architecture, text_form
+from tfnas.spaces.families import find_family, load_architecture, parse_architecture, text_form
 from tfnas.spaces.mbconv.space_file import space as load_space
-from tfnas.spaces.zen.zen_family import is_bare_structure
-from tfnas.spaces.zen.zoo_networks import zoo_architecture
 from tfnas.utils.tensor_file import load_plain
 from tfnas.utils.text import command_line
 
@@ -95,12 +93,14 @@ def arch_source(given: str) -> ArchitectureSource:
     Raises InputError with the names that are near, or the place where the text is wrong.
     """
     if given.startswith("init:") or not _OF_TEXTS.search(given):
+        from tfnas.spaces.zen.zoo_networks import zoo_architecture  # a search has no use for it
+
         return ArchitectureSource(architecture=zoo_architecture(given), kind="network of the zoo")
     try:
         architecture = parse_architecture(given)
     except InputError as error:
         raise InputError(f"--arch: {error}") from error
-    notes = (_no_size("the text"),) if is_bare_structure(given) else ()
+    notes = () if find_family(architecture.family).says_images(given) else (_no_size("the text"),)
     return ArchitectureSource(architecture=architecture, kind="text of an architecture", notes=notes)
 
 
@@ -133,7 +133,9 @@ def read_source(path: Path, space: SearchSpace | None) -> ArchitectureSource:
             f"{path} is neither JSON (model.config, architecture.json), nor the text of an architecture, nor a "
             "checkpoint of PyTorch's"
         )
-    return _of_file(path, load_architecture(path), (_no_size(path.name),) if is_bare_structure(text) else ())
+    architecture = load_architecture(path)
+    notes = () if find_family(architecture.family).says_images(text) else (_no_size(path.name),)
+    return _of_file(path, architecture, notes)
 
 
 def _read_run(run_dir: Path) -> ArchitectureSource:

@@ -28,7 +28,6 @@ from tfnas.utils.text import say, typed
 
 CONFIG_FILE = "config.yaml"
 LOG_FILE = "log.txt"
-MODEL_CONFIG_FILE = "model.config"
 SUMMARY_FILE = "summary.json"
 LOCK_FILE = ".lock"
 

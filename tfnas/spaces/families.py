@@ -9,11 +9,11 @@ see too. Neither torch nor an outside package is imported before it is needed.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
-from importlib import metadata
+from functools import cache
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,19 +22,21 @@ from tfnas.core.errors import InputError
 from tfnas.core.family import CostPart, Family, NetworkArchitecture
 from tfnas.core.json_yaml import load_json_file, short
 from tfnas.core.units import Counts, sum_counts
-from tfnas.spaces.mbconv.mbconv_family import MBConvFamily
-from tfnas.spaces.zen.structure import LARGEST_TEXT
-from tfnas.spaces.zen.zen_family import IMAGE_SIZE, StructureArchitecture, ZenFamily, is_bare_structure
 
 if TYPE_CHECKING:
     from torch import nn
 
 ENTRY_POINTS = "tfnas.families"
-MODEL_CONFIG_FILE = "model.config"
-STRUCTURE_FILE = "structure.txt"
+_IMAGE_SIZE = 224
+_LARGEST_TEXT = 1_000_000
 _OF_CLASSES = re.compile(r"""['"]class['"]\s*:""")
 """What every structure of TinyNAS has."""
-_FAMILIES: dict[str, Family] = {family.name: family for family in (MBConvFamily(), ZenFamily())}
+_BUILT_IN = {
+    "mbconv": "tfnas.spaces.mbconv.mbconv_family:MBConvFamily",
+    "zen": "tfnas.spaces.zen.zen_family:ZenFamily",
+}
+_FAMILIES: dict[str, Family] = {}
+"""Families that have been needed or registered: a search imports no structures."""
 
 
 def register_family(family: Family) -> None:
@@ -42,23 +44,31 @@ def register_family(family: Family) -> None:
 
     Raises ValueError where another has its name.
     """
-    if _FAMILIES.setdefault(family.name, family) != family:
+    if family.name in _BUILT_IN or _FAMILIES.setdefault(family.name, family) != family:
         raise ValueError(f"there is a family {family.name!r} already")
 
 
 def families() -> Mapping[str, Family]:
     """All families by name, those of installed packages included."""
+    built_in = {name: _built_in(name) for name in _BUILT_IN}
     for entry in metadata.entry_points(group=ENTRY_POINTS):
-        if entry.name not in _FAMILIES:
+        if entry.name not in {**built_in, **_FAMILIES}:
             register_family(entry.load())
-    return dict(_FAMILIES)
+    return {**built_in, **_FAMILIES}
 
 
 def find_family(name: str) -> Family:
     """The family of that name. Raises InputError that lists the known ones."""
-    family = _FAMILIES.get(name) or families().get(name)
+    family = _built_in(name) if name in _BUILT_IN else _FAMILIES.get(name) or families().get(name)
     if family is None:
-        raise InputError(f"no family of networks {short(name)}: known are {', '.join(_FAMILIES)}")
+        raise InputError(f"no family of networks {short(name)}: known are {', '.join(families())}")
+    return family
+
+
+@cache
+def _built_in(name: str) -> Family:
+    module, _, kind = _BUILT_IN[name].partition(":")
+    family: Family = getattr(import_module(module), kind)()
     return family
 
 
@@ -103,10 +113,12 @@ def build_network(
 
 def parse_architecture(text: str) -> Any:
     """Read the text form of an architecture of any family. Raises InputError with the place and the reason."""
-    known = next((family for family in _FAMILIES.values() if family.recognizes(text)), None)
-    family = known or next((family for family in families().values() if family.recognizes(text)), None)
-    if family is not None:
-        return family.parse(text)
+    for name in (*_BUILT_IN, *_FAMILIES):
+        if find_family(name).recognizes(text):
+            return find_family(name).parse(text)
+    installed = next((family for family in families().values() if family.recognizes(text)), None)
+    if installed is not None:
+        return installed.parse(text)
     raise InputError(
         f"not the text form of an architecture: {text.strip()[:80]!r} (expected i3x224_n1000:conv_...:mb_..., or a "
         "structure such as SuperConvK3BNRELU(3,8,2,1)SuperResK3K3(8,16,2,8,1)...)"
@@ -139,15 +151,8 @@ def from_document(document: Mapping[str, Any]) -> Any:
 
 
 def original_form(architecture: NetworkArchitecture) -> tuple[str, str] | None:
-    """The form that the program which an architecture is known from reads, and what its file is called.
-
-    `model.config` of the TF-NAS authors, or a structure in its notation; other families have none.
-    """
-    if isinstance(architecture, Architecture):
-        return MODEL_CONFIG_FILE, json.dumps(architecture.to_model_config(), indent=2) + "\n"
-    if isinstance(architecture, StructureArchitecture):
-        return STRUCTURE_FILE, architecture.structure.to_text() + "\n"
-    return None
+    """What the file in the form of the program that an architecture is known from is called, and what it says."""
+    return find_family(architecture.family).original_form(architecture)
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
@@ -164,21 +169,21 @@ def load_architecture(path: str | os.PathLike[str], *, image_size: int | None = 
         text = text_form(file)
         if text is not None:
             found = parse_architecture(text)
-            sized = image_size is not None and is_bare_structure(text)
+            sized = image_size is not None and not find_family(found.family).says_images(text)
             return found.adapted(image_size=image_size, num_classes=found.num_classes) if sized else found
         document = load_json_file(file) if file.is_file() else None
         if isinstance(document, dict) and "family" in document:
             return from_document(document)
     except InputError as error:
         raise error if str(error).startswith(str(file)) else InputError(f"{file}: {error}") from error
-    return Architecture.load(path, image_size=image_size or IMAGE_SIZE)
+    return Architecture.load(path, image_size=image_size or _IMAGE_SIZE)
 
 
 def text_form(file: Path) -> str | None:
     """What a file holds, where that is the text form of an architecture and no JSON of ours or the authors'."""
     try:
         with file.open("rb") as stream:
-            text = stream.read(LARGEST_TEXT + 1).decode("utf-8").removeprefix("\ufeff")
+            text = stream.read(_LARGEST_TEXT + 1).decode("utf-8").removeprefix("\ufeff")
     except (OSError, UnicodeDecodeError):
         return None
     if text.lstrip()[:1] in ("{", "["):

@@ -31,7 +31,7 @@ from tfnas.runs.run_directory import RunDirectory
 from tfnas.runs.run_reporter import files_line, network_line, place_text, time_line
 from tfnas.runs.search_run import search_checkpoints
 from tfnas.runs.session import ResumedRun, run_algorithm
-from tfnas.spaces.families import MODEL_CONFIG_FILE, STRUCTURE_FILE, architecture_counts, build_network
+from tfnas.spaces.families import architecture_counts, build_network, original_form
 from tfnas.supernet.extract import estimate_batch_norm, extract_network, supernet_from_state
 from tfnas.training.precision import in_single
 from tfnas.training.train_config import KIND, RESCUES, TrainConfig, learning_rate
@@ -285,7 +285,8 @@ class NetworkTraining(Algorithm[Batch]):
         """What was trained, and what to do next."""
         made = intended_for(run_dir.path, summary["architecture"])
         certify = command_line("latency certify", run_dir.path / ONNX_FILE) + (f" {made.flags}" if made else "")
-        forms = [name for name in (RUN_FILE, MODEL_CONFIG_FILE, STRUCTURE_FILE) if (run_dir.path / name).is_file()]
+        form = original_form(self.setup.architecture)
+        forms = [RUN_FILE] if form is None else [RUN_FILE, form[0]]
         tested = "no evaluation images"
         if summary["top1"] is not None:
             tested = f"top-1 {summary['top1']:.2f} %, top-5 {summary['top5']:.2f} %, loss {summary['loss']:.4f}"

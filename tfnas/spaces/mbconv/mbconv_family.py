@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 DEFAULT_SPACE = "imagenet"
+MODEL_CONFIG_FILE = "model.config"
 _HEAD = re.compile(r"\s*i\d+x\d+_n\d+:", re.ASCII)
 
 
@@ -196,6 +198,14 @@ class MBConvFamily:
     def format(self, architecture: Architecture) -> str:
         """The text form."""
         return architecture.to_text()
+
+    def says_images(self, text: str) -> bool:
+        """Whether it begins as every text of the family does."""
+        return self.recognizes(text)
+
+    def original_form(self, architecture: Architecture) -> tuple[str, str]:
+        """`model.config` of the TF-NAS authors."""
+        return MODEL_CONFIG_FILE, json.dumps(architecture.to_model_config(), indent=2) + "\n"
 
 
 def check_of_space(architecture: Architecture, space: SearchSpace) -> None:

@@ -161,6 +161,7 @@ IMAGE_SIZE = 224
 NUM_CLASSES = 1000
 """What a structure's text alone does not say."""
 SAMPLING_MUTATIONS = 8
+STRUCTURE_FILE = "structure.txt"
 _HEAD = re.compile(r"\s*i(\d{1,9})x(\d{1,9})_n(\d{1,9})(_se)?:", re.ASCII)
 _BODY = re.compile(r"\s*(?:[{\[#\ufeff]|[A-Za-z_]\w*\(|Super)")
 _INITIAL = (
@@ -280,6 +281,14 @@ class ZenFamily:
     def format(self, architecture: StructureArchitecture) -> str:
         """The text form."""
         return architecture.to_text()
+
+    def says_images(self, text: str) -> bool:
+        """Not where it is the structure's text alone."""
+        return not is_bare_structure(text)
+
+    def original_form(self, architecture: StructureArchitecture) -> tuple[str, str]:
+        """The structure in its notation, as ZenNAS and TinyNAS read it."""
+        return STRUCTURE_FILE, architecture.structure.to_text() + "\n"
 
 
 def is_bare_structure(text: str) -> bool:
