@@ -1,4 +1,4 @@
-"""The processes that search or train together: one, or as many as torchrun has started, on one machine or several.
+"""The processes of a run: one, or as many as torchrun has started, on one machine or several.
 
 nccl connects GPUs, gloo CPUs. Errors that all processes share (wrong settings, missing files) are reported by
 rank 0 only.
@@ -155,7 +155,7 @@ class DistributedContext:
         own = f"reported by {self.rank}"
         try:
             return self.store.add(own, 0) > 0 or (self.store.add("reported", 1) == 1 and self.store.add(own, 1) > 0)
-        except RuntimeError:  # the process that kept the store is gone, and said nothing
+        except RuntimeError:  # the process that served the store is gone, and reported nothing
             return True
 
 
@@ -189,9 +189,9 @@ def distributed_context(device: str, local_rank: int | None, timeout_seconds: fl
     where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     turn = next(_TURNS)
     try:
-        met = _meeting_place(where, rank, number, timeout)
+        rendezvoused = _rendezvous_store(where, rank, number, timeout)
         # what an earlier turn has left in the store, such as its addresses, must not be taken for this one's
-        store = dist.PrefixStore(f"turn {turn}", met)  # type: ignore[attr-defined]  # it is public all the same
+        store = dist.PrefixStore(f"turn {turn}", rendezvoused)  # type: ignore[attr-defined]  # it is public all the same
         dist.init_process_group(backend, store=store, rank=rank, world_size=number, timeout=timeout)
     except (RuntimeError, ValueError) as error:  # DistError is a RuntimeError
         detail = " ".join(str(error).split())[:300]
@@ -209,11 +209,11 @@ def distributed_context(device: str, local_rank: int | None, timeout_seconds: fl
 
 
 @functools.cache
-def _meeting_place(_where: str, rank: int, number: int, timeout: datetime.timedelta) -> Any:
+def _rendezvous_store(_where: str, rank: int, number: int, timeout: datetime.timedelta) -> Any:
     """The store at the address that the environment says, which is `_where`.
 
-    It is kept until the program ends: the first process may serve it, and another may be in the next turn while the
-    first one is still leaving this one.
+    It stays open until the program ends: rank 0 may serve it, and another may be in the next turn while rank 0 is still
+    leaving this one.
     """
     store, _, _ = next(rendezvous("env://", rank, number, timeout=timeout))
     return store

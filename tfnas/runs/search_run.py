@@ -128,11 +128,14 @@ def _log_probabilities(values: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The vector as log-probabilities: theirs are up to rounding already, except for betas before the first step."""
     return np.asarray(values.double().flatten().log_softmax(0))
 
+KIND = "search"
+"""Of run directories and checkpoints."""
+
 
 def choice_from(
     space: SearchSpace, num_classes: int, parameters: Mapping[str, Tensor], widths: Sequence[Sequence[int]]
 ) -> Choice:
-    """The same from the state of ArchitectureParameters and the widths (blocks, operations)."""
+    """The choice in the state of ArchitectureParameters and in the widths (blocks, operations)."""
     betas = [parameters[f"betas.{stage}"].cpu().double() for stage in range(len(space.stages))]
     return Choice(
         space=space,
@@ -141,9 +144,6 @@ def choice_from(
         log_depths=tuple(values.log_softmax(0).numpy() for values in betas),
         widths=np.array(widths, dtype=np.int64),
     )
-
-
-KIND = "search"
 
 
 def search_checkpoints(run_dir: Path) -> Checkpoints:

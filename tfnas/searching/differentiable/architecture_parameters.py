@@ -1,12 +1,9 @@
-"""What the search learns about the architecture: operation log-probabilities per block, depth logits per stage.
+"""What the search learns about the architecture (TF-NAS, sections 3.2 and 3.3), and how it is sampled and costed.
 
-Learning rate and temperature as pure functions of the epoch (counted from 0).
-
-Drawing operations: bi-sampling for the weights, a Gumbel-softmax mixture for the architecture (TF-NAS, section 3.2).
-
-All noise comes from the generator handed in (on the CPU, so that a seed gives the same run on every device).
-
-Expected latency of a mixture, differentiable in its weights (TF-NAS, equations 5 and 9).
+Operation log-probabilities per block and depth logits per stage; learning rate and temperature as functions of the
+epoch (counted from 0); bi-sampling for the weights, a Gumbel-softmax mixture for the architecture, and the expected
+latency of a mixture, differentiable in its weights (equations 5 and 9). All noise comes from the generator handed in
+(on the CPU, so that a seed gives the same run on every device).
 """
 
 from __future__ import annotations
@@ -133,18 +130,18 @@ def expected_ms(
     `table_ms` and the mixture's `weights` are (blocks, operations).
     """
     blocks = tuple(stage.blocks for stage in space.stages)
-    kept = _kept(blocks, space.depth_choices, weights.dtype, weights.device) @ torch.cat(tuple(depth_weights))
-    return base_ms + kept @ (weights * table_ms).sum(1)
+    used = _blocks_used(blocks, space.depth_choices, weights.dtype, weights.device) @ torch.cat(tuple(depth_weights))
+    return base_ms + used @ (weights * table_ms).sum(1)
 
 
 @cache  # a device would have to wait for it to be handed over
-def _kept(
+def _blocks_used(
     blocks: tuple[int, ...], depth_choices: tuple[tuple[int, ...], ...], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Which blocks each depth choice keeps: (blocks of all stages, choices of all stages), ones and zeros."""
+    """Which blocks each depth choice uses: (blocks of all stages, choices of all stages), ones and zeros."""
     stages = [
         torch.tensor([[float(position < depth) for depth in choices] for position in range(number)])
         for number, choices in zip(blocks, depth_choices, strict=True)
     ]
-    kept: Tensor = torch.block_diag(*stages)  # type: ignore[no-untyped-call]
-    return kept.to(device, dtype)
+    used: Tensor = torch.block_diag(*stages)  # type: ignore[no-untyped-call]
+    return used.to(device, dtype)
