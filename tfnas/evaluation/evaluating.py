@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -85,7 +85,7 @@ def _run(
     count, num_classes = len(test_set.images), len(model.class_names)
     network = model.network.to(device)
     order = EpochBatches(count, batch_size=config.batch_size, epoch=0, seed=None)
-    batches = loader(test_set.images, order, workers=test_set.workers, device=device)
+    batches: Iterable[list[Tensor]] = loader(test_set.images, order, workers=test_set.workers, device=device)
     watch, predicted = _Stopwatch(network), []
 
     def logits(pixels: Tensor) -> Tensor:
@@ -93,17 +93,10 @@ def _run(
         predicted.append(found.argmax(1).cpu())
         return found
 
-    def progressing() -> Iterator[list[Tensor]]:
-        done, last = 0, 0.0
-        for batch in batches:
-            yield batch
-            done, elapsed = done + len(batch[1]), watch.elapsed()
-            if on_progress is not None and 0 < config.print_freq <= elapsed - last:
-                on_progress(done, count, elapsed)
-                last = elapsed
-
+    if on_progress is not None and config.print_freq > 0:
+        batches = _progressing(batches, count, config.print_freq, watch, on_progress)
     with _memory_errors(config.batch_size), evaluating(network):
-        metrics = evaluate_batches(logits, progressing(), device, num_classes=num_classes)
+        metrics = evaluate_batches(logits, batches, device, num_classes=num_classes)
     elapsed = watch.elapsed()
     if not math.isfinite(metrics.loss):
         raise RunFailed(f"the loss is {metrics.loss}: the outputs of {model.description} are not finite")
@@ -149,6 +142,19 @@ class _Stopwatch:
         wait_for(pixels.device)
         self.computing += time.perf_counter() - begun
         return logits
+
+
+def _progressing(
+    batches: Iterable[list[Tensor]], count: int, print_freq: float, watch: _Stopwatch, on_progress: OnProgress
+) -> Iterator[list[Tensor]]:
+    """The batches of `count` images, with a call every `print_freq` seconds."""
+    done, last = 0, 0.0
+    for batch in batches:
+        yield batch
+        done, elapsed = done + len(batch[1]), watch.elapsed()
+        if elapsed - last >= print_freq:
+            on_progress(done, count, elapsed)
+            last = elapsed
 
 
 @contextmanager

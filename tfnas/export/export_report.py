@@ -51,6 +51,11 @@ class Accuracy:
     drop_points: float
     reference_top1: float | None = None
 
+    @property
+    def reference_drop_points(self) -> float | None:
+        """Points lost from float32 to the file on every processor that is exact; None if that was not measured."""
+        return None if self.reference_top1 is None else self.float32_top1 - self.reference_top1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Calibration:
@@ -138,10 +143,9 @@ def shipping_warnings(
     The checks are those of the float32 graph, of the file on this processor and of the file without 8-bit arithmetic.
     """
     float32, here, reference = checks
-    here_drop = None if accuracy is None else accuracy.drop_points
-    true_drop = None
-    if accuracy is not None and accuracy.reference_top1 is not None:
-        true_drop = accuracy.float32_top1 - accuracy.reference_top1
+    here_drop = true_drop = None
+    if accuracy is not None:
+        here_drop, true_drop = accuracy.drop_points, accuracy.reference_drop_points
     found = []
     if calibration_images < FEWEST_IMAGES:
         found.append(
@@ -160,8 +164,8 @@ def shipping_warnings(
             f"the file is correct, but this processor ({here.instructions}) computes it incorrectly: "
             f"{_loss_text(here.same_top1, here_drop)}. {_cause(here.kind)}"
         )
-    lossy = accuracy.drop_points > 0 if accuracy is not None else here.same_top1 < float32.same_top1
-    if file_bytes >= float32_bytes and lossy:
+    is_lossy = accuracy.drop_points > 0 if accuracy is not None else here.same_top1 < float32.same_top1
+    if file_bytes >= float32_bytes and is_lossy:
         found.append(
             f"the file is larger than in float32 ({file_bytes} bytes, {float32_bytes} in float32) and less accurate, "
             f"{_speed_text(latency, here.kind)}: deploy float32 (omit --quantize) unless you need its speed"
