@@ -346,7 +346,7 @@ def test_the_shipped_table_is_found_by_the_network(tmp_path, monkeypatch):
     assert parsed.table is not None and parsed.table.contents.measurement.space == "digits"
     assert parsed.notes == ("latency from the bundled table of space digits",)
     assert parse_model(path, image_size=20).notes == (
-        "no shipped latency table fits this network; give one with --lookup_path",
+        "no bundled latency table fits this network; give one with --lookup_path",
     )
 
 
@@ -481,7 +481,7 @@ def test_timing_here(run_dir):
     with console.capture() as capture:
         print_timings(console, parsed, found)
     assert re.search(r"batch 32 +[\d.]+ ms \+- [\d.]+ ms of +\d+ runs   CPU, 1 thread\n", capture.get())
-    assert f"CPU, 1 thread; the table says {parsed.table_ms:.3f} ms" in capture.get()
+    assert f"CPU, 1 thread; table latency {parsed.table_ms:.3f} ms" in capture.get()
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])

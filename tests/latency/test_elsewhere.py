@@ -140,5 +140,5 @@ def test_timings_here_say_what_of_the_table_is_not_alike(tmp_path):
     with console.capture() as capture:
         timings = [NetworkTiming("CPU, 1 thread", name, 32, Timing(9.0, 0.1, 5)) for name in (here, "Another")]
         print_timings(console, parsed, timings)
-    same, other = [line for line in capture.get().splitlines() if "the table says" in line]
+    same, other = [line for line in capture.get().splitlines() if "table latency" in line]
     assert same.endswith("(onnxruntime)") and other.endswith(f"(on {here}, onnxruntime)")

@@ -196,7 +196,7 @@ def test_a_network_of_the_zoo_is_parsed_by_its_name(tmp_path, monkeypatch, capsy
     (["parse", "--arch", "zennet_imagenet1k_flops400_res224"], "zennet_imagenet1k_flops400M_res224"),
     (["parse", "--arch", "SuperConvK3BNRELU(3,8,1)"], "--arch: character 1, block 1"),
     (["parse", "--arch", "E3D_S"], "takes videos"),
-    (["parse", "--arch", "deepmad-R18", "--lookup_path", "x"], "latency tables price networks of MBConv blocks only"),
+    (["parse", "--arch", "deepmad-R18", "--lookup_path", "x"], "latency tables are for networks of MBConv blocks only"),
     (["parse", "--arch", "deepmad-R18", "--space", "digits"], "is not a network of space digits"),
     (["train", "--data", "digits"], "which network? Give --model_path RUN_DIR (of a search)"),
     (["train", "--arch", "a", "--config_path", "b"], "give --config_path or --arch, not both"),

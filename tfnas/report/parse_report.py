@@ -1,4 +1,4 @@
-"""What a person sees of a parsed network: a table of its parts, totals, and timings. Fits 80 columns, cuts nothing."""
+"""Output of the parsing command: a table of the network's parts, totals, and timings, within 80 columns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TEXT_COLUMNS = ("part", "operation")
 
 
 def print_report(console: Console, parsed: ParsedNetwork, written: Iterable[Path]) -> None:
-    """The parts, what they add up to, what to know about it, and where the files are."""
+    """Print the parts, totals, notes and files."""
     table = _table()
     previous = ""
     for part in parsed.parts:
@@ -38,9 +38,9 @@ def print_report(console: Console, parsed: ParsedNetwork, written: Iterable[Path
 
 
 def print_timings(console: Console, parsed: ParsedNetwork, timings: Iterable[NetworkTiming]) -> None:
-    """A line for every timing, as soon as it is there; at the table's own batch, what the table says."""
+    """Print every timing as soon as it is known; at the table's batch size with the table latency."""
     console.print()
-    say(console, "measured here, float32, random weights: median and interquartile spread")
+    say(console, "measured here, float32, random weights: median and interquartile range")
     with waiting(console, "timing the network"):
         for found in timings:
             timing = found.timing
@@ -53,7 +53,7 @@ def _against_table(parsed: ParsedNetwork, found: NetworkTiming) -> str:
         return ""
     measurement = parsed.table.contents.measurement
     other = [] if measurement is None else other_conditions(measurement, found.device_name, NETWORK_THREADS)
-    return f"; the table says {parsed.table_ms:.3f} ms" + (f" ({', '.join(other)})" if other else "")
+    return f"; table latency {parsed.table_ms:.3f} ms" + (f" ({', '.join(other)})" if other else "")
 
 
 def _table() -> Table:
@@ -95,7 +95,7 @@ def _layer_cells(layer: Conv | Block | Unit | str | None) -> tuple[str, str, str
 
 
 def _totals(parsed: ParsedNetwork, written: Iterable[Path]) -> Iterator[tuple[str, str]]:
-    """Names and lines under the table."""
+    """Labels and lines below the table."""
     architecture, counts = parsed.architecture, parsed.counts
     size = architecture.image_size
     yield "read", parsed.source.kind

@@ -1,7 +1,4 @@
-"""An architecture with what it costs: parameters, MACs and table milliseconds, part by part and in all.
-
-The two JSON forms of a parsed architecture, written whole or not at all.
-"""
+"""Reading an architecture and its costs (parameters, MACs, table latency, by part and in total), and writing it out."""
 
 from __future__ import annotations
 
@@ -36,10 +33,9 @@ _TIMED_BATCHES = (1, 32)
 
 @dataclass(frozen=True)
 class NetworkPart:
-    """A part of a network: `label` names its place, `layer` is its description (None: the classifier;
-    text in families without another one).
+    """A part of a network: `label` is its position, `layer` its description (None: the classifier).
 
-    `counts` are of one image; `table_ms` is None where the table does not tell it apart, or there is no table.
+    `counts` are of one image; `table_ms` is None if the table does not list it, or there is no table.
     """
 
     label: str
@@ -53,7 +49,7 @@ class NetworkPart:
 
 @dataclass(frozen=True)
 class ParsedNetwork:
-    """An architecture, where it was found, what it costs, and notes that a user should read."""
+    """An architecture, its source, its costs, and notes for the user."""
 
     architecture: NetworkArchitecture
     source: ArchitectureSource
@@ -70,7 +66,7 @@ class ParsedNetwork:
 
     @property
     def target_ms(self) -> float | None:
-        """The search's target in milliseconds; None where it is not known, or of another cost."""
+        """The search's target in milliseconds; None if it is unknown, or of another cost."""
         return self.source.target_ms
 
     @property
@@ -82,17 +78,17 @@ class ParsedNetwork:
 
     @property
     def cost(self) -> Cost:
-        """What the search's target is of."""
+        """The cost that the search's target refers to."""
         return COSTS[self.source.cost]
 
     @property
     def reached(self) -> float | None:
-        """What the target is of, for this network: table latency, or its counts; None for a latency without a table."""
+        """This network's value of the target's cost: table latency or a count; None for a latency without a table."""
         return self.table_ms if self.cost.is_time else float(getattr(self.counts, self.cost.name))
 
     @property
     def error_percent(self) -> float | None:
-        """What was reached minus the target, in percent of the target; None where either is not known."""
+        """Deviation from the target in percent of the target; None if either is unknown."""
         if self.reached is None or self.source.target is None:
             return None
         return 100 * (self.reached / self.source.target - 1)
@@ -107,11 +103,11 @@ def parse_model(
     image_size: int | None = None,
     num_classes: int | None = None,
 ) -> ParsedNetwork:
-    """Read a run directory, a checkpoint of a search (ours or the authors') or an architecture file, and price it.
+    """Read a run directory, a checkpoint of a search (ours or the authors') or an architecture file, and its costs.
 
     `arch` names a network of the zoo, or is the text of an architecture, in place of a path.
 
-    The table is the one at `lookup_path`, else the search's own, else the one shipped for the space, if it fits.
+    The table is the one at `lookup_path`, else the search's own, else the one bundled for the space, if it fits.
     `space` (a name or a YAML file) is what the network must be of; `image_size` and `num_classes` replace what was
     found. Raises InputError naming the file and what is wrong with it.
     """
@@ -146,7 +142,7 @@ def _named_space(name_or_path: str, image_size: int | None) -> SearchSpace:
 
 
 def _check_of_space(architecture: NetworkArchitecture, space: SearchSpace, source: str) -> None:
-    """Raise InputError naming what about the architecture is not in the space."""
+    """Raise InputError that names what is not in the space."""
     try:
         if not isinstance(architecture, Architecture):
             raise InputError(f"it is of the family {architecture.family}")
@@ -164,10 +160,10 @@ def _choose_table(
     lookup_path: str | os.PathLike[str] | None,
     space: str | None,
 ) -> tuple[LatencyTable | None, tuple[str, ...]]:
-    """The table to price with, and what to say about it. Raises InputError if the one asked for does not fit."""
+    """The latency table, and notes about it. Raises InputError if the one asked for does not fit."""
     if not isinstance(architecture, Architecture):
         if lookup_path is not None:
-            raise InputError(f"--lookup_path {lookup_path}: latency tables price networks of MBConv blocks only")
+            raise InputError(f"--lookup_path {lookup_path}: latency tables are for networks of MBConv blocks only")
         return None, ()
     if lookup_path is not None:
         table = _fitting_table(Path(lookup_path), architecture)
@@ -192,7 +188,7 @@ def _choose_table(
                 return table, (*notes, f"latency from the bundled table of space {name}{where}")
             except InputError:
                 continue
-    return None, (*notes, "no shipped latency table fits this network; give one with --lookup_path")
+    return None, (*notes, "no bundled latency table fits this network; give one with --lookup_path")
 
 
 def _fitting_table(path: Path, architecture: Architecture) -> LatencyTable:
@@ -244,16 +240,15 @@ def _mbconv_parts(architecture: Architecture, table: LatencyTable | None) -> Ite
 
 
 def write_files(parsed: ParsedNetwork, save_path: str | None = None) -> tuple[Path, ...]:
-    """Write the form of the program that the network is known from to `save_path`, and ours beside it; returns where.
+    """Write the original program's format to `save_path` and ours next to it; returns the paths.
 
-    That form is the TF-NAS authors' model.config, or of a structure its text; a family without one has ours alone.
-    Without `save_path` they go where the result of a finished run stands already, else to ./model.config or
-    ./structure.txt, where they replace nothing; and what an unfinished search would derive now is not written at all,
-    as it is no result. Ours is called architecture.json beside files of these names, and otherwise like the other one,
-    ending in .json.
+    The original format is the TF-NAS authors' model.config, or a structure's text; a family without one has ours alone.
+    Without `save_path` the files of a finished run are rewritten; for other sources they are ./model.config or
+    ./structure.txt, which replace nothing, and of an unfinished search nothing is written. Ours is called
+    architecture.json next to files of these names, and otherwise like the other one, ending in .json.
 
-    Raises InputError for a path that cannot be meant, and where another network would be replaced without being asked
-    for; RunFailed when a file cannot be written.
+    Raises InputError for an unusable path, and if another network would be replaced without `save_path`; RunFailed when
+    a file cannot be written.
     """
     if save_path is None and parsed.source.kind == UNFINISHED:
         return ()
@@ -273,19 +268,19 @@ def write_files(parsed: ParsedNetwork, save_path: str | None = None) -> tuple[Pa
 
 
 def _check_nothing_replaced(parsed: ParsedNetwork, ours: Path, original: Path) -> None:
-    """Raise InputError where one of the files is there and says something else."""
+    """Raise InputError if one of the files exists with different contents."""
     form = original_form(parsed.architecture)
     forms = [(ours, json.dumps(to_document(parsed.architecture)))] + ([] if form is None else [(original, form[1])])
     for path, text in forms:
-        if path.exists() and not _holds(path, text):
+        if path.exists() and not _has_contents(path, text):
             raise InputError(
                 f"{path.absolute()} already exists with different contents: --save_path {typed(original)} replaces "
                 "it, and another --save_path writes elsewhere"
             )
 
 
-def _holds(path: Path, text: str) -> bool:
-    """Whether a file says what a text does; JSON however it is laid out."""
+def _has_contents(path: Path, text: str) -> bool:
+    """Whether a file has the contents of a text, JSON in any layout."""
     try:
         if text.startswith("{"):
             return bool(load_json_file(path) == json.loads(text))
