@@ -85,12 +85,10 @@ def test_the_root_has_the_public_face_only():
     assert rooms == set().union(*TIERS)
 
 
-@pytest.mark.xfail(reason="the rooms are being moved")
 def test_nobody_imports_the_face():
     assert [module for module in inner() if imported(module) & FACE] == []
 
 
-@pytest.mark.xfail(reason="the rooms are being moved")
 def test_imports_run_down():
     upward = [
         f"{module} -> {other}"
@@ -108,7 +106,6 @@ def test_core_imports_nothing_else_of_the_package():
     }
 
 
-@pytest.mark.xfail(reason="the rooms are being moved")
 def test_no_cycle_between_folders():
     graph = defaultdict(set)
     for module in inner():
@@ -142,7 +139,6 @@ def test_latency_needs_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.xfail(reason="the rooms are being moved")
 def test_a_class_name_stands_once():
     counted = Counter(
         node.name for module in modules() for node in ast.walk(tree(module)) if isinstance(node, ast.ClassDef)
@@ -150,7 +146,6 @@ def test_a_class_name_stands_once():
     assert {name for name, times in counted.items() if times > 1} == set()
 
 
-@pytest.mark.xfail(reason="the rooms are being moved")
 def test_a_file_name_stands_once():
     """It says what is inside without its folder; a command's file is called as the command."""
     counted = Counter(
@@ -159,7 +154,6 @@ def test_a_file_name_stands_once():
     assert {name for name, times in counted.items() if times > 1} == set()
 
 
-@pytest.mark.xfail(reason="the rooms are being moved")
 def test_sizes():
     files = [path for path in modules().values() if path.name != "__init__.py"]
     assert len(files) <= 190

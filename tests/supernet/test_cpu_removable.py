@@ -78,9 +78,7 @@ def test_without_its_folder_and_that_call_a_search_takes_the_same_steps(tmp_path
     elastic.write_text(text)
     tests = pathlib.Path(__file__).parents[1]
     (tmp_path / "test_cpu_removable.py").write_text(pathlib.Path(__file__).read_text())
-    code = (
-        "import tfnas, torch, test_cpu_removable as t; print(tfnas.__file__); torch.save(t.after_steps(), 'found')"
-    )
+    code = "import tfnas, torch, test_cpu_removable as t; print(tfnas.__file__); torch.save(t.after_steps(), 'found')"
     ran = subprocess.run(
         [sys.executable, "-c", code],
         check=True,

@@ -128,6 +128,7 @@ def _log_probabilities(values: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The vector as log-probabilities: theirs are up to rounding already, except for betas before the first step."""
     return np.asarray(values.double().flatten().log_softmax(0))
 
+
 KIND = "search"
 """Of run directories and checkpoints."""
 

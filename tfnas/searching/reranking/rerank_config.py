@@ -123,7 +123,7 @@ class ParseConfig:
     architecture.json, or under the same name ending in .json. Default: the run directory of a finished run, nothing for
     an unfinished search, otherwise ./model.config or ./structure.txt unless that contains another network."""
     lookup_path: str | None = None
-    """Latency table. Default: the run's own, else the one shipped for the space if it fits."""
+    """Latency table. Default: the run's own, else the one bundled for the space if it fits."""
     print_lat: bool = False
     """Also time the network on this machine: batch sizes 1, 32 and that of the table, on one CPU thread and on the GPU
     if there is one."""
