@@ -50,9 +50,9 @@ MOVED = MappingProxyType(
         "tfnas.searching": dict.fromkeys(("SearchConfig", "search"), _FACE),
         "tfnas.structures": {
             **dict.fromkeys(("Structure", "StructureNetwork"), _FACE),
-            "book_counts": f"{_ZEN}.reference_counts:reference_counts",
+            "book_counts": f"{_ZEN}.structure_counts:reference_counts",
             "load_published": f"{_ZEN}.structure_network",
-            "real_counts": f"{_ZEN}.structure_parts",
+            "real_counts": f"{_ZEN}.structure_counts",
         },
         "tfnas.training": dict.fromkeys(("TrainConfig", "retrain"), _FACE),
         "tfnas.zeroshot": {
