@@ -189,7 +189,7 @@ def test_parse_times_the_network(capsys, architecture_file):
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
-        ([], ["--model_path must be given"]),
+        ([], ["which network? Give --model_path RUN"]),
         (["--model_path", "none"], ["none cannot be read", "give a run directory, a checkpoint"]),
         (["--model_path", "."], [". is no run directory"]),
         (["--model_path", "FILE", "--space", "cifar"], ["is not a network of space cifar", "image_size is 16"]),

@@ -99,7 +99,7 @@ def _block_type(name: str) -> tuple[str, dict[str, int]]:
     raise InputError(f"no super-block has this name; known are {_KNOWN}")
 
 
-def name_of(block: SuperBlock) -> str:
+def block_name(block: SuperBlock) -> str:
     """The name of a block's kind. Raises InputError where no name says what the block is."""
     if block.temporal_kernel or block.quantized or block.activation_bits or block.groups != 1 or block.activation:
         raise InputError("notation zennas has neither time, bits, groups nor other activations")
@@ -118,4 +118,4 @@ def _text(block: SuperBlock) -> str:
     numbers = [block.in_channels, block.out_channels, block.stride]
     numbers += [] if block.bottleneck is None else [block.bottleneck]
     label = "" if block.label is None else f"{block.label}|"
-    return f"{name_of(block)}({label}{','.join(map(str, [*numbers, block.layers]))})"
+    return f"{block_name(block)}({label}{','.join(map(str, [*numbers, block.layers]))})"

@@ -147,7 +147,10 @@ def _unit_shortcut(block_type: BlockType, position: int, convs: tuple[ConvShape,
 
 LARGEST_TEXT = 1_000_000
 _BYTE_ORDER_MARK = "\ufeff"
-_NAME_OF: dict[Notation, Callable[[SuperBlock], str]] = {"zennas": plainnet.name_of, "tinynas": tinynas.name_of}
+_BLOCK_NAMES: dict[Notation, Callable[[SuperBlock], str]] = {
+    "zennas": plainnet.block_name,
+    "tinynas": tinynas.block_name,
+}
 _WRITE: dict[Notation, Callable[[tuple[SuperBlock, ...]], str]] = {
     "zennas": plainnet.write_text,
     "tinynas": tinynas.write_text,
@@ -177,7 +180,7 @@ class Structure:
         if (self.notation, block.block_type) not in BLOCK_TYPES:
             known = ", ".join(name for notation, name in BLOCK_TYPES if notation == self.notation)
             raise InputError(f"there is no such block type in notation {self.notation}, which has {known}")
-        _NAME_OF[self.notation](block)  # what cannot be written down cannot stand
+        _BLOCK_NAMES[self.notation](block)  # what cannot be written down cannot stand
         if before is not None and before.out_channels != block.in_channels:
             raise InputError(
                 f"channels do not match: it expects {block.in_channels}, "

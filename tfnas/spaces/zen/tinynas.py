@@ -211,7 +211,7 @@ def _bits(fields: Mapping[str, Any], key: str) -> tuple[int, ...]:
 
 def _fields(block: SuperBlock) -> dict[str, Any]:
     """A block's dict."""
-    name = name_of(block)
+    name = block_name(block)
     fields: dict[str, Any] = {"class": name, "in": block.in_channels, "out": block.out_channels, "s": block.stride}
     fields["k"] = block.kernel
     if block.temporal_kernel is not None:
@@ -228,7 +228,7 @@ def _fields(block: SuperBlock) -> dict[str, Any]:
     return fields
 
 
-def name_of(block: SuperBlock) -> str:
+def block_name(block: SuperBlock) -> str:
     """The class of a block, in the present version. Raises InputError where no class is like it."""
     if block.stride > 2:
         raise InputError(f"stride must be 1 or 2, got {block.stride}")
