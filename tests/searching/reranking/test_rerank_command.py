@@ -16,7 +16,7 @@ from tfnas.core.errors import InputError
 from tfnas.proxies.score import score_names
 from tfnas.searching.reranking.rerank_config import ParseAndRerankConfig, RerankConfig
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
