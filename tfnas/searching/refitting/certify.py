@@ -148,25 +148,14 @@ def certify_file(
     check_writable(target)
     epsilon, most = share_of("epsilon", config.epsilon), seconds_of("time_budget", config.time_budget)
     check_threads(config.threads)
-    length = Length(
-        half_width=PRECISION * epsilon,
-        pilot_seconds=min(LEAST_SECONDS, _PILOT_SHARE * most),
-        most_seconds=most,
-    )
     source = None if config.file else named_source(config)
     data = _read(path) if source is None else source.architecture.to_text().encode()
     with steady(config.threads):
         opened = _open(path, data, config) if source is None else _untrained(source.architecture, config)
         before = load_average()
-        found = measure_fixed((samples or _timed_samples)(opened.call), length, Budget(most, clock), on_spent)
+        calls = (samples or _timed_samples)(opened.call)
+        found = measure_fixed(calls, _length(epsilon, most), Budget(most, clock), on_spent)
         after = load_average()
-    under = MeasuredUnder.of(
-        opened.conditions,
-        device_name(torch.device(opened.conditions.device)),
-        {**opened.versions, "tfnas": __version__, "python": platform.python_version()},
-        instruction_sets=instruction_sets() if opened.conditions.device_kind == "cpu" else (),
-        load=None if before is None or after is None else (before, after),
-    )
     verdict = None if config.target_lat is None else found.verdict(config.target_lat, epsilon)
     report = FileCertificate(
         file=str(path),
@@ -174,7 +163,7 @@ def certify_file(
         size_bytes=len(data),
         architecture=opened.architecture,
         found=found,
-        under=under,
+        under=_measured_under(opened, None if before is None or after is None else (before, after)),
         epsilon=epsilon,
         target_ms=config.target_lat,
         verdict=verdict,
@@ -185,6 +174,21 @@ def certify_file(
     on_found(report)
     write_whole(target, json.dumps(report.to_json(), indent=2) + "\n")
     return report
+
+
+def _measured_under(opened: _OpenedFile, load: tuple[float, float] | None) -> MeasuredUnder:
+    return MeasuredUnder.of(
+        opened.conditions,
+        device_name(torch.device(opened.conditions.device)),
+        {**opened.versions, "tfnas": __version__, "python": platform.python_version()},
+        instruction_sets=instruction_sets() if opened.conditions.device_kind == "cpu" else (),
+        load=load,
+    )
+
+
+def _length(epsilon: float, most_seconds: float) -> Length:
+    pilot_seconds = min(LEAST_SECONDS, _PILOT_SHARE * most_seconds)
+    return Length(half_width=PRECISION * epsilon, pilot_seconds=pilot_seconds, most_seconds=most_seconds)
 
 
 def _file(path: Path) -> Path:
