@@ -24,7 +24,11 @@ def test_alone_without_a_launcher(monkeypatch):
         ({"WORLD_SIZE": "2", "RANK": "1"}, "cpu", "not LOCAL_RANK"),
         ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}, "cuda:0", "names one GPU for several processes"),
         ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "99"}, "cuda", "cuda:99 is not there"),
-        ({"WORLD_SIZE": "2", "RANK": "2", "LOCAL_RANK": "0"}, "cpu", "RANK 2, but WORLD_SIZE 2: ranks count from 0"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "2", "LOCAL_RANK": "0"},
+            "cpu",
+            "RANK to 2, but WORLD_SIZE to 2: ranks count from 0",
+        ),
         ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, "cpu", "not MASTER_ADDR"),
         ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"}, "cpu", "not MASTER_PORT"),
     ],

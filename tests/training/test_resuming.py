@@ -142,6 +142,7 @@ def test_the_float32_program_refuses_a_run_in_mixed_precision(begun):
 def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path):
     session = session_of(prepare(small_config(tmp_path, "run"), ONE), tmp_path)
     state = session.state()
+    assert state["data"] == "digits: 1438 training images, 359 to judge by, 10 classes, 8 px"  # as it always was
     del state["teacher"], state["class names"]
     session.restore({**state, "epoch": 1, "step": 2})
     assert (session.progress.epoch, session.progress.step) == (1, 2)
