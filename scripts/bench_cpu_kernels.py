@@ -24,8 +24,6 @@ from typing import Any
 
 import torch
 from bench_search import Steps, answer, make_steps, measure
-from tfnas.computing import computing
-from tfnas.processor import processor_name, usable_cores
 from torch import Tensor
 from torch.nn import functional
 
@@ -34,6 +32,8 @@ from tfnas.supernet import elastic, routes
 from tfnas.supernet.cpu import CpuKernels, row_ops
 from tfnas.supernet.elastic import ElasticMBConv
 from tfnas.supernet.routes import Path
+from tfnas.utils.devices import processor_name, usable_cores
+from tfnas.utils.torch_settings import runtime_settings
 
 VARIANTS = ("kernels", "operators", "layers", "compiled")
 
@@ -143,7 +143,7 @@ def warm_up(steps: Steps) -> None:
 
 def work(variant: str, arguments: argparse.Namespace, requests: Connection) -> None:
     """A process's life."""
-    with computing(arguments.threads or usable_cores(), deterministic=False):
+    with runtime_settings(arguments.threads or usable_cores(), deterministic=False):
         choose(variant, arguments.dynamic)
         steps, start = make_steps("project", arguments), time.perf_counter()
         warm_up(steps)
