@@ -208,7 +208,7 @@ def test_every_word_of_a_long_command_arrives(handed_over, capsys, line):
         assert found == (value if isinstance(found, str) else pytest.approx(float(value), rel=1e-15)), flag
 
 
-@pytest.mark.filterwarnings("ignore:the latency table has 88 entries")
+@pytest.mark.filterwarnings("ignore:the latency table has 88 non-positive entries")
 @pytest.mark.parametrize("line", [PARSE, PARSE_AND_A_COMMENT])
 def test_parsing_runs_to_its_end(shared_data, capsys, line):
     table = shared_data / "tfnas" / "latency_gpu.pkl"

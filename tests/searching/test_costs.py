@@ -102,7 +102,7 @@ def test_a_resumed_run_needs_the_same_cost(counted, tmp_path):
         search(SearchConfig(resume=str(result.run_dir), cost=other, target_lat=config.target_lat), QUIET)
     before = (result.run_dir / "config.yaml").read_text()
     (result.run_dir / "config.yaml").write_text(before.replace(f"cost: {config.cost}", f"cost: {other}"))
-    with pytest.raises(InputError, match=rf"says cost '{other}' \('{config.cost}' when it was saved\)"):
+    with pytest.raises(InputError, match=rf"contains cost '{other}' \('{config.cost}' when it was saved\)"):
         search(SearchConfig(resume=str(result.run_dir)), QUIET)
     shutil.copytree(result.run_dir, tmp_path / "older")
     (result.run_dir / "config.yaml").write_text(before)
@@ -118,7 +118,7 @@ def test_a_table_file_says_its_own_cost(tmp_path):
     for cost in (None, "macs"):
         setup = prepare(SearchConfig(**{**settings, "cost": cost}))
         assert setup.table.cost.name == "macs" and setup.lookup_path == settings["lookup_path"]
-    with pytest.raises(InputError, match=r"--cost is params, but .* holds MACs"):
+    with pytest.raises(InputError, match=r"--cost is params, but .* contains MACs"):
         prepare(SearchConfig(**{**settings, "cost": "params"}))
 
 
@@ -143,7 +143,7 @@ def status_and_words(capsys, *arguments):
         (["--cost", "macs"], 2, "--cost macs needs a --target, a number of multiply-accumulates, such as 300e6"),
         (["--cost", "params", "--target", "-1"], 2, "target_lat must be a positive number of parameters, got -1"),
         (["--cost", "flops"], 2, "--cost must be one of ms, macs, params, got 'flops'"),
-        (["--cost", "macs", "--target", "1e6", "--lookup_path", "latency_pkl/digits_cpu.json"], 2, "holds ms"),
+        (["--cost", "macs", "--target", "1e6", "--lookup_path", "latency_pkl/digits_cpu.json"], 2, "contains ms"),
         (["--cost=params", "--target=100", "--device=cpu"], 3, "the target of 100 parameters is below"),
         (["--width_multiple", "65"], 2, "k3_e3 in stage1.block1 may be 32 to 64 wide, and no multiple lies there"),
         (["--width_multiple", "0"], 2, "width_multiple must be 1 or more, got 0"),
