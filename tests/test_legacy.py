@@ -12,7 +12,7 @@ from authors_checkpoint import ALPHAS, WIDTHS, authors_document, small_space
 
 import tfnas
 from tfnas.core.errors import InputError
-from tfnas.runs.search_run import AuthorsSearch, read_search_checkpoint
+from tfnas.runs.authors_search import AuthorsSearch, read_search_checkpoint
 from tfnas.supernet.routes import Path, one_hot_depths
 from tfnas.supernet.supernet import Supernet
 from tfnas.utils.tensor_file import load_plain

@@ -10,7 +10,8 @@ import torch
 from PIL import Image, JpegImagePlugin
 
 from tfnas.core.errors import InputError
-from tfnas.data.image_reading import View, read_rgb, read_view
+from tfnas.data.image_reading import read_rgb, read_view
+from tfnas.data.image_sets import View
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

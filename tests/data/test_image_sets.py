@@ -23,8 +23,8 @@ from tfnas.data import image_batches
 from tfnas.data.augmentation import training_transform
 from tfnas.data.data_config import DataConfig
 from tfnas.data.image_batches import EpochBatches, loader, persistent_workers
-from tfnas.data.image_reading import ChooseView
-from tfnas.data.image_sets import ArraySource, Draw, FileSource, ImageSet, Raw, Transform
+from tfnas.data.image_files import FileSource
+from tfnas.data.image_sets import ArraySource, ChooseView, Draw, ImageSet, Raw, Transform
 from tfnas.data.opened_data import open_data
 from tfnas.data.preprocessing import Preprocessing
 

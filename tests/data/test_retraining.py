@@ -10,8 +10,9 @@ from PIL import Image
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import DataConfig, RetrainDataConfig
 from tfnas.data.image_batches import EpochBatches, Share
-from tfnas.data.opened_data import data_of_search, open_data, open_retrain_data
+from tfnas.data.opened_data import open_data
 from tfnas.data.preprocessing import NORMALISATIONS, Preprocessing
+from tfnas.data.retrain_data import data_of_search, open_retrain_data
 from tfnas.runs.named_model import run_images
 
 

@@ -12,8 +12,8 @@ from torch.nn import functional
 import tfnas
 from tfnas import InputError
 from tfnas.core.space import Operation, Stage
-from tfnas.supernet.extract import estimate_batch_norm, extract_network, route_of, supernet_from_state
-from tfnas.supernet.routes import Path, one_hot_depths
+from tfnas.supernet.extract import estimate_batch_norm, extract_network, supernet_from_state
+from tfnas.supernet.routes import Path, one_hot_depths, operations_and_depths
 from tfnas.supernet.supernet import Supernet
 
 
@@ -186,8 +186,8 @@ def test_an_architecture_of_another_space_is_refused():
 
 def test_route_of_gives_back_what_an_architecture_was_made_of():
     supernet = random_supernet(varied_space())
-    assert route_of(supernet, architecture_at(supernet, [3, 6, 1], (1, 2))) == ((3, 6, 1), (1, 2))
-    assert route_of(supernet, architecture_at(supernet, [3, 6, 1], (0, 1))) == ((0, 6, 0), (0, 1))
+    assert operations_and_depths(supernet.space, architecture_at(supernet, [3, 6, 1], (1, 2))) == ((3, 6, 1), (1, 2))
+    assert operations_and_depths(supernet.space, architecture_at(supernet, [3, 6, 1], (0, 1))) == ((0, 6, 0), (0, 1))
 
 
 def test_a_supernet_is_rebuilt_from_the_state_of_a_search():

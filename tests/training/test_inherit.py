@@ -15,8 +15,8 @@ from tfnas.data.image_sets import Draw
 from tfnas.runs.checkpoint import load_checkpoint
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.search_run import search_checkpoints
-from tfnas.supernet.extract import estimate_batch_norm, route_of, supernet_from_state
-from tfnas.supernet.routes import Path, one_hot_depths
+from tfnas.supernet.extract import estimate_batch_norm, supernet_from_state
+from tfnas.supernet.routes import Path, one_hot_depths, operations_and_depths
 from tfnas.training import retraining
 from tfnas.training.retraining import retrain, train_checkpoints
 from tfnas.training.train_config import KIND, TrainConfig
@@ -69,7 +69,7 @@ def test_the_first_checkpoint_holds_the_supernets_path(search_run, tmp_path, mon
     network = tfnas.Network(architecture)
     network.load_state_dict(state["network"])
     supernet = supernet_from_state(search_checkpoints(search_run).load_latest()[0])
-    operations, depths = route_of(supernet, architecture)
+    operations, depths = operations_and_depths(supernet.space, architecture)
     supernet.set_widths(operations, architecture)
     data = prepare(config, DistributedContext(0, 1, torch.device("cpu"))).data
     images = torch.stack([image for image, _ in data.validation.__getitems__([Draw(0, i) for i in range(64)])])

@@ -13,7 +13,8 @@ from small_run import built, small_config, tiny_architecture
 
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import DataConfig
-from tfnas.data.opened_data import open_data, open_retrain_data
+from tfnas.data.opened_data import open_data
+from tfnas.data.retrain_data import open_retrain_data
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.run_directory import RunDirectory
 from tfnas.runs.run_reporter import RunReporter

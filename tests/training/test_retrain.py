@@ -231,7 +231,7 @@ def test_an_occupied_directory_is_refused(tmp_path):
 
 
 def test_other_images_are_refused(tmp_path, uninterrupted, monkeypatch):
-    monkeypatch.setattr("tfnas.data.opened_data.RetrainData.fingerprint", "other")
+    monkeypatch.setattr("tfnas.data.retrain_data.RetrainData.fingerprint", "other")
     with pytest.raises(InputError, match="its images was"):
         retrain(TrainConfig(snapshot=str(uninterrupted)), QUIET)
 

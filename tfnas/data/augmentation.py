@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tfnas.data.data_config import BUNDLED, DataName
-from tfnas.data.image_reading import View
-from tfnas.data.image_sets import Transform
+from tfnas.data.image_sets import Transform, View
 from tfnas.data.preprocessing import Preprocessing
 
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)

@@ -8,13 +8,39 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tfnas.core.errors import InputError
-from tfnas.data.image_sets import FileSource, Parts, stratified_split
+from tfnas.data.image_reading import read_rgb, read_view
+from tfnas.data.image_sets import ChooseView, Parts, Raw, stratified_split
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+
+
+@dataclass(frozen=True, eq=False)
+class FileSource:
+    """Image files under `root`. `listing` is the list that named them, image number i on its line i + 1."""
+
+    root: Path
+    paths: Sequence[str]
+    labels: Sequence[int]
+    listing: Path | None = None
+
+    def read(self, index: int, view: ChooseView | None = None) -> Raw:
+        """Read file number `index` as upright RGB. Raises InputError naming the file, its list and line."""
+        path = self.root / self.paths[index]
+        where = f"image folder {self.root}" if self.listing is None else f"{self.listing}:{index + 1}"
+        return read_rgb(path, where) if view is None else read_view(path, where, view)
+
+    def identity(self) -> bytes:
+        """Return the paths; the files are not read."""
+        return "\n".join(self.paths).encode()
+
+    def subset(self, indices: Sequence[int]) -> FileSource:
+        """Return the files at the indices, in their order; they are no longer from a list."""
+        return FileSource(self.root, [self.paths[i] for i in indices], [self.labels[i] for i in indices])
 
 
 def folder_parts(root: Path, val_ratio: float, test_ratio: float) -> Parts:

@@ -10,9 +10,7 @@ size, which its format allows, as far as the part has no fewer pixels than are a
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -21,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tfnas.core.errors import InputError
+from tfnas.data.image_sets import ChooseView
 
 # What Pillow raises on damaged files: UnidentifiedImageError is an OSError, "broken PNG file" a SyntaxError.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -38,26 +37,8 @@ _QUARTER_TURNS = frozenset({5, 6, 7, 8})
 # The orientations in which the stored right or lower border is seen on the left, and those in which on top.
 _FROM_THE_LEFT, _FROM_THE_TOP = frozenset({2, 3, 6, 7}), frozenset({3, 4, 7, 8})
 _JPEG = frozenset({"JPEG", "MPO"})
-_REDUCTIONS = (8, 4, 2)
 _WHITE = (255, 255, 255, 255)
 _SIXTEEN_BIT_WHITE = 65535
-
-
-class View(NamedTuple):
-    """A part of an upright picture: `box` (left, upper, right, lower in pixels), scaled to a square."""
-
-    box: tuple[int, int, int, int]
-    side: int
-
-    def reduction(self) -> int:
-        """By how much a picture may be reduced beforehand: the part keeps as many pixels as its square has, or more."""
-        left, upper, right, lower = self.box
-        least = min(right - left, lower - upper) // self.side
-        return next((factor for factor in _REDUCTIONS if factor <= least), 1)
-
-
-ChooseView: TypeAlias = Callable[[int, int], View]
-"""Chooses a view of an upright picture by its width and height."""
 
 
 def read_rgb(path: Path, where: str) -> Image.Image:

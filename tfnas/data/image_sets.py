@@ -14,8 +14,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -23,7 +22,6 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from tfnas.core.errors import InputError
-from tfnas.data.image_reading import ChooseView, read_rgb, read_view
 
 Raw: TypeAlias = Image.Image | torch.Tensor
 """A raw image: an RGB picture of any size; or a uint8 tensor 3 x H x W, of data held in memory or a view of a file."""
@@ -44,6 +42,26 @@ class Draw:
 
     epoch: int
     index: int
+
+
+_REDUCTIONS = (8, 4, 2)  # of a JPEG, whose format allows them
+
+
+class View(NamedTuple):
+    """A part of an upright picture: `box` (left, upper, right, lower in pixels), scaled to a square."""
+
+    box: tuple[int, int, int, int]
+    side: int
+
+    def reduction(self) -> int:
+        """By how much a picture may be reduced beforehand: the part keeps as many pixels as its square has, or more."""
+        left, upper, right, lower = self.box
+        least = min(right - left, lower - upper) // self.side
+        return next((factor for factor in _REDUCTIONS if factor <= least), 1)
+
+
+ChooseView: TypeAlias = Callable[[int, int], View]
+"""Chooses a view of an upright picture by its width and height."""
 
 
 class ImageSource(Protocol):
@@ -78,30 +96,6 @@ class ArraySource:
     def subset(self, indices: Sequence[int]) -> ArraySource:
         """Return the images at the indices, in their order."""
         return ArraySource(self.images[torch.as_tensor(indices)], [self.labels[i] for i in indices])
-
-
-@dataclass(frozen=True, eq=False)
-class FileSource:
-    """Image files under `root`. `listing` is the list that named them, image number i on its line i + 1."""
-
-    root: Path
-    paths: Sequence[str]
-    labels: Sequence[int]
-    listing: Path | None = None
-
-    def read(self, index: int, view: ChooseView | None = None) -> Raw:
-        """Read file number `index` as upright RGB. Raises InputError naming the file, its list and line."""
-        path = self.root / self.paths[index]
-        where = f"image folder {self.root}" if self.listing is None else f"{self.listing}:{index + 1}"
-        return read_rgb(path, where) if view is None else read_view(path, where, view)
-
-    def identity(self) -> bytes:
-        """Return the paths; the files are not read."""
-        return "\n".join(self.paths).encode()
-
-    def subset(self, indices: Sequence[int]) -> FileSource:
-        """Return the files at the indices, in their order; they are no longer from a list."""
-        return FileSource(self.root, [self.paths[i] for i in indices], [self.labels[i] for i in indices])
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
-from tfnas.data.image_files import folder_source, image_folder, read_list
-from tfnas.data.image_sets import FileSource, ImageSet, ImageSource
-from tfnas.data.opened_data import RetrainData, loader_processes, named_classes
+from tfnas.data.image_files import FileSource, folder_source, image_folder, read_list
+from tfnas.data.image_sets import ImageSet, ImageSource
+from tfnas.data.opened_data import loader_processes, named_classes
 from tfnas.data.preprocessing import Preprocessing
+from tfnas.data.retrain_data import RetrainData
 from tfnas.evaluation.evaluation_config import RUN_FOLDER, EvaluationConfig, PredictConfig, is_onnx
 from tfnas.export.export_report import model_behind
 from tfnas.runs.named_model import bundled_images, enclosing_run, open_named_model, run_images

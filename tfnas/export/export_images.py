@@ -14,10 +14,10 @@ from torch import Tensor
 
 from tfnas.core.errors import InputError
 from tfnas.core.space import IMAGE_CHANNELS
-from tfnas.data.image_files import image_folder, images_below
-from tfnas.data.image_sets import ArraySource, Draw, FileSource, ImageSet, ImageSource
-from tfnas.data.opened_data import RetrainData
+from tfnas.data.image_files import FileSource, image_folder, images_below
+from tfnas.data.image_sets import ArraySource, Draw, ImageSet, ImageSource
 from tfnas.data.preprocessing import Preprocessing
+from tfnas.data.retrain_data import RetrainData
 from tfnas.export.export_config import ExportConfig
 from tfnas.runs.model_file import TrainedModel
 from tfnas.runs.named_model import bundled_images, enclosing_run, run_images

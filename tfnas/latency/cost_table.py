@@ -25,7 +25,6 @@ from tfnas.core.cost import COSTS, Cost
 from tfnas.core.errors import InputError
 from tfnas.core.mbconv_blocks import Block
 from tfnas.core.space import BlockPlace, SearchSpace
-from tfnas.latency.authors_table import PICKLE_STARTS, read_authors_table
 from tfnas.latency.table_contents import TableContents
 from tfnas.latency.table_json import read_json, table_to_json, to_text
 from tfnas.spaces.mbconv.table_keys import (
@@ -82,12 +81,14 @@ class LatencyTable:
                 f"latency table {file} is larger than {_LARGEST_FILE >> 20} MiB, so it is not a latency table"
             )
         try:
-            if data.startswith(PICKLE_STARTS):
-                contents = read_authors_table(data)
-            elif data.lstrip().startswith(b"{"):
+            if data.lstrip().startswith(b"{"):
                 contents = read_json(data)
             else:
-                raise InputError("neither our JSON form nor a pickle of the TF-NAS authors")
+                from tfnas.latency.authors_table import PICKLE_STARTS, read_authors_table
+
+                if not data.startswith(PICKLE_STARTS):
+                    raise InputError("neither our JSON form nor a pickle of the TF-NAS authors")
+                contents = read_authors_table(data)
         except InputError as error:
             raise InputError(f"latency table {file}: {error}") from error
         return cls(contents, f"latency table {file}", file)

@@ -14,10 +14,11 @@ from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
 from tfnas.core.json_yaml import load_json_file
 from tfnas.core.space import SearchSpace
+from tfnas.runs.authors_search import AuthorsSearch
 from tfnas.runs.checkpoint import FOLDER, State, format_of, load_checkpoint
 from tfnas.runs.named_network import NamesNetwork, named_flags
 from tfnas.runs.run_directory import SUMMARY_FILE
-from tfnas.runs.search_run import KIND, AuthorsSearch, choice_of, search_checkpoints
+from tfnas.runs.search_run import KIND, choice_of, search_checkpoints
 from tfnas.spaces.families import find_family, load_architecture, parse_architecture, text_form
 from tfnas.spaces.mbconv.space_file import space as load_space
 from tfnas.utils.tensor_file import load_plain

@@ -17,7 +17,6 @@ import torch
 
 from tfnas.core.errors import InputError, NotResumable
 from tfnas.utils.files import write_whole
-from tfnas.utils.tensor_file import UnreadableFile, load_plain
 
 VERSION = 1
 FOLDER = "checkpoints"
@@ -94,6 +93,8 @@ def format_of(kind: str) -> str:
 
 def load_checkpoint(path: Path, kind: str) -> State:
     """Read one checkpoint onto the CPU. Raises InputError when it is missing, damaged or something else."""
+    from tfnas.utils.tensor_file import UnreadableFile, load_plain
+
     try:
         state = load_plain(path)
     except UnreadableFile as error:

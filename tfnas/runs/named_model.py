@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import RetrainDataConfig
-from tfnas.data.opened_data import RetrainData, data_of_training, open_retrain_data
 from tfnas.data.preprocessing import Preprocessing
+from tfnas.data.retrain_data import RetrainData, data_of_training, open_retrain_data
 from tfnas.nn.weights import WeightsWarning, find_state, load_weights
 from tfnas.runs.architecture_source import named_source, path_source
 from tfnas.runs.model_file import FORMAT, MODEL_FILE, TrainedModel

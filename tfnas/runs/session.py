@@ -37,7 +37,6 @@ from tfnas.runs.run_reporter import RunReporter
 from tfnas.runs.run_settings import SETTINGS, RunSettings, recorded_settings
 from tfnas.utils.devices import instruction_sets
 from tfnas.utils.progress import waiting
-from tfnas.utils.tensor_file import load_plain_bytes
 from tfnas.utils.torch_settings import runtime_settings
 
 
@@ -239,7 +238,11 @@ def newest_state(
         data = processes.broadcast_bytes(data)
     if found is not None:
         return found[:2]
-    return None if data is None else (dict(load_plain_bytes(io.BytesIO(data), "the checkpoint")), None)
+    if data is None:
+        return None
+    from tfnas.utils.tensor_file import load_plain_bytes
+
+    return dict(load_plain_bytes(io.BytesIO(data), "the checkpoint")), None
 
 
 def _directory(algorithm: Algorithm[Any], resumed: ResumedRun | None, console: Console) -> Path:

@@ -21,26 +21,10 @@ from tfnas.nn.network import Network
 from tfnas.nn.weights import load_state
 from tfnas.spaces.mbconv.space_file import space_from_json
 from tfnas.supernet.elastic import ElasticMBConv
+from tfnas.supernet.routes import operations_and_depths
 from tfnas.supernet.supernet import Supernet
 
 _FIXED_PARTS = ("first_stem", "second_stem", "feature_mix_layer", "classifier")
-
-
-def route_of(supernet: Supernet, architecture: Architecture) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The operation index of every block of the space (0 for dropped ones) and the depth of every stage.
-
-    Raises InputError where the architecture is none of the supernet's space.
-    """
-    space = supernet.space
-    depths = tuple(len(blocks) for blocks in architecture.stages)
-    offered = space.depth_choices
-    if len(depths) != len(offered) or any(depth not in choices for depth, choices in zip(depths, offered, strict=True)):
-        raise InputError(f"space {space.name} offers no network whose stages have {list(depths)} blocks")
-    operations = [0] * len(space.blocks)
-    for place in architecture.blocks:
-        number = space.first_blocks[place.stage] + place.position
-        operations[number] = space.operation_index(space.blocks[number], place.block)
-    return tuple(operations), depths
 
 
 def extract_network(supernet: Supernet, architecture: Architecture) -> Network:
@@ -51,7 +35,7 @@ def extract_network(supernet: Supernet, architecture: Architecture) -> Network:
     global random generator are not changed. Raises InputError where the architecture is none of the supernet's.
     """
     _check_fixed_parts(supernet, architecture)
-    operations, _ = route_of(supernet, architecture)
+    operations, _ = operations_and_depths(supernet.space, architecture)
     weights: dict[str, Tensor] = {
         f"{part}.{name}": weight
         for part in _FIXED_PARTS

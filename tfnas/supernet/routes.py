@@ -1,6 +1,6 @@
 """How a batch goes through the blocks: along one operation of each (Path) or a weighted sum of all (Mixture).
 
-And the losses of several paths for one batch.
+And the losses of several paths for one batch, and which operations and depths an architecture has in its space.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from tfnas.core.architecture import Architecture
+from tfnas.core.errors import InputError
+from tfnas.core.space import SearchSpace
 from tfnas.supernet.elastic import ElasticMBConv, cpu_kernels
 from tfnas.supernet.mixing import weighted_sum
 
@@ -132,3 +135,19 @@ def _loss_and_gradients(
         leaf = features.detach().requires_grad_()
         loss = function(leaf)
     return loss.detach(), torch.autograd.grad(loss, (leaf, *parameters), allow_unused=True)
+
+
+def operations_and_depths(space: SearchSpace, architecture: Architecture) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The operation index of every block of the space (0 for dropped ones) and the depth of every stage.
+
+    Raises InputError where the architecture is none of the space.
+    """
+    depths = tuple(len(blocks) for blocks in architecture.stages)
+    offered = space.depth_choices
+    if len(depths) != len(offered) or any(depth not in choices for depth, choices in zip(depths, offered, strict=True)):
+        raise InputError(f"space {space.name} offers no network whose stages have {list(depths)} blocks")
+    operations = [0] * len(space.blocks)
+    for place in architecture.blocks:
+        number = space.first_blocks[place.stage] + place.position
+        operations[number] = space.operation_index(space.blocks[number], place.block)
+    return tuple(operations), depths

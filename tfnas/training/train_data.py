@@ -14,7 +14,7 @@ from typing import Any
 from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
 from tfnas.data.data_config import RetrainDataConfig, retrain_data_name
-from tfnas.data.opened_data import data_of_search, data_of_training, with_overrides
+from tfnas.data.retrain_data import data_of_search, data_of_training, with_overrides
 from tfnas.runs.checkpoint import FOLDER
 from tfnas.runs.resumption import merged_settings
 from tfnas.runs.run_directory import CONFIG_FILE, read_config

@@ -21,8 +21,8 @@ from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
 from tfnas.core.space import IMAGE_CHANNELS
 from tfnas.data.data_config import retrain_data_name
-from tfnas.data.opened_data import RetrainData, open_retrain_data
 from tfnas.data.preprocessing import NORMALISATIONS
+from tfnas.data.retrain_data import RetrainData, open_retrain_data
 from tfnas.runs.architecture_source import UNFINISHED, ArchitectureSource, named_source, path_source
 from tfnas.runs.checkpoint import FOLDER, Checkpoints, State, short_names
 from tfnas.runs.distributed import DistributedContext

@@ -28,8 +28,7 @@ from tfnas.latency.meet_target import meet_target
 from tfnas.nn.classification_metrics import Batches, ClassificationMetrics, evaluate_batches, evaluate_networks
 from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.differentiable.search_setup import SearchSetup
-from tfnas.supernet.extract import route_of
-from tfnas.supernet.routes import Path, one_hot_depths
+from tfnas.supernet.routes import Path, one_hot_depths, operations_and_depths
 from tfnas.supernet.supernet import Supernet
 
 NUM_SANITY_NETWORKS = 8
@@ -88,7 +87,7 @@ def at_widths_of(supernet: Supernet, architecture: Architecture) -> Iterator[tup
     Gives the path and the one-hot depth weights that make the supernet this architecture. Raises InputError where it is
     none of the supernet's space.
     """
-    operations, depths = route_of(supernet, architecture)
+    operations, depths = operations_and_depths(supernet.space, architecture)
     depth_weights = [weights.to(supernet.device) for weights in one_hot_depths(supernet.space.depth_choices, depths)]
     taken = [supernet.block_operations(number)[operation] for number, operation in enumerate(operations)]
     before = [operation.active for operation in taken]
@@ -176,7 +175,7 @@ def probe_entry(
     losses = [metrics.loss for metrics in found]
     entry = {"probe_loss": float(np.mean(losses)), "probe_top1": float(np.mean([metrics.top1 for metrics in found]))}
     if choice is not None:
-        preferences = [choice.score(*route_of(supernet, network)) for network in networks]
+        preferences = [choice.score(*operations_and_depths(supernet.space, network)) for network in networks]
         entry.update(agreement(preferences, losses))
     return entry
 
