@@ -83,7 +83,7 @@ def test_an_architecture_without_weights(tmp_path):
 
 
 def test_a_path_without_a_network_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"holds no model\.pt"):
+    with pytest.raises(InputError, match=r"has no model\.pt"):
         load("tfnas", path=tmp_path)
     with pytest.raises(InputError, match="no architecture at"):
         load("tfnas_architecture", path=tmp_path)

@@ -264,11 +264,11 @@ def test_latency_build_says_what_is_there_already(capsys, monkeypatch, tmp_path)
         assert latency.main(["build", "--out", "t.json"]) == 0
         told.append(capsys.readouterr().err.splitlines())
     step = "measuring: 1 points, 1 measurements"
-    stays = "it stays as it is until the new table takes its place"
+    stays = "it is left in place until the new table is complete"
     assert told == [  # and no bars where nobody watches
         [step],
-        [f"t.json exists: measuring anew; {stays}", step],
-        [f"t.json exists: {stays}", "going on with what an earlier build has measured, in t.json.partial", step],
+        [f"t.json exists: measuring again; {stays}", step],
+        [f"t.json exists: {stays}", "resuming an earlier build from t.json.partial", step],
     ]
 
 

@@ -180,8 +180,8 @@ def test_config_files_and_flags(tmp_path):
         ('{"path": "a", "path": "b"}', r"settings\.yaml is not YAML: duplicate key 'path'"),
         ("? [path, count]\n: 3", "settings.yaml is not YAML: .*unhashable key"),
         ("path: [", r"settings\.yaml is not YAML"),
-        ("- path", "must hold lines like"),
-        ("", "must hold lines like"),
+        ("- path", "must contain lines like"),
+        ("", "must contain lines like"),
         ("!!python/object/apply:os.getcwd []", "is not YAML: could not determine a constructor"),
     ],
 )
@@ -317,7 +317,7 @@ def read_calling(*arguments):
 def test_a_field_of_the_command_line_comes_from_no_file(tmp_path):
     file = tmp_path / "settings.yaml"
     file.write_text("count: 2\ncall: touch /tmp/here\n")
-    words = r"settings\.yaml: call must not stand in a file: give it on the command line, as --call"
+    words = r"settings\.yaml: call must not be in a file: give it on the command line, as --call"
     for arguments in (["--config", str(file)], [f"--config={file}"], ["--config", str(file), "--call", "true"]):
         with pytest.raises(InputError, match=words):
             read_calling(*arguments)
@@ -343,7 +343,7 @@ def test_the_worker_comes_from_the_command_line_only(tmp_path, command, capsys):
     file, made = tmp_path / "settings.yaml", tmp_path / "made"
     file.write_text(f"worker: touch {made}\n")
     assert latency.main([command, "--config", str(file)]) == 2
-    assert "worker must not stand in a file" in capsys.readouterr().err
+    assert "worker must not be in a file" in capsys.readouterr().err
     assert not made.exists()
 
 

@@ -44,7 +44,7 @@ def test_help_is_fast():
     ("arguments", "message"),
     [
         ("--model_path missing", "missing"),
-        ("--model_path . ", "holds no model.pt: it is not a finished training run"),
+        ("--model_path . ", "has no model.pt: it is not a finished training run"),
         ("--model_path m.pt --format tflite", "--format must be one of onnx, torch_export, got 'tflite'"),
         ("--model_path m.pt --quantize int8 --format torch_export", "quantize int8 goes with --format onnx only"),
         ("--model_path m.pt --opset 13", "opset is 13; these networks are written in 14 to 26, which have all"),

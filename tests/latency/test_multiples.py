@@ -98,7 +98,7 @@ def test_widths_off_the_grid_are_refused():
         space.block(place, operation, 41)
     with pytest.raises(InputError, match=r"in steps of 8, got 41"):
         space.block(place, operation, 40).with_width(41)
-    with pytest.raises(InputError, match=r"mid_range must hold whole steps of 8"):
+    with pytest.raises(InputError, match=r"mid_range must consist of whole steps of 8"):
         dataclasses.replace(space.block(place, operation, 40), mid_range=(32, 63))
     choice = random_choice(space, np.random.default_rng(0))
     choice.widths[2, 1] += 1

@@ -122,7 +122,7 @@ def test_other_names_are_refused(tmp_path, name, called):
         + b"\x93"
         + called,
     ):
-        with pytest.raises(InputError, match=rf"it holds {module}\.{attribute}, which is refused: save dict"):
+        with pytest.raises(InputError, match=rf"it contains {module}\.{attribute}, which is refused: save dict"):
             LatencyTable.load(written(tmp_path, data))
 
 
@@ -267,13 +267,13 @@ def test_references_to_the_outside_are_refused(tmp_path):
     path = tmp_path / "latency.pkl"
     with path.open("wb") as file:
         _Persistent(file, 3).dump(authors_document(base="outside"))
-    with pytest.raises(InputError, match="it holds a reference to something outside the file"):
+    with pytest.raises(InputError, match="it contains a reference to something outside the file"):
         LatencyTable.load(path)
 
 
 def test_extension_codes_and_memory_tricks_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(authors._TableUnpickler, "load", lambda _: pytest.fail("it is read"), raising=False)
-    with pytest.raises(InputError, match="it holds other things: a table is a dict of numbers"):
+    with pytest.raises(InputError, match="it contains other things: a table is a dict of numbers"):
         LatencyTable.load(written(tmp_path, b"\x80\x02\x82\x01."))
     for data in (b"\x80\x02)r" + struct.pack("<I", 4_000_000_000) + b".", b"(dp4000000000\n."):
         with pytest.raises(InputError, match=r"it is damaged, truncated, or was not written by"):
@@ -291,14 +291,14 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
     [
         ({"base": 1.0}, "contains no blocks"),
         ({}, "with a number `base`"),
-        ([1.0], r"it holds a list or a set: save one number, float\(ms\), for every width$"),
+        ([1.0], r"it contains a list or a set: save one number, float\(ms\), for every width$"),
         (3.5, "must be an OrderedDict"),
         (collections.OrderedDict(), "with a number `base`"),
         (collections.OrderedDict(base=1.0), "contains no blocks"),
         (authors_document(base=True), "base must be above 0 ms, .*got True"),
         (authors_document(base="1"), "base must be above 0 ms, .*got '1'"),
         (authors_document(base=10**400), "base must be above 0 ms, .*got a whole number of 1329 bits"),
-        (authors_document(base=np.array(1.0)), r"it holds an array: save one number, float\(ms\), for"),
+        (authors_document(base=np.array(1.0)), r"it contains an array: save one number, float\(ms\), for"),
         (authors_document(base=np.bool_(True)), "base must be above 0 ms, .*got True"),
         (authors_document(base=float("nan")), "base must be above 0 ms"),
         (authors_document(base=-1.0), "base must be above 0 ms"),
@@ -319,10 +319,10 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
         ),
         (
             authors_document(**{KEY: {1: [2.0]}}),
-            r"it holds a list or a set: save one number, float\(ms\), for every width$",
+            r"it contains a list or a set: save one number, float\(ms\), for every width$",
         ),
-        (authors_document(**{KEY: {1: {2.0}}}), "it holds a list or a set: save one number"),
-        (authors_document(**{KEY: collections.defaultdict(float)}), r"holds collections\.defaultdict, .*save dict"),
+        (authors_document(**{KEY: {1: {2.0}}}), "it contains a list or a set: save one number"),
+        (authors_document(**{KEY: collections.defaultdict(float)}), r"contains collections\.defaultdict, .*save dict"),
         (authors_document(base=_Calls(SCALAR, (np.dtype("<U1"), b"\0\0\x11\0"))), r"\(numpy\.str_ of what is no"),
         (authors_document(**{KEY: {1.0: 2.0}}), "has the width 1.0"),
         (authors_document(**{KEY: {True: 2.0}}), "has the width True"),

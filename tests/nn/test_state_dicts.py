@@ -82,7 +82,7 @@ def test_weights_under_keys_arrive(tmp_path, key, prefix):
 def test_of_several_state_dicts_the_first_is_read_and_the_others_are_told(tmp_path):
     trained, averaged, network = (random_network(seed=seed) for seed in range(3))
     torch.save({"state_dict_ema": averaged.state_dict(), "state_dict": trained.state_dict()}, tmp_path / "w.pt")
-    with pytest.warns(WeightsWarning, match=r"w\.pt holds weights under state_dict and under state_dict_ema: those"):
+    with pytest.warns(WeightsWarning, match=r"w\.pt contains weights under state_dict and under state_dict_ema: those"):
         tfnas.load_weights(network, tmp_path / "w.pt")
     assert arrived(network, trained)
 
@@ -128,13 +128,15 @@ def test_what_does_not_fit_says_what_was_found(tmp_path):
         tmp_path,
         r"first_stem\.conv\.weight.*Its names begin with 'encoder\.net\.': save the state dict of that part",
     )
-    refused({"epoch": 3, "weights": state}, tmp_path, "It holds no tensors, but epoch, weights; weights are looked for")
+    refused(
+        {"epoch": 3, "weights": state}, tmp_path, "It contains no tensors, but epoch, weights; weights are looked for"
+    )
     name = next(iter(state))
     refused({**state, f"module.{name}": state[name]}, tmp_path, rf"w\.pt contains {name} twice, with and without")
-    refused([], tmp_path, "holds no weights: it is a list")
+    refused([], tmp_path, "contains no weights: it is a list")
 
 
 def test_a_document_that_holds_itself_ends(tmp_path):
     document = {}
     document["model"] = document
-    refused(document, tmp_path, "It holds no tensors, but model")
+    refused(document, tmp_path, "It contains no tensors, but model")

@@ -86,7 +86,7 @@ def test_another_width_is_refused_with_layer_and_both_shapes(tmp_path):
     refused(
         random_network(),
         tmp_path / "c.pth.tar",
-        rf"c\.pth\.tar holds the weights of another architecture: stage2\.0\.inverted_bottleneck\.conv\.weight has "
+        rf"c\.pth\.tar contains the weights of another architecture: stage2\.0\.inverted_bottleneck\.conv\.weight has "
         rf"the shape {theirs} x {channels} x 1 x 1, the network's has {own} x {channels} x 1 x 1",
     )
 
@@ -140,7 +140,7 @@ def test_files_without_weights_are_refused(tmp_path):
     network = random_network()
     refused(network, tmp_path / "none.pth.tar", r"none\.pth\.tar cannot be read: No such file")
     torch.save([torch.zeros(2)], tmp_path / "list.pt")
-    refused(network, tmp_path / "list.pt", r"holds no weights: it is a list, not a dict of tensors by name")
+    refused(network, tmp_path / "list.pt", r"contains no weights: it is a list, not a dict of tensors by name")
     torch.save({"state_dict": {**network.state_dict(), "first_stem.bn.bias": 3}}, tmp_path / "number.pt")
     refused(network, tmp_path / "number.pt", r"first_stem\.bn\.bias is a int, not a tensor")
     whole = tmp_path / "whole.pt"

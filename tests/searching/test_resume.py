@@ -339,7 +339,7 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(run, uninterrupted):
     as_an_earlier_version_saved_it(run)
     search(SearchConfig(resume=str(run)), QUIET)
     assert_same(final_state(run), uninterrupted)
-    with pytest.raises(InputError, match="holds no configuration"):
+    with pytest.raises(InputError, match="contains no configuration"):
         cut_and_resumed(run, 0)
 
 

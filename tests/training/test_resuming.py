@@ -107,7 +107,7 @@ def test_another_architecture_is_refused(begun, tmp_path):
     other = tmp_path / "other.json"
     other.write_text(json.dumps(tfnas.Architecture.parse(text).to_json()))
     for flag in ("config_path", "model_path"):
-        with pytest.raises(InputError, match=f"--{flag} {other} holds another architecture than the run trains"):
+        with pytest.raises(InputError, match=f"--{flag} {other} contains a different architecture than the run trains"):
             resumed_run(TrainConfig(snapshot=str(begun), **{flag: str(other)}), None, AMP)
     (tmp_path / "copy").mkdir()
     same = write_architecture(tmp_path / "copy")

@@ -5,7 +5,7 @@ What makes naive figures wrong on a CPU, and what is done here about it:
 * The C library returns large freed tensors to the system after every call, depending on what the process did before,
   and the page faults make the same block two or three times slower. `prime_allocator` ends that.
 * A block called again and again finds its weights in the cache, a block inside a network does not. Before every timed
-  call another block (the reference) runs and the input is written anew, as the layer before would have done.
+  call another block (the reference) runs and the input is rewritten, as the layer before would have done.
 * A machine is not equally fast from minute to minute. Every call is normalised to the adjacent reference call.
 """
 

@@ -55,7 +55,7 @@ _MORE_THAN_FIRST = 1.25
 _MAY_CHANGE = ("out", "space", "worker", "worker_timeout")
 _PROCEDURE = (
     "Each part alone, in interleaved rounds in random order, {calls} timed calls per measurement after one untimed; "
-    "before every timed call a reference block runs and the input is written anew; preempted calls, and measurements "
+    "before every timed call a reference block runs and the input is rewritten; preempted calls, and measurements "
     "next to an erratic or slow reference, are repeated; ms = median of (ms / reference ms in the measurement) x "
     "median reference ms; threads bound to cores, memory allocator primed."
 )

@@ -1,7 +1,7 @@
 """The one place where calls are timed: single calls, interleaved rounds, and the statistics of their milliseconds.
 
 Everything timed together is called in interleaved rounds, each in a new order, so that a slow minute affects all of it
-alike. Benches (`local_bench.py`) add a reference call before every call, to which it is normalised.
+alike. Benches (`benches.py`) add a reference call before every call, to which it is normalised.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class FlagParser(Generic[C]):
                 hint = did_you_mean(str(name), self.types)
                 raise InputError(f"{path}: unknown field {name!r}{hint}; --help lists all flags")
             if name in self.command_line_only and value is not None:
-                raise InputError(f"{path}: {name} must not stand in a file: give it on the command line, as --{name}")
+                raise InputError(f"{path}: {name} must not be in a file: give it on the command line, as --{name}")
             if name in settings:
                 raise InputError(f"{path} gives {name} twice, once under its former name")
             checked = self.types[name].checked(self.current_choice(name, value), f"{path}: {name}")
@@ -268,5 +268,5 @@ def _read_yaml(path: str) -> dict[Any, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the --config file {path} cannot be read: {error}") from error
     if not isinstance(document, dict):
-        raise InputError(f"the --config file {path} must hold lines like `target_lat: 15`, got {document!r:.60}")
+        raise InputError(f"the --config file {path} must contain lines like `target_lat: 15`, got {document!r:.60}")
     return document

@@ -86,16 +86,16 @@ def _existing_files(out: Path) -> Iterator[str]:
     """What is there already, and what happens to it."""
     partial = Path(f"{out}.partial")
     if out.is_file():
-        anew = "" if partial.exists() else "measuring anew; "
-        yield f"{out} exists: {anew}it stays as it is until the new table takes its place"
+        anew = "" if partial.exists() else "measuring again; "
+        yield f"{out} exists: {anew}it is left in place until the new table is complete"
     if partial.exists():
-        yield f"going on with what an earlier build has measured, in {partial}"
+        yield f"resuming an earlier build from {partial}"
 
 
 @contextmanager
 def _shown(console: Console, config: BuildConfig) -> Iterator[tuple[Callable[[BuildStep], None], Callable[[], None]]]:
     """What to call at every step and every visit: progress with time left, and stopping where a signal asks for it."""
-    kept = f"what is measured stays in {config.out}.partial; the same command goes on there"
+    kept = f"measurements are saved in {config.out}.partial; the same command resumes from there"
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeLeftColumn()
     progress = Progress(*columns, console=console, disable=not console.is_terminal)
     with progress, watch_interruption(console) as watch:

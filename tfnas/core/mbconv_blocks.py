@@ -78,7 +78,7 @@ class Block:
     def _check_step(self) -> None:
         low, high = self.mid_range
         if low == high or (high - low) % self.mid_step:
-            raise InputError(f"mid_range must hold whole steps of {self.mid_step}, got {self.mid_range}")
+            raise InputError(f"mid_range must consist of whole steps of {self.mid_step}, got {self.mid_range}")
         if (self.mid_channels - low) % self.mid_step:
             raise InputError(
                 f"mid_channels must be {low} to {high} in steps of {self.mid_step}, got {self.mid_channels}"

@@ -128,7 +128,7 @@ class SearchSpace:
         for name in ("stem_activation", "feature_mix_activation"):
             _check_activation(name, getattr(self, name))
         if not self.stages:
-            raise InputError("stages must hold one stage at least")
+            raise InputError("stages must contain at least one stage")
         if not self.operations:
             raise InputError("operations must name one operation at least")
         if len(set(self.operations)) < len(self.operations):

@@ -72,10 +72,10 @@ class _TableUnpickler(pickle.Unpickler):
         if full_name in self._KNOWN:
             return self._KNOWN[full_name]
         if full_name in _ARRAYS:
-            raise InputError(f"{_OTHER}: it holds an array: {_ONE_NUMBER}")
+            raise InputError(f"{_OTHER}: it contains an array: {_ONE_NUMBER}")
         raise InputError(
-            f"{_OTHER}: it holds {_plain(module)}.{_plain(name)}, which is refused: save dict(...) of other kinds of "
-            "dict, and float(ms) of other numbers"
+            f"{_OTHER}: it contains {_plain(module)}.{_plain(name)}, which is refused: save dict(...) of other kinds "
+            "of dict, and float(ms) of other numbers"
         )
 
     def persistent_load(self, pid: Any) -> NoReturn:
@@ -122,7 +122,7 @@ def _check_instructions(data: bytes) -> int:
             for opcode, argument, place in pickletools.genops(data):
                 end = place or 0
                 if opcode.name not in _INSTRUCTIONS:
-                    raise InputError(f"{_OTHER}: it holds {_KINDS.get(opcode.name, f'other things: {_WANTED}')}")
+                    raise InputError(f"{_OTHER}: it contains {_KINDS.get(opcode.name, f'other things: {_WANTED}')}")
                 if opcode.name in _STORES and int(argument or 0) > len(data):  # memory for so many would be reserved
                     raise InputError(f"{_OTHER}: {_DAMAGED}")
                 nesting.take(opcode, argument)
@@ -141,7 +141,7 @@ def _damage(error: Exception) -> str:
         return f"it is {error}"
     kind = re.fullmatch(r"refused: (numpy\..*)", str(error))
     if kind is not None:
-        return f"it holds a number of a kind that is not read ({_plain(kind[1])}): save float(ms), and int(width)"
+        return f"it contains a number of an unsupported kind ({_plain(kind[1])}): save float(ms), and int(width)"
     return _DAMAGED
 
 
@@ -166,7 +166,7 @@ def _checked_key(key: object) -> str:
 
 def _read_curve(key: str, entries: object) -> Curve:
     if not isinstance(entries, dict) or not _is_dict(entries) or not entries:
-        raise InputError(f"{_OTHER}: {key} must hold an OrderedDict of width -> ms, or a dict")
+        raise InputError(f"{_OTHER}: {key} must be an OrderedDict of width -> ms, or a dict")
     for width, ms in entries.items():
         if type(width) is not int or not 1 <= width <= LARGEST_WIDTH:
             raise InputError(f"{_OTHER}: {key} has the width {short(width)}; expected 1 to {LARGEST_WIDTH}")

@@ -330,7 +330,7 @@ def _check_numbers_of_points(contents: TableContents) -> None:
     for name, curves in counted.items():
         said, found = getattr(contents.build, name), sum(len(curve.widths) for curve in curves.values())
         if said != found:
-            raise InputError(f"build.{name} is {short(said)}, but the table holds {found}")
+            raise InputError(f"build.{name} is {short(said)}, but the table contains {found}")
 
 
 def _check_correction(contents: TableContents) -> None:

@@ -122,7 +122,7 @@ def read_json(data: bytes) -> TableContents:
     _check_names(base, set(STEM_PARTS), "base.")
     blocks = _as_object(fields["blocks"], "blocks")
     if not blocks:
-        raise InputError("blocks must hold one block at least")
+        raise InputError("blocks must contain at least one block")
     contents = TableContents(
         cost=fields["cost"],
         measurement=_read_measurement(

@@ -50,13 +50,15 @@ def find_state(document: object, source: str) -> dict[str, Any]:
             )
         if len(filed) > 1:
             warnings.warn(
-                f"{source} holds weights under {' and under '.join(filed)}: those under {filed[0]} are read",
+                f"{source} contains weights under {' and under '.join(filed)}: those under {filed[0]} are used",
                 WeightsWarning,
                 stacklevel=3,
             )
         document = entries[filed[0]]
     if not isinstance(document, Mapping):
-        raise InputError(f"{source} holds no weights: it is a {type(document).__name__}, not a dict of tensors by name")
+        raise InputError(
+            f"{source} contains no weights: it is a {type(document).__name__}, not a dict of tensors by name"
+        )
     return plain_names(document, source)
 
 
@@ -103,7 +105,7 @@ def why_missing(found: Mapping[str, Any], wanted: Iterable[str]) -> str:
         return f". Its names begin with {start!r}: save the state dict of that part alone"
     if found and not any(isinstance(value, Tensor) for value in found.values()):
         held = ", ".join(sorted(ascii(name)[1:-1] for name in found)[:_MOST_NAMED])
-        return f". It holds no tensors, but {held}; weights are looked for under {', '.join(KEYS)}"
+        return f". It contains no tensors, but {held}; weights are looked for under {', '.join(KEYS)}"
     return ""
 
 
@@ -125,7 +127,7 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     """
     found = plain_names(state, source)
     fitting: dict[str, Tensor] = {}
-    refusal = f"{source} holds the weights of another architecture"
+    refusal = f"{source} contains the weights of another architecture"
     wanted = {plain_name(name): (name, own) for name, own in network.state_dict().items()}
     for name, (own_name, own) in wanted.items():
         if name not in found:

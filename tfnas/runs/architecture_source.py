@@ -151,7 +151,7 @@ def _read_run(run_dir: Path) -> ArchitectureSource:
             f"{command_line('search', '--resume', run_dir)}"
         )
     if not result.is_file():
-        raise InputError(f"{run_dir} is no run directory: it holds neither {RUN_FILE} nor {FOLDER}/")
+        raise InputError(f"{run_dir} is not a run directory: it contains neither {RUN_FILE} nor {FOLDER}/")
     return _read_json(result, None)
 
 
@@ -242,5 +242,5 @@ def read_summary(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     if not isinstance(document, dict):
-        raise InputError(f"{path} must hold a JSON object, this is a {type(document).__name__}")
+        raise InputError(f"{path} must contain a JSON object, this is a {type(document).__name__}")
     return document

@@ -37,10 +37,10 @@ class AuthorsSearch:
     def from_document(cls, document: Any, source: str) -> AuthorsSearch:
         """The checkpoint in what `load_plain` gave. Raises InputError saying what is missing."""
         if not isinstance(document, dict) or not isinstance(document.get("state_dict"), dict):
-            raise InputError(f"{source} is not a search checkpoint: it holds no state_dict")
+            raise InputError(f"{source} is not a search checkpoint: it contains no state_dict")
         if not isinstance(document.get(_MASKS), dict):
             raise InputError(
-                f"{source} is not a search checkpoint: it holds no {_MASKS}. "
+                f"{source} is not a search checkpoint: it contains no {_MASKS}. "
                 "A trained network's architecture is in the model.config that it was trained with: give that"
             )
         state = plain_names(document["state_dict"], source)

@@ -83,7 +83,7 @@ class Checkpoints:
             except InputError as error:
                 problems.append(str(error))
         detail = "; ".join(problems) or "the run was stopped before the first checkpoint"
-        raise NotResumable(f"{self.run_dir} holds no readable checkpoint ({detail}): start a new run")
+        raise NotResumable(f"{self.run_dir} contains no readable checkpoint ({detail}): start a new run")
 
 
 def format_of(kind: str) -> str:

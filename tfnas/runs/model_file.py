@@ -79,12 +79,12 @@ class TrainedModel:
             found, is_run = (os.path.isfile(place) for place in (file, Path(path) / CONFIG_FILE))  # noqa: PTH113
             if not found and is_run and "snapshot" in read_config(Path(path)):
                 raise InputError(
-                    f"{path} holds no {MODEL_FILE} yet: its training was interrupted. Resume it: "
+                    f"{path} has no {MODEL_FILE} yet: its training was interrupted. Resume it: "
                     f"{command_line('train', '--snapshot', Path(path))}"
                 )
             if not found:
                 raise InputError(
-                    f"{path} holds no {MODEL_FILE}: it is not a finished training run. Train a network first: "
+                    f"{path} has no {MODEL_FILE}: it is not a finished training run. Train a network first: "
                     f"{command_line('train', '--model_path', Path(path))}"
                 )
         return cls._from_document(load_plain(file), str(file))

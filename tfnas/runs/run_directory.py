@@ -196,5 +196,5 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UnreadableConfig(f"{path} is not a run directory: {CONFIG_FILE} cannot be read ({error})") from error
     if not isinstance(config, dict):
-        raise UnreadableConfig(f"{path / CONFIG_FILE} holds no configuration")
+        raise UnreadableConfig(f"{path / CONFIG_FILE} contains no configuration")
     return config

@@ -314,5 +314,5 @@ def _check_architecture(flag: str, path: str, run_dir: Path) -> None:
     other = other.adapted(image_size=own.image_size, num_classes=own.num_classes)
     if other != own:
         raise InputError(
-            f"{flag} {path} holds another architecture than the run trains: omit the flag, or start a new run"
+            f"{flag} {path} contains a different architecture than the run trains: omit the flag, or start a new run"
         )

@@ -68,13 +68,13 @@ def load_plain_bytes(file: IO[bytes], source: str) -> Any:
             protocol = _check_pickles(file, is_archive)
             document = torch.load(file, map_location="cpu", weights_only=True)
     except NestedTooDeeply as error:
-        raise UnreadableFile(source, f"is no readable checkpoint: what it holds is {error}") from error
+        raise UnreadableFile(source, f"is no readable checkpoint: its content is {error}") from error
     except PICKLE_ERRORS as error:
         if is_archive and not isinstance(error, pickle.UnpicklingError):  # its list of members, which has no checksum
             raise UnreadableFile(source, _DAMAGED) from error
         raise UnreadableFile(source, _other_things(source, is_archive, protocol, str(error))) from error
     if not is_archive and file.read(1):
-        raise UnreadableFile(source, "is no readable checkpoint: it goes on after its end; write or copy it again")
+        raise UnreadableFile(source, "is no readable checkpoint: it has trailing data; write or copy it again")
     return document
 
 
@@ -152,9 +152,9 @@ def _other_things(source: str, is_archive: bool, protocol: int, error: str) -> s
         )
     what = "numpy.ndarray" if name.endswith("multiarray._reconstruct") else name
     return (
-        f"is no readable checkpoint: {'' if is_archive else 'it is damaged, or '}it holds other things than tensors, "
-        f"numbers, text and containers{f' ({what})' if what else ''}, which are refused because loading them could run "
-        "code. Give the weights alone: torch.save(model.state_dict(), 'weights.pt') where they were trained, or, if "
+        f"is no readable checkpoint: {'' if is_archive else 'it is damaged, or '}it contains objects other than "
+        f"tensors, numbers, text and containers{f' ({what})' if what else ''}, which are refused because loading them "
+        "could run code. Give the weights alone: torch.save(model.state_dict(), 'weights.pt') where they were trained, or, if "
         "you trust the file (and with checkpoint.state_dict() if it is a whole module), "
         f"checkpoint = torch.load({source!r}, weights_only=False); "
         "torch.save(checkpoint['state_dict'], 'weights.pt')"

@@ -345,7 +345,7 @@ def test_a_target_that_is_missed_is_exit_status_3(files, tmp_path, capsys):
         ("", "give one FILE to certify, or --config_path or --arch in its place, got 0"),
         ("any.onnx three.onnx", "give one FILE to certify, or --config_path or --arch in its place, got 2"),
         ("nowhere.onnx", "nowhere.onnx: there is no such file"),
-        ("empty", "holds no model.pt: it is not a finished training run"),
+        ("empty", "has no model.pt: it is not a finished training run"),
         ("code.pt2", "loading a .pt2 file can execute code, so .pt2 files are not accepted"),
         ("text.onnx", "text.onnx is not an ONNX file, or damaged"),
         ("text.pt", "text.pt"),

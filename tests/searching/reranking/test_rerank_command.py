@@ -148,7 +148,7 @@ def test_no_file_may_name_a_cluster(capsys, tmp_path, searched):
     path.write_text(yaml.safe_dump({"joblib_backend": "dask", "cluster": "tcp://elsewhere:1"}))
     for command in (rerank.main, parsing_model.main):
         status, message = outcome(capsys, command, "--model_path", str(searched), "--config", str(path))
-        assert status == 2 and "cluster must not stand in a file" in message
+        assert status == 2 and "cluster must not be in a file" in message
 
 
 def test_help_fits_a_terminal_and_needs_no_torch(capsys, monkeypatch):

@@ -89,11 +89,7 @@ def description(setup: SearchSetup, place: str) -> list[str]:
         f"target    {setup.table.quantity(setup.target_ms, 6)}; reachable {bounds}",
         f"train     {setup.schedule.epochs} epochs, {setup.schedule.warmup_epochs} of them warm-up, batch "
         f"{setup.schedule.batch_size}, on {place}, seed {setup.config.seed}",
-        *(
-            ["          without compiled kernels, hence slower: reinstall with a C compiler available"]
-            if slower
-            else []
-        ),
+        *([_NOT_COMPILED] if slower else []),
     ]
 
 

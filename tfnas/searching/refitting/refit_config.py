@@ -107,7 +107,7 @@ class CertifyConfig:
             )
         if self.arch is not None and self.out is None:
             raise InputError(
-                f"--arch {self.arch} is no file beside which a certificate could go: say where, with --out"
+                f"--arch {self.arch} is not a file next to which the certificate could be written: give --out"
             )
         for name in ("batch", "threads"):
             if getattr(self, name) < 1:

@@ -187,7 +187,7 @@ class Structure:
                 f"the previous block outputs {before.out_channels}"
             )
         if (block.temporal_kernel is None) != (self.blocks[0].temporal_kernel is None):
-            raise InputError("blocks for images and blocks for videos cannot stand in one network")
+            raise InputError("blocks for images and blocks for videos cannot be in one network")
 
     def block_type(self, block: SuperBlock) -> BlockType:
         """How the units of a block of this structure are made."""
@@ -235,7 +235,7 @@ class Structure:
         if text.lstrip()[0] in "{[":
             return cls(tinynas.read_text(text, index), "tinynas")
         if index not in (None, 0):
-            raise InputError(f"index is {index}, but a text of notation zennas holds one structure")
+            raise InputError(f"index is {index}, but a text of notation zennas contains one structure")
         return cls(plainnet.read_text(text), "zennas")
 
     @classmethod

@@ -239,7 +239,7 @@ def load_published(network: StructureNetwork, source: str | os.PathLike[str] | M
     names = published_names(network)
     for own, name in names.items():
         if name not in found:
-            refusal = f"{where} holds the weights of another structure: it has no {name} (here {own})"
+            refusal = f"{where} contains the weights of another structure: it has no {name} (here {own})"
             raise InputError(refusal + why_missing(found, names.values()))
     ours = {name: own for own, name in names.items()}
     state = {ours.get(name, name): value for name, value in found.items() if not _left_out(name, network)}

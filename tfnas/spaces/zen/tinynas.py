@@ -118,7 +118,7 @@ def _one_structure(document: Any, index: int | None) -> Sequence[Any]:
     if index is None:
         index = several[0] if several else 0
     if not 0 <= index < len(document):
-        raise InputError(f"index is {index}, but it holds {len(document)} structures, which count from 0")
+        raise InputError(f"index is {index}, but it contains {len(document)} structures, which count from 0")
     return list(document[index])
 
 

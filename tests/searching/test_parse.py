@@ -243,10 +243,12 @@ def test_files_refused(tmp_path, name, content, message):
 
 
 def test_folders_refused(tmp_path, run_dir):
-    with pytest.raises(InputError, match=r"is no run directory: it holds neither architecture\.json nor checkpoints/"):
+    with pytest.raises(
+        InputError, match=r"is not a run directory: it contains neither architecture\.json nor checkpoints/"
+    ):
         parse_model(tmp_path)
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(InputError, match="holds no readable checkpoint"):
+    with pytest.raises(InputError, match="contains no readable checkpoint"):
         parse_model(tmp_path)
     for text in ("{", '{"a":' + "[" * 3000 + "]" * 3000 + "}", '{"target_ms": 1, "target_ms": 2}', '{"a": "\xff"}'):
         (run_dir / "summary.json").write_bytes(text.encode("latin-1"))

@@ -84,5 +84,5 @@ def test_freed_memory_is_given_back():
     """In a process of its own: a heap with holes of other tests' memory is filled anywhere."""
     if _trim() is None:
         pytest.skip("this C library has no malloc_trim")
-    program = "from tests.test_computing import check_freed_memory as check; check()"
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[1])
+    program = "from tests.utils.test_computing import check_freed_memory as check; check()"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])

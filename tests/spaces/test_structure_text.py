@@ -154,7 +154,7 @@ def changed(**changes):
             "block 2 of 2 .*need 6 numbers each, one per convolution, got 6 and 5",
         ),
         (changed(**{"class": "SuperQuantResK1DWK1"}, nbitsA=[4] * 6, nbitsW=[4.5] * 6), "bits must be a whole number"),
-        (changed(**{"class": "SuperRes3DK1DWK1"}, kt=3), "images and blocks for videos cannot stand in one network"),
+        (changed(**{"class": "SuperRes3DK1DWK1"}, kt=3), "images and blocks for videos cannot be in one network"),
         (changed(**{"in": 9}), "block 2 of 2 .*channels do not match: it expects 9, the previous block outputs 8"),
     ],
 )
@@ -237,7 +237,7 @@ def test_of_several_structures_one_must_be_named(tmp_path, named):
         with pytest.raises(InputError, match=message):
             read(None)
         for index in (-1, 3):
-            with pytest.raises(InputError, match=f"index is {index}, but it holds 3 structures"):
+            with pytest.raises(InputError, match=f"index is {index}, but it contains 3 structures"):
                 read(index)
         with pytest.raises(InputError, match="needs one block"):
             read(1)
@@ -246,7 +246,7 @@ def test_of_several_structures_one_must_be_named(tmp_path, named):
 def test_one_structure_needs_no_index():
     assert Structure.from_tinynas({"best_structures": [[STEM]]}, 0) == Structure.from_tinynas([STEM])
     assert Structure.parse(PLAIN, 0) == Structure.parse(PLAIN)
-    with pytest.raises(InputError, match="index is 1, but a text of notation zennas holds one structure"):
+    with pytest.raises(InputError, match="index is 1, but a text of notation zennas contains one structure"):
         Structure.parse(PLAIN, 1)
 
 

@@ -182,14 +182,17 @@ def test_weights_of_another_structure_are_refused_and_change_nothing(tmp_path):
             {**state, "module_list.9.weight": torch.zeros(1)},
             "it contains module_list.9.weight, which the network does not have",
         ),
-        (published_state(small(use_se=False)), "holds the weights of another structure: it has no .*netblock.1.weight"),
+        (
+            published_state(small(use_se=False)),
+            "contains the weights of another structure: it has no .*netblock.1.weight",
+        ),
         ({"state_dict": 3}, "it has no module_list"),
     ]
     for document, message in cases:
         with pytest.raises(InputError, match=message):
             network.load_published(document)
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(InputError, match=r"list\.pth holds no weights: it is a list"):
+    with pytest.raises(InputError, match=r"list\.pth contains no weights: it is a list"):
         network.load_published(tmp_path / "list.pth")
     (tmp_path / "none.pth").write_text("not tensors")
     with pytest.raises(InputError, match=r"none\.pth is no readable checkpoint"):

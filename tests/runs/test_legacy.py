@@ -108,9 +108,9 @@ def test_what_does_not_fit_is_named(change, message):
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ([], "holds no state_dict"),
-        ({"state_dict": 3}, "holds no state_dict"),
-        ({"state_dict": {}}, "holds no mc_mask_dddict.*model.config that it was trained with"),
+        ([], "contains no state_dict"),
+        ({"state_dict": 3}, "contains no state_dict"),
+        ({"state_dict": {}}, "contains no mc_mask_dddict.*model.config that it was trained with"),
         ({"state_dict": {"epoch": 3}, "mc_mask_dddict": {}}, "entry epoch is a int, not a tensor"),
     ],
 )

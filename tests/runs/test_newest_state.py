@@ -86,7 +86,7 @@ def test_both_end_where_nothing_can_be_read(run_dir):
     for path in Checkpoints(run_dir, "search").saved():
         path.write_bytes(b"damaged")
     (first, second), _ = found_by_both(run_dir)
-    assert isinstance(first, InputError) and "holds no readable checkpoint" in str(first)
+    assert isinstance(first, InputError) and "contains no readable checkpoint" in str(first)
     assert isinstance(second, ReportedElsewhere) and second.exit_status == 2
 
 

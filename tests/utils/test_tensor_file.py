@@ -145,7 +145,9 @@ def test_files_without_checksums_load(zipped):
 def test_what_follows_an_old_file_is_refused():
     whole = saved({"weight": torch.arange(3.0)}, zipped=False)
     for rest in (b"x", whole):
-        with pytest.raises(InputError, match="the file is no readable checkpoint: it goes on after its end"):
+        with pytest.raises(
+            InputError, match="the file is no readable checkpoint: it has trailing data; write or copy it again"
+        ):
             load_plain_bytes(io.BytesIO(whole + rest), "the file")
 
 
@@ -208,7 +210,7 @@ def test_other_objects_are_refused_by_name_with_the_way_out(tmp_path, thing, nam
     before = {key: dict(vars(kind)) for key, kind in NUMPY_NAMES.items()}
     path = tmp_path / "checkpoint.pth.tar"
     path.write_bytes(saved({"state_dict": {}, "args": thing}, zipped))
-    with pytest.raises(InputError, match=rf"it holds other things than .* \({re.escape(name)}\), which") as refused:
+    with pytest.raises(InputError, match=rf"it contains objects other than .* \({re.escape(name)}\), which") as refused:
         load_plain(path)
     assert "torch.save(model.state_dict(), 'weights.pt')" in str(refused.value)
     assert f"torch.load({str(path)!r}, weights_only=False)" in str(refused.value)
@@ -248,7 +250,7 @@ def test_what_the_program_around_allows_is_not_allowed_here():
     data = saved({"state_dict": {}, "other": Allowed()})
     with torch.serialization.safe_globals([Allowed]):
         before = set(torch.serialization.get_safe_globals())
-        with pytest.raises(InputError, match=r"it holds other things than .* \(test_tensor_file\.Allowed\), which"):
+        with pytest.raises(InputError, match=r"it contains objects other than .* \(test_tensor_file\.Allowed\), which"):
             load_plain_bytes(io.BytesIO(data), "the file")
         assert set(torch.serialization.get_safe_globals()) == before
         assert torch.load(io.BytesIO(data), weights_only=True)["other"].number == 3

@@ -159,7 +159,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
         path.write_bytes(content)
         refused(path, match)
     torch.save({"format": "tfnas-model", "payload": random.Random(1)}, tmp_path / "object.pt")
-    refused(tmp_path / "object.pt", "is no readable checkpoint: it holds other things than tensors")
+    refused(tmp_path / "object.pt", "is no readable checkpoint: it contains objects other than tensors")
     (tmp_path / "list.pt").write_bytes(pickle.dumps([1, 2]))
     refused(tmp_path / "list.pt", "is no")
     refused(tmp_path / "none.pt", "cannot be read: No such file")
@@ -169,7 +169,7 @@ def test_a_run_without_a_trained_network_is_refused(tmp_path):
     """A search leaves an architecture, not a model."""
     (tmp_path / "architecture.json").write_text("{}")
     refused(
-        tmp_path, r"holds no model\.pt: it is not a finished training run\. Train a network first: .*python train_eval_"
+        tmp_path, r"has no model\.pt: it is not a finished training run\. Train a network first: .*python train_eval_"
     )
 
 
