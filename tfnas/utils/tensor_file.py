@@ -154,8 +154,8 @@ def _other_things(source: str, is_archive: bool, protocol: int, error: str) -> s
     return (
         f"is no readable checkpoint: {'' if is_archive else 'it is damaged, or '}it contains objects other than "
         f"tensors, numbers, text and containers{f' ({what})' if what else ''}, which are refused because loading them "
-        "could run code. Give the weights alone: torch.save(model.state_dict(), 'weights.pt') where they were trained, or, if "
-        "you trust the file (and with checkpoint.state_dict() if it is a whole module), "
+        "could run code. Give the weights alone: torch.save(model.state_dict(), 'weights.pt') where they were trained, "
+        "or, if you trust the file (and with checkpoint.state_dict() if it is a whole module), "
         f"checkpoint = torch.load({source!r}, weights_only=False); "
         "torch.save(checkpoint['state_dict'], 'weights.pt')"
     )
