@@ -36,7 +36,7 @@ from quality.settings import Settings, add_flags, read
 from quality.training import Data, open_images
 
 import tfnas
-from tfnas.bench.benches import conditions_of, open_bench, reference_of
+from tfnas.bench.benches import open_bench, reference_case, table_conditions
 from tfnas.bench.benchmark_cases import network_case
 from tfnas.bench.check_timing import SampleBudget, time_in_rounds
 from tfnas.core.architecture import Architecture
@@ -157,10 +157,10 @@ class Benchmark:
             return known or {}
         say(f"timing {len(networks)} networks in turn")
         space, lookup = self.wanted.space, self.wanted.table
-        bench = open_bench(conditions_of(lookup), reference_of(space))
+        bench = open_bench(table_conditions(lookup), reference_case(space))
         budget = SampleBudget(self.settings.rounds, _TIMING_CALLS, _MOST_TIMING_SECONDS, seed=0)
         timed = time_in_rounds(
-            bench, [network_case(network) for network in networks], [reference_of(space)], budget, lambda *_: None
+            bench, [network_case(network) for network in networks], [reference_case(space)], budget, lambda *_: None
         )
         if timed.disturbance is not None:
             say(f"warning: {timed.disturbance}")

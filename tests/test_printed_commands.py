@@ -18,7 +18,7 @@ from small_search import middle_ms, write_inputs
 from tiny import tiny_contents, tiny_space
 
 import tfnas
-from tfnas.bench.benches import conditions_of
+from tfnas.bench.benches import table_conditions
 from tfnas.cli import flags, latency, main, train_eval, train_search
 from tfnas.core.errors import InputError
 from tfnas.latency.cost_table import LatencyTable
@@ -243,7 +243,7 @@ def test_how_to_measure_a_table(folder, meaning):
     (warning, *_) = search_remarks(table, shipped=True, space=space_arguments(digits, None))
     unknown = LatencyTable(dataclasses.replace(table.contents, measurement=None, classifier=None))
     with pytest.raises(InputError) as unmeasured:
-        conditions_of(unknown)
+        table_conditions(unknown)
     with pytest.raises(InputError) as unsaid:
         unknown.save("x.json")
     with pytest.raises(InputError) as few:

@@ -17,7 +17,7 @@ from quality.networks import RandomNetworks, Wanted
 from quality.settings import Settings
 from quality.training import Data, Recipe, Watch, judged, trained
 from tfnas.core.architecture import Architecture
-from tfnas.runs.search_run import choice_of, search_checkpoints
+from tfnas.runs.search_run import saved_choice, search_checkpoints
 from tfnas.searching.differentiable.candidates import log_prob_gap
 from tfnas.searching.differentiable.differentiable_search import search
 from tfnas.searching.differentiable.inherited_evaluation import derived_accuracy
@@ -205,7 +205,7 @@ class Finder:
 
     def _supernet_says(self, seed: int, networks: list[Architecture]) -> dict[str, list[float]]:
         state, _, _ = search_checkpoints(self.run_of(seed)).load_latest()
-        supernet, choice = supernet_from_state(state).to(memory_format=torch.channels_last), choice_of(state)  # type: ignore[call-overload]
+        supernet, choice = supernet_from_state(state).to(memory_format=torch.channels_last), saved_choice(state)  # type: ignore[call-overload]
         images = self.data.architecture
         batches = list(zip(images.pixels.split(32), images.labels.split(32), strict=True))
         device = torch.device("cpu")

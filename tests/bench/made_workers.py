@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tiny import tiny_space
 
-from tfnas.bench.benches import reference_of
+from tfnas.bench.benches import reference_case
 from tfnas.bench.benchmark_cases import block_case
 from tfnas.bench.remote_bench import WorkerBench
 from tfnas.bench.worker_messages import Payload
@@ -139,7 +139,7 @@ def tiny_cases():
         for operation in space.operations
         for width in list(space.widths(place, operation))[:2]
     ]
-    return found[:3], reference_of(space)
+    return found[:3], reference_case(space)
 
 
 def fake_command(folder, *modes):

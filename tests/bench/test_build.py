@@ -19,7 +19,7 @@ from tfnas.bench.bench_config import BuildConfig
 from tfnas.bench.build_table import build_table
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.latency.default_table import space_of
+from tfnas.latency.default_table import table_space
 from tfnas.latency.table_contents import WidthClasses
 from tfnas.report.table_report import ALL, interpolation_errors
 from tfnas.spaces.mbconv.table_keys import latency_key, widths_by_key
@@ -204,7 +204,7 @@ def test_only_multiples_are_measured_when_only_they_are_searched(build_on):
     assert all(width % 8 == 0 for width in widths | held_out)
     eights = DIGITS.in_multiples_of(8)
     table.check(eights)
-    assert space_of(table) == eights
+    assert table_space(table) == eights
     with pytest.raises(InputError, match=r"multiples of 8 only: search these, with --width_multiple 8"):
         table.check(DIGITS)
     block = DIGITS.block(DIGITS.blocks[0], DIGITS.operations[0], 41)

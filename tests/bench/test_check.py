@@ -28,7 +28,7 @@ from tfnas.cli import latency
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.latency.authors_table import LatencyTableWarning
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.latency.default_table import space_of
+from tfnas.latency.default_table import table_space
 from tfnas.latency.table_contents import Conditions, Correction, SumErrors
 
 LITTLE_YAML = """\
@@ -566,10 +566,10 @@ def test_the_space_of_a_table_is_found_with_its_multiple_of_widths():
         contents = tiny_contents(space, random.Random(0))
         measured = dataclasses.replace(contents.measurement, width_multiple=space.width_multiple)
         table = LatencyTable(dataclasses.replace(contents, measurement=measured))
-        assert space_of(table, None) == space == space_of(table, "digits")
+        assert table_space(table, None) == space == table_space(table, "digits")
     other = dataclasses.replace(digits, feature_mix_channels=32)
     with pytest.raises(InputError, match="differs from the built-in one"):
-        space_of(LatencyTable(tiny_contents(other, random.Random(0))), None)
+        table_space(LatencyTable(tiny_contents(other, random.Random(0))), None)
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------

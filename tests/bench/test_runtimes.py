@@ -18,7 +18,7 @@ from tiny import tiny_space
 import tfnas
 from tfnas import bench
 from tfnas.bench import runtime as runtimes
-from tfnas.bench.benches import LocalBench, reference_of
+from tfnas.bench.benches import LocalBench, reference_case
 from tfnas.bench.benchmark_cases import block_case, network_case, random_architectures
 from tfnas.bench.runtime import open_runtime, runtime_names
 from tfnas.core.errors import InputError
@@ -112,7 +112,7 @@ def test_a_bench_measures_in_it(runtime):
         block_case(space.block(place, operation, width), place.input_size),
         network_case(random_architectures(space, 1, 10, seed=0)[0]),
     ]
-    bench = LocalBench(Conditions(runtime=runtime), reference_of(space))
+    bench = LocalBench(Conditions(runtime=runtime), reference_case(space))
     visits = list(bench.measure(cases, [1, 0, 1], calls=2))
     assert [(len(visit.own_ms), len(visit.reference_ms)) for visit in visits] == [(2, 2)] * 3
     assert all(milliseconds > 0 for visit in visits for milliseconds in (*visit.own_ms, *visit.reference_ms))
@@ -220,7 +220,7 @@ def measure_in(runtime):
         block_case(space.block(place, operation, width), place.input_size)
         for width in space.width_range(place, operation)
     ]
-    bench = LocalBench(Conditions(runtime=runtime), reference_of(space))
+    bench = LocalBench(Conditions(runtime=runtime), reference_case(space))
     return [len(visit.own_ms) for visit in bench.measure(cases, [0, 1, 0], calls=2)]
 
 

@@ -13,7 +13,7 @@ from made_tables import random_choice
 from tiny import SOME_EXPAND, measurement, tiny_contents, tiny_space
 
 import tfnas
-from tfnas.bench.benches import conditions_of
+from tfnas.bench.benches import table_conditions
 from tfnas.bench.benchmark_cases import random_architectures
 from tfnas.core.cost import COSTS
 from tfnas.core.errors import Infeasible, InputError
@@ -80,7 +80,7 @@ def test_it_says_what_it_is_and_not_when(monkeypatch, cost):
     assert table.description.endswith("of one network, counted and not measured")
     assert table.batch_size is None and table.unit == {"macs": "MACs", "params": "parameters"}[cost]
     with pytest.raises(InputError, match=r"was counted .* there is nothing to measure it against"):
-        conditions_of(table)
+        table_conditions(table)
     monkeypatch.setattr(
         "tfnas.latency.counted_table._provenance", lambda space, *_: measurement(space, date="2001-01-01")
     )

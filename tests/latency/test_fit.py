@@ -58,7 +58,7 @@ def imagenet_architecture(operations, widths):
     return IMAGENET.architecture(flat_operations, [len(row) for row in operations], flat_widths, 1000)
 
 
-def widths_of(architecture):
+def block_widths(architecture):
     return [[block.mid_channels for block in blocks] for blocks in architecture.stages]
 
 
@@ -81,7 +81,7 @@ def test_equals_the_authors_program(oracle, number):
 
     before = imagenet_architecture(rows(case["arch"]), rows(case["widths_before"]))
     after = fit_widths(before, table, case["target_ms"])
-    assert widths_of(after) == rows(case["widths_after"])
+    assert block_widths(after) == rows(case["widths_after"])
     assert table.architecture_ms(before) == pytest.approx(case["before_ms"], rel=1e-14)
     assert table.architecture_ms(after) == pytest.approx(case["after_ms"], rel=1e-14)
 
@@ -94,7 +94,7 @@ def test_equals_kept_answers_of_the_authors_program(target_ms, stages):
     for place, (_, low_ms, high_ms, _, _) in zip(architecture.blocks, chain(*stages), strict=True):
         ends[latency_key(place.block, place.input_size)] = (place.block.mid_range, (low_ms, high_ms))
     fitted = fit_widths(architecture, table_of(1.985807514190674, ends), target_ms)
-    assert widths_of(fitted) == after
+    assert block_widths(fitted) == after
 
 
 # ---- a second implementation, word by word ------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from tfnas.cli import latency
 from tfnas.core.errors import Infeasible, InputError, UnmetTarget
 from tfnas.core.space import Operation, Stage
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.latency.default_table import default_table_path, is_default, open_table, space_of
+from tfnas.latency.default_table import default_table_path, is_default, open_table, table_space
 from tfnas.latency.meet_target import SpaceBounds, check_target
 from tfnas.latency.reachable import Band
 from tfnas.latency.space_range import RangeConfig, space_range
@@ -319,9 +319,9 @@ def test_the_command_refuses_bad_input_in_one_message(capsys, flags, message):
 def test_a_table_of_a_space_of_ones_own_wants_the_space(space, table, tmp_path):
     table.save(tmp_path / "mine.json")
     with pytest.raises(InputError, match=r"is for the space 'tiny', which is not a built-in space: .*--space"):
-        space_of(LatencyTable.load(tmp_path / "mine.json"))
+        table_space(LatencyTable.load(tmp_path / "mine.json"))
     with pytest.raises(InputError, match="does not say which space"):
-        space_of(table_of(1.0, {"MBInvertedResBlock_4_4_0_4_k3_s1_relu": ([6], [1.0])}))
+        table_space(table_of(1.0, {"MBInvertedResBlock_4_4_0_4_k3_s1_relu": ([6], [1.0])}))
     assert RangeConfig(lookup_path="x").space is None
 
 

@@ -12,7 +12,7 @@ from tfnas.core.errors import InputError
 from tfnas.core.space import SearchSpace
 from tfnas.latency.table_contents import DTYPES, LARGEST_WIDTH, Conditions
 from tfnas.spaces.mbconv.space_file import space as load_space
-from tfnas.utils.text import seconds_of, share_of
+from tfnas.utils.text import parse_seconds, parse_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +86,8 @@ class BuildConfig:
             raise InputError(f"--cost must be one of {', '.join(COSTS)}, got {self.cost!r}")
         if not 0 < self.worker_timeout < math.inf:
             raise InputError(f"--worker_timeout must be above 0 s, got {self.worker_timeout}")
-        share_of("tolerance", self.tolerance)
-        seconds_of("time_budget", self.time_budget)
+        parse_share("tolerance", self.tolerance)
+        parse_seconds("time_budget", self.time_budget)
 
     def opened_space(self) -> SearchSpace:
         """The space at the image size and width multiple asked for. Raises InputError when there is none."""
@@ -165,7 +165,7 @@ class CheckConfig:
             raise InputError(f"--worker_timeout must be above 0 s, got {self.worker_timeout}")
         if self.out is not None and not self.correct:
             raise InputError(f"--out {self.out} is for the corrected table, which --correct false does not write")
-        seconds_of("time_budget", self.time_budget)
+        parse_seconds("time_budget", self.time_budget)
 
     @property
     def table_path(self) -> Path:

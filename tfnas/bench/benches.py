@@ -189,13 +189,13 @@ def _switches() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
-def reference_of(space: SearchSpace) -> BenchmarkCase:
+def reference_case(space: SearchSpace) -> BenchmarkCase:
     """The block that every call is held against: the middle one, as the space's first operation at its usual width."""
     place, operation = space.blocks[len(space.blocks) // 2], space.operations[0]
     return block_case(space.block(place, operation, space.initial_width(place, operation)), place.input_size)
 
 
-def conditions_of(table: LatencyTable, device: str | None = None) -> Conditions:
+def table_conditions(table: LatencyTable, device: str | None = None) -> Conditions:
     """The conditions a table was measured under; `device` says which of several devices of its kind to use.
 
     Raises InputError for a table that does not say, that was counted and not measured, or of another kind of device.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tfnas.bench.bench_config import BuildConfig
-from tfnas.bench.benches import Bench, open_bench, reference_of
+from tfnas.bench.benches import Bench, open_bench, reference_case
 from tfnas.bench.benchmark_cases import BenchmarkCase, classifier_case, stem_cases
 from tfnas.bench.build_points import TablePoint, case_at, drawn_points, first_widths, probe_widths, probed_keys
 from tfnas.bench.measurement_journal import MeasurementJournal
@@ -44,7 +44,7 @@ from tfnas.spaces.mbconv.table_keys import (
     widths_by_key,
 )
 from tfnas.utils.files import check_writable
-from tfnas.utils.text import seconds_of, share_of
+from tfnas.utils.text import parse_seconds, parse_share
 
 _CLASS_COUNTS = (1, 10, 100, 1000)
 _FEWEST_ROUNDS = 3
@@ -86,7 +86,7 @@ def build_table(
         RunFailed: A file cannot be written, or a worker does not answer.
     """
     space = config.opened_space()
-    bench = open_bench(config.conditions, reference_of(space), config.worker, config.seed, config.worker_timeout)
+    bench = open_bench(config.conditions, reference_case(space), config.worker, config.seed, config.worker_timeout)
     out = Path(config.out)
     check_writable(out)
     subject = _subject(config, space, bench)
@@ -122,8 +122,8 @@ class _Build:
     ) -> None:
         self._config, self._space, self._on_step = config, space, on_step
         self._journal, self._timing = journal, timing
-        self._tolerance = share_of("tolerance", config.tolerance)
-        self._budget_s = seconds_of("time_budget", config.time_budget)
+        self._tolerance = parse_share("tolerance", config.tolerance)
+        self._budget_s = parse_seconds("time_budget", config.time_budget)
         self._widths = widths_by_key(space)
         self._shallowest = shallowest_architecture(space, config.num_classes)
         self._stems = stem_cases(self._shallowest)
@@ -268,7 +268,7 @@ class _Build:
             seconds=self._journal.seconds,
             visits=len(self._timing.in_order),
             repeated_visits=self._timing.repeated,
-            reference=reference_of(self._space).name,
+            reference=reference_case(self._space).name,
             reference_ms=reference.median_ms,
             reference_spread_ms=reference.spread_ms,
             slowest_drift=slowest,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfnas.bench.bench_config import FEWEST_NETWORKS, SUFFIXES, CheckConfig
-from tfnas.bench.benches import Bench, as_measured, conditions_of, open_bench, reference_of
+from tfnas.bench.benches import Bench, as_measured, open_bench, reference_case, table_conditions
 from tfnas.bench.benchmark_cases import BenchmarkCase, block_case, network_case, random_architectures
 from tfnas.bench.check_report import FITTED, HELD_OUT, CheckedNetwork, CheckReport, MachineSpeed, check_picture
 from tfnas.bench.check_timing import RoundsTimed, SampleBudget, ratio_now, time_in_rounds
@@ -34,11 +34,11 @@ from tfnas.latency.correction_fit import (
     sum_errors,
 )
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.latency.default_table import space_of
+from tfnas.latency.default_table import table_space
 from tfnas.latency.table_contents import BuildReport, Correction, Measurement, SumErrors, runtime_text
 from tfnas.spaces.mbconv.table_keys import latency_key
 from tfnas.utils.files import check_writable, write_whole
-from tfnas.utils.text import seconds_of
+from tfnas.utils.text import parse_seconds
 
 _BLOCKS = 12
 _SHOWS_PERCENT = 0.05
@@ -66,7 +66,7 @@ def check_table(
         inputs.bench,
         [network_case(network) for network in inputs.networks],
         [case for case, _ in inputs.blocks],
-        SampleBudget(config.rounds, config.calls, seconds_of("time_budget", config.time_budget), config.seed),
+        SampleBudget(config.rounds, config.calls, parse_seconds("time_budget", config.time_budget), config.seed),
         on_measurement,
     )
     level = _level(inputs, timed)
@@ -215,7 +215,7 @@ def open_inputs(config: CheckConfig) -> CheckInputs:
     not measured by this package, whose space is not known or does not fit, or whose device is not at hand.
     """
     table = LatencyTable.load(config.lookup_path)
-    conditions = conditions_of(table, config.device)
+    conditions = table_conditions(table, config.device)
     measurement = table.contents.measurement
     assert measurement is not None  # else there are no conditions
     if measurement.worker and config.worker is None:
@@ -223,8 +223,8 @@ def open_inputs(config: CheckConfig) -> CheckInputs:
             f"{table.source} was measured on another machine ({measurement.device}): give the command that reaches "
             'it, such as --worker "ssh pi@raspberrypi python3 -"'
         )
-    space = space_of(table, config.space)
-    reference = reference_of(space)
+    space = table_space(table, config.space)
+    reference = reference_case(space)
     with as_measured(table):
         bench = open_bench(conditions, reference, config.worker, config.seed, config.worker_timeout)
     plain = LatencyTable(dataclasses.replace(table.contents, correction=None), table.source)

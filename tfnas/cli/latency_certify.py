@@ -12,7 +12,7 @@ from tfnas.cli.running import ResultPrinter, running, say_loading
 from tfnas.core.errors import Infeasible
 from tfnas.searching.refitting.refit_config import CertifyConfig
 from tfnas.utils.progress import spending
-from tfnas.utils.text import clock, say, seconds_of
+from tfnas.utils.text import clock, parse_seconds, say
 
 _EXAMPLES = """\
   {command} model.onnx
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas latency certify")
         from tfnas.searching.refitting.certificate import verdict_text
         from tfnas.searching.refitting.certify import FileCertificate, certify_file
 
-        most = clock(seconds_of("time_budget", config.time_budget))
+        most = clock(parse_seconds("time_budget", config.time_budget))
         with ExitStack() as shown:
             on_spent = shown.enter_context(spending(Console(stderr=True), f"timing {config.subject}, {most} at most"))
 

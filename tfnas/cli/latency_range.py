@@ -55,12 +55,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas latency range") -
 def _open(config: RangeConfig) -> tuple[SearchSpace, LatencyTable]:
     """The space and its table; where only one is given, it names the other."""
     from tfnas.latency.cost_table import LatencyTable
-    from tfnas.latency.default_table import open_table, space_of
+    from tfnas.latency.default_table import open_table, table_space
     from tfnas.spaces.mbconv.space_file import space as load_space
 
     if config.space is None:
         assert config.lookup_path is not None
-        space = space_of(LatencyTable.load(config.lookup_path))
+        space = table_space(LatencyTable.load(config.lookup_path))
     else:
         space = load_space(config.space)
     if config.image_size is not None:

@@ -42,7 +42,7 @@ class SaturationWarning(UserWarning):
 def largest_weight(model: onnx.ModelProto) -> int:
     """The largest size of the signed 8-bit weights in a file; 0 where it has none."""
     sizes = [0]
-    for tensor in tensors_of(model):
+    for tensor in stored_tensors(model):
         if tensor.data_type == onnx.TensorProto.INT8:
             values = onnx.numpy_helper.to_array(tensor).astype(np.int64)
             sizes.append(int(np.abs(values).max(initial=0)))
@@ -63,7 +63,7 @@ def saturation_text(file: str) -> str:
     )
 
 
-def tensors_of(message: Message) -> Iterator[onnx.TensorProto]:
+def stored_tensors(message: Message) -> Iterator[onnx.TensorProto]:
     """Every tensor in a model: of graphs in graphs, of nodes and of functions. onnx has no public walk."""
     for field, value in message.ListFields():
         if field.type != field.TYPE_MESSAGE:
@@ -72,7 +72,7 @@ def tensors_of(message: Message) -> Iterator[onnx.TensorProto]:
             if isinstance(part, onnx.TensorProto):
                 yield part
             else:
-                yield from tensors_of(part)
+                yield from stored_tensors(part)
 
 
 _FLOATS = {
@@ -98,7 +98,7 @@ def number_type(model: onnx.ModelProto) -> str:
     A file that only stores its weights in 8 bits computes in the type of its other numbers.
     """
     counts: Counter[int] = Counter()
-    for tensor in tensors_of(model):
+    for tensor in stored_tensors(model):
         counts[tensor.data_type] += math.prod(tensor.dims)
     floats = {kind: counts[kind] for kind in _FLOATS if counts[kind]}
     widest = max(floats, key=lambda kind: floats[kind], default=onnx.TensorProto.FLOAT)
@@ -216,7 +216,7 @@ def _checked(data: bytes, file: str) -> onnx.ModelProto:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
         raise InputError(f"{file} is not an ONNX file, or damaged") from error
-    if any(uses_external_data(tensor) for tensor in tensors_of(model)):
+    if any(uses_external_data(tensor) for tensor in stored_tensors(model)):
         raise InputError(f"{file} stores weights in external files, which are not read: {_NOT_OURS}")
     properties = _properties(model)
     if not all(isinstance(text, str) for pair in properties.items() for text in pair):  # bytes that are not UTF-8

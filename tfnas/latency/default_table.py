@@ -70,7 +70,7 @@ def _fitting_table(space: SearchSpace) -> Path | None:
     return None
 
 
-def space_of(table: LatencyTable, name_or_path: str | None = None) -> SearchSpace:
+def table_space(table: LatencyTable, name_or_path: str | None = None) -> SearchSpace:
     """The space that a table is for, at its image size and width multiple: its own, if that is built in, or one named.
 
     Raises InputError for a table that does not say, for one of a space that is not built in, and when the table does

@@ -66,7 +66,7 @@ def check_target_ms(target_ms: float, cost: Cost = MILLISECONDS) -> None:
         raise InputError(f"the {words} must be a positive number of {cost.target_words}, got {target_ms}")
 
 
-def widths_of(architecture: Architecture) -> IntArray:
+def block_widths(architecture: Architecture) -> IntArray:
     """The widths of an architecture's blocks, in order [blocks]."""
     return np.array([place.block.mid_channels for place in architecture.blocks], dtype=np.int64)
 
@@ -85,7 +85,7 @@ def fit_widths(architecture: Architecture, table: LatencyTable, target_ms: float
     the table lacks a block.
     """
     check_target_ms(target_ms, table.cost)
-    curves, widths = WidthCurves.of(architecture, table), widths_of(architecture)
+    curves, widths = WidthCurves.of(architecture, table), block_widths(architecture)
     now_ms = curves.total_ms(widths[None])[0]
     if now_ms == target_ms:
         return architecture
@@ -140,7 +140,7 @@ def fit_channels(fitted: Architecture, table: LatencyTable, band: Band) -> Archi
     if band.holds(fitted_ms):
         return fitted
     curves = WidthCurves.of(fitted, table)
-    path = _channel_path(curves, widths_of(fitted), raising=fitted_ms < band.low_ms)
+    path = _channel_path(curves, block_widths(fitted), raising=fitted_ms < band.low_ms)
     path_ms = curves.total_ms(path)
     inside = band.where(path_ms)
     run = inside[inside - np.arange(len(inside)) == inside[:1]]  # the first stretch of the path within the band

@@ -43,7 +43,9 @@ class Checkpoints:
         Raises RunFailed when it cannot be written; the files saved before stay.
         """
         buffer = io.BytesIO()
-        torch.save({"format": format_of(self.kind), "version": VERSION, "epoch": epoch, "step": step, **state}, buffer)
+        torch.save(
+            {"format": checkpoint_format(self.kind), "version": VERSION, "epoch": epoch, "step": step, **state}, buffer
+        )
         path = self.folder / f"{self.kind}-{epoch:04d}-{step:06d}.pt"
         write_whole(path, buffer.getvalue())
         for old in self.saved()[2:]:
@@ -86,7 +88,7 @@ class Checkpoints:
         raise NotResumable(f"{self.run_dir} contains no readable checkpoint ({detail}): start a new run")
 
 
-def format_of(kind: str) -> str:
+def checkpoint_format(kind: str) -> str:
     """What a checkpoint of this kind says that it is."""
     return f"tfnas-{kind}-checkpoint"
 
@@ -99,7 +101,7 @@ def load_checkpoint(path: Path, kind: str) -> State:
         state = load_plain(path)
     except UnreadableFile as error:
         raise InputError(f"{path} is damaged or not a checkpoint of this program: it {error.reason}") from error
-    if not isinstance(state, dict) or state.get("format") != format_of(kind):
+    if not isinstance(state, dict) or state.get("format") != checkpoint_format(kind):
         raise InputError(f"{path} is not a {kind} checkpoint of this program")
     if state["version"] != VERSION:
         raise InputError(f"{path} has version {state['version']}, this program reads version {VERSION}")

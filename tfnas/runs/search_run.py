@@ -36,12 +36,12 @@ def search_checkpoints(run_dir: Path) -> Checkpoints:
     return Checkpoints(run_dir, KIND)
 
 
-def space_of(state: State) -> SearchSpace:
+def saved_space(state: State) -> SearchSpace:
     """The search space that a checkpoint was made in."""
     return space_from_json(state["space"])
 
 
-def choice_of(state: State) -> Choice:
+def saved_choice(state: State) -> Choice:
     """What the search had learned when the checkpoint was taken."""
     widths = [[len(index) for index in row] for row in state["active"]]
-    return choice_from(space_of(state), state["num_classes"], state["parameters"], widths)
+    return choice_from(saved_space(state), state["num_classes"], state["parameters"], widths)

@@ -24,7 +24,7 @@ from tfnas.latency.meet_target import check_target
 from tfnas.runs.checkpoint import State, short_names
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.run_settings import fixed_settings, with_absolute_paths
-from tfnas.runs.search_run import space_of
+from tfnas.runs.search_run import saved_space
 from tfnas.searching.differentiable.search_config import PATHS, RESCUES, Schedule, SearchConfig, space_schedule
 from tfnas.spaces.mbconv.space_file import space as load_space
 from tfnas.spaces.mbconv.space_file import space_names
@@ -114,7 +114,7 @@ class SearchSetup:
             ("set of images", state["data_fingerprint"], self.data.fingerprint),
             ("class names", state.get("class_names", class_names), class_names),  # earlier versions stored none
             ("table", state["table_fingerprint"], self.table.fingerprint),
-            ("space", space_of(state).fingerprint, self.space.fingerprint),
+            ("space", saved_space(state).fingerprint, self.space.fingerprint),
             ("target", state.get(cost.target_key), self.target_ms),
             ("schedule", schedule, fixed_settings(self.schedule, RESCUES)),
         )

@@ -41,7 +41,7 @@ from tfnas.searching.refitting.refit_loop import LEAST_SECONDS, PRECISION
 from tfnas.spaces.families import build_network
 from tfnas.utils.devices import check_threads, device_name, instruction_sets, load_average, named_device
 from tfnas.utils.files import check_writable, write_whole
-from tfnas.utils.text import seconds_of, share_of
+from tfnas.utils.text import parse_seconds, parse_share
 
 VERSION = 1
 
@@ -146,7 +146,7 @@ def certify_file(
     path = _file(Path(config.file[0])) if config.file else Path(config.subject)
     target = config.target(path)
     check_writable(target)
-    epsilon, most = share_of("epsilon", config.epsilon), seconds_of("time_budget", config.time_budget)
+    epsilon, most = parse_share("epsilon", config.epsilon), parse_seconds("time_budget", config.time_budget)
     check_threads(config.threads)
     source = None if config.file else named_source(config)
     data = _read(path) if source is None else source.architecture.to_text().encode()

@@ -11,7 +11,7 @@ from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import load_json
 from tfnas.data.data_config import DataConfig
 from tfnas.runs.named_network import named_flags
-from tfnas.utils.text import seconds_of, share_of
+from tfnas.utils.text import parse_seconds, parse_share
 
 CERTIFICATE_SUFFIX = ".certificate.json"
 FORMAT = "tfnas-certificate"
@@ -151,7 +151,7 @@ def _is_certificate(path: Path) -> bool:
 def _check_common(target_lat: float | None, epsilon: str, time_budget: str, seed: int) -> None:
     if target_lat is not None and not (math.isfinite(target_lat) and target_lat > 0):
         raise InputError(f"--target_lat must be a positive number of milliseconds, got {target_lat}")
-    share_of("epsilon", epsilon)
-    seconds_of("time_budget", time_budget)
+    parse_share("epsilon", epsilon)
+    parse_seconds("time_budget", time_budget)
     if not 0 <= seed < 2**63:
         raise InputError(f"--seed must be 0 to 2**63 - 1, got {seed}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfnas.bench.benches import Bench, as_measured, conditions_of, open_bench
+from tfnas.bench.benches import Bench, as_measured, open_bench, table_conditions
 from tfnas.bench.benchmark_cases import BenchmarkCase, block_case
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
@@ -23,7 +23,7 @@ from tfnas.runs.search_run import search_checkpoints
 from tfnas.searching.refitting.refit_config import CloseConfig, RefitRunConfig
 from tfnas.searching.refitting.refit_loop import Goal
 from tfnas.utils.annotations import saved_fields
-from tfnas.utils.text import command_line, seconds_of, share_of
+from tfnas.utils.text import command_line, parse_seconds, parse_share
 
 BenchOpener = Callable[[BenchmarkCase], Bench]
 
@@ -56,7 +56,7 @@ def prepare(config: CloseConfig, opener: BenchOpener | None, clock: Callable[[],
     target_ms = _target_ms(config, source)
     lookup_path = _lookup_path(config, source, saved)
     table = LatencyTable.load(lookup_path)
-    conditions = conditions_of(table, config.device)
+    conditions = table_conditions(table, config.device)
     measurement = table.contents.measurement
     if measurement is not None and measurement.worker and config.worker is None:
         raise InputError(
@@ -66,11 +66,11 @@ def prepare(config: CloseConfig, opener: BenchOpener | None, clock: Callable[[],
     table.architecture_ms(source.architecture)
     goal = Goal(
         target_ms=target_ms,
-        epsilon=share_of("epsilon", config.epsilon),
+        epsilon=parse_share("epsilon", config.epsilon),
         iterations=config.iterations,
-        seconds=seconds_of("time_budget", config.time_budget),
+        seconds=parse_seconds("time_budget", config.time_budget),
     )
-    reference = _reference_of(source.architecture)
+    reference = _reference_case(source.architecture)
     with as_measured(table):
         bench = opener(reference) if opener else _bench(conditions, reference, config)
     return RefitPlan(_with_search(config, run_dir, saved, lookup_path), source, table, goal, bench, clock)
@@ -122,7 +122,7 @@ def _lookup_path(config: CloseConfig, source: ArchitectureSource, saved: dict[st
     return next((path for path in paths if Path(path).is_file()), paths[0])
 
 
-def _reference_of(architecture: Architecture) -> BenchmarkCase:
+def _reference_case(architecture: Architecture) -> BenchmarkCase:
     """The case to run before every timed call, so that weights are as cold as in use: the middle block."""
     if not architecture.blocks:
         size = -(-architecture.image_size // architecture.first_stem.stride)
