@@ -191,7 +191,7 @@ def test_parse_times_the_network(capsys, architecture_file):
     [
         ([], ["which network? Give --model_path RUN"]),
         (["--model_path", "none"], ["none cannot be read", "give a run directory, a checkpoint"]),
-        (["--model_path", "."], [". is no run directory"]),
+        (["--model_path", "."], [". is not a run directory"]),
         (["--model_path", "FILE", "--space", "cifar"], ["is not a network of space cifar", "image_size is 16"]),
         (["--model_path", "FILE", "--space", "cifa"], ["no space 'cifa'", "did you mean cifar?"]),
         (["--model_path", "FILE", "--lookup_path", "none"], ["latency table none cannot be read"]),

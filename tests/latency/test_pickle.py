@@ -303,8 +303,8 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
         (authors_document(base=float("nan")), "base must be above 0 ms"),
         (authors_document(base=-1.0), "base must be above 0 ms"),
         (authors_document(stem=collections.OrderedDict({1: 1.0})), "'stem' is not a block"),
-        (authors_document(**{KEY: 1.0}), "must hold an OrderedDict of width -> ms"),
-        (authors_document(**{KEY: collections.OrderedDict()}), "must hold an OrderedDict of width -> ms"),
+        (authors_document(**{KEY: 1.0}), "must be an OrderedDict of width -> ms"),
+        (authors_document(**{KEY: collections.OrderedDict()}), "must be an OrderedDict of width -> ms"),
         (authors_document(**{KEY: collections.OrderedDict({"1": 1.0})}), "has the width '1'"),
         (authors_document(**{KEY: collections.OrderedDict({0: 1.0})}), "has the width 0"),
         (authors_document(**{KEY: collections.OrderedDict({2_000_000_000: 1.0})}), "has the width 2000000000"),
@@ -315,7 +315,7 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
         (authors_document(**{KEY: {1: np.float32("nan")}}), "at width 1 must be a finite number"),
         (
             authors_document(**{KEY: {1: np.datetime64("2020-01-01")}}),
-            r"a kind that is not read \(numpy\.dtype of .M8.*save float\(ms\), and int",
+            r"an unsupported kind \(numpy\.dtype of .M8.*save float\(ms\), and int",
         ),
         (
             authors_document(**{KEY: {1: [2.0]}}),

@@ -260,7 +260,7 @@ def broken(path, value):
         (broken(["base", "feature_mix"], None), "field base.feature_mix is missing"),
         (broken(["base", "first_stem", "ms"], -1), "base.first_stem.ms must be above 0 ms, got -1"),
         (broken(["base", "first_stem", "ms"], "1"), "base.first_stem.ms must be a finite number, got '1'"),
-        (broken(["blocks"], {}), "blocks must hold one block"),
+        (broken(["blocks"], {}), "blocks must contain at least one block"),
         (broken(["blocks", "block"], {}), "blocks.block is not the key of a block"),
         (broken(["blocks", KEY, "ms", 1], 0), rf"blocks.{KEY}.ms\[1\] must be above 0 ms"),
         (broken(["blocks", KEY, "ms", 1], float("nan")), r"ms\[1\] must be a finite number, got nan"),

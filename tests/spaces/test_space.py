@@ -163,7 +163,7 @@ def test_a_stage_that_keeps_its_shape_can_be_skipped(tmp_path):
     (lambda d: d.update(second_stem_se_channels=-1), "second_stem_se_channels must be 0"),
     (lambda d: d.update(stem_activation="gelu"), "stem_activation must be one of relu, swish, got 'gelu'"),
     (lambda d: d.update(stages={}), "stages must be a list"),
-    (lambda d: d.update(stages=[]), "stages must hold one"),
+    (lambda d: d.update(stages=[]), "stages must contain at least one stage"),
     (lambda d: d["stages"].append(3), r"stages\[3\] must be a mapping"),
     (lambda d: d["stages"][1].pop("stride"), r"field stages\[1\]\.stride is missing"),
     (lambda d: d["stages"][1].update(stride=3), r"stages\[1\]\.stride must be 1 or 2, got 3"),
