@@ -58,6 +58,14 @@ def sums_close(found, expected, dtype):
     close(found.to(dtype) / 100, expected / 100)
 
 
+@compiled_only
+def test_the_best_instruction_set_of_this_processor_is_used():
+    levels = range(MODULE.LEVELS)
+    assert row_ops.level == levels[-1] and "excite" in MODULE.KERNELS
+    for level in levels:
+        run("excite", *good_arguments("excite"), level=level)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("relu", [True, False])
 def test_activation_and_its_gradient(way, threads, dtype, shape, relu):

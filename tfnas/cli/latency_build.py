@@ -95,7 +95,7 @@ def _existing_files(out: Path) -> Iterator[str]:
 @contextmanager
 def _shown(console: Console, config: BuildConfig) -> Iterator[tuple[Callable[[BuildStep], None], Callable[[], None]]]:
     """What to call at every step and every visit: progress with time left, and stopping where a signal asks for it."""
-    kept = f"measurements are saved in {config.out}.partial; the same command resumes from there"
+    saved = f"measurements are saved in {config.out}.partial; the same command resumes from there"
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeLeftColumn()
     progress = Progress(*columns, console=console, disable=not console.is_terminal)
     with progress, watch_interruption(console) as watch:
@@ -109,7 +109,7 @@ def _shown(console: Console, config: BuildConfig) -> Iterator[tuple[Callable[[Bu
                 say(console, f"{step.words}: {step.points} points, {step.measurements} measurements")
 
         def on_measurement() -> None:
-            watch.raise_if_asked(kept)
+            watch.raise_if_asked(saved)
             progress.advance(tasks[-1])
 
         yield on_step, on_measurement

@@ -70,7 +70,7 @@ def effectiveness(scored: object, *, image_size: int | None = None, as_program: 
     return effectiveness_of(chain, fan_in_without_groups if as_program else fan_in)
 
 
-def kept_depths(chain: Chain) -> tuple[int, ...]:
+def counted_depths(chain: Chain) -> tuple[int, ...]:
     """The depths that the TinyNAS and Incorporated-NAS programs look at, by the first residual block's type."""
     first = chain.block_types[0] if chain.block_types else ""
     return chain.depths[_FIRST_DEPTHS_LEFT_OUT.get(first, 0) :]
@@ -90,7 +90,7 @@ def _as_tinynas(scored: ScoredNetwork, options: ScoreOptions) -> float:
         )
     entropies = unit_entropies(chain, with_exponents(fan_in_without_groups, options.exponents))
     raw = weighted_entropy(chain, weights, _resolutions_of_the_program(chain), entropies)
-    return raw - depth_penalty_of(kept_depths(chain), options.depth_penalty)
+    return raw - depth_penalty_of(counted_depths(chain), options.depth_penalty)
 
 
 def _resolutions_of_the_program(chain: Chain) -> list[int]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from tfnas.proxies.entropy import kept_depths, weighted_entropy
+from tfnas.proxies.entropy import counted_depths, weighted_entropy
 from tfnas.proxies.score import Score, ScoreFailed
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
@@ -61,7 +61,7 @@ def penalised_entropy(scored: ScoredNetwork, options: ScoreOptions, *, as_progra
     chain = scored.chain(options, SCORE.name, floor=as_program)
     weights = (1.0,) * len(chain.stages)
     raw = weighted_entropy(chain, weights, [stage.resolution for stage in chain.stages], unit_entropies(chain))
-    return raw - depth_penalty_of(kept_depths(chain) if as_program else chain.depths, options.depth_penalty)
+    return raw - depth_penalty_of(counted_depths(chain) if as_program else chain.depths, options.depth_penalty)
 
 
 SCORE = Score(

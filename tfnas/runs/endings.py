@@ -34,11 +34,11 @@ class Interruption:
         self.console = console
         self.words = words
 
-    def raise_if_asked(self, what_is_kept: str) -> None:
+    def raise_if_asked(self, what_is_saved: str) -> None:
         """Raise Interrupted (130 for Ctrl-C, 143 for termination), with these words, if a signal came."""
         if self.signal is not None:
             word = "interrupted" if self.signal == signal.SIGINT else "terminated"
-            raise Interrupted(f"{word}; {what_is_kept}", 128 + self.signal)
+            raise Interrupted(f"{word}; {what_is_saved}", 128 + self.signal)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -161,6 +161,6 @@ def report_peer_failure(
 
 def end_together(interruption: Interruption, how_to_resume: str) -> NoReturn:
     """Raise Interrupted, the state saved: a signal came to this process, or to another, which all have heard of."""
-    what_is_kept = f"the state is saved. {how_to_resume}"
-    interruption.raise_if_asked(what_is_kept)
-    raise Interrupted(f"another process of this run was terminated; {what_is_kept}", 128 + signal.SIGTERM)
+    what_is_saved = f"the state is saved. {how_to_resume}"
+    interruption.raise_if_asked(what_is_saved)
+    raise Interrupted(f"another process of this run was terminated; {what_is_saved}", 128 + signal.SIGTERM)

@@ -122,10 +122,15 @@ def network_line(summary: Mapping[str, Any]) -> str:
     return f"network   {short(summary['params'])} parameters, {short(summary['macs'])} MACs"
 
 
+_PHASES = {"judging": "evaluation"}
+"""What phases are called that files of runs call otherwise."""
+
+
 def time_line(summary: Mapping[str, Any]) -> str:
     """The time of a summary, by phase."""
     seconds = summary["seconds"]
-    phases = ", ".join(f"{name.replace('_', ' ')} {clock(value)}" for name, value in seconds.items() if name != "total")
+    names = {name: _PHASES.get(name, name).replace("_", " ") for name in seconds if name != "total"}
+    phases = ", ".join(f"{name} {clock(seconds[key])}" for key, name in names.items())
     return f"took      {clock(seconds['total'])}: {phases}"
 
 

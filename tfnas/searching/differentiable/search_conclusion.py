@@ -168,8 +168,8 @@ def _candidate_lines(summary: Mapping[str, Any]) -> list[str]:
     """What the evaluation of candidates changed."""
     if "candidates" not in summary:
         return []
-    kept = summary["chosen_loss"] == summary["derived_loss"]
-    other = "the derived one is it" if kept else f"the derived one has {summary['derived_loss']:.3f}"
+    unchanged = summary["chosen_loss"] == summary["derived_loss"]
+    other = "which is the derived one" if unchanged else f"the derived one has {summary['derived_loss']:.3f}"
     return [
         f"chosen    the lowest held-out loss with inherited weights, {summary['chosen_loss']:.3f}, of "
         f"{summary['candidates']} candidates at the target; {other}"
