@@ -17,7 +17,7 @@ _EXAMPLES = """\
       model.onnx in the run directory, for any batch size
   {command} --model_path runs/train-20260131-120000 \\
     --quantize int8
-      8-bit, calibrated on training images; accuracy and latency compared with float32
+      8-bit, calibrated on training images and compared with float32
   {command} --model_path model.pt --format torch_export \\
     --img_root photos --out model.pt2
       a model file on its own, checked on your own images"""
