@@ -270,6 +270,8 @@ def test_the_interval_of_top1_is_wilsons(tmp_path):
     named_model().save(tmp_path / "model.pt")
     write_pictures(tmp_path / "val")
     report = evaluate(EvaluationConfig(model_path="model.pt", val_root="val", workers=0, device="cpu"))
+    with pytest.warns(DeprecationWarning, match="is now EvaluationReport.metrics"):
+        assert report.scores == report.metrics
     n, p, z = 35, report.metrics.top1 / 100, 1.959963984540054
     centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     expected = [100 * (centre + sign * half) / (1 + z * z / n) for sign in (-1, 1)]

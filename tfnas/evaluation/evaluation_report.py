@@ -84,6 +84,12 @@ class EvaluationReport:
     """Why the network's answers on this processor may be wrong."""
 
     @property
+    def scores(self) -> ClassificationMetrics:
+        """The metrics, by the name that the documentation once gave; raises a DeprecationWarning."""
+        warnings.warn("EvaluationReport.scores is now EvaluationReport.metrics", DeprecationWarning, stacklevel=2)
+        return self.metrics
+
+    @property
     def top1_interval(self) -> tuple[float, float]:
         """95 % confidence interval of top-1 in percent (Wilson, 1927): what other images of this kind would give."""
         correct = int(np.trace(self.confusion))
