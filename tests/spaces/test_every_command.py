@@ -206,7 +206,7 @@ def test_a_network_of_the_zoo_is_parsed_by_its_name(tmp_path, monkeypatch, capsy
     (["predict", "--arch", "deepmad-R18", "x.png"], "give its weights too, with --weights FILE"),
     (["export", "--arch", "deepmad-R18"], "give its weights too, with --weights FILE"),
     (["export", "--config_path", "x", "--arch", "y", "--weights", "z"], "not both: each says which network"),
-    (["latency", "certify", "--arch", "deepmad-R18"], "say where, with --out"),
+    (["latency", "certify", "--arch", "deepmad-R18"], "give --out"),
     (["latency", "certify", "x.onnx", "--arch", "deepmad-R18"], "got 2; --help says more"),
     (["latency", "close", "--model_path", "architecture.json"], "widths of networks of MBConv blocks"),
 ])  # fmt: skip
