@@ -24,10 +24,9 @@ from typing import Any, Generic, NoReturn, TypeVar
 import jsonargparse
 
 from tfnas.cli.running import show_version, version_text
-from tfnas.core.errors import InputError
+from tfnas.core.errors import InputError, did_you_mean
 from tfnas.core.json_yaml import load_yaml
 from tfnas.utils.annotations import FieldType, field_types
-from tfnas.utils.text import did_you_mean
 
 C = TypeVar("C")
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tfnas.cli.running import running, show_version, version_text
-from tfnas.core.errors import InputError
-from tfnas.utils.text import command_line, did_you_mean
+from tfnas.core.errors import InputError, did_you_mean
+from tfnas.utils.text import command_line
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""The four ways a command can end early, each with its exit status.
+"""The four ways a command can end early, each with its exit status; and the hint after a word that is unknown.
 
 The command line prints the message and leaves with `exit_status`; library users catch the classes.
 """
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -69,3 +71,9 @@ class Interrupted(TfnasError):
     def __init__(self, message: str, exit_status: int = 130) -> None:
         super().__init__(message)
         self.exit_status = exit_status
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """What follows an unknown word in a message where it is close to a known one; else nothing."""
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -11,7 +11,6 @@ package: then it is `python -m tfnas`, or in the checkout itself its scripts.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -19,7 +18,6 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -156,9 +154,3 @@ def parse_share(flag: str, text: str) -> float:
     if not 0 < share < 1:
         raise InputError(f"--{flag} must be a share like 3% or 0.03, got {text!r}")
     return share
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """What follows an unknown word in a message where it is close to a known one; else nothing."""
-    close = difflib.get_close_matches(word, list(known), 1)
-    return f" (did you mean {close[0]}?)" if close else ""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tfnas.core.errors import InputError
+from tfnas.core.errors import InputError, did_you_mean
 from tfnas.core.json_yaml import load_yaml, short
 from tfnas.core.mbconv_blocks import MOST_CHANNELS, MOST_IMAGE_SIZE, MOST_KERNEL_SIZE, MOST_STRIDE, check_number
 from tfnas.core.space import Operation, SearchSpace, Stage
@@ -84,7 +83,7 @@ def _document(name_or_path: str, seen: tuple[str, ...] = ()) -> tuple[dict[str, 
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{where} cannot be read: {error}") from error
     else:
-        hint = _suggest(name_or_path, space_names())
+        hint = did_you_mean(name_or_path, space_names())
         raise InputError(f"no space {name_or_path!r}: give one of {', '.join(space_names())} or a YAML file{hint}")
     try:
         document = load_yaml(text)
@@ -172,7 +171,7 @@ def known_fields(mapping: Mapping[str, Any], kind: type[Any], prefix: str) -> di
     known = {item.name: item for item in dataclasses.fields(kind)}
     for name in mapping:
         if name not in known:
-            raise InputError(f"unknown field {prefix}{name}{_suggest(str(name), known)}; known: {', '.join(known)}")
+            raise InputError(f"unknown field {prefix}{name}{did_you_mean(str(name), known)}; known: {', '.join(known)}")
     for name, item in known.items():
         no_default = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         if no_default and name not in mapping:
@@ -206,8 +205,3 @@ def _located(where: str, make: Callable[[A], B], argument: A) -> B:
         return make(argument)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-
-
-def _suggest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), 1)
-    return f" (did you mean {close[0]}?)" if close else ""
