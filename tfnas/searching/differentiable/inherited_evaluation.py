@@ -59,7 +59,7 @@ def evaluate_inherited(
     def logits(images: Tensor) -> Iterator[Tensor]:
         features = supernet.stem(images.to(memory_format=torch.channels_last))  # precedes all that they differ in
         for network in networks:
-            with at_widths_of(supernet, network) as (path, depth_weights):
+            with temporary_widths(supernet, network) as (path, depth_weights):
                 yield supernet.along(path, features, depth_weights)
 
     return evaluate_networks(logits, len(networks), batches, processes.device, all_reduce=processes.all_reduce_sum)
@@ -76,12 +76,12 @@ def derived_accuracy(
 
     The supernet is not changed. Of several processes each has batches of its own.
     """
-    with at_widths_of(supernet, architecture) as (path, depth_weights):
+    with temporary_widths(supernet, architecture) as (path, depth_weights):
         return path_accuracy(supernet, path, depth_weights, batches, device, processes)
 
 
 @contextmanager
-def at_widths_of(supernet: Supernet, architecture: Architecture) -> Iterator[tuple[Path, list[Tensor]]]:
+def temporary_widths(supernet: Supernet, architecture: Architecture) -> Iterator[tuple[Path, list[Tensor]]]:
     """Give the supernet an architecture's widths; afterwards every operation has its own active channels again.
 
     Gives the path and the one-hot depth weights that make the supernet this architecture. Raises InputError where it is
