@@ -83,7 +83,7 @@ def feature_map(network: nn.Module, images: Tensor) -> Tensor:
     return latest[0]
 
 
-def logits_of(network: nn.Module, images: Tensor, score: str) -> Tensor:
+def forward_logits(network: nn.Module, images: Tensor, score: str) -> Tensor:
     """Logits (N, classes). Raises InputError if the network returns something else."""
     output = network(images)
     if not isinstance(output, Tensor) or output.dim() != 2:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tfnas.core.errors import InputError
-from tfnas.proxies.forward_passes import logits_of
+from tfnas.proxies.forward_passes import forward_logits
 from tfnas.proxies.network_preparation import initialise, weighted_modules
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
@@ -31,7 +31,7 @@ def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     generator = options.random_generator()
     initialise(network, generator, options.initialisation or ("normal" if as_program else "kaiming"))
     images = scored.images(options, generator, given=not as_program)
-    logits = logits_of(network, images, SCORE.name)
+    logits = forward_logits(network, images, SCORE.name)
     given = None if as_program else options.labels
     labels = generator.labels(logits.shape[1], len(logits)) if given is None else _checked(given, logits)
     torch.autograd.backward(functional.cross_entropy(logits, labels.to(logits.device)))

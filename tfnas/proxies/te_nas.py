@@ -23,7 +23,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from tfnas.proxies.forward_passes import hook_activations, logits_of
+from tfnas.proxies.forward_passes import forward_logits, hook_activations
 from tfnas.proxies.network_preparation import initialise
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
@@ -49,7 +49,7 @@ def condition_number(scored: ScoredNetwork, options: ScoreOptions, *, as_program
     network = scored.network(options, residuals=not as_program)
     generator = options.random_generator()
     initialise(network, generator, options.initialisation or ("torch" if as_program else "kaiming_fan_out"))
-    logits = logits_of(network, scored.images(options, generator, given=not as_program), SCORE.name)
+    logits = forward_logits(network, scored.images(options, generator, given=not as_program), SCORE.name)
     eigenvalues = torch.linalg.eigvalsh(tangent_kernel(network, logits))
     lowest, highest = float(eigenvalues[0]), float(eigenvalues[-1])
     resolution = torch.finfo(logits.dtype).eps * len(logits)
