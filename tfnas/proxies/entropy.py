@@ -25,8 +25,8 @@ from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
 from tfnas.proxies.unit_entropy import (
     Chain,
+    chain_effectiveness,
     depth_penalty_of,
-    effectiveness_of,
     fan_in,
     fan_in_without_groups,
     stage_entropies,
@@ -67,7 +67,7 @@ def effectiveness(scored: object, *, image_size: int | None = None, as_program: 
     Raises InputError for a module that is not of this package.
     """
     chain = ScoredNetwork.of(scored).chain(ScoreOptions(image_size=image_size), "effectiveness")
-    return effectiveness_of(chain, fan_in_without_groups if as_program else fan_in)
+    return chain_effectiveness(chain, fan_in_without_groups if as_program else fan_in)
 
 
 def counted_depths(chain: Chain) -> tuple[int, ...]:

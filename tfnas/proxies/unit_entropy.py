@@ -87,7 +87,7 @@ def stage_entropies(chain: Chain, entropies: Sequence[float]) -> list[float]:
     return [sums[stage.num_units - 1] for stage in chain.stages]
 
 
-def effectiveness_of(chain: Chain, fan_in_of: FanIn = fan_in) -> float:
+def chain_effectiveness(chain: Chain, fan_in_of: FanIn = fan_in) -> float:
     """DeepMAD's rho: depth over the geometric mean of widths, the largest over the network up to each stage's end.
 
     Depth is the number of convolutions, the width of a unit is the product of its fan-ins.
