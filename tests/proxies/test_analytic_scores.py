@@ -16,7 +16,7 @@ from tfnas.proxies.multiscale_entropies import quantized_std
 from tfnas.proxies.score import ScoreFailed, score
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
-from tfnas.proxies.unit_entropy import depth_penalty_of
+from tfnas.proxies.unit_entropy import unequal_depth_penalty
 from tfnas.spaces.zen.structure import Structure
 from tfnas.spaces.zen.structure_network import StructureNetwork
 
@@ -150,9 +150,9 @@ def test_an_architecture_by_hand():
 
 
 def test_a_penalty_on_unequal_depths():
-    assert depth_penalty_of([3, 3, 3], 10) == 10
-    close(depth_penalty_of([2, 4], 7), 7 * math.e)
-    assert depth_penalty_of([], 10) == 0
+    assert unequal_depth_penalty([3, 3, 3], 10) == 10
+    close(unequal_depth_penalty([2, 4], 7), 7 * math.e)
+    assert unequal_depth_penalty([], 10) == 0
 
 
 def test_quantised_spread_is_that_of_a_sample():

@@ -26,10 +26,10 @@ from tfnas.proxies.scored_network import ScoredNetwork
 from tfnas.proxies.unit_entropy import (
     Chain,
     chain_effectiveness,
-    depth_penalty_of,
     fan_in,
     fan_in_without_groups,
     stage_entropies,
+    unequal_depth_penalty,
     unit_entropies,
     weights_of_stages,
     with_exponents,
@@ -49,7 +49,7 @@ def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     resolutions = [stage.resolution for stage in chain.stages]
     entropies = unit_entropies(chain, with_exponents(fan_in, options.exponents))
     raw = weighted_entropy(chain, weights, resolutions, entropies)
-    return raw - depth_penalty_of(chain.depths, options.depth_penalty)
+    return raw - unequal_depth_penalty(chain.depths, options.depth_penalty)
 
 
 def weighted_entropy(chain: Chain, weights: tuple[float, ...], resolutions: list[int], entropies: list[float]) -> float:
@@ -90,7 +90,7 @@ def _as_tinynas(scored: ScoredNetwork, options: ScoreOptions) -> float:
         )
     entropies = unit_entropies(chain, with_exponents(fan_in_without_groups, options.exponents))
     raw = weighted_entropy(chain, weights, _resolutions_of_the_program(chain), entropies)
-    return raw - depth_penalty_of(counted_depths(chain), options.depth_penalty)
+    return raw - unequal_depth_penalty(counted_depths(chain), options.depth_penalty)
 
 
 def _resolutions_of_the_program(chain: Chain) -> list[int]:

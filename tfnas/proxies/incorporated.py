@@ -22,7 +22,7 @@ from tfnas.proxies.entropy import counted_depths, weighted_entropy
 from tfnas.proxies.score import Score, ScoreFailed
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
-from tfnas.proxies.unit_entropy import depth_penalty_of, unit_entropies
+from tfnas.proxies.unit_entropy import unequal_depth_penalty, unit_entropies
 from tfnas.proxies.zen import zen_score
 
 PUBLISHED_WEIGHTS = {"imagenet": (0.9, 0.1), "cifar": (0.5, 0.01)}
@@ -61,7 +61,7 @@ def penalised_entropy(scored: ScoredNetwork, options: ScoreOptions, *, as_progra
     chain = scored.chain(options, SCORE.name, floor=as_program)
     weights = (1.0,) * len(chain.stages)
     raw = weighted_entropy(chain, weights, [stage.resolution for stage in chain.stages], unit_entropies(chain))
-    return raw - depth_penalty_of(counted_depths(chain) if as_program else chain.depths, options.depth_penalty)
+    return raw - unequal_depth_penalty(counted_depths(chain) if as_program else chain.depths, options.depth_penalty)
 
 
 SCORE = Score(

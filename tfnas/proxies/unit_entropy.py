@@ -97,7 +97,7 @@ def chain_effectiveness(chain: Chain, fan_in_of: FanIn = fan_in) -> float:
     return max(stage.num_convs * math.exp(-log / stage.num_convs) for stage, log in ends)
 
 
-def depth_penalty_of(depths: Sequence[int], factor: float) -> float:
+def unequal_depth_penalty(depths: Sequence[int], factor: float) -> float:
     """factor * exp(standard deviation of the depths): what unequal depths cost; nothing without depths."""
     if not depths:
         return 0.0
