@@ -31,7 +31,7 @@ def counts_of(scored: ScoredNetwork, options: ScoreOptions, score: Score) -> Cou
     """The counts that `flops` and `params` are taken from."""
     variant = score.chosen_variant(options.variant)
     if variant != "default":
-        return _reference_counts_of(scored, options, f"{score.name} (variant {variant})", variant)
+        return _variant_counts(scored, options, f"{score.name} (variant {variant})", variant)
     size = scored.image_size(options)
     if scored.module is not None:
         from tfnas.nn.counting import count
@@ -49,7 +49,7 @@ def counts_of(scored: ScoredNetwork, options: ScoreOptions, score: Score) -> Cou
     return real_counts(structure, size, classes, options.residuals is not False, use_se, frames)
 
 
-def _reference_counts_of(scored: ScoredNetwork, options: ScoreOptions, score: str, notation: str) -> ReferenceCounts:
+def _variant_counts(scored: ScoredNetwork, options: ScoreOptions, score: str, notation: str) -> ReferenceCounts:
     structure = scored.structure(score, notation)
     size, frames = scored.image_size(options), options.frames if structure.is_video else 1
     if notation == "tinynas":
