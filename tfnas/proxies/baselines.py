@@ -24,10 +24,10 @@ from tfnas.spaces.zen.zen_family import StructureArchitecture
 
 def flops(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """Multiply-accumulates."""
-    return counts_of(scored, options, FLOPS).macs
+    return _counts(scored, options, FLOPS).macs
 
 
-def counts_of(scored: ScoredNetwork, options: ScoreOptions, score: Score) -> Counts | ReferenceCounts:
+def _counts(scored: ScoredNetwork, options: ScoreOptions, score: Score) -> Counts | ReferenceCounts:
     """The counts that `flops` and `params` are taken from."""
     variant = score.chosen_variant(options.variant)
     if variant != "default":
@@ -73,7 +73,7 @@ def params(scored: ScoredNetwork, options: ScoreOptions) -> float:
         from tfnas.nn.counting import num_params
 
         return num_params(scored.module)
-    return counts_of(scored, options, PARAMS).params
+    return _counts(scored, options, PARAMS).params
 
 
 PARAMS = Score(
