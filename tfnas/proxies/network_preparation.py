@@ -116,7 +116,7 @@ def _random_weight(weight: Tensor, generator: RandomGenerator, place: int, rule:
 # ---- networks -------------------------------------------------------------------------------------------------------
 
 
-def description_of(module: nn.Module) -> Architecture | Structure | None:
+def network_description(module: nn.Module) -> Architecture | Structure | None:
     """What one of this package's own networks was built from; None for any other module."""
     if type(module) is Network:
         return module.architecture

@@ -80,9 +80,9 @@ class ScoredNetwork:
 
     @classmethod
     def _of_module(cls, module: nn.Module) -> ScoredNetwork:
-        from tfnas.proxies.network_preparation import description_of
+        from tfnas.proxies.network_preparation import network_description
 
-        known = description_of(module)
+        known = network_description(module)
         if known is None:
             return cls(type(module).__name__, module=module)
         return dataclasses.replace(cls.of(known), module=module)
