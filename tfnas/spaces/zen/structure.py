@@ -31,7 +31,7 @@ def expand(structure: Structure, resolution: int, frames: int, *, use_se: bool, 
     for number, block in enumerate(structure.blocks):
         stage += number > 0 and block.stride > 1
         block_type = structure.block_type(block)
-        if block.quantized and not block.has_bits_of(block_type.num_convs(block.layers)):
+        if block.quantized and not block.has_bits_for(block_type.num_convs(block.layers)):
             block = dataclasses.replace(block, weight_bits=(), activation_bits=())
         squeezes = block_type.squeeze_excite == "always" or (use_se and block_type.squeeze_excite == "if asked")
         made: dict[tuple[object, ...], tuple[tuple[ConvShape, ...], SqueezeExciteShape | None, Shortcut | None]] = {}

@@ -89,7 +89,7 @@ class SuperBlock:
         """Whether bits are written down."""
         return bool(self.weight_bits or self.activation_bits)
 
-    def has_bits_of(self, convs: int) -> bool:
+    def has_bits_for(self, convs: int) -> bool:
         """Whether bits of weights and inputs are written down for each of so many convolutions."""
         return len(self.weight_bits) == len(self.activation_bits) == convs
 

@@ -163,7 +163,7 @@ def _check_bits_of_all(block: SuperBlock, name: str) -> None:
     convs, numbers = _num_convs(block), (len(block.activation_bits), len(block.weight_bits))
     if not block.quantized:
         raise InputError(f"{name} needs nbitsA and nbitsW")
-    if not block.has_bits_of(convs):
+    if not block.has_bits_for(convs):
         raise InputError(
             f"nbitsA and nbitsW need {convs} numbers each, one per convolution, got {numbers[0]} and {numbers[1]}"
         )
@@ -238,7 +238,7 @@ def block_name(block: SuperBlock) -> str:
         for name, block_type in _TYPE_BY_CLASS.items()
         if block_type == block.block_type and ("3D" in name) == is_video
     ]
-    quantized = [name for name in names if "Quant" in name and block.has_bits_of(_num_convs(block))]
+    quantized = [name for name in names if "Quant" in name and block.has_bits_for(_num_convs(block))]
     if not names:
         raise InputError(f"no class of TinyNAS is a {block.block_type} of this kind")
     return (quantized or names)[0]
