@@ -63,22 +63,22 @@ def fan_in_without_groups(conv: ConvShape) -> int:
 FanIn = Callable[[ConvShape], float]
 
 
-def with_exponents(fan_in_of: FanIn, exponents: tuple[float, float]) -> FanIn:
+def with_exponents(conv_fan_in: FanIn, exponents: tuple[float, float]) -> FanIn:
     """The fan-in with its channels to the power of the first exponent, and the kernel's area to that of the second."""
     channels_exponent, area_exponent = exponents
     if exponents == (1.0, 1.0):
-        return fan_in_of
+        return conv_fan_in
 
     def raised(conv: ConvShape) -> float:
         area = conv.kernel**2 * conv.temporal_kernel
-        return float((fan_in_of(conv) / area) ** channels_exponent * area**area_exponent)
+        return float((conv_fan_in(conv) / area) ** channels_exponent * area**area_exponent)
 
     return raised
 
 
-def unit_entropies(chain: Chain, fan_in_of: FanIn = fan_in) -> list[float]:
+def unit_entropies(chain: Chain, conv_fan_in: FanIn = fan_in) -> list[float]:
     """Of every unit, half the sum of ln(fan_in)."""
-    return [sum([math.log(fan_in_of(conv)) for conv in unit.convs]) / 2 for unit in chain.units]
+    return [sum([math.log(conv_fan_in(conv)) for conv in unit.convs]) / 2 for unit in chain.units]
 
 
 def stage_entropies(chain: Chain, entropies: Sequence[float]) -> list[float]:
@@ -87,12 +87,12 @@ def stage_entropies(chain: Chain, entropies: Sequence[float]) -> list[float]:
     return [sums[stage.num_units - 1] for stage in chain.stages]
 
 
-def chain_effectiveness(chain: Chain, fan_in_of: FanIn = fan_in) -> float:
+def chain_effectiveness(chain: Chain, conv_fan_in: FanIn = fan_in) -> float:
     """DeepMAD's rho: depth over the geometric mean of widths, the largest over the network up to each stage's end.
 
     Depth is the number of convolutions, the width of a unit is the product of its fan-ins.
     """
-    logs = stage_entropies(chain, [2 * entropy for entropy in unit_entropies(chain, fan_in_of)])
+    logs = stage_entropies(chain, [2 * entropy for entropy in unit_entropies(chain, conv_fan_in)])
     ends = zip(chain.stages, logs, strict=True)
     return max(stage.num_convs * math.exp(-log / stage.num_convs) for stage, log in ends)
 
