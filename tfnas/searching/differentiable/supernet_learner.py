@@ -183,13 +183,13 @@ def weight_loss(
         features = supernet.stem(images)
     hits: list[Tensor] = []
 
-    def loss_of(path: Path, features: Tensor) -> Tensor:
+    def path_loss(path: Path, features: Tensor) -> Tensor:
         with learner.autocast():
             logits = supernet.along(path, features, depth_weights)
         hits.append((logits.detach().argmax(1) == labels).sum())
         return functional.cross_entropy(logits.float() if learner.amp else logits, labels)
 
-    functions = [partial(loss_of, path) for path in paths]
+    functions = [partial(path_loss, path) for path in paths]
     losses = path_losses(functions, features, learner.weights, supernet.low_memory)
     return torch.stack(losses).sum(), torch.stack(hits).sum() / len(paths)
 
