@@ -114,7 +114,7 @@ def read_json(data: bytes) -> TableContents:
             f"version of tfnas; measure the table again ({command_line('latency build', '--help')})"
         )
     own = {"format", "version", "cost", "width_classes", "base", "classifier", "blocks", "held_out"}
-    measured = _names_of(Measurement) - {_SETS}
+    measured = _field_names(Measurement) - {_SETS}
     _check_names(fields, own | measured, "", optional={"build", "correction", _SETS})
     if fields["cost"] not in COSTS:
         raise InputError(f"cost must be one of {', '.join(COSTS)}, got {short(fields['cost'])}")
@@ -220,7 +220,7 @@ def _record(kind: type[R], entry: object, where: str) -> R:
     """A dataclass of plain values, each checked for what its annotation and its name say."""
     prefix = f"{where}." if where else ""
     fields = _as_object(entry, where)
-    _check_names(fields, _names_of(kind), prefix)
+    _check_names(fields, _field_names(kind), prefix)
     annotations = get_type_hints(kind)
     return kind(**{name: _value(annotations[name], value, prefix + name) for name, value in fields.items()})
 
@@ -261,7 +261,7 @@ def _number(value: object, where: str) -> float:
 # ---- single values ------------------------------------------------------------------------------------------------
 
 
-def _names_of(kind: type[Any]) -> set[str]:
+def _field_names(kind: type[Any]) -> set[str]:
     """The fields of a dataclass."""
     return {field.name for field in dataclasses.fields(kind)}
 
