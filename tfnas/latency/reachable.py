@@ -186,7 +186,7 @@ def _added(sums: _Layer, items: _Layer) -> _Layer:
 
 def _leading_to(window: Band, layer: _Layer, rest: Sequence[StageItems]) -> _Layer:
     """The sums from which the window can be reached with what is left to add."""
-    low, high = _range_of(rest)
+    low, high = _extremes(rest)
     inside = Band(window.low_ms - high, window.high_ms - low).where(layer.ms)
     return _Layer(layer.ms[inside], layer.parent[inside], layer.item[inside])
 
@@ -200,7 +200,7 @@ def _joined(layers: Sequence[_Layer], depths: Sequence[int]) -> _Layer:
     )
 
 
-def _range_of(stages: Sequence[StageItems]) -> tuple[float, float]:
+def _extremes(stages: Sequence[StageItems]) -> tuple[float, float]:
     """Lowest and highest sum of whole stages."""
     low = high = 0.0
     for depths, blocks in stages:
