@@ -37,7 +37,7 @@ def interpolation_errors(contents: TableContents) -> dict[str, InterpolationErro
         interpolated = curve.dense_ms(contents.classes)
         for width, ms in zip(held_out.widths, held_out.ms, strict=True):
             error = abs(float(interpolated[width - curve.widths[0]]) / ms - 1) * 100
-            for group in (ALL, _kind_of(key)):
+            for group in (ALL, _key_group(key)):
                 errors.setdefault(group, []).append(error)
     return {
         group: InterpolationError(len(row), float(np.median(row)), float(np.percentile(row, 95)))
@@ -45,7 +45,7 @@ def interpolation_errors(contents: TableContents) -> dict[str, InterpolationErro
     }
 
 
-def _kind_of(key: str) -> str:
+def _key_group(key: str) -> str:
     """The kind of a block's key: its kernel, and whether it has SE."""
     _, _, _, se_channels, _, kernel, *_ = key.split("_")
     return kernel if se_channels == "0" else f"{kernel} SE"
