@@ -36,8 +36,8 @@ def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     labels = generator.labels(logits.shape[1], len(logits)) if given is None else _checked(given, logits)
     torch.autograd.backward(functional.cross_entropy(logits, labels.to(logits.device)))
     if as_program:
-        return float(_norm_of([parameter.grad for parameter in network.parameters()]))
-    return sum(float(_norm_of([module.weight.grad])) for module in weighted_modules(network))
+        return float(_euclidean_norm([parameter.grad for parameter in network.parameters()]))
+    return sum(float(_euclidean_norm([module.weight.grad])) for module in weighted_modules(network))
 
 
 def _checked(labels: Tensor, logits: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def _checked(labels: Tensor, logits: Tensor) -> Tensor:
     return labels.long()
 
 
-def _norm_of(gradients: list[Tensor | None]) -> Tensor:
+def _euclidean_norm(gradients: list[Tensor | None]) -> Tensor:
     """The Euclidean norm of tensors taken together, in double precision; those that are None count as 0."""
     norms = [torch.linalg.vector_norm(part.double()) for part in gradients if part is not None]
     return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
