@@ -263,7 +263,7 @@ class _Trait:
     plain: Callable[[Operation], Operation]
 
 
-def _traits_of(operations: Sequence[Operation]) -> Iterator[_Trait]:
+def _comparable_traits(operations: Sequence[Operation]) -> Iterator[_Trait]:
     """SE, every larger kernel against the smallest, every larger expansion against `_plain_expansion`."""
     kernels = sorted({operation.kernel_size for operation in operations})
     expansions = sorted({operation.expansion for operation in operations})
@@ -302,7 +302,7 @@ def _plain_expansion(operations: Sequence[Operation], expansion: int) -> int:
 
 def _traits(space: SearchSpace, costs: FloatArray, macs: FloatArray, without: _Without) -> Iterator[TraitCost]:
     operations = space.operations
-    for trait in _traits_of(operations):
+    for trait in _comparable_traits(operations):
         pairs = [
             (index, operations.index(trait.plain(operation)))
             for index, operation in enumerate(operations)
