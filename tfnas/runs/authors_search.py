@@ -57,7 +57,7 @@ class AuthorsSearch:
     def choice(self, space: SearchSpace) -> Choice:
         """What the search had learned. Raises InputError where the file is not for this space, or for a larger one."""
         try:
-            self._check_all_of(space)
+            self._refuse_unknown_blocks(space)
             return Choice(
                 space=space,
                 num_classes=self.num_classes,
@@ -94,7 +94,7 @@ class AuthorsSearch:
         supernet.load_state_dict({name: self.state[name] for name in supernet.state_dict()})
         supernet.set_active_channels(self.active_channels(supernet.space))
 
-    def _check_all_of(self, space: SearchSpace) -> None:
+    def _refuse_unknown_blocks(self, space: SearchSpace) -> None:
         """Refuse blocks and stages that the space has not: what was learned of them would be left unread."""
         known = {f"{place.name}.log_alphas" for place in space.blocks}
         known |= {f"stage{number}.betas" for number in range(1, len(space.stages) + 1)}
