@@ -44,7 +44,7 @@ def with_named_data(config: TrainConfig, found: NetworkArchitecture, given: Coll
         for name, value in own.items()
         if value is not None and (value != defaults[name] if given is None else name in given)
     }
-    searched = {flag: data for flag, path in named.items() if (data := _data_of(path, found)) is not None}
+    searched = {flag: data for flag, path in named.items() if (data := _run_data(path, found)) is not None}
     if searched:
         config = dataclasses.replace(config, **with_overrides(next(iter(searched.values())), said))
     elif not said.keys() & set(_WHICH):
@@ -58,7 +58,7 @@ def with_named_data(config: TrainConfig, found: NetworkArchitecture, given: Coll
     return config
 
 
-def _data_of(path: str, found: NetworkArchitecture) -> RetrainDataConfig | None:
+def _run_data(path: str, found: NetworkArchitecture) -> RetrainDataConfig | None:
     """The data of the run in this directory, or of that which this file lies in; None where there is none."""
     place = Path(path)
     if not os.path.isdir(place):  # noqa: PTH112 - answers "no" where Path.is_dir raises
