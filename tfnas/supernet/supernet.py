@@ -62,12 +62,12 @@ class SearchStage(nn.Module):
             for block in islice(self.children(), end):
                 features = block(features, route)
             return features
-        weight_of = dict(zip(self.depth_choices, depth_weights, strict=True))
-        sink = features * weight_of[0] if 0 in weight_of else None
+        weight_by_depth = dict(zip(self.depth_choices, depth_weights, strict=True))
+        sink = features * weight_by_depth[0] if 0 in weight_by_depth else None
         for depth, block in enumerate(self.children(), 1):
             features = block(features, route)
-            if depth in weight_of:
-                weighted = features * weight_of[depth]
+            if depth in weight_by_depth:
+                weighted = features * weight_by_depth[depth]
                 sink = weighted if sink is None else sink + weighted
         assert sink is not None
         output: Tensor = sink
