@@ -140,14 +140,14 @@ def test_widths_come_back_after_an_error_too(float64):
 def test_the_processes_share_the_drawn_batches():
     whole = list(WholeBatches(100, 16, DistributedContext(0, 1, ALONE.device).share, seed=3))
     for number, most in ((1, 1), (1, 2), (2, 2), (3, 2), (2, 99)):
-        dealt = [
+        divided = [
             WholeBatches(100, 16, DistributedContext(rank, number, ALONE.device).share, seed=3, most=most)
             for rank in range(number)
         ]
-        assert [len(part) for part in dealt] == [len(list(part)) for part in dealt]
+        assert [len(part) for part in divided] == [len(list(part)) for part in divided]
         expected = whole[:most]
-        assert [list(dealt[turn % number])[turn // number] for turn in range(len(expected))] == expected
-        assert sum(map(len, dealt)) == len(expected)
+        assert [list(divided[turn % number])[turn // number] for turn in range(len(expected))] == expected
+        assert sum(map(len, divided)) == len(expected)
 
 
 # ---- agreement ----------------------------------------------------------------------------------------------------

@@ -372,11 +372,11 @@ def test_shares_make_up_the_whole(tmp_path, batch_size, number):
         assert {draw for part in some for draw in part} == set(batch)
         sizes = [len(part) for part in some]
         assert min(sizes) > 0 and max(sizes) - min(sizes) <= 1 and sum(sizes) == len(batch)
-    dealt = [WholeBatches(len(held_out), batch_size, rank.share) for rank in ranks]
+    divided = [WholeBatches(len(held_out), batch_size, rank.share) for rank in ranks]
     alone = list(EpochBatches(len(held_out), batch_size=batch_size, epoch=0, seed=None))
-    assert [len(batches) for batches in dealt] == [len(list(batches)) for batches in dealt]
-    assert [list(dealt[turn % number])[turn // number] for turn in range(len(alone))] == alone
-    assert sum(map(len, dealt)) == len(alone)
+    assert [len(batches) for batches in divided] == [len(list(batches)) for batches in divided]
+    assert [list(divided[turn % number])[turn // number] for turn in range(len(alone))] == alone
+    assert sum(map(len, divided)) == len(alone)
 
 
 def test_a_batch_too_small_for_the_processes(tmp_path):

@@ -194,7 +194,7 @@ def held_out_batches(setup: SearchSetup, epoch: int, first: int) -> Iterator[lis
 
 
 def evaluation_batches(setup: SearchSetup) -> ImageLoader:
-    """The architecture part, as WholeBatches deals it to this process.
+    """The architecture part, as WholeBatches divides it among processes.
 
     Its order is drawn once for the whole run: where it stands class by class, so would batch statistics.
     """
@@ -212,7 +212,7 @@ def _evaluated(setup: SearchSetup) -> WholeBatches:
 
 
 def probe_batches(setup: SearchSetup) -> ImageLoader:
-    """Two batches of the architecture part, or one where an epoch is short, as WholeBatches deals them.
+    """Two batches of the architecture part, or one where an epoch is short, as WholeBatches divides them.
 
     They are drawn once for the whole run, because the part may stand in the order of its classes.
     """
@@ -239,14 +239,14 @@ class WholeBatches(EpochBatches):
     """
 
     def __init__(
-        self, count: int, batch_size: int, dealt: Share, *, seed: int | None = None, most: int | None = None
+        self, count: int, batch_size: int, batch_share: Share, *, seed: int | None = None, most: int | None = None
     ) -> None:
         super().__init__(count, batch_size=batch_size, epoch=0, seed=seed)
-        self.dealt, self.most = dealt, most
+        self.batch_share, self.most = batch_share, most
 
     def __len__(self) -> int:
         batches = super().__len__() if self.most is None else min(self.most, super().__len__())
-        return len(range(self.dealt.rank, batches, self.dealt.processes))
+        return len(range(self.batch_share.rank, batches, self.batch_share.processes))
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        return islice(super().__iter__(), self.dealt.rank, self.most, self.dealt.processes)
+        return islice(super().__iter__(), self.batch_share.rank, self.most, self.batch_share.processes)
