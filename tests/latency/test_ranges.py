@@ -165,7 +165,7 @@ def test_factors_that_were_put_in_are_found():
     assert set(traits) == {"SE", "k5", "e6"}
     assert traits["SE"].excess == pytest.approx(1.9) and traits["SE"].is_expensive
     assert traits["SE"].ratio == pytest.approx(1.9 * traits["SE"].macs_ratio, rel=0.01)
-    assert traits["SE"].kept == ("k3_e3", "k3_e6", "k5_e3", "k5_e6")
+    assert traits["SE"].remaining_operations == ("k3_e3", "k3_e6", "k5_e3", "k5_e6")
     assert traits["k5"].excess == pytest.approx(0.8) and not traits["k5"].is_expensive
     assert traits["e6"].excess == pytest.approx(1.0) and traits["e6"].against == "e3"
     assert [trait.name for trait in found.expensive_traits] == ["SE"]

@@ -109,7 +109,7 @@ class TraitCost:
     """What a trait of operations costs: against the operations that differ in nothing else (`against`).
 
     `ratio`, `macs_ratio` and `excess` are medians over blocks and pairs, `worst_ratio` is that of `worst_stage` alone.
-    `kept` are the operations without it, `without_ms` is the range of the space with these only.
+    `remaining_operations` are the operations without it, `without_ms` is the range of the space with these only.
     """
 
     name: str
@@ -119,7 +119,7 @@ class TraitCost:
     excess: float
     worst_stage: str
     worst_ratio: float
-    kept: tuple[str, ...]
+    remaining_operations: tuple[str, ...]
     without_ms: tuple[float, float]
 
     @property
@@ -159,11 +159,11 @@ def space_range(space: SearchSpace, table: LatencyTable, num_classes: int | None
     costs, macs = _at_initial_widths(space, table)
 
     def without(drop: Callable[[Operation], bool]) -> tuple[tuple[str, ...], tuple[float, float]] | None:
-        kept = tuple(operation for operation in space.operations if not drop(operation))
-        if not kept:
+        remaining = tuple(operation for operation in space.operations if not drop(operation))
+        if not remaining:
             return None
-        fewer = dataclasses.replace(space, operations=kept)
-        return tuple(operation.name for operation in kept), table.range_ms(fewer, num_classes)
+        fewer = dataclasses.replace(space, operations=remaining)
+        return tuple(operation.name for operation in remaining), table.range_ms(fewer, num_classes)
 
     return SpaceRange(
         space=space,
@@ -326,7 +326,7 @@ def _traits(space: SearchSpace, costs: FloatArray, macs: FloatArray, without: _W
             excess=_median(ratios / macs_ratios),
             worst_stage=f"stage {worst + 1}",
             worst_ratio=by_stage[worst],
-            kept=rest[0],
+            remaining_operations=rest[0],
             without_ms=rest[1],
         )
 

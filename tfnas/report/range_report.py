@@ -242,6 +242,6 @@ def expensive_text(found: SpaceRange, trait: TraitCost) -> str:
     return (
         f"{trait.name} costs {trait.ratio:.1f} x{against} on this device ({trait.worst_ratio:.1f} x in "
         f"{trait.worst_stage}) for {trait.macs_ratio:.2f} x the MACs; a space without it "
-        f"(operations: [{', '.join(trait.kept)}]) reaches "
+        f"(operations: [{', '.join(trait.remaining_operations)}]) reaches "
         f"{found.table.cost.number(lowest_ms)} to {found.table.quantity(highest_ms)}"
     )
