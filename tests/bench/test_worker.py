@@ -157,11 +157,11 @@ class Noting:
 
 
 def noted_visit(monkeypatch, lost, calls, tries):
-    """What a visit says and calls when the core is lost so often during each try."""
+    """What a measurement returns and calls when the core is lost so often during each try."""
     log, rests, switches = [], [], itertools.accumulate(itertools.chain([0], *([count, 0] for count in lost)))
     monkeypatch.setattr(worker, "_switches", lambda: next(switches))
     monkeypatch.setattr(worker.time, "sleep", rests.append)
-    result = worker.visit(Noting("own", log), Noting("reference", log), calls, tries)
+    result = worker.measure(Noting("own", log), Noting("reference", log), calls, tries)
     return result, log, rests
 
 

@@ -24,7 +24,7 @@ _LARGEST_SCATTER = 0.25
 
 @dataclass(frozen=True)
 class SampleBudget:
-    """How often everything is visited: `rounds`, fewer where `seconds` would not do, with so many calls each."""
+    """How often everything is timed: `rounds`, fewer where `seconds` would not do, with so many calls each."""
 
     rounds: int
     calls: int

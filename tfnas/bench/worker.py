@@ -128,7 +128,7 @@ def _time(request: dict[str, Any], answer: Callable[[dict[str, Any]], None]) -> 
             fresh = index not in blocks
             if fresh:
                 blocks[index] = opener.prepared(request["blocks"][index])
-            document = {"visit": number, **visit(blocks[index], reference, request["calls"], request["tries"])}
+            document = {"visit": number, **measure(blocks[index], reference, request["calls"], request["tries"])}
             if fresh:
                 document["output"] = summary(blocks[index].output())
             answer(document)
@@ -199,7 +199,7 @@ class _Block:
         return self._output.numpy()
 
 
-def visit(own: _Block, reference: _Block, calls: int, tries: int) -> dict[str, list[float]]:
+def measure(own: _Block, reference: _Block, calls: int, tries: int) -> dict[str, list[float]]:
     """The reference and the block, called in turn, as `LocalBench` does it."""
     own()
     pairs = [_undisturbed_pair_ms(own, reference, tries) for _ in range(calls)]

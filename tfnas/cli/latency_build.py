@@ -94,7 +94,7 @@ def _existing_files(out: Path) -> Iterator[str]:
 
 @contextmanager
 def _shown(console: Console, config: BuildConfig) -> Iterator[tuple[Callable[[BuildStep], None], Callable[[], None]]]:
-    """What to call at every step and every visit: progress with time left, and stopping where a signal asks for it."""
+    """What to call at every step and every measurement: progress with time left, and stopping at a signal."""
     saved = f"measurements are saved in {config.out}.partial; the same command resumes from there"
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeLeftColumn()
     progress = Progress(*columns, console=console, disable=not console.is_terminal)
