@@ -54,11 +54,6 @@ NORMALISATIONS: dict[DataName, Normalisation] = {
 }
 
 
-def short_side_of(name: DataName, image_size: int) -> int:
-    """Pixels of an image's short side before its middle is cut out; data of one size (digits, CIFAR) is taken whole."""
-    return round(image_size * 256 / 224) if name in ("list", "folder") else image_size
-
-
 @dataclass(frozen=True)
 class Preprocessing:
     """The short side of an image becomes `short_side` pixels, and its middle `image_size` x `image_size` is cut out.
@@ -75,7 +70,8 @@ class Preprocessing:
     def of(cls, name: DataName, image_size: int) -> Preprocessing:
         """What networks trained on this kind of data expect."""
         norm = NORMALISATIONS[name]
-        return cls(image_size, short_side_of(name, image_size), norm.mean, norm.std)
+        is_cut = name in ("list", "folder")  # data of one size (digits, CIFAR) is taken whole
+        return cls(image_size, round(image_size * 256 / 224) if is_cut else image_size, norm.mean, norm.std)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Preprocessing:
