@@ -12,7 +12,7 @@ from tiny import tiny_space
 from torch import nn
 
 from tfnas.bench.benchmark_cases import random_architectures
-from tfnas.bench.onnx_graph import onnx_bytes_of
+from tfnas.bench.onnx_graph import module_to_onnx
 from tfnas.core.errors import InputError
 from tfnas.core.mbconv_blocks import Block, Conv
 from tfnas.nn.blocks import Classifier, ConvBN, ConvBNAct, MBConv, SqueezeExcite
@@ -66,7 +66,7 @@ def test_onnxruntime_gives_what_the_module_gives(name):
     module, images = made(name)
     with torch.no_grad():
         expected = module(images)
-    found = run(onnx_bytes_of(module, images), images)
+    found = run(module_to_onnx(module, images), images)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
@@ -76,7 +76,7 @@ def test_in_double_precision_it_is_exact(name):
     module, images = made(name, torch.float64)
     with torch.no_grad():
         expected = module(images)
-    model = onnx.load_model_from_string(onnx_bytes_of(module, images))
+    model = onnx.load_model_from_string(module_to_onnx(module, images))
     (output,) = ReferenceEvaluator(model).run(None, {"input": images.numpy()})
     torch.testing.assert_close(torch.from_numpy(output.copy()), expected, rtol=1e-11, atol=1e-12)
 
@@ -87,7 +87,7 @@ def test_in_half_precision(name):
     module, images = made(name, torch.float16)
     with torch.no_grad():
         expected = module.double()(images.double())
-    data = onnx_bytes_of(module.half(), images)
+    data = module_to_onnx(module.half(), images)
     graph = onnx.load_model_from_string(data).graph
     kinds = {tensor.data_type for tensor in graph.initializer}
     assert kinds <= {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64} and onnx.TensorProto.FLOAT16 in kinds
@@ -98,7 +98,7 @@ def test_in_half_precision(name):
 
 def test_it_is_valid_onnx_of_static_shape():
     module, images = made("network", batch_size=3)
-    model = onnx.load_model_from_string(onnx_bytes_of(module, images))
+    model = onnx.load_model_from_string(module_to_onnx(module, images))
     onnx.checker.check_model(model, full_check=True)
     assert model.ir_version <= 10  # what onnxruntime 1.18 reads
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
@@ -115,7 +115,7 @@ def test_its_nodes_are_those_of_an_exported_file():
     with torch.no_grad():
         program = torch.export.export(without_batch_norm(module).requires_grad_(False), (images,))
     exported = onnx.load_model_from_string(onnx_bytes(program, {})).graph
-    written = onnx.load_model_from_string(onnx_bytes_of(module, images)).graph
+    written = onnx.load_model_from_string(module_to_onnx(module, images)).graph
     assert [node.op_type for node in written.node] == [node.op_type for node in exported.node]
     assert {"Conv", "Relu", "Sigmoid", "Mul", "GlobalAveragePool", "Add", "Reshape", "Gemm"} == {
         node.op_type for node in written.node
@@ -136,7 +136,7 @@ def test_other_modules_go_through_the_exporter():
     images = torch.randn(2, 6, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = module(images)
-    data = onnx_bytes_of(module, images)
+    data = module_to_onnx(module, images)
     torch.testing.assert_close(run(data, images), expected, rtol=1e-4, atol=1e-5)
     assert [entry.name for entry in onnx.load_model_from_string(data).graph.input] == ["input"]
 
@@ -144,7 +144,7 @@ def test_other_modules_go_through_the_exporter():
 def test_the_module_stays_as_it_is():
     module, images = made("residual, SE")
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    onnx_bytes_of(module, images)
+    module_to_onnx(module, images)
     after = module.state_dict()
     assert before.keys() == after.keys()
     assert all(after[name].dtype == value.dtype and torch.equal(after[name], value) for name, value in before.items())
@@ -153,4 +153,4 @@ def test_the_module_stays_as_it_is():
 def test_a_number_type_that_onnx_has_no_convolutions_for():
     module, images = made("residual", torch.bfloat16)
     with pytest.raises(InputError, match=r"--dtype must be one of float32, float16, float64 .* got bfloat16"):
-        onnx_bytes_of(module, images)
+        module_to_onnx(module, images)

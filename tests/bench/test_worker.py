@@ -28,7 +28,7 @@ from tfnas.bench import remote_bench as remote
 from tfnas.bench import worker
 from tfnas.bench.benches import LocalBench
 from tfnas.bench.benchmark_cases import BenchmarkCase
-from tfnas.bench.onnx_graph import onnx_bytes_of
+from tfnas.bench.onnx_graph import module_to_onnx
 from tfnas.bench.remote_bench import WorkerBench, WorkerWarning
 from tfnas.bench.timing import TimingSample
 from tfnas.bench.worker_messages import Payload
@@ -198,7 +198,7 @@ def test_a_block_reads_its_input_anew_at_every_call():
     module = nn.Conv2d(2, 3, 1)
     values = worker.example_input((1, 2, 4, 4), "float32", 1)
     worker._share_memory()
-    block = worker._Block(onnx_bytes_of(module, torch.from_numpy(values)), values, 1)
+    block = worker._Block(module_to_onnx(module, torch.from_numpy(values)), values, 1)
     for factor in (1.0, 3.0):
         values *= factor
         assert block() > 0

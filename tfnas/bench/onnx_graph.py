@@ -22,6 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tfnas.core.errors import InputError
 from tfnas.nn.blocks import Classifier, ConvBN, ConvBNAct, MBConv, SqueezeExcite
 from tfnas.nn.network import Network
+from tfnas.utils.lazy_names import moved_names
 from tfnas.utils.onnx_export import OPSET, exported
 
 INPUT_NAME, OUTPUT_NAME = "input", "output"
@@ -34,8 +35,10 @@ _ELEMENT_TYPES = {
     torch.float64: onnx.TensorProto.DOUBLE,
 }
 
+__getattr__ = moved_names(__name__)
 
-def onnx_bytes_of(module: nn.Module, example_input: Tensor) -> bytes:
+
+def module_to_onnx(module: nn.Module, example_input: Tensor) -> bytes:
     """An ONNX model of a module in evaluation mode, weights inside.
 
     Its one input, `input`, has the shape and the number type of `example_input`, batch size included, and so have its

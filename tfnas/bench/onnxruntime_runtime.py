@@ -50,12 +50,12 @@ class OnnxRuntime:
 
         Raises InputError when the session does not get the GPU (then onnxruntime would silently take the CPU).
         """
-        from tfnas.bench.onnx_graph import onnx_bytes_of
+        from tfnas.bench.onnx_graph import module_to_onnx
 
         device, index = self._device.type, self._device.index or 0
         provider = (self._provider, self._provider_options())
         session = self._library.InferenceSession(
-            onnx_bytes_of(module, example_input), self._session_options(), providers=[provider]
+            module_to_onnx(module, example_input), self._session_options(), providers=[provider]
         )
         if session.get_providers()[0] != self._provider:
             raise InputError(

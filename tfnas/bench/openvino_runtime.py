@@ -45,10 +45,10 @@ class OpenVinoRuntime:
 
         Raises InputError when OpenVINO would take another number of threads than it was asked for.
         """
-        from tfnas.bench.onnx_graph import onnx_bytes_of
+        from tfnas.bench.onnx_graph import module_to_onnx
 
         compiled = self._core.compile_model(
-            self._core.read_model(onnx_bytes_of(module, example_input)), "CPU", self._settings()
+            self._core.read_model(module_to_onnx(module, example_input)), "CPU", self._settings()
         )
         threads = compiled.get_property("INFERENCE_NUM_THREADS")
         if threads != self._threads:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from tfnas.bench.benchmark_cases import BenchmarkCase
-from tfnas.bench.onnx_graph import onnx_bytes_of
+from tfnas.bench.onnx_graph import module_to_onnx
 from tfnas.bench.timing import TimingSample
 from tfnas.bench.worker import PROTOCOL, example_input, summary
 from tfnas.bench.worker_process import WorkerError, WorkerProcess, printable
@@ -69,7 +69,7 @@ class Payload:
         shape = (conditions.batch_size, case.channels, case.size, case.size)
         values: Tensor = torch.from_numpy(example_input(shape, conditions.dtype, seed))
         output = _scaling_output(module, values.float())
-        model = onnx_bytes_of(module.to(dtype), values)
+        model = module_to_onnx(module.to(dtype), values)
         text = base64.b64encode(zlib.compress(model)).decode("ascii")
         memory_bytes = len(model) + _MEMORY_PER_INPUT * values.nbytes
         return cls(case.name, {"shape": list(shape), "onnx": text}, summary(output.numpy()), memory_bytes)

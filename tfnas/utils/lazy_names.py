@@ -32,6 +32,7 @@ _ZEN = "tfnas.spaces.zen"
 # to others.
 MOVED = MappingProxyType(
     {
+        "tfnas.bench.onnx_graph": {"onnx_bytes_of": "tfnas.bench.onnx_graph:module_to_onnx"},
         "tfnas.closing": dict.fromkeys(("CertifyConfig", "CloseConfig", "certify_file", "close_run"), _FACE),
         "tfnas.evaluation": dict.fromkeys(("EvaluationConfig", "PredictConfig", "evaluate", "predict"), _FACE),
         "tfnas.latency": {
@@ -41,7 +42,7 @@ MOVED = MappingProxyType(
         },
         "tfnas.latency.measuring": {},
         "tfnas.latency.measuring.conditions": {"Conditions": "tfnas.latency.table_contents"},
-        "tfnas.latency.measuring.onnx_graph": {"onnx_bytes_of": "tfnas.bench.onnx_graph"},
+        "tfnas.latency.measuring.onnx_graph": {"onnx_bytes_of": "tfnas.bench.onnx_graph:module_to_onnx"},
         "tfnas.latency.measuring.requirements": dict.fromkeys(
             ("require_conditions", "required_library"), "tfnas.bench.runtime"
         ),
@@ -64,8 +65,8 @@ MOVED = MappingProxyType(
     }
 )
 
-# These are rooms of the package today, whose `__init__` looks the names up.
-_STILL_ROOMS = {"tfnas.evaluation", "tfnas.latency", "tfnas.searching", "tfnas.training"}
+# These are modules of the package today, which look the names up themselves.
+_STILL_THERE = {"tfnas.bench.onnx_graph", "tfnas.evaluation", "tfnas.latency", "tfnas.searching", "tfnas.training"}
 
 
 def moved_names(module: str) -> Callable[[str], object]:
@@ -88,7 +89,7 @@ class _MovedModules(MetaPathFinder, Loader):
 
     def find_spec(self, fullname: str, *_: object) -> ModuleSpec | None:
         """A spec of a module that has moved; of others none."""
-        return ModuleSpec(fullname, self, is_package=True) if fullname in MOVED.keys() - _STILL_ROOMS else None
+        return ModuleSpec(fullname, self, is_package=True) if fullname in MOVED.keys() - _STILL_THERE else None
 
     def exec_module(self, module: ModuleType) -> None:
         """Give the module its lookup."""
