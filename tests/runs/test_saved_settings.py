@@ -8,13 +8,13 @@ import yaml
 from tfnas.core.errors import InputError
 from tfnas.runs.checkpoint import Checkpoints
 from tfnas.runs.resumption import changed_settings, saved_settings
-from tfnas.runs.run_settings import SETTINGS, recorded_settings
-from tfnas.searching.differentiable import search_config as searching
+from tfnas.runs.run_settings import SEARCH_MAY_CHANGE, SETTINGS, recorded_settings
+from tfnas.searching.differentiable.search_config import SearchConfig
 from tfnas.training import train_config as training
 from tfnas.utils.annotations import field_types
 
 COMMANDS = {
-    "search": (searching.SearchConfig(), searching.MAY_CHANGE),
+    "search": (SearchConfig(), SEARCH_MAY_CHANGE),
     "train": (training.TrainConfig(config_path="model.config"), training.MAY_CHANGE),
 }
 COMPARED = [

@@ -12,7 +12,8 @@ import tfnas
 from tfnas.cli import train_search
 from tfnas.core.errors import InputError
 from tfnas.runs.resumption import resumed_config
-from tfnas.searching.differentiable.search_config import MAY_CHANGE, Schedule, SearchConfig, space_schedule
+from tfnas.runs.run_settings import SEARCH_MAY_CHANGE
+from tfnas.searching.differentiable.search_config import Schedule, SearchConfig, space_schedule
 from tfnas.searching.differentiable.search_setup import prepare
 
 PAPER = {
@@ -57,11 +58,11 @@ def test_a_resumed_run_keeps_it(tmp_path):
     setup = prepare(small_config(tmp_path, "run", recipe="paper", w_mom=0.8))
     saved = yaml.safe_load(yaml.safe_dump(dataclasses.asdict(setup.effective())))
     assert saved["recipe"] == "paper" and saved["w_lr"] == 0.025 and saved["w_mom"] == 0.8 and saved["epochs"] == 3
-    again = resumed_config(SearchConfig(resume="run"), saved, None, may_change=MAY_CHANGE)
+    again = resumed_config(SearchConfig(resume="run"), saved, None, may_change=SEARCH_MAY_CHANGE)
     assert prepare(again).schedule == setup.schedule
     del saved["recipe"]
     with pytest.raises(InputError, match="--recipe paper differs from the run's own None"):
-        resumed_config(SearchConfig(resume="run", recipe="paper"), saved, None, may_change=MAY_CHANGE)
+        resumed_config(SearchConfig(resume="run", recipe="paper"), saved, None, may_change=SEARCH_MAY_CHANGE)
 
 
 def test_the_flag(monkeypatch, capsys):

@@ -62,6 +62,12 @@ RUN_MAY_CHANGE = frozenset(
 )
 """Those of them that may differ between a run and its resumption."""
 
+# The same of a differentiable search, which re-ranking reads too: what changes no result, paths (what they name is
+# compared), and ways out of a failure. Every other setting is compared.
+SEARCH_PATHS = ("space", "lookup_path", "img_root", "train_list", "val_list", "class_names")
+SEARCH_RESCUES = frozenset({"w_lr", "a_lr", "grad_clip", "threads", "device"})
+SEARCH_MAY_CHANGE = frozenset({*RUN_MAY_CHANGE, "resume", "workers", "low_memory", *SEARCH_PATHS, *SEARCH_RESCUES})
+
 
 def recorded_settings(config: Any) -> dict[str, Any]:
     """The part of a configuration (a dataclass) that a checkpoint stores: all but the place of the run directory."""

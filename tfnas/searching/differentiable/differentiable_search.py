@@ -24,6 +24,7 @@ from tfnas.runs.checkpoint import State
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.run_directory import RunDirectory
 from tfnas.runs.run_reporter import place_text
+from tfnas.runs.run_settings import SEARCH_MAY_CHANGE, SEARCH_RESCUES
 from tfnas.runs.search_run import KIND
 from tfnas.runs.session import ResumedRun, run_algorithm
 from tfnas.searching.differentiable.architecture_parameters import (
@@ -47,7 +48,7 @@ from tfnas.searching.differentiable.search_conclusion import (
     sanity_numbers,
     show_results,
 )
-from tfnas.searching.differentiable.search_config import MAY_CHANGE, RESCUES, SearchConfig
+from tfnas.searching.differentiable.search_config import SearchConfig
 from tfnas.searching.differentiable.search_setup import (
     SearchSetup,
     evaluation_batches,
@@ -109,7 +110,7 @@ def search(config: SearchConfig, console: Console | None = None, given: Collecti
         from tfnas.runs.resumption import resumed_settings
 
         run_dir = Path(config.resume)
-        config, remark = resumed_settings(config, run_dir, KIND, given, may_change=MAY_CHANGE)
+        config, remark = resumed_settings(config, run_dir, KIND, given, may_change=SEARCH_MAY_CHANGE)
         resumed = ResumedRun(run_dir, remark)
 
     def open_search(processes: DistributedContext) -> DifferentiableSearch:
@@ -124,7 +125,7 @@ class DifferentiableSearch(Algorithm[Batch]):
     """TF-NAS: weight steps along sampled paths and, after the warm-up, an architecture step after every second one."""
 
     kind = KIND
-    rescues = RESCUES
+    rescues = SEARCH_RESCUES
     lower = "--w_lr or --a_lr"
     is_forecast = True
 

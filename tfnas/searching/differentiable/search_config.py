@@ -14,17 +14,11 @@ from tfnas.core.cost import COSTS, COUNTED
 from tfnas.core.errors import InputError
 from tfnas.core.space import SearchSpace
 from tfnas.data.data_config import DataConfig
-from tfnas.runs.run_settings import RUN_MAY_CHANGE, RunSettings
+from tfnas.runs.run_settings import RunSettings
 from tfnas.spaces.mbconv.space_file import expect_type, known_fields
 
 DEFAULT_TARGET_MS = 15.0
 _TARGETS = {"macs": "300e6", "params": "5e6"}
-
-# What may differ between a run and its resumption: what changes no result, paths (what they name is compared), and
-# ways out of a failure. Every other setting is compared.
-PATHS = ("space", "lookup_path", "img_root", "train_list", "val_list", "class_names")
-RESCUES = frozenset({"w_lr", "a_lr", "grad_clip", "threads", "device"})
-MAY_CHANGE = {*RUN_MAY_CHANGE, "resume", "workers", "low_memory", *PATHS, *RESCUES}
 _KINDS = {"int": int, "float": float, "bool": bool}
 
 

@@ -23,9 +23,9 @@ from tfnas.latency.default_table import open_table
 from tfnas.latency.meet_target import check_target
 from tfnas.runs.checkpoint import State, short_names
 from tfnas.runs.distributed import DistributedContext
-from tfnas.runs.run_settings import fixed_settings, with_absolute_paths
+from tfnas.runs.run_settings import SEARCH_PATHS, SEARCH_RESCUES, fixed_settings, with_absolute_paths
 from tfnas.runs.search_run import saved_space
-from tfnas.searching.differentiable.search_config import PATHS, RESCUES, Schedule, SearchConfig, space_schedule
+from tfnas.searching.differentiable.search_config import Schedule, SearchConfig, space_schedule
 from tfnas.spaces.mbconv.space_file import space as load_space
 from tfnas.spaces.mbconv.space_file import space_names
 from tfnas.utils.devices import named_device
@@ -87,7 +87,7 @@ class SearchSetup:
             resume=None,
         )
         named = {"space"} if config.space in space_names() else set()  # a folder may be called like a built-in space
-        return with_absolute_paths(config, set(PATHS) - named)
+        return with_absolute_paths(config, set(SEARCH_PATHS) - named)
 
     def state(self) -> State:
         """What a checkpoint stores of it, for a resumed run to compare."""
@@ -97,7 +97,7 @@ class SearchSetup:
             "data": self.data.describe(),
             "class_names": short_names(self.data.class_names),
             "data_fingerprint": self.data.fingerprint,
-            "schedule": fixed_settings(self.schedule, RESCUES),
+            "schedule": fixed_settings(self.schedule, SEARCH_RESCUES),
             "table_fingerprint": self.table.fingerprint,
             "lookup_path": self.lookup_path,
             "cost": self.table.cost.name,
@@ -107,7 +107,7 @@ class SearchSetup:
     def compared(self, state: State) -> Iterable[tuple[str, object, object]]:
         """What must be as in a checkpoint's `state`: its name, what it was and what it is."""
         cost, class_names = self.table.cost, short_names(self.data.class_names)
-        schedule = fixed_settings(Schedule(), RESCUES) | state["schedule"]  # older runs lack some
+        schedule = fixed_settings(Schedule(), SEARCH_RESCUES) | state["schedule"]  # older runs lack some
         return (
             ("cost", state.get("cost", "ms"), cost.name),
             ("data", state["data"], self.data.describe()),
@@ -116,7 +116,7 @@ class SearchSetup:
             ("table", state["table_fingerprint"], self.table.fingerprint),
             ("space", saved_space(state).fingerprint, self.space.fingerprint),
             ("target", state.get(cost.target_key), self.target_ms),
-            ("schedule", schedule, fixed_settings(self.schedule, RESCUES)),
+            ("schedule", schedule, fixed_settings(self.schedule, SEARCH_RESCUES)),
         )
 
 

@@ -22,9 +22,8 @@ from tfnas.runs.architecture_source import DERIVED, read_summary
 from tfnas.runs.checkpoint import FOLDER
 from tfnas.runs.resumption import merged_settings
 from tfnas.runs.run_directory import CONFIG_FILE, SUMMARY_FILE, UnreadableConfig, read_config
-from tfnas.runs.run_settings import SETTINGS
+from tfnas.runs.run_settings import SEARCH_MAY_CHANGE, SETTINGS
 from tfnas.runs.search_run import saved_choice, search_checkpoints
-from tfnas.searching.differentiable.search_config import MAY_CHANGE
 from tfnas.utils.annotations import saved_fields
 from tfnas.utils.text import command_line
 
@@ -70,7 +69,7 @@ def open_search(model_path: str, lookup_path: str | None) -> FinishedSearch:
             f"({command_line('search', '--resume', run_dir)})"
         )
     state, checkpoint, problems = search_checkpoints(run_dir).load_latest()
-    saved = merged_settings(written, state.get(SETTINGS, {}), run_dir, may_change=MAY_CHANGE)
+    saved = merged_settings(written, state.get(SETTINGS, {}), run_dir, may_change=SEARCH_MAY_CHANGE)
     choice = saved_choice(state)
     table = _table(summary, saved, lookup_path, choice.space)
     if table.fingerprint != summary.get("table_fingerprint"):
