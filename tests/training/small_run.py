@@ -11,11 +11,11 @@ from real_process import run_together, start_together
 from rich.console import Console
 from tiny import tiny_space
 
-from tfnas.runs.checkpoint import load_checkpoint
+from tfnas.runs.checkpoint import Checkpoints, load_checkpoint
 from tfnas.runs.endings import Interruption
 from tfnas.runs.run_directory import RunDirectory
 from tfnas.runs.session import Session, _directory
-from tfnas.training.retraining import NetworkTraining, retrain, train_checkpoints
+from tfnas.training.retraining import NetworkTraining, retrain
 from tfnas.training.train_config import KIND, MAY_CHANGE, TrainConfig
 
 
@@ -67,9 +67,13 @@ def summary_of(run_dir):
     return json.loads((Path(run_dir) / "summary.json").read_text())
 
 
+def train_checkpoints(run_dir):
+    return Checkpoints(Path(run_dir), KIND)
+
+
 def final_state(run_dir):
     """What a resumed run must reproduce: the last checkpoint but times and what may change; the result's files."""
-    state = load_checkpoint(train_checkpoints(Path(run_dir)).saved()[0], KIND)
+    state = load_checkpoint(train_checkpoints(run_dir).saved()[0], KIND)
     del state["seconds"]
     state["settings"] = {name: value for name, value in state["settings"].items() if name not in MAY_CHANGE}
     return state, torch.load(Path(run_dir) / "model.pt", weights_only=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from small_run import begun_run, small_settings, start_processes
+from small_run import begun_run, small_settings, start_processes, train_checkpoints
 
 import tfnas
 from tfnas.core.errors import InputError
@@ -18,7 +18,7 @@ from tfnas.runs.search_run import search_checkpoints
 from tfnas.supernet.extract import estimate_batch_norm, supernet_from_state
 from tfnas.supernet.routes import Path, one_hot_depths, operations_and_depths
 from tfnas.training import retraining
-from tfnas.training.retraining import retrain, train_checkpoints
+from tfnas.training.retraining import retrain
 from tfnas.training.train_config import KIND, TrainConfig
 from tfnas.training.train_setup import prepare
 

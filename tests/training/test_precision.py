@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from rich.console import Console
-from small_run import built, final_state, small_config
+from small_run import built, final_state, small_config, train_checkpoints
 from test_processes import assert_same
 from test_retrain import _InterruptAt
 
@@ -13,7 +13,7 @@ import tfnas
 from tfnas.core.errors import Interrupted, RunFailed
 from tfnas.runs import session
 from tfnas.runs.distributed import DistributedContext
-from tfnas.training.retraining import retrain, train_checkpoints
+from tfnas.training.retraining import retrain
 from tfnas.training.train_config import TrainConfig
 from tfnas.training.train_setup import prepare
 

@@ -7,9 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from small_run import final_state, run_processes, small_config, small_settings, start_processes, summary_of
+from small_run import (
+    final_state,
+    run_processes,
+    small_config,
+    small_settings,
+    start_processes,
+    summary_of,
+    train_checkpoints,
+)
 
-from tfnas.training.retraining import retrain, train_checkpoints
+from tfnas.training.retraining import retrain
 
 SAME_LOSSES = {"dropout_rate": 0.0, "drop_connect_rate": 0.0, "sync_bn": True, "batch_size": 144}
 

@@ -6,14 +6,13 @@ import json
 import pytest
 import torch
 import yaml
-from small_run import begun_run, session_of, small_config, tiny_architecture, write_architecture
+from small_run import begun_run, session_of, small_config, tiny_architecture, train_checkpoints, write_architecture
 
 import tfnas
 from tfnas.core.errors import InputError
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.model_file import TrainedModel
-from tfnas.training.retraining import train_checkpoints
 from tfnas.training.train_config import TrainConfig
 from tfnas.training.train_setup import prepare, resumed_run
 

@@ -8,7 +8,15 @@ from itertools import pairwise
 import pytest
 import torch
 from rich.console import Console
-from small_run import final_state, random_points, small_config, summary_of, tiny_architecture, write_architecture
+from small_run import (
+    final_state,
+    random_points,
+    small_config,
+    summary_of,
+    tiny_architecture,
+    train_checkpoints,
+    write_architecture,
+)
 from test_processes import assert_same
 
 import tfnas
@@ -16,7 +24,7 @@ from tfnas.core.errors import InputError, Interrupted, RunFailed
 from tfnas.data.image_sets import Draw
 from tfnas.runs import session
 from tfnas.runs.named_model import run_images
-from tfnas.training.retraining import NetworkTraining, retrain, train_checkpoints
+from tfnas.training.retraining import NetworkTraining, retrain
 from tfnas.training.train_config import TrainConfig
 
 QUIET = Console(quiet=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,6 @@ from tfnas.core.choice import Choice
 from tfnas.core.errors import InputError
 from tfnas.core.space import SearchSpace
 from tfnas.nn.weights import plain_names
-from tfnas.supernet.supernet import Supernet
-from tfnas.utils.tensor_file import load_plain
 
 _MASKS = "mc_mask_dddict"
 
@@ -82,18 +79,6 @@ class AuthorsSearch:
             rows.append([mask.flatten().nonzero().flatten() for mask in masks])
         return rows
 
-    def load_into(self, supernet: Supernet) -> None:
-        """Give a supernet these weights and active channels. Raises InputError naming what does not fit its space."""
-        for name, parameter in supernet.state_dict().items():
-            found = self._tensor(name)
-            if found.shape != parameter.shape:
-                raise InputError(
-                    f"{self.source} is not of space {supernet.space.name}: {name} has the shape {tuple(found.shape)}, "
-                    f"the supernet's has {tuple(parameter.shape)}"
-                )
-        supernet.load_state_dict({name: self.state[name] for name in supernet.state_dict()})
-        supernet.set_active_channels(self.active_channels(supernet.space))
-
     def _refuse_unknown_blocks(self, space: SearchSpace) -> None:
         """Refuse blocks and stages that the space has not: what was learned of them would be left unread."""
         known = {f"{place.name}.log_alphas" for place in space.blocks}
@@ -115,11 +100,6 @@ class AuthorsSearch:
         if not isinstance(mask, Tensor) or not ((mask == 0) | (mask == 1)).all():
             raise InputError(f"{_MASKS} at {stage}, {block}, {index} must be a tensor of zeros and ones")
         return mask
-
-
-def read_search_checkpoint(path: Path) -> AuthorsSearch:
-    """Read a `searched_model_EE.pth.tar`. Raises InputError when it is damaged, unsafe or something else."""
-    return AuthorsSearch.from_document(load_plain(path), str(path))
 
 
 def _log_probabilities(values: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -23,7 +23,7 @@ from tfnas.data.image_batches import EpochBatches, ImageLoader, loader
 from tfnas.data.image_sets import ImageSet, derived_seed
 from tfnas.nn.classification_metrics import ClassificationMetrics, evaluate_batches, evaluating
 from tfnas.runs.algorithm import Algorithm, Show
-from tfnas.runs.checkpoint import Checkpoints, State
+from tfnas.runs.checkpoint import State
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.intended import intended_for
 from tfnas.runs.model_file import MODEL_FILE, TrainedModel
@@ -310,11 +310,6 @@ class NetworkTraining(Algorithm[Batch]):
             f"intact. The batch size of a run cannot change: start a new one with --accumulate {pieces} "
             f"(the same batch in smaller pieces), --batch_size {size // 2}, or a smaller --image_size"
         )
-
-
-def train_checkpoints(run_dir: Path) -> Checkpoints:
-    """The checkpoints of a training run in its run directory."""
-    return Checkpoints(run_dir, KIND)
 
 
 def inherit_weights(learner: NetworkLearner, setup: TrainSetup, run_dir: Path) -> None:
