@@ -8,31 +8,18 @@ from __future__ import annotations
 
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tfnas.bench.timing import wait_for
+from tfnas.bench.torch_runtime import TorchRuntime
 from tfnas.core.errors import InputError
-from tfnas.latency.table_contents import Conditions
-from tfnas.utils.devices import named_device
 
 
-class TorchCompileRuntime:
+class TorchCompileRuntime(TorchRuntime):
     """Every module is compiled by itself, for the one shape that it receives."""
-
-    memory_format = torch.channels_last
-
-    def __init__(self, conditions: Conditions) -> None:
-        """Raises InputError: see `Runtime`."""
-        self._device = named_device(conditions.device)
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        """PyTorch's."""
-        return {"torch": torch.__version__}
 
     def prepare(self, module: nn.Module, example_input: Tensor) -> Callable[[], object]:
         """Compile the module, and call it once.
@@ -57,10 +44,6 @@ class TorchCompileRuntime:
                 reason = " ".join(str(error).split())[:300]
                 raise InputError(f"the runtime torch-compile cannot compile a benchmark case here: {reason}") from error
         return lambda: compiled(example_input)
-
-    def synchronise(self) -> None:
-        """Wait for the GPU, where there is one."""
-        wait_for(self._device)
 
 
 RUNTIME = TorchCompileRuntime
