@@ -25,6 +25,7 @@ from torch import Tensor
 from tfnas.bench.benchmark_cases import BenchmarkCase, block_case
 from tfnas.bench.runtime import Runtime, open_runtime
 from tfnas.bench.timing import TimingSample, call_ms, steady
+from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.core.space import SearchSpace
 from tfnas.latency.cost_table import LatencyTable
@@ -189,10 +190,18 @@ def _switches() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
-def reference_case(space: SearchSpace) -> BenchmarkCase:
-    """The block that every call is held against: the middle one, as the space's first operation at its usual width."""
-    place, operation = space.blocks[len(space.blocks) // 2], space.operations[0]
-    return block_case(space.block(place, operation, space.initial_width(place, operation)), place.input_size)
+def reference_case(measured: SearchSpace | Architecture) -> BenchmarkCase:
+    """The block that is run before every timed call, and that every call is held against: the middle one.
+
+    Of a space it is the first operation at its usual width; of an architecture without blocks, the second stem.
+    """
+    if isinstance(measured, SearchSpace):
+        place, operation = measured.blocks[len(measured.blocks) // 2], measured.operations[0]
+        return block_case(measured.block(place, operation, measured.initial_width(place, operation)), place.input_size)
+    if not measured.blocks:
+        return block_case(measured.second_stem, -(-measured.image_size // measured.first_stem.stride))
+    middle = measured.blocks[len(measured.blocks) // 2]
+    return block_case(middle.block, middle.input_size)
 
 
 def table_conditions(table: LatencyTable, device: str | None = None) -> Conditions:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfnas.bench.benches import Bench, as_measured, open_bench, table_conditions
-from tfnas.bench.benchmark_cases import BenchmarkCase, block_case
+from tfnas.bench.benches import Bench, as_measured, open_bench, reference_case, table_conditions
+from tfnas.bench.benchmark_cases import BenchmarkCase
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import DataConfig
@@ -70,7 +70,7 @@ def prepare(config: CloseConfig, opener: BenchOpener | None, clock: Callable[[],
         iterations=config.iterations,
         seconds=parse_seconds("time_budget", config.time_budget),
     )
-    reference = _reference_case(source.architecture)
+    reference = reference_case(source.architecture)
     with as_measured(table):
         bench = opener(reference) if opener else _bench(conditions, reference, config)
     return RefitPlan(_with_search(config, run_dir, saved, lookup_path), source, table, goal, bench, clock)
@@ -120,15 +120,6 @@ def _lookup_path(config: CloseConfig, source: ArchitectureSource, saved: dict[st
             f"{config.model_path} names no latency table, which determines how to time: give one with --lookup_path"
         )
     return next((path for path in paths if Path(path).is_file()), paths[0])
-
-
-def _reference_case(architecture: Architecture) -> BenchmarkCase:
-    """The case to run before every timed call, so that weights are as cold as in use: the middle block."""
-    if not architecture.blocks:
-        size = -(-architecture.image_size // architecture.first_stem.stride)
-        return block_case(architecture.second_stem, size)
-    place = architecture.blocks[len(architecture.blocks) // 2]
-    return block_case(place.block, place.input_size)
 
 
 def _with_search(config: CloseConfig, run_dir: Path | None, saved: dict[str, Any], lookup_path: str) -> RefitRunConfig:
