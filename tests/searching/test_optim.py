@@ -10,8 +10,8 @@ import torch
 from small_search import small_config
 
 from tfnas.searching.differentiable.optimizers import Adam, ElasticSGD
-from tfnas.supernet.active import ActiveSlice
 from tfnas.supernet.cpu import CpuKernels
+from tfnas.supernet.elastic import ActiveSlice
 
 SETTINGS = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
 

@@ -9,8 +9,8 @@ from torch.nn import functional
 from torch.utils.dlpack import to_dlpack
 
 from tfnas.searching.differentiable.optimizers import ElasticSGD
-from tfnas.supernet.active import ActiveSlice, take_active
 from tfnas.supernet.cpu import row_ops
+from tfnas.supernet.elastic import ActiveSlice, take_active
 
 MODULE = row_ops.load_kernels()
 compiled_only = pytest.mark.skipif(MODULE is None, reason="no compiled kernels here: they need a C compiler")

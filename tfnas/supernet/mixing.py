@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tfnas.nn.blocks import MBConvWeights, to_maps, to_rows
-from tfnas.supernet.active import FusedGather
-from tfnas.supernet.elastic import ElasticMBConv, batch_normalize, cpu_kernels
+from tfnas.supernet.elastic import ElasticMBConv, FusedGather, batch_normalize, cpu_kernels
 
 
 def weighted_sum(operations: Sequence[ElasticMBConv], features: Tensor, weights: Tensor) -> Tensor:

@@ -19,8 +19,7 @@ from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
 from tfnas.core.space import BlockPlace, Operation, SearchSpace
 from tfnas.nn.blocks import Classifier, zero_biases
-from tfnas.supernet.active import ActiveSlice
-from tfnas.supernet.elastic import ElasticMBConv, SearchConv, cpu_kernels
+from tfnas.supernet.elastic import ActiveSlice, ElasticMBConv, SearchConv, cpu_kernels
 from tfnas.supernet.routes import Route
 
 T = TypeVar("T")

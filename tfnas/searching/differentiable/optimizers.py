@@ -14,8 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tfnas.supernet.active import ActiveSlice
-from tfnas.supernet.elastic import cpu_kernels
+from tfnas.supernet.elastic import ActiveSlice, cpu_kernels
 
 Update = tuple[Tensor, ActiveSlice | None]
 """A parameter with a gradient, and what of it is active (None: all)."""
