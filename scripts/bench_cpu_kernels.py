@@ -28,10 +28,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from tfnas.nn.blocks import MBConvWeights
-from tfnas.supernet import elastic, routes
+from tfnas.supernet import elastic, supernet
 from tfnas.supernet.cpu import CpuKernels, row_ops
 from tfnas.supernet.elastic import ElasticMBConv
-from tfnas.supernet.routes import Path
+from tfnas.supernet.supernet import Path
 from tfnas.utils.devices import processor_name, usable_cores
 from tfnas.utils.torch_settings import runtime_settings
 
@@ -51,7 +51,7 @@ def choose(variant: str, dynamic: bool) -> None:
         torch._dynamo.config.accumulated_recompile_limit = 100_000
         compiled = CompiledOperations(dynamic)
         ElasticMBConv.forward = lambda self, features: compiled(self, features)  # type: ignore[method-assign]
-        routes.weighted_sum = lambda operations, features, scalars: CompiledSum.apply(
+        supernet.weighted_sum = lambda operations, features, scalars: CompiledSum.apply(
             features, scalars, operations, compiled
         )
 

@@ -52,8 +52,7 @@ from tfnas.searching.differentiable.supernet_learner import (
     make_learner,
     weight_loss,
 )
-from tfnas.supernet.routes import Path
-from tfnas.supernet.supernet import Supernet
+from tfnas.supernet.supernet import Path, Supernet
 from tfnas.utils.devices import processor_name, usable_cores
 from tfnas.utils.torch_settings import runtime_settings
 

@@ -20,7 +20,7 @@ from tfnas.searching.differentiable.architecture_parameters import (
     sample_mixture_weights,
 )
 from tfnas.searching.differentiable.search_config import space_schedule
-from tfnas.supernet.routes import Path
+from tfnas.supernet.supernet import Path
 
 NUM_CLASSES, TEMPERATURE = 100, 5.0
 

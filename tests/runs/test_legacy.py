@@ -13,8 +13,7 @@ from authors_checkpoint import ALPHAS, WIDTHS, authors_document, small_space
 import tfnas
 from tfnas.core.errors import InputError
 from tfnas.runs.authors_search import AuthorsSearch
-from tfnas.supernet.routes import Path, one_hot_depths
-from tfnas.supernet.supernet import Supernet
+from tfnas.supernet.supernet import Path, Supernet, one_hot_depths
 from tfnas.utils.tensor_file import load_plain
 
 SPACE = small_space()

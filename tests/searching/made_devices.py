@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from tfnas.searching.differentiable.search_setup import prepare
 from tfnas.searching.differentiable.supernet_learner import architecture_loss, build_learner, weight_loss
-from tfnas.supernet.routes import Path
+from tfnas.supernet.supernet import Path
 
 PATHS = (Path((0, 1, 0)), Path((1, 0, 1)))
 

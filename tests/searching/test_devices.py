@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tfnas.searching.differentiable import architecture_parameters as sampling
 from tfnas.searching.differentiable.supernet_learner import architecture_loss, weight_loss
-from tfnas.supernet.routes import Path
+from tfnas.supernet.supernet import Path
 
 
 def test_low_memory_computes_the_same(tmp_path, float64):

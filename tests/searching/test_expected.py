@@ -14,7 +14,7 @@ import tfnas
 from tfnas.latency.authors_table import LatencyTableWarning
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.searching.differentiable.architecture_parameters import expected_ms, operations_ms
-from tfnas.supernet.routes import one_hot_depths
+from tfnas.supernet.supernet import one_hot_depths
 
 
 def tiny(**changes):

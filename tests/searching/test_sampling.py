@@ -15,7 +15,7 @@ from tfnas.searching.differentiable.architecture_parameters import (
     sample_path,
     sample_paths,
 )
-from tfnas.supernet.routes import Path
+from tfnas.supernet.supernet import Path
 
 DRAWS = 8000
 

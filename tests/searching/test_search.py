@@ -26,7 +26,7 @@ from tfnas.searching.differentiable.search_text import (
     operation_entropy,
 )
 from tfnas.searching.differentiable.supernet_learner import build_learner, learned_choice, scale_widths
-from tfnas.supernet.routes import operations_and_depths
+from tfnas.supernet.supernet import operations_and_depths
 from tfnas.utils.text import clock
 
 QUIET = Console(quiet=True)

@@ -13,7 +13,7 @@ from tfnas import RunFailed
 from tfnas.searching.differentiable.architecture_parameters import sample_mixture_weights
 from tfnas.searching.differentiable.differentiable_search import architecture_step, weight_step
 from tfnas.searching.differentiable.supernet_learner import ArchitectureStep, architecture_loss, check_partition
-from tfnas.supernet.routes import Mixture, Path
+from tfnas.supernet.supernet import Mixture, Path
 
 FIRST, SECOND = Path((0, 1, 0)), Path((1, 0, 0))
 

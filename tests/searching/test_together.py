@@ -31,7 +31,7 @@ from tfnas.searching.differentiable.differentiable_search import architecture_st
 from tfnas.searching.differentiable.search_config import SearchConfig
 from tfnas.searching.differentiable.search_setup import WholeBatches, prepare, shares
 from tfnas.searching.differentiable.supernet_learner import architecture_loss, check_agreement, fingerprints
-from tfnas.supernet.routes import Path as Route
+from tfnas.supernet.supernet import Path as Route
 
 PATHS = (Route((0, 1, 0)), Route((1, 0, 0)))
 SETTINGS = {"grad_clip": 1e9, "lambda_lat": 0.7}  # gradients that clipping leaves as they are

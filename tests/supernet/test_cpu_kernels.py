@@ -15,7 +15,7 @@ from tfnas.supernet.cpu import row_ops
 from tfnas.supernet.cpu.mbconv_backward import kernel_gradient, make_workspace
 from tfnas.supernet.cpu.mbconv_forward import input_moments
 from tfnas.supernet.elastic import ElasticMBConv
-from tfnas.supernet.mixing import weighted_sum
+from tfnas.supernet.supernet import weighted_sum
 
 # kernel, stride, activation, SE channels, expanded, active share, images, pixels
 CASES = [

@@ -15,7 +15,7 @@ from made_learners import random_batch, random_learner
 import tfnas
 from tfnas.searching.differentiable.differentiable_search import architecture_step, weight_step
 from tfnas.supernet.elastic import cpu_kernels
-from tfnas.supernet.routes import Path
+from tfnas.supernet.supernet import Path
 
 PACKAGE = pathlib.Path(tfnas.__file__).parent
 FOLDER = PACKAGE / "supernet" / "cpu"

@@ -13,8 +13,7 @@ import tfnas
 from tfnas import InputError
 from tfnas.core.space import Operation, Stage
 from tfnas.supernet.extract import estimate_batch_norm, extract_network, supernet_from_state
-from tfnas.supernet.routes import Path, one_hot_depths, operations_and_depths
-from tfnas.supernet.supernet import Supernet
+from tfnas.supernet.supernet import Path, Supernet, one_hot_depths, operations_and_depths
 
 
 def architecture_at(supernet, operations, depths, widths=None):

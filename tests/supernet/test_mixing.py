@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from tfnas.core.mbconv_blocks import Block
 from tfnas.supernet.elastic import ElasticMBConv
-from tfnas.supernet.mixing import weighted_sum
+from tfnas.supernet.supernet import weighted_sum
 
 pytestmark = pytest.mark.usefixtures("as_on_a_gpu")
 

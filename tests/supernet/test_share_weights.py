@@ -10,8 +10,7 @@ from torch.nn import functional
 
 from tfnas.core.space import Operation
 from tfnas.searching.differentiable.optimizers import ElasticSGD
-from tfnas.supernet.routes import Path
-from tfnas.supernet.supernet import share_weights
+from tfnas.supernet.supernet import Path, share_weights
 
 
 def operation_states(supernet, place, count):

@@ -13,8 +13,7 @@ from torch.nn import functional
 import tfnas
 from tfnas import InputError
 from tfnas.nn.network import Network
-from tfnas.supernet.routes import Mixture, Path, one_hot_depths
-from tfnas.supernet.supernet import Supernet
+from tfnas.supernet.supernet import Mixture, Path, Supernet, one_hot_depths
 
 
 @pytest.mark.parametrize(

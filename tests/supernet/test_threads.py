@@ -7,8 +7,8 @@ import threading
 import pytest
 import torch
 
+from tfnas.searching.differentiable.supernet_learner import path_losses
 from tfnas.supernet.cpu.threads import parallel_map, serial_operators
-from tfnas.supernet.routes import path_losses
 
 
 @pytest.fixture(params=[1, 2, 5])

@@ -16,7 +16,7 @@ from tfnas.runs.checkpoint import load_checkpoint
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.search_run import search_checkpoints
 from tfnas.supernet.extract import estimate_batch_norm, supernet_from_state
-from tfnas.supernet.routes import Path, one_hot_depths, operations_and_depths
+from tfnas.supernet.supernet import Path, one_hot_depths, operations_and_depths
 from tfnas.training import retraining
 from tfnas.training.retraining import retrain
 from tfnas.training.train_config import KIND, TrainConfig

@@ -21,8 +21,7 @@ from tfnas.nn.network import Network
 from tfnas.nn.weights import load_state
 from tfnas.spaces.mbconv.space_file import space_from_json
 from tfnas.supernet.elastic import ElasticMBConv
-from tfnas.supernet.routes import operations_and_depths
-from tfnas.supernet.supernet import Supernet
+from tfnas.supernet.supernet import Supernet, operations_and_depths
 
 _FIXED_PARTS = ("first_stem", "second_stem", "feature_mix_layer", "classifier")
 

@@ -1,4 +1,4 @@
-"""The weighted sum of a block's operations (TF-NAS, section 3.2), grouped into a few wide operations.
+"""The weighted sum of a block's operations (TF-NAS, section 3.2), grouped into a few wide operations for a GPU.
 
 A GPU takes longer to start an operator than to carry out most of a search's, so all operations of a block that have a
 kernel size in common are one wide operation: they expand one input, or take it as it is, every channel of a depthwise
@@ -17,26 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tfnas.nn.blocks import MBConvWeights, to_maps, to_rows
-from tfnas.supernet.elastic import ElasticMBConv, FusedGather, batch_normalize, cpu_kernels
-
-
-def weighted_sum(operations: Sequence[ElasticMBConv], features: Tensor, weights: Tensor) -> Tensor:
-    """What the operations of a block give for its input, each times its entry of `weights` (operations), in one sum.
-
-    Gradients go to weights and features; the operations' own weights are held fixed.
-    """
-    kernels = cpu_kernels(features.device)
-    if kernels is not None:
-        return kernels.weighted_sum(operations, features, weights)
-    if operations[0].low_memory:
-        total = features.new_zeros(())
-        for weight, operation in zip(weights, operations, strict=True):
-            total = total + operation.weighted(features, weight)
-        return total
-    return _grouped(operations, features, weights)
-
-
-# ---- grouped ----------------------------------------------------------------------------------------------------
+from tfnas.supernet.elastic import ElasticMBConv, FusedGather, batch_normalize
 
 
 class OperationGroup(NamedTuple):
@@ -125,8 +106,8 @@ def _grouped_indices(members: Sequence[MBConvWeights], zero: int) -> GroupedWeig
     )
 
 
-def _grouped(operations: Sequence[ElasticMBConv], features: Tensor, scalars: Tensor) -> Tensor:
-    """The weighted sum by one wide operation for each kernel size."""
+def grouped_sum(operations: Sequence[ElasticMBConv], features: Tensor, scalars: Tensor) -> Tensor:
+    """As `supernet.weighted_sum`, by one wide operation for each kernel size."""
     grouped, first = _grouped_block(operations), operations[0]
     gathered = iter(grouped.gather.gather())
     projected: dict[int, Tensor] = {}

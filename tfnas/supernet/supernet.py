@@ -1,7 +1,8 @@
 """All networks of a space in one: shared weights, sink-connecting depth (TF-NAS, section 3.3).
 
-State names are those of the authors' search checkpoints (without `module.`), all weights at maximum width. The
-supernet is handed a route and the weights of the depth choices; where those come from is not its business.
+A batch goes through it along one operation of each block (Path) or a weighted sum of all (Mixture). The supernet is
+handed such a route and the weights of the depth choices; where those come from is not its business. State names are
+those of the authors' search checkpoints (without `module.`), all weights at maximum width.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +22,105 @@ from tfnas.core.errors import InputError
 from tfnas.core.space import BlockPlace, Operation, SearchSpace
 from tfnas.nn.blocks import Classifier, zero_biases
 from tfnas.supernet.elastic import ActiveSlice, ElasticMBConv, SearchConv, cpu_kernels
-from tfnas.supernet.routes import Route
 
 T = TypeVar("T")
+
+
+# ---- routes --------------------------------------------------------------------------------------------------------
+
+
+class Route(Protocol):
+    """What the supernet asks in each block."""
+
+    def through(self, block: int, operations: nn.ModuleList, features: Tensor) -> Tensor:
+        """The output of block number `block` (counted through all stages) for its input."""
+        ...
+
+    def depth(self, stage: int) -> int | None:
+        """After how many blocks it leaves a stage (counted from 0); None: at the sink, where all depths are weighed."""
+        ...
+
+
+@dataclass(frozen=True)
+class Path:
+    """One operation per block: their indices in the order of the space.
+
+    With `depths`, one of every stage's choices, it is one network, as derived ones are; else it goes to the sinks.
+    """
+
+    operations: tuple[int, ...]
+    depths: tuple[int, ...] | None = None
+
+    def through(self, block: int, operations: nn.ModuleList, features: Tensor) -> Tensor:
+        """The output of the chosen operation; it is not multiplied by anything."""
+        output: Tensor = operations[self.operations[block]](features)
+        return output
+
+    def depth(self, stage: int) -> int | None:
+        """That of the path, if it has one."""
+        return None if self.depths is None else self.depths[stage]
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """All operations in every block, weighted: `weights` is (blocks, operations).
+
+    Gradients go to these and to the features; the operations' own weights are held fixed.
+    """
+
+    weights: Tensor
+
+    def through(self, block: int, operations: nn.ModuleList, features: Tensor) -> Tensor:
+        """The weighted sum of what all operations give."""
+        return weighted_sum(cast("list[ElasticMBConv]", list(operations)), features, self.weights[block])
+
+    def depth(self, stage: int) -> None:
+        """A mixture is of all depths."""
+
+
+def one_hot_depths(depth_choices: Sequence[Sequence[int]], depths: Sequence[int]) -> tuple[Tensor, ...]:
+    """Depth weights that keep exactly `depths[s]` blocks of stage s; for use in place of softmax(betas)."""
+    return tuple(
+        torch.tensor([float(choice == depth) for choice in choices])
+        for choices, depth in zip(depth_choices, depths, strict=True)
+    )
+
+
+def operations_and_depths(space: SearchSpace, architecture: Architecture) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The operation index of every block of the space (0 for dropped ones) and the depth of every stage.
+
+    Raises InputError where the architecture is none of the space.
+    """
+    depths = tuple(len(blocks) for blocks in architecture.stages)
+    offered = space.depth_choices
+    if len(depths) != len(offered) or any(depth not in choices for depth, choices in zip(depths, offered, strict=True)):
+        raise InputError(f"space {space.name} offers no network whose stages have {list(depths)} blocks")
+    operations = [0] * len(space.blocks)
+    for place in architecture.blocks:
+        number = space.first_blocks[place.stage] + place.position
+        operations[number] = space.operation_index(space.blocks[number], place.block)
+    return tuple(operations), depths
+
+
+def weighted_sum(operations: Sequence[ElasticMBConv], features: Tensor, weights: Tensor) -> Tensor:
+    """What the operations of a block give for its input, each times its entry of `weights` (operations), in one sum.
+
+    Gradients go to weights and features; the operations' own weights are held fixed.
+    """
+    kernels = cpu_kernels(features.device)
+    if kernels is not None:
+        return kernels.weighted_sum(operations, features, weights)
+    if operations[0].low_memory:
+        total = features.new_zeros(())
+        for weight, operation in zip(weights, operations, strict=True):
+            total = total + operation.weighted(features, weight)
+        return total
+    from tfnas.supernet.mixing import grouped_sum  # for GPUs only
+
+    return grouped_sum(operations, features, weights)
+
+
+# ---- the supernet ----------------------------------------------------------------------------------------------------
 
 
 class SearchBlock(nn.Module):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tfnas.core.space import SearchSpace
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.searching.differentiable.search_config import Schedule
-from tfnas.supernet.routes import Path
+from tfnas.supernet.supernet import Path
 
 
 class ArchitectureParameters(nn.Module):

@@ -79,7 +79,7 @@ from tfnas.searching.differentiable.supernet_learner import (
     scale_widths,
     weight_loss,
 )
-from tfnas.supernet import routes
+from tfnas.supernet import supernet
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -334,7 +334,7 @@ class DifferentiableSearch(Algorithm[Batch]):
         return out_of_memory(self.setup, how_to_resume)
 
 
-def weight_step(learner: SupernetLearner, images: Tensor, labels: Tensor, paths: Sequence[routes.Path]) -> WeightStep:
+def weight_step(learner: SupernetLearner, images: Tensor, labels: Tensor, paths: Sequence[supernet.Path]) -> WeightStep:
     """Add the losses of the paths, one backward pass, clip, one SGD step on the weights.
 
     Raises RunFailed before the update when the loss or a gradient is not finite.

@@ -28,8 +28,7 @@ from tfnas.latency.meet_target import meet_target
 from tfnas.nn.classification_metrics import Batches, ClassificationMetrics, evaluate_batches, evaluate_networks
 from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.differentiable.search_setup import SearchSetup
-from tfnas.supernet.routes import Path, one_hot_depths, operations_and_depths
-from tfnas.supernet.supernet import Supernet
+from tfnas.supernet.supernet import Path, Supernet, one_hot_depths, operations_and_depths
 
 NUM_SANITY_NETWORKS = 8
 _MOST_DRAWS = 4 * NUM_SANITY_NETWORKS
