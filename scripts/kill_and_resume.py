@@ -21,8 +21,7 @@ from pathlib import Path
 
 import torch
 
-from tfnas.runs.checkpoint import load_checkpoint
-from tfnas.runs.search_run import KIND, search_checkpoints
+from tfnas.runs.checkpoint import SEARCH_KIND, load_checkpoint, search_checkpoints
 
 PROGRAM = str(Path(__file__).resolve().parents[1] / "train_search.py")
 NUMBERS = ("target_ms", "table_ms", "error_percent", "params", "macs", "top1", "supernet_top1", "architecture", "seed")
@@ -91,7 +90,7 @@ def differences(whole: Path, killed: Path) -> list[str]:
     files = [name for name in ("architecture.json", "model.config") if read(whole, name) != read(killed, name)]
     one, other = (json.loads(read(folder, "summary.json")) for folder in (whole, killed))
     numbers = [f"summary {name}" for name in NUMBERS if one[name] != other[name]]
-    states = [load_checkpoint(search_checkpoints(folder).saved()[0], KIND) for folder in (whole, killed)]
+    states = [load_checkpoint(search_checkpoints(folder).saved()[0], SEARCH_KIND) for folder in (whole, killed)]
     parts = ("parameters", "supernet", "active", "weight_optimizer", "architecture_optimizer")
     return [*files, *numbers, *(f"checkpoint {part}" for part in parts if not same(states[0][part], states[1][part]))]
 

@@ -22,9 +22,8 @@ from tfnas.core.errors import Interrupted
 from tfnas.data.image_sets import ORDER_STREAM, Draw, derived_seed
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.runs import session
-from tfnas.runs.checkpoint import load_checkpoint
+from tfnas.runs.checkpoint import SEARCH_KIND, load_checkpoint, saved_choice, search_checkpoints
 from tfnas.runs.distributed import DistributedContext
-from tfnas.runs.search_run import KIND, saved_choice, search_checkpoints
 from tfnas.searching.differentiable import differentiable_search
 from tfnas.searching.differentiable.differentiable_search import search
 from tfnas.searching.differentiable.inherited_evaluation import (
@@ -197,7 +196,7 @@ def test_every_epoch_says_what_the_supernet_is_worth(small_search):
 def test_the_last_epoch_again_from_the_checkpoint(tmp_path, small_search):
     """Other code all the way: images drawn here, networks extracted, pairs counted."""
     summary = json.loads((small_search / "summary.json").read_text())
-    state = load_checkpoint(search_checkpoints(small_search).saved()[0], KIND)
+    state = load_checkpoint(search_checkpoints(small_search).saved()[0], SEARCH_KIND)
     supernet, choice = supernet_from_state(state), saved_choice(state)
     part = prepare(small_config(tmp_path, "unused")).data.architecture
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(derived_seed(4, ORDER_STREAM, 0)))

@@ -23,9 +23,8 @@ from tiny import SOME_EXPAND
 
 from tfnas.core.errors import InputError, Interrupted, RunFailed
 from tfnas.runs import session
-from tfnas.runs.checkpoint import Checkpoints, load_checkpoint
+from tfnas.runs.checkpoint import SEARCH_KIND, Checkpoints, load_checkpoint, search_checkpoints
 from tfnas.runs.run_directory import RunDirectory, run_path
-from tfnas.runs.search_run import KIND, search_checkpoints
 from tfnas.searching.differentiable import differentiable_search
 from tfnas.searching.differentiable.differentiable_search import search
 from tfnas.searching.differentiable.optimizers import ElasticSGD
@@ -37,7 +36,7 @@ QUIET = Console(quiet=True)
 
 def final_state(run_dir):
     """Everything the last checkpoint holds that a resumed run must reproduce, and the result's files."""
-    state = load_checkpoint(search_checkpoints(Path(run_dir)).saved()[0], KIND)
+    state = load_checkpoint(search_checkpoints(Path(run_dir)).saved()[0], SEARCH_KIND)
     kept = {name: state[name] for name in ("parameters", "supernet", "active", "weight_optimizer", "noise", "epoch")}
     files = [(Path(run_dir) / name).read_bytes() for name in ("architecture.json", "model.config")]
     kept["architecture_optimizer"] = state["architecture_optimizer"]
@@ -211,7 +210,7 @@ def test_flipped_bit_is_detected(run):
     data[data.index(tensor) + len(tensor) // 2] ^= 1
     newest.write_bytes(data)
     with pytest.raises(InputError, match="damaged"):
-        load_checkpoint(newest, KIND)
+        load_checkpoint(newest, SEARCH_KIND)
 
 
 def test_full_disk_keeps_what_was_saved(tmp_path, monkeypatch):
@@ -288,7 +287,7 @@ def as_an_earlier_version_saved_it(run_dir):
     """Take from the checkpoints what earlier versions did not save."""
     checkpoints = search_checkpoints(run_dir)
     for path in checkpoints.saved():
-        state = load_checkpoint(path, KIND)
+        state = load_checkpoint(path, SEARCH_KIND)
         del state["settings"], state["class_names"]
         checkpoints.save(state, state["epoch"], state["step"])
 
@@ -451,7 +450,7 @@ def test_other_space_is_refused(run):
 def test_foreign_objects_in_a_checkpoint_are_refused(tmp_path):
     torch.save({"format": "tfnas-search-checkpoint", "payload": random.Random(1)}, tmp_path / "search-0001-000000.pt")
     with pytest.raises(InputError, match="refused because loading them could run code"):
-        load_checkpoint(tmp_path / "search-0001-000000.pt", KIND)
+        load_checkpoint(tmp_path / "search-0001-000000.pt", SEARCH_KIND)
 
 
 def test_other_table_is_refused(run):

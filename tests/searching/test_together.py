@@ -22,10 +22,9 @@ from torch.nn import functional
 from tfnas.core.errors import InputError, Interrupted, RunFailed, TfnasError
 from tfnas.data.image_batches import EpochBatches, loader
 from tfnas.runs import session
-from tfnas.runs.checkpoint import load_checkpoint
+from tfnas.runs.checkpoint import SEARCH_KIND, load_checkpoint, search_checkpoints
 from tfnas.runs.distributed import DistributedContext, distributed_context
 from tfnas.runs.run_directory import RunDirectory
-from tfnas.runs.search_run import KIND, search_checkpoints
 from tfnas.searching.differentiable import differentiable_search, search_setup
 from tfnas.searching.differentiable.differentiable_search import architecture_step, search, weight_step
 from tfnas.searching.differentiable.search_config import SearchConfig
@@ -178,7 +177,7 @@ def small_settings(folder, name, **changes):
 
 def whole_state(run_dir):
     """What the last checkpoint holds of the result."""
-    return load_checkpoint(search_checkpoints(Path(run_dir)).saved()[0], KIND)
+    return load_checkpoint(search_checkpoints(Path(run_dir)).saved()[0], SEARCH_KIND)
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,17 @@ from tfnas.core.family import NetworkArchitecture
 from tfnas.core.json_yaml import load_json_file
 from tfnas.core.space import SearchSpace
 from tfnas.runs.authors_search import AuthorsSearch
-from tfnas.runs.checkpoint import FOLDER, State, checkpoint_format, load_checkpoint
+from tfnas.runs.checkpoint import (
+    FOLDER,
+    SEARCH_KIND,
+    State,
+    checkpoint_format,
+    load_checkpoint,
+    saved_choice,
+    search_checkpoints,
+)
 from tfnas.runs.named_network import NamesNetwork, named_flags
 from tfnas.runs.run_directory import SUMMARY_FILE
-from tfnas.runs.search_run import KIND, saved_choice, search_checkpoints
 from tfnas.spaces.families import find_family, load_architecture, parse_architecture, text_form
 from tfnas.spaces.mbconv.space_file import space as load_space
 from tfnas.utils.tensor_file import load_plain
@@ -184,8 +191,8 @@ def _of_file(path: Path, architecture: NetworkArchitecture, notes: tuple[str, ..
 
 def _read_checkpoint(path: Path, space: SearchSpace | None) -> ArchitectureSource:
     document = load_plain(path)
-    if isinstance(document, dict) and document.get("format") == checkpoint_format(KIND):
-        return _from_state(load_checkpoint(path, KIND), path, ())
+    if isinstance(document, dict) and document.get("format") == checkpoint_format(SEARCH_KIND):
+        return _from_state(load_checkpoint(path, SEARCH_KIND), path, ())
     authors = AuthorsSearch.from_document(document, str(path))
     named = "" if space else f"assumed to be of space {_AUTHORS_SPACE}; override with --space"
     return ArchitectureSource(

@@ -1,21 +1,27 @@
 """The saved state of a run: plain tensors and numbers in a file that is written whole, checked when read, run never.
 
-The last two are kept (`checkpoints/<kind>-<epoch>-<step>.pt`), so that a damaged one costs minutes, not the run.
+The last two are kept (`checkpoints/<kind>-<epoch>-<step>.pt`), so that a damaged one costs minutes, not the run. That
+of a search says what it had learned.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from tfnas.core.choice import Choice
 from tfnas.core.errors import InputError, NotResumable
+from tfnas.core.space import SearchSpace
+from tfnas.spaces.mbconv.space_file import space_from_json
 from tfnas.utils.files import write_whole
 
 VERSION = 1
@@ -111,3 +117,39 @@ def load_checkpoint(path: Path, kind: str) -> State:
 def short_names(names: Sequence[str]) -> str:
     """The first names of classes, and a digest of all: what a checkpoint compares them by."""
     return f"{', '.join(names[:3])}, ... ({sha256(chr(10).join(names).encode()).hexdigest()[:16]})"
+
+
+# ---- of searches ------------------------------------------------------------------------------------------------
+
+SEARCH_KIND = "search"
+"""Of their run directories and checkpoints."""
+
+
+def choice_from(
+    space: SearchSpace, num_classes: int, parameters: Mapping[str, Tensor], widths: Sequence[Sequence[int]]
+) -> Choice:
+    """The choice in the state of ArchitectureParameters and in the widths (blocks, operations)."""
+    betas = [parameters[f"betas.{stage}"].cpu().double() for stage in range(len(space.stages))]
+    return Choice(
+        space=space,
+        num_classes=num_classes,
+        log_alphas=parameters["log_alphas"].cpu().double().numpy(),
+        log_depths=tuple(values.log_softmax(0).numpy() for values in betas),
+        widths=np.array(widths, dtype=np.int64),
+    )
+
+
+def search_checkpoints(run_dir: Path) -> Checkpoints:
+    """The checkpoints of a search in its run directory."""
+    return Checkpoints(run_dir, SEARCH_KIND)
+
+
+def saved_space(state: State) -> SearchSpace:
+    """The search space that a checkpoint was made in."""
+    return space_from_json(state["space"])
+
+
+def saved_choice(state: State) -> Choice:
+    """What the search had learned when the checkpoint was taken."""
+    widths = [[len(index) for index in row] for row in state["active"]]
+    return choice_from(saved_space(state), state["num_classes"], state["parameters"], widths)

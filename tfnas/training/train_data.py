@@ -15,11 +15,10 @@ from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
 from tfnas.data.data_config import RetrainDataConfig, retrain_data_name
 from tfnas.data.retrain_data import data_of_search, data_of_training, with_overrides
-from tfnas.runs.checkpoint import FOLDER
+from tfnas.runs.checkpoint import FOLDER, search_checkpoints
 from tfnas.runs.resumption import merged_settings
 from tfnas.runs.run_directory import CONFIG_FILE, read_config
 from tfnas.runs.run_settings import SETTINGS
-from tfnas.runs.search_run import search_checkpoints
 from tfnas.training.train_config import TrainConfig
 
 _WHICH = ("data", "train_root", "val_root", "train_list", "val_list")

@@ -24,13 +24,12 @@ from tfnas.data.data_config import retrain_data_name
 from tfnas.data.preprocessing import NORMALISATIONS
 from tfnas.data.retrain_data import RetrainData, open_retrain_data
 from tfnas.runs.architecture_source import UNFINISHED, ArchitectureSource, named_source, path_source
-from tfnas.runs.checkpoint import FOLDER, Checkpoints, State, short_names
+from tfnas.runs.checkpoint import FOLDER, Checkpoints, State, search_checkpoints, short_names
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.named_network import named_flags
 from tfnas.runs.resumption import resumed_config, saved_settings
 from tfnas.runs.run_directory import CONFIG_FILE, read_config
 from tfnas.runs.run_settings import fixed_settings, with_absolute_paths
-from tfnas.runs.search_run import search_checkpoints
 from tfnas.spaces.families import cost_parts, load_architecture
 from tfnas.training.teacher import Teacher, open_teacher
 from tfnas.training.train_config import KIND, MAY_CHANGE, PATHS, RESCUES, Recipe, TrainConfig

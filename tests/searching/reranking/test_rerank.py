@@ -19,7 +19,7 @@ from tfnas.data.image_batches import EpochBatches, loader
 from tfnas.data.opened_data import open_data
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.nn.network import Network
-from tfnas.runs.search_run import search_checkpoints
+from tfnas.runs.checkpoint import search_checkpoints
 from tfnas.searching.parsing import parse_model
 from tfnas.searching.reranking import rerank_tasks as tasks
 from tfnas.searching.reranking.finished_search import open_search

@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import RunFailed
 from tfnas.runs.algorithm import Algorithm, Show
-from tfnas.runs.checkpoint import State
+from tfnas.runs.checkpoint import SEARCH_KIND, State
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.run_directory import RunDirectory
 from tfnas.runs.run_reporter import place_text
 from tfnas.runs.run_settings import SEARCH_MAY_CHANGE, SEARCH_RESCUES
-from tfnas.runs.search_run import KIND
 from tfnas.runs.session import ResumedRun, run_algorithm
 from tfnas.searching.differentiable.architecture_parameters import (
     sample_path,
@@ -110,7 +109,7 @@ def search(config: SearchConfig, console: Console | None = None, given: Collecti
         from tfnas.runs.resumption import resumed_settings
 
         run_dir = Path(config.resume)
-        config, remark = resumed_settings(config, run_dir, KIND, given, may_change=SEARCH_MAY_CHANGE)
+        config, remark = resumed_settings(config, run_dir, SEARCH_KIND, given, may_change=SEARCH_MAY_CHANGE)
         resumed = ResumedRun(run_dir, remark)
 
     def open_search(processes: DistributedContext) -> DifferentiableSearch:
@@ -124,7 +123,7 @@ def search(config: SearchConfig, console: Console | None = None, given: Collecti
 class DifferentiableSearch(Algorithm[Batch]):
     """TF-NAS: weight steps along sampled paths and, after the warm-up, an architecture step after every second one."""
 
-    kind = KIND
+    kind = SEARCH_KIND
     rescues = SEARCH_RESCUES
     lower = "--w_lr or --a_lr"
     is_forecast = True

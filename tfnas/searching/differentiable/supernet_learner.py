@@ -21,9 +21,8 @@ from tfnas.core.choice import Choice
 from tfnas.core.errors import RunFailed
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.widths import fit_widths
-from tfnas.runs.checkpoint import State
+from tfnas.runs.checkpoint import State, choice_from
 from tfnas.runs.distributed import DistributedContext
-from tfnas.runs.search_run import choice_from
 from tfnas.searching.differentiable.architecture_parameters import (
     ArchitectureParameters,
     expected_ms,

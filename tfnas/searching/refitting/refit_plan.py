@@ -16,10 +16,9 @@ from tfnas.data.data_config import DataConfig
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.table_contents import Conditions
 from tfnas.runs.architecture_source import ArchitectureSource, read_source
-from tfnas.runs.checkpoint import FOLDER
+from tfnas.runs.checkpoint import FOLDER, search_checkpoints
 from tfnas.runs.model_file import MODEL_FILE
 from tfnas.runs.run_directory import CONFIG_FILE, read_config
-from tfnas.runs.search_run import search_checkpoints
 from tfnas.searching.refitting.refit_config import CloseConfig, RefitRunConfig
 from tfnas.searching.refitting.refit_loop import Goal
 from tfnas.utils.annotations import saved_fields

@@ -19,11 +19,10 @@ from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.counted_table import counted_table
 from tfnas.latency.reachable import Band
 from tfnas.runs.architecture_source import DERIVED, read_summary
-from tfnas.runs.checkpoint import FOLDER
+from tfnas.runs.checkpoint import FOLDER, saved_choice, search_checkpoints
 from tfnas.runs.resumption import merged_settings
 from tfnas.runs.run_directory import CONFIG_FILE, SUMMARY_FILE, UnreadableConfig, read_config
 from tfnas.runs.run_settings import SEARCH_MAY_CHANGE, SETTINGS
-from tfnas.runs.search_run import saved_choice, search_checkpoints
 from tfnas.utils.annotations import saved_fields
 from tfnas.utils.text import command_line
 

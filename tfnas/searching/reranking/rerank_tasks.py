@@ -27,9 +27,8 @@ from tfnas.data.opened_data import ImageData, open_data
 from tfnas.proxies.score import Score, measure
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
-from tfnas.runs.checkpoint import load_checkpoint
+from tfnas.runs.checkpoint import SEARCH_KIND, load_checkpoint
 from tfnas.runs.endings import Interruption
-from tfnas.runs.search_run import KIND
 from tfnas.searching.differentiable.inherited_evaluation import derived_accuracy
 from tfnas.searching.reranking.rerank_config import INHERITED
 from tfnas.searching.reranking.rerank_workers import Task, TaskResult, WorkerPool
@@ -116,7 +115,7 @@ def _supernet_and_data(
     checkpoint: str, _digest: str, data: DataConfig, data_seed: int, device: str
 ) -> tuple[Supernet, ImageData]:
     """The supernet of a checkpoint and its images, opened once in a process."""
-    supernet = supernet_from_state(load_checkpoint(Path(checkpoint), KIND))
+    supernet = supernet_from_state(load_checkpoint(Path(checkpoint), SEARCH_KIND))
     supernet = supernet.to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     return supernet, open_data(data, image_size=supernet.space.image_size, seed=data_seed)
 
