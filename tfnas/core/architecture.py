@@ -30,8 +30,9 @@ from tfnas.core.mbconv_blocks import (
     output_size,
     parse_block,
     parse_conv,
+    read_model_config,
+    write_model_config,
 )
-from tfnas.core.model_config import read_model_config, write_model_config
 
 _HEAD_TEXT = re.compile(r"i(\d{1,9})x(\d{1,9})_n(\d{1,9})", re.ASCII)
 JSON_FORMAT = "tfnas-architecture"
