@@ -29,12 +29,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from tfnas.data.augmentation import training_transform
 from tfnas.data.image_batches import EpochBatches, loader, persistent_workers
 from tfnas.data.image_files import FileSource
 from tfnas.data.image_reading import read_rgb
 from tfnas.data.image_sets import AUGMENT_STREAM, Draw, ImageSet, derived_seed
-from tfnas.data.preprocessing import NORMALISATIONS
+from tfnas.data.preprocessing import NORMALISATIONS, training_transform
 from tfnas.utils.devices import load_average, processor_name, usable_cores
 from tfnas.utils.torch_settings import runtime_settings
 

@@ -19,12 +19,11 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.transforms import v2
 
 from tfnas.core.errors import InputError
-from tfnas.data.augmentation import RandomShift, training_transform
 from tfnas.data.data_config import DataConfig, data_name, default_space
 from tfnas.data.digits_and_cifar import digits_parts
 from tfnas.data.image_sets import Draw, stratified_split
 from tfnas.data.opened_data import open_data
-from tfnas.data.preprocessing import NORMALISATIONS, Preprocessing
+from tfnas.data.preprocessing import NORMALISATIONS, Preprocessing, RandomShift, training_transform
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -20,13 +20,12 @@ from torchvision.transforms import v2
 
 from tfnas.core.errors import InputError
 from tfnas.data import image_batches
-from tfnas.data.augmentation import training_transform
 from tfnas.data.data_config import DataConfig
 from tfnas.data.image_batches import EpochBatches, loader, persistent_workers
 from tfnas.data.image_files import FileSource
 from tfnas.data.image_sets import ArraySource, ChooseView, Draw, ImageSet, Raw, Transform
 from tfnas.data.opened_data import open_data
-from tfnas.data.preprocessing import Preprocessing
+from tfnas.data.preprocessing import Preprocessing, training_transform
 
 # A machine with one core suggests fewer workers; Python 3.12 and later warn of forking beside torch's threads.
 forks = pytest.mark.filterwarnings("ignore:.*(worker processes|multi-threaded)")

@@ -1,10 +1,9 @@
-"""Random changes of the images that train weights, by kind of data.
+"""Random changes of the photographs that train weights: those of TF-NAS (ECCV 2020), in fewer passes over pixels.
 
-Photographs are augmented as TF-NAS (ECCV 2020) does, in fewer passes over pixels. The random numbers and their meaning
-are torchvision's (RandomResizedCrop, RandomHorizontalFlip, ColorJitter), drawn in the same order; the colours are
-computed otherwise: brightness, contrast, saturation and hue together are one matrix per image, applied once. Values are
-clipped to 0..255 at the end instead of after each of the four, and hue rotates colours about the grey axis, where
-torchvision rotates them in HSV, which is not linear. CIFAR's augmentation is that of He et al., 2016.
+The random numbers and their meaning are torchvision's (RandomResizedCrop, RandomHorizontalFlip, ColorJitter), drawn in
+the same order; the colours are computed otherwise: brightness, contrast, saturation and hue together are one matrix per
+image, applied once. Values are clipped to 0..255 at the end instead of after each of the four, and hue rotates colours
+about the grey axis, where torchvision rotates them in HSV, which is not linear.
 
 Pixels do not depend on the number of threads: they are computed by Pillow, which has one, or in integers. They are
 uint8 until they are where the network computes, and are normalised there.
@@ -19,11 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from tfnas.data.data_config import BUNDLED, DataName
-from tfnas.data.image_sets import Transform, View
-from tfnas.data.preprocessing import Preprocessing
+from tfnas.data.image_sets import View
 
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
 STRENGTH, HUE = (0.6, 1.4), (-0.2, 0.2)
@@ -123,46 +119,3 @@ def _turned_about_grey(turns: float) -> npt.NDArray[np.float64]:
             [rest - across, rest + across, along + rest],
         ]
     )
-
-
-_CIFAR_SIDE, _CIFAR_SHIFT = 32, 4
-
-
-class RandomShift(nn.Module):
-    """Moves an image by up to `reach` pixels in each direction, padded with 0.
-
-    It draws as torchvision's RandomCrop with padding, whose import takes seconds that the bundled data need not wait.
-    """
-
-    def __init__(self, reach: int) -> None:
-        super().__init__()
-        self.reach = reach
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Draw from PyTorch's global generator; of the shape of the image, ... x H x W."""
-        height, width = image.shape[-2:]
-        top, left = (int(torch.randint(0, 2 * self.reach + 1, (1,))) for _ in range(2))
-        padded = functional.pad(image, [self.reach] * 4)
-        return padded[..., top : top + height, left : left + width]
-
-
-def training_transform(name: DataName, image_size: int, further: Sequence[nn.Module] = ()) -> Transform:
-    """Build the transform with augmentation, for the images that train weights.
-
-    `further` augmentations come last, on uint8 3 x S x S.
-    """
-    shape: nn.Module
-    view, plain = None, Preprocessing.of(name, image_size)
-    if name in BUNDLED:
-        reach = max(1, round(image_size / 16))  # half a pixel of the 8 x 8 original
-        shape = RandomShift(reach)
-    elif name in ("cifar10", "cifar100"):
-        from torchvision.transforms import v2  # takes seconds to import, which bundled data need not wait for
-
-        crop = v2.RandomCrop(_CIFAR_SIDE, padding=_CIFAR_SHIFT)
-        shape = v2.Compose([crop, v2.RandomHorizontalFlip(), plain.cut])
-    else:
-        shape, view = FlipAndColour(), RandomView(image_size)
-    if further:
-        shape = nn.Sequential(shape, *further)
-    return Transform(shape, plain.normalise, view)

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfnas.core.errors import InputError
-from tfnas.data.augmentation import training_transform
 from tfnas.data.data_config import DataConfig, DataName, RetrainDataConfig, data_name
 from tfnas.data.digits_and_cifar import cifar_parts, digit_pairs_parts, digits_parts
 from tfnas.data.image_sets import ImageSet, Parts
-from tfnas.data.preprocessing import Preprocessing
+from tfnas.data.preprocessing import Preprocessing, training_transform
 from tfnas.utils.devices import usable_cores
 
 _MOST_WORKERS = 16

@@ -1,6 +1,7 @@
-"""How an image is prepared for a network, without randomness: what is cut out, its size, and its normalisation.
+"""How an image is prepared for a network: what is cut out, its size, its normalisation, and random changes in training.
 
-Every evaluation prepares images in this way: the architecture part of a search, the test part, and images of one's own.
+Every evaluation prepares images without randomness: the architecture part of a search, the test part, and images of
+one's own. The images that train weights are changed at random, by kind of data; CIFAR's as by He et al., 2016.
 """
 
 from __future__ import annotations
@@ -8,18 +9,18 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from tfnas.core.errors import InputError
 from tfnas.core.mbconv_blocks import MOST_IMAGE_SIZE, check_number
-from tfnas.data.data_config import DataName
+from tfnas.data.data_config import BUNDLED, DataName
 from tfnas.data.image_sets import Raw, Transform
 
 
@@ -124,3 +125,50 @@ class Preprocessing:
     def transform(self) -> Transform:
         """As the transform of an image set."""
         return Transform(self.cut, self.normalise)
+
+
+# ---- with random changes -----------------------------------------------------------------------------------------
+
+_CIFAR_SIDE, _CIFAR_SHIFT = 32, 4
+
+
+class RandomShift(nn.Module):
+    """Moves an image by up to `reach` pixels in each direction, padded with 0.
+
+    It draws as torchvision's RandomCrop with padding, whose import takes seconds that the bundled data need not wait.
+    """
+
+    def __init__(self, reach: int) -> None:
+        super().__init__()
+        self.reach = reach
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Draw from PyTorch's global generator; of the shape of the image, ... x H x W."""
+        height, width = image.shape[-2:]
+        top, left = (int(torch.randint(0, 2 * self.reach + 1, (1,))) for _ in range(2))
+        padded = nn.functional.pad(image, [self.reach] * 4)
+        return padded[..., top : top + height, left : left + width]
+
+
+def training_transform(name: DataName, image_size: int, further: Sequence[nn.Module] = ()) -> Transform:
+    """Build the transform with augmentation, for the images that train weights.
+
+    `further` augmentations come last, on uint8 3 x S x S.
+    """
+    shape: nn.Module
+    view, plain = None, Preprocessing.of(name, image_size)
+    if name in BUNDLED:
+        reach = max(1, round(image_size / 16))  # half a pixel of the 8 x 8 original
+        shape = RandomShift(reach)
+    elif name in ("cifar10", "cifar100"):
+        from torchvision.transforms import v2  # takes seconds to import, which bundled data need not wait for
+
+        crop = v2.RandomCrop(_CIFAR_SIDE, padding=_CIFAR_SHIFT)
+        shape = v2.Compose([crop, v2.RandomHorizontalFlip(), plain.cut])
+    else:
+        from tfnas.data.augmentation import FlipAndColour, RandomView  # of photographs only
+
+        shape, view = FlipAndColour(), RandomView(image_size)
+    if further:
+        shape = nn.Sequential(shape, *further)
+    return Transform(shape, plain.normalise, view)

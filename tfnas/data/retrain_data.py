@@ -14,12 +14,11 @@ from typing import Any
 from torch import nn
 
 from tfnas.core.errors import InputError
-from tfnas.data.augmentation import training_transform
 from tfnas.data.data_config import BUNDLED, DataConfig, DataName, RetrainDataConfig, retrain_data_name
 from tfnas.data.image_files import FileSource, folder_source, image_folder, read_list
 from tfnas.data.image_sets import ImageSet, ImageSource
 from tfnas.data.opened_data import check_num_classes, loader_processes, named_classes, open_parts
-from tfnas.data.preprocessing import Preprocessing
+from tfnas.data.preprocessing import Preprocessing, training_transform
 from tfnas.utils.annotations import field_types
 
 
