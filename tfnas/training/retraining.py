@@ -23,8 +23,7 @@ from tfnas.data.image_batches import EpochBatches, ImageLoader, loader
 from tfnas.data.image_sets import ImageSet, derived_seed
 from tfnas.nn.classification_metrics import ClassificationMetrics, evaluate_batches, evaluating
 from tfnas.runs.algorithm import Algorithm, Show
-from tfnas.runs.checkpoint import State
-from tfnas.runs.checkpoint import Checkpoints, State, search_checkpoints
+from tfnas.runs.checkpoint import State, search_checkpoints
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.intended import intended_for
 from tfnas.runs.model_file import MODEL_FILE, TrainedModel
