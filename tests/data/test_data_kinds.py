@@ -19,7 +19,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.transforms import v2
 
 from tfnas.core.errors import InputError
-from tfnas.data.data_config import DataConfig, data_name, default_space
+from tfnas.data.data_config import DataConfig, default_space
 from tfnas.data.digits_and_cifar import digits_parts
 from tfnas.data.image_sets import Draw, stratified_split
 from tfnas.data.opened_data import open_data
@@ -36,10 +36,10 @@ def opened(image_size: int = 32, **flags: object):
 
 
 def test_names_and_spaces() -> None:
-    assert data_name(DataConfig()) == "digits"
-    assert data_name(DataConfig(img_root="r", train_list="t", val_list="v")) == "list"
-    assert data_name(DataConfig(img_root="r")) == "list"
-    assert data_name(DataConfig(data="folder", img_root="r")) == "folder"
+    assert DataConfig().data_kind == "digits"
+    assert DataConfig(img_root="r", train_list="t", val_list="v").data_kind == "list"
+    assert DataConfig(img_root="r").data_kind == "list"
+    assert DataConfig(data="folder", img_root="r").data_kind == "folder"
     spaces = {
         name: default_space(DataConfig(data=name)) for name in ("digits", "list", "folder", "cifar10", "cifar100")
     }

@@ -52,6 +52,13 @@ class DataConfig:
     """Loader processes per part. Default: 0 for data in memory (digits, CIFAR), otherwise the number of cores, up to
     16."""
 
+    @property
+    def data_kind(self) -> DataName:
+        """The kind of data: --data, or `list` if --img_root or a list is given, else `digits`."""
+        if self.data is not None:
+            return self.data
+        return "digits" if (self.img_root, self.train_list, self.val_list) == (None, None, None) else "list"
+
     def __post_init__(self) -> None:
         if not 0.0 < self.val_ratio < 1.0:
             raise InputError(f"val_ratio is {self.val_ratio}; give a fraction between 0 and 1, such as 0.2")
@@ -60,7 +67,7 @@ class DataConfig:
 
     def _refuse_idle_flags(self) -> None:
         """Refuse flags that this kind of data would silently ignore."""
-        name = data_name(self)
+        name = self.data_kind
         if name in BUNDLED and self.img_root is not None:
             raise InputError(f"--data {name} is bundled and reads no --img_root; omit it or choose another --data")
         for flag, value in (("--train_list", self.train_list), ("--val_list", self.val_list)):
@@ -77,18 +84,9 @@ def _check_ranges(config: DataConfig | RetrainDataConfig) -> None:
             raise InputError(f"{name} is {value}; it must be at least {least}")
 
 
-def data_name(config: DataConfig) -> DataName:
-    """Name the kind of data: --data, or `list` if --img_root or a list is given, else `digits`."""
-    if config.data is not None:
-        return config.data
-    if (config.img_root, config.train_list, config.val_list) == (None, None, None):
-        return "digits"
-    return "list"
-
-
 def default_space(config: DataConfig) -> str:
     """Name the built-in search space made for this kind of data."""
-    return _SPACES[data_name(config)]
+    return _SPACES[config.data_kind]
 
 
 _ROOTS = ("train_root", "val_root")
@@ -127,19 +125,19 @@ class RetrainDataConfig:
     workers: int | None = None
     """Loader processes. Default: 0 for data in memory (digits, CIFAR), otherwise the number of cores, up to 16."""
 
+    @property
+    def data_kind(self) -> DataName:
+        """The kind of data: --data, else the one that the other flags imply, else `digits`."""
+        if self.data is not None:
+            return self.data
+        if self.train_list is not None or self.val_list is not None:
+            return "list"
+        return "digits" if self.train_root is None and self.val_root is None else "folder"
+
     def __post_init__(self) -> None:
         _check_ranges(self)
-        kind = retrain_data_name(self)
+        kind = self.data_kind
         read = {"digits": (), "digit_pairs": (), "list": _ROOTS + _LISTS, "folder": _ROOTS}.get(kind, ("train_root",))
         for name in _ROOTS + _LISTS:
             if getattr(self, name) is not None and name not in read:
                 raise InputError(f"--data {kind} reads no --{name}; omit it or choose another --data")
-
-
-def retrain_data_name(config: RetrainDataConfig) -> DataName:
-    """Name the kind of data: --data, else the one that the other flags imply, else `digits`."""
-    if config.data is not None:
-        return config.data
-    if config.train_list is not None or config.val_list is not None:
-        return "list"
-    return "digits" if config.train_root is None and config.val_root is None else "folder"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfnas.core.errors import InputError
-from tfnas.data.data_config import DataConfig, DataName, RetrainDataConfig, data_name
+from tfnas.data.data_config import DataConfig, DataName, RetrainDataConfig
 from tfnas.data.digits_and_cifar import cifar_parts, digit_pairs_parts, digits_parts
 from tfnas.data.image_sets import ImageSet, Parts
 from tfnas.data.preprocessing import Preprocessing, training_transform
@@ -22,7 +22,7 @@ _MOST_WORKERS = 16
 class ImageData:
     """Opened data: an augmented part for weights, plain ones for the architecture and (where there is one) the test."""
 
-    name: str
+    name: DataName
     weights: ImageSet
     architecture: ImageSet
     test: ImageSet | None
@@ -55,7 +55,7 @@ def open_data(config: DataConfig, *, image_size: int, seed: int) -> ImageData:
     Raises:
         InputError: Something is missing, malformed, or does not match.
     """
-    name = data_name(config)
+    name = config.data_kind
     parts = open_parts(config, image_size)
     plain = Preprocessing.of(name, image_size).transform()
     return ImageData(
@@ -72,7 +72,7 @@ def open_data(config: DataConfig, *, image_size: int, seed: int) -> ImageData:
 
 def open_parts(config: DataConfig, image_size: int) -> Parts:
     """Open the kind of data that the configuration names."""
-    name = data_name(config)
+    name = config.data_kind
     if name == "digits":
         parts = digits_parts(image_size)
     elif name == "digit_pairs":

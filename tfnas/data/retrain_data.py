@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from tfnas.core.errors import InputError
-from tfnas.data.data_config import BUNDLED, DataConfig, DataName, RetrainDataConfig, retrain_data_name
+from tfnas.data.data_config import BUNDLED, DataConfig, DataName, RetrainDataConfig
 from tfnas.data.image_files import FileSource, folder_source, image_folder, read_list
 from tfnas.data.image_sets import ImageSet, ImageSource
 from tfnas.data.opened_data import check_num_classes, loader_processes, named_classes, open_parts
@@ -76,7 +76,7 @@ def open_retrain_data(
     Raises:
         InputError: Something is missing, malformed, or does not match.
     """
-    name = retrain_data_name(config)
+    name = config.data_kind
     if name == "list":
         train, validation, own = _listed(config)
     elif name == "folder" and config.val_root is not None:
@@ -172,11 +172,11 @@ def with_overrides(data: RetrainDataConfig, given: Mapping[str, Any]) -> dict[st
     Another kind, or other lists to train on, are other data: then only the number of classes of lists is taken over.
     Raises InputError for fields that do not fit.
     """
-    kind = retrain_data_name(data)
+    kind = data.data_kind
     paths = {"train_root", "val_root", "val_list"} & given.keys()
     is_other = given.get("data", kind) != kind or "train_list" in given or (kind in BUNDLED and bool(paths))
     if not is_other:
         return {**vars(data), **given}
     other = RetrainDataConfig(**given)
-    classes = {"num_classes": data.num_classes} if retrain_data_name(other) == kind == "list" else {}
+    classes = {"num_classes": data.num_classes} if other.data_kind == kind == "list" else {}
     return {**vars(other), **classes, **given}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tfnas.core.errors import InputError
-from tfnas.data.data_config import DATA_PATHS, DataName, RetrainDataConfig, retrain_data_name
+from tfnas.data.data_config import DATA_PATHS, DataName, RetrainDataConfig
 from tfnas.runs.named_network import check_named_once, named_flags
 from tfnas.runs.run_settings import RUN_MAY_CHANGE, RunSettings
 
@@ -241,4 +241,4 @@ class TrainConfig(RunSettings, RetrainDataConfig):
     def recipe(self) -> Recipe:
         """The recipe for this kind of data with the values given here. Raises InputError for values that do not fit."""
         names = [item.name for item in dataclasses.fields(Recipe)]
-        return recipe_for(retrain_data_name(self), {name: getattr(self, name) for name in names})
+        return recipe_for(self.data_kind, {name: getattr(self, name) for name in names})

@@ -13,7 +13,7 @@ from typing import Any
 
 from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
-from tfnas.data.data_config import RetrainDataConfig, retrain_data_name
+from tfnas.data.data_config import RetrainDataConfig
 from tfnas.data.retrain_data import data_of_search, data_of_training, with_overrides
 from tfnas.runs.checkpoint import FOLDER, search_checkpoints
 from tfnas.runs.resumption import merged_settings
@@ -90,7 +90,7 @@ def _check_set_aside(config: RetrainDataConfig, searched: RetrainDataConfig, sou
 
     A smaller part is a part of that one.
     """
-    if {retrain_data_name(config), retrain_data_name(searched)} != {"folder"} or config.val_root is not None:
+    if {config.data_kind, searched.data_kind} != {"folder"} or config.val_root is not None:
         return
     if config.test_ratio > searched.test_ratio:
         raise InputError(

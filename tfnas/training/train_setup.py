@@ -20,7 +20,6 @@ from tfnas.core.architecture import RUN_FILE
 from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
 from tfnas.core.space import IMAGE_CHANNELS
-from tfnas.data.data_config import retrain_data_name
 from tfnas.data.preprocessing import NORMALISATIONS
 from tfnas.data.retrain_data import RetrainData, open_retrain_data
 from tfnas.runs.architecture_source import UNFINISHED, ArchitectureSource, named_source, path_source
@@ -65,7 +64,7 @@ class TrainSetup:
         config = dataclasses.replace(
             self.config,
             **recipe,
-            data=retrain_data_name(self.config),
+            data=self.config.data_kind,
             image_size=self.data.preprocessing.image_size,
             num_classes=self.data.num_classes,
             device=self.config.device if self.processes.world_size > 1 else str(self.processes.device),
@@ -195,7 +194,7 @@ def _augmentations(config: TrainConfig) -> Sequence[nn.Module]:
     if config.auto_augment != "none":
         chosen.append(v2.RandAugment() if config.auto_augment == "rand" else v2.TrivialAugmentWide())
     if config.random_erasing:
-        mean = NORMALISATIONS[retrain_data_name(config)].mean
+        mean = NORMALISATIONS[config.data_kind].mean
         chosen.append(v2.RandomErasing(p=config.random_erasing, value=[round(255 * value) for value in mean]))
     return chosen
 

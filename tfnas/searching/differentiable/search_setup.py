@@ -14,7 +14,7 @@ from torch import Tensor
 from tfnas.core.cost import COUNTED
 from tfnas.core.errors import InputError
 from tfnas.core.space import SearchSpace
-from tfnas.data.data_config import data_name, default_space
+from tfnas.data.data_config import default_space
 from tfnas.data.image_batches import EpochBatches, ImageLoader, Share, loader
 from tfnas.data.image_sets import Draw, ImageSet
 from tfnas.data.opened_data import ImageData, open_data
@@ -78,7 +78,7 @@ class SearchSetup:
         config = dataclasses.replace(
             self.config,
             **values,
-            data=data_name(self.config),
+            data=self.data.name,
             space=self.config.space or self.space.name,
             lookup_path=self.lookup_path,
             width_multiple=self.space.width_multiple,

@@ -16,7 +16,7 @@ import torch
 
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError, RunFailed
-from tfnas.data.data_config import DataConfig, data_name
+from tfnas.data.data_config import DataConfig
 from tfnas.data.image_batches import EpochBatches, loader
 from tfnas.data.image_sets import ChooseView, ImageSet, ImageSource, Raw, derived_seed, stratified_split
 from tfnas.data.opened_data import loader_processes, open_parts
@@ -38,7 +38,7 @@ def short_recipe(data: DataConfig, epochs: int, images: int) -> Recipe:
     With fewer images than the batch size, the batch size is their number and the learning rate is scaled accordingly.
     """
     overrides = {"epochs": epochs, "dropout_rate": 0.0, "drop_connect_rate": 0.0, "threads": 1, "warmup_epochs": 0}
-    recipe = recipe_for(data_name(data), overrides)
+    recipe = recipe_for(data.data_kind, overrides)
     batch_size = min(recipe.batch_size, images)
     return dataclasses.replace(recipe, batch_size=batch_size, lr=recipe.lr * batch_size / recipe.batch_size)
 
@@ -71,7 +71,7 @@ class TrainedTask:
         device = torch.device(self.device)
         architecture = Architecture.parse(self.architecture)
         images = calibration_images(self.data, self.images, architecture.image_size)
-        workers = loader_processes(self.workers, data_name(self.data))
+        workers = loader_processes(self.workers, self.data.data_kind)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             learner = self._trained(architecture, images, device, workers)
             plain = EpochBatches(len(images.to_evaluate), batch_size=_EVALUATION_BATCH, epoch=0, seed=None)
@@ -121,7 +121,7 @@ class CalibrationImages:
 @lru_cache(maxsize=1)
 def calibration_images(data: DataConfig, images: int | None, image_size: int) -> CalibrationImages:
     """Open the images. Raises InputError for more than there are, or fewer than one per class."""
-    name, parts = data_name(data), open_parts(data, image_size)
+    name, parts = data.data_kind, open_parts(data, image_size)
     labels, classes = parts.weights.labels, parts.class_names
     to_train: tuple[ImageSource, ...] = (parts.weights,)
     to_evaluate: tuple[ImageSource, ...] = (parts.architecture,)
