@@ -19,8 +19,8 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.transforms import v2
 
 from tfnas.core.errors import InputError
+from tfnas.data.bundled_digits import digits_parts
 from tfnas.data.data_config import DataConfig, default_space
-from tfnas.data.digits_and_cifar import digits_parts
 from tfnas.data.image_sets import Draw, stratified_split
 from tfnas.data.opened_data import open_data
 from tfnas.data.preprocessing import NORMALISATIONS, Preprocessing, RandomShift, training_transform

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tfnas.core.errors import InputError
+from tfnas.data.bundled_digits import NUM_IMAGES, digit_pairs_parts, digits_parts
 from tfnas.data.data_config import DataConfig, RetrainDataConfig, default_space
-from tfnas.data.digits_and_cifar import NUM_IMAGES, digit_pairs_parts, digits_parts
 from tfnas.data.image_sets import Draw
 from tfnas.data.opened_data import open_data, open_parts
 from tfnas.data.preprocessing import NORMALISATIONS

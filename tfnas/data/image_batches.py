@@ -15,10 +15,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tfnas.core.errors import InputError
+from tfnas.data.data_config import DataName
 from tfnas.data.image_sets import ORDER_STREAM, Draw, ImageSet, derived_seed
+from tfnas.utils.devices import usable_cores
 
 _PROCESSOR = torch.device("cpu")
 _GRACE_SECONDS = 10
+_MOST_WORKERS = 16
 _INPUT_ERROR = f"{InputError.__module__}.{InputError.__qualname__}: "
 
 
@@ -120,6 +123,13 @@ class ImageLoader:
             message = str(error)
             raise InputError(message.partition(_INPUT_ERROR)[2].strip() or message) from None
         _store(readers, self._images, reader)
+
+
+def loader_processes(workers: int | None, name: DataName) -> int:
+    """Return the number of loader processes; images in memory are faster without any."""
+    if workers is not None:
+        return workers
+    return min(_MOST_WORKERS, usable_cores()) if name in ("list", "folder") else 0
 
 
 def loader(images: ImageSet, batches: EpochBatches, *, workers: int, device: torch.device = _PROCESSOR) -> ImageLoader:

@@ -1,7 +1,12 @@
-"""Images in files: one folder per class, or lists.
+"""Images in files: one folder per class, lists, or CIFAR as it is published.
 
 * Folders: the classes are numbered in the order of their names.
 * Lists, in the format of the authors' program: one `path label` per line, the path relative to the image root.
+* CIFAR-10 and CIFAR-100: from disk, through torchvision; nothing is downloaded. The files are pickles, which can run
+  code when they are loaded. torchvision compares the MD5 of every batch and of the class names with the published ones
+  before it unpickles them (CIFAR10._check_integrity and _load_meta), and to make another file with a given MD5 is out
+  of reach; so only the published bytes are ever loaded. The images are held in memory. Source: A. Krizhevsky, Learning
+  Multiple Layers of Features from Tiny Images, 2009.
 """
 
 from __future__ import annotations
@@ -11,10 +16,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from tfnas.core.errors import InputError
 from tfnas.data.image_reading import read_rgb, read_view
-from tfnas.data.image_sets import ChooseView, Parts, Raw, stratified_split
+from tfnas.data.image_sets import ArraySource, ChooseView, Parts, Raw
+from tfnas.utils.files import read_text_lines
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 
@@ -41,24 +50,6 @@ class FileSource:
     def subset(self, indices: Sequence[int]) -> FileSource:
         """Return the files at the indices, in their order; they are no longer from a list."""
         return FileSource(self.root, [self.paths[i] for i in indices], [self.labels[i] for i in indices])
-
-
-def folder_parts(root: Path, val_ratio: float, test_ratio: float) -> Parts:
-    """Open an image folder per class and split it, the same way every time.
-
-    `test_ratio` of each class is the test part (none if 0); `val_ratio` of what is left is the architecture part.
-
-    Raises:
-        InputError: There are fewer than two classes, a class has too few images, or a folder cannot be read.
-    """
-    whole, classes = folder_source(root)
-    training, test = list(range(len(whole.labels))), None
-    if test_ratio > 0:
-        training, held = stratified_split(whole.labels, test_ratio, classes, str(root))
-        test = whole.subset(held)
-    rest = whole.subset(training)
-    weights, architecture = stratified_split(rest.labels, val_ratio, classes, str(root))
-    return Parts(rest.subset(weights), rest.subset(architecture), test, classes)
 
 
 def folder_source(root: Path) -> tuple[FileSource, tuple[str, ...]]:
@@ -95,6 +86,13 @@ def image_folder(path: str | None, flag: str, data: str) -> Path:
     return Path(path)
 
 
+def image_list(path: str | None, flag: str) -> str:
+    """The list that a flag names. Raises InputError where --data list lacks it."""
+    if path is None:
+        raise InputError(f"--data list needs {flag}; for one folder per class use --data folder")
+    return path
+
+
 def images_below(folder: str | Path) -> Iterator[Path]:
     """Image files in a folder and its sub-folders, each folder's in the order of names, without hidden ones."""
     for place, inner, files in os.walk(folder):
@@ -121,32 +119,15 @@ _DEFAULT_CLASSES = 100  # the authors search on 100 classes of ImageNet
 _LINE = re.compile(r"(?P<path>.*\S) (?P<label>-?[0-9]{1,9})")
 
 
-def list_parts(root: Path, train_list: Path, val_list: Path, num_classes: int | None) -> Parts:
+def list_parts(root: Path, train_list: str, val_list: str, num_classes: int | None) -> Parts:
     """Open two image lists: the weight part and the architecture part. There is no test part.
 
     Raises:
         InputError: A list or image is missing, a line is malformed, a label is out of range, or a class is empty.
     """
     count = _DEFAULT_CLASSES if num_classes is None else num_classes
-    weights, architecture = (read_list(listing, root, count) for listing in (train_list, val_list))
+    weights, architecture = (read_list(Path(listing), root, count) for listing in (train_list, val_list))
     return Parts(weights, architecture, None, tuple(str(label) for label in range(count)))
-
-
-def read_text_lines(path: Path, what: str) -> list[str]:
-    """Read the lines of a text file, without their ends (LF or CRLF) and without empty lines at its end.
-
-    Raises:
-        InputError: The file is missing, unreadable, or not UTF-8.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{what} {path}: cannot be read ({error.strerror}); check the path") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{what} {path}: is not UTF-8 text; save it as UTF-8") from None
-    text = text.rstrip()
-    # Not splitlines(), which also ends lines at characters that may stand in a path.
-    return [line.strip() for line in text.split("\n")] if text else []
 
 
 def read_list(listing: Path, root: Path, num_classes: int, *, to_train: bool = True) -> FileSource:
@@ -208,3 +189,27 @@ def _check_classes(listing: Path, labels: list[int], num_classes: int) -> None:
             f"image list {listing}: {len(empty)} of {num_classes} classes have no image, the first is {empty[0]}; "
             f"add images, or set --num_classes to the number of classes in the list (largest label: {max(labels)})"
         )
+
+
+def cifar_images(name: str, root: Path) -> tuple[ArraySource, ArraySource, tuple[str, ...]]:
+    """Open `cifar10` or `cifar100`: training images, test images (uint8 N x 3 x 32 x 32) and the names of the classes.
+
+    Raises:
+        InputError: The files are missing under `root`, or are not the published ones.
+    """
+    from torchvision import datasets  # takes seconds to import, which other data need not wait for
+
+    kind: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    try:
+        halves = [kind(root, train=train, download=False) for train in (True, False)]
+    except RuntimeError:  # of a missing file or another MD5
+        batches = ", ".join(file for file, _ in (*kind.train_list, *kind.test_list))
+        raise InputError(
+            f"--data {name}: {root}/{kind.base_folder} does not contain the published files {batches}, "
+            f"{kind.meta['filename']} (missing or changed). Unpack {kind.filename} so that --img_root contains the "
+            f"folder {kind.base_folder}; nothing is downloaded."
+        ) from None
+    train, test = (
+        ArraySource(torch.from_numpy(half.data).permute(0, 3, 1, 2).contiguous(), list(half.targets)) for half in halves
+    )
+    return train, test, tuple(halves[0].classes)

@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -22,6 +23,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from tfnas.core.errors import InputError
+from tfnas.utils.files import read_text_lines
 
 Raw: TypeAlias = Image.Image | torch.Tensor
 """A raw image: an RGB picture of any size; or a uint8 tensor 3 x H x W, of data held in memory or a view of a file."""
@@ -76,6 +78,13 @@ class ImageSource(Protocol):
 
     def identity(self) -> bytes:
         """What identifies these images: their contents if they are in memory, otherwise their names."""
+
+
+class WholeSource(ImageSource, Protocol):
+    """Images of a data set that is yet to be divided."""
+
+    def subset(self, indices: Sequence[int]) -> WholeSource:
+        """Return the images at the indices, in their order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +186,29 @@ class Parts:
     class_names: tuple[str, ...]
 
 
+def divide(
+    whole: WholeSource,
+    test: ImageSource | None,
+    class_names: tuple[str, ...],
+    where: str,
+    *,
+    test_share: float,
+    architecture_share: float,
+) -> Parts:
+    """Divide a data set into parts, the same way every time.
+
+    Without a test part of its own, `test_share` of every class is set aside for it (none if 0); `architecture_share` of
+    what is left is the architecture part. `where` says in messages what is divided.
+    Raises InputError for a class with too few images.
+    """
+    training = whole
+    if test is None and test_share > 0:
+        kept, held = stratified_split(whole.labels, test_share, class_names, where)
+        training, test = whole.subset(kept), whole.subset(held)
+    weights, architecture = stratified_split(training.labels, architecture_share, class_names, where)
+    return Parts(training.subset(weights), training.subset(architecture), test, class_names)
+
+
 _SPLIT_SEED = 20200824  # arbitrary but fixed: changing it changes every split ever made
 
 
@@ -214,3 +246,27 @@ def stratified_split(
         shared.extend(members[:count].tolist())
         rest.extend(members[count:].tolist())
     return sorted(rest), sorted(shared)
+
+
+def check_num_classes(num_classes: int | None, name: str, classes: tuple[str, ...]) -> None:
+    """Raise InputError where --num_classes is another number than the data has."""
+    if num_classes not in (None, len(classes)):
+        raise InputError(
+            f"--data {name} has {len(classes)} classes here, but --num_classes is {num_classes}; correct or omit it"
+        )
+
+
+def named_classes(class_names: str | None, own: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names in the file that --class_names names, or the data set's own."""
+    if class_names is None:
+        return own
+    path = Path(class_names)
+    names = read_text_lines(path, "--class_names")
+    if "" in names:
+        raise InputError(f"{path}:{names.index('') + 1}: empty line; write one class name per line")
+    if len(names) != len(own):
+        raise InputError(
+            f"--class_names {path}: names {len(names)} classes, but the data has {len(own)}; "
+            "correct the file, or set --num_classes"
+        )
+    return tuple(names)

@@ -6,16 +6,12 @@ The weights part and the architecture part are for the search; the test part is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from tfnas.core.errors import InputError
-from tfnas.data.data_config import DataConfig, DataName, RetrainDataConfig
-from tfnas.data.digits_and_cifar import cifar_parts, digit_pairs_parts, digits_parts
-from tfnas.data.image_sets import ImageSet, Parts
+from tfnas.data.bundled_digits import digit_pairs_parts, digits_parts
+from tfnas.data.data_config import DataConfig, DataName
+from tfnas.data.image_batches import loader_processes
+from tfnas.data.image_sets import ImageSet, ImageSource, Parts, WholeSource, check_num_classes, divide, named_classes
 from tfnas.data.preprocessing import Preprocessing, training_transform
-from tfnas.utils.devices import usable_cores
-
-_MOST_WORKERS = 16
 
 
 @dataclass(frozen=True)
@@ -57,6 +53,7 @@ def open_data(config: DataConfig, *, image_size: int, seed: int) -> ImageData:
     """
     name = config.data_kind
     parts = open_parts(config, image_size)
+    class_names = named_classes(config.class_names, parts.class_names)
     plain = Preprocessing.of(name, image_size).transform()
     return ImageData(
         name=name,
@@ -64,70 +61,36 @@ def open_data(config: DataConfig, *, image_size: int, seed: int) -> ImageData:
         architecture=ImageSet((parts.architecture,), plain, seed),
         test=None if parts.test is None else ImageSet((parts.test,), plain, seed),
         num_classes=len(parts.class_names),
-        class_names=named_classes(config.class_names, parts.class_names),
+        class_names=class_names,
         image_size=image_size,
         workers=loader_processes(config.workers, name),
     )
 
 
 def open_parts(config: DataConfig, image_size: int) -> Parts:
-    """Open the kind of data that the configuration names."""
+    """Open the kind of data that the configuration names, divided into parts."""
     name = config.data_kind
     if name == "digits":
         parts = digits_parts(image_size)
     elif name == "digit_pairs":
         parts = digit_pairs_parts(image_size)
     else:
-        from tfnas.data.image_files import folder_parts, image_folder, list_parts
+        from tfnas.data.image_files import cifar_images, folder_source, image_folder, image_list, list_parts
 
         root = image_folder(config.img_root, "--img_root", name)
         if name == "list":
-            parts = list_parts(root, *_lists(config), config.num_classes)
-        elif name == "folder":
-            parts = folder_parts(root, config.val_ratio, config.test_ratio)
+            lists = image_list(config.train_list, "--train_list"), image_list(config.val_list, "--val_list")
+            parts = list_parts(root, *lists, config.num_classes)
         else:
-            parts = cifar_parts(name, root, config.val_ratio)
-    check_num_classes(config, name, parts.class_names)
+            whole: WholeSource
+            test: ImageSource | None
+            if name == "folder":
+                (whole, classes), test, where = folder_source(root), None, str(root)
+            else:
+                whole, test, classes = cifar_images(name, root)
+                where = f"{name} in {root}"
+            parts = divide(
+                whole, test, classes, where, test_share=config.test_ratio, architecture_share=config.val_ratio
+            )
+    check_num_classes(config.num_classes, name, parts.class_names)
     return parts
-
-
-def check_num_classes(config: DataConfig | RetrainDataConfig, name: str, classes: tuple[str, ...]) -> None:
-    """Raise InputError where --num_classes is another number than the data has."""
-    if config.num_classes not in (None, len(classes)):
-        raise InputError(
-            f"--data {name} has {len(classes)} classes here, but --num_classes is {config.num_classes}; "
-            "correct or omit it"
-        )
-
-
-def _lists(config: DataConfig) -> tuple[Path, Path]:
-    """Return --train_list and --val_list."""
-    if config.train_list is None or config.val_list is None:
-        missing = "--train_list" if config.train_list is None else "--val_list"
-        raise InputError(f"--data list needs {missing}; for one folder per class use --data folder")
-    return Path(config.train_list), Path(config.val_list)
-
-
-def named_classes(class_names: str | None, own: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names in the file that --class_names names, or the data set's own."""
-    if class_names is None:
-        return own
-    from tfnas.data.image_files import read_text_lines
-
-    path = Path(class_names)
-    names = read_text_lines(path, "--class_names")
-    if "" in names:
-        raise InputError(f"{path}:{names.index('') + 1}: empty line; write one class name per line")
-    if len(names) != len(own):
-        raise InputError(
-            f"--class_names {path}: names {len(names)} classes, but the data has {len(own)}; "
-            "correct the file, or set --num_classes"
-        )
-    return tuple(names)
-
-
-def loader_processes(workers: int | None, name: DataName) -> int:
-    """Return the number of loader processes; images in memory are faster without any."""
-    if workers is not None:
-        return workers
-    return min(_MOST_WORKERS, usable_cores()) if name in ("list", "folder") else 0

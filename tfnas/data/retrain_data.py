@@ -15,10 +15,11 @@ from torch import nn
 
 from tfnas.core.errors import InputError
 from tfnas.data.data_config import BUNDLED, DataConfig, DataName, RetrainDataConfig
-from tfnas.data.image_files import FileSource, folder_source, image_folder, read_list
-from tfnas.data.image_sets import ImageSet, ImageSource
-from tfnas.data.opened_data import check_num_classes, loader_processes, named_classes, open_parts
 from tfnas.data.preprocessing import Preprocessing, training_transform
+from tfnas.data.image_batches import loader_processes
+from tfnas.data.image_files import FileSource, folder_source, image_folder, image_list, read_list
+from tfnas.data.image_sets import ImageSet, ImageSource, check_num_classes, named_classes
+from tfnas.data.opened_data import open_parts
 from tfnas.utils.annotations import field_types
 
 
@@ -100,11 +101,10 @@ Opened = tuple[Sequence[ImageSource], ImageSource | None, tuple[str, ...]]
 
 
 def _listed(config: RetrainDataConfig) -> Opened:
-    if config.train_list is None:
-        raise InputError("--data list needs --train_list; for one folder per class use --data folder")
+    train_lists = image_list(config.train_list, "--train_list").split(",")
     count = IMAGENET_CLASSES if config.num_classes is None else config.num_classes
     root = image_folder(config.train_root, "--train_root", "list")
-    train = [read_list(Path(listing), root, count) for listing in config.train_list.split(",")]
+    train = [read_list(Path(listing), root, count) for listing in train_lists]
     validation = None
     if config.val_list is not None:
         val_root = root if config.val_root is None else image_folder(config.val_root, "--val_root", "list")
@@ -123,7 +123,7 @@ def _two_folders(config: RetrainDataConfig) -> Opened:
             f"--train_root {config.train_root} and --val_root {config.val_root} must have the same class folders; "
             f"only one of them has {', '.join(odd[:5])}"
         )
-    check_num_classes(config, "folder", classes)
+    check_num_classes(config.num_classes, "folder", classes)
     return (train,), validation, classes
 
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
+from tfnas.data.image_batches import loader_processes
 from tfnas.data.image_files import FileSource, folder_source, image_folder, read_list
-from tfnas.data.image_sets import ImageSet, ImageSource
-from tfnas.data.opened_data import loader_processes, named_classes
+from tfnas.data.image_sets import ImageSet, ImageSource, named_classes
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.data.retrain_data import RetrainData
 from tfnas.evaluation.evaluation_config import RUN_FOLDER, EvaluationConfig, PredictConfig, is_onnx

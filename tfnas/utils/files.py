@@ -1,6 +1,6 @@
-"""Files that are written whole or not at all, and files that grow by whole lines of JSON.
+"""Files that are written whole or not at all, files that grow by whole lines of JSON, and reading lines of text.
 
-Killed at any moment, a process leaves the former as they were, and all lines of the latter but perhaps the last.
+Killed at any moment, a process leaves the first as they were, and all lines of the second but perhaps the last.
 """
 
 from __future__ import annotations
@@ -153,3 +153,20 @@ class LineFile:
                 f"{self.path} cannot be written: {error.strerror or error}; its contents are intact, run the same "
                 "command to resume"
             ) from error
+
+
+def read_text_lines(path: Path, what: str) -> list[str]:
+    """Read the lines of a text file, without their ends (LF or CRLF) and without empty lines at its end.
+
+    Raises:
+        InputError: The file is missing, unreadable, or not UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{what} {path}: cannot be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{what} {path}: is not UTF-8 text; save it as UTF-8") from None
+    text = text.rstrip()
+    # Not splitlines(), which also ends lines at characters that may stand in a path.
+    return [line.strip() for line in text.split("\n")] if text else []

@@ -1,4 +1,4 @@
-"""Data sets that are held in memory: the bundled digits, pairs of them, and CIFAR.
+"""The data that scikit-learn ships: handwritten digits, and pairs of them. Both are held in memory.
 
 * `digits`: 1,797 real handwritten digits of 8 x 8 pixels, which scikit-learn ships. Source: E. Alpaydin and C. Kaynak,
   Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
@@ -6,17 +6,9 @@
   bundled digits. To tell which comes first, a network needs their relative position, hence a large receptive field.
   The images are the same in every run, and each part is composed from the originals of that part only: no digit that
   trains is seen in a test image.
-* `cifar10`, `cifar100`: from disk, through torchvision; nothing is downloaded. The files are pickles, which can run
-  code when they are loaded. torchvision compares the MD5 of every batch and of the class names with the published ones
-  before it unpickles them (CIFAR10._check_integrity and _load_meta), and to make another file with a given MD5 is out
-  of reach; so only the published bytes are ever loaded. Source: A. Krizhevsky, Learning Multiple Layers of Features
-  from Tiny Images, 2009.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,7 +16,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from tfnas.core.errors import InputError
-from tfnas.data.image_sets import ArraySource, ImageSource, Parts, stratified_split
+from tfnas.data.image_sets import ArraySource, ImageSource, Parts, divide
 
 _FULL_INK = 16  # the largest value in the files
 _TEST_SHARE = 0.2
@@ -40,10 +32,7 @@ def digits_parts(image_size: int) -> Parts:
     grey = (torch.from_numpy(digits.images) * 255 / _FULL_INK).round().to(torch.uint8).unsqueeze(1)
     resized = functional.interpolate(grey, [image_size, image_size], mode="bilinear", antialias=True)
     whole = ArraySource(resized.expand(-1, 3, -1, -1), digits.target.tolist())
-    train, test = stratified_split(whole.labels, _TEST_SHARE, class_names, "digits")
-    training = whole.subset(train)
-    weights, architecture = stratified_split(training.labels, _ARCHITECTURE_SHARE, class_names, "digits")
-    return Parts(training.subset(weights), training.subset(architecture), whole.subset(test), class_names)
+    return divide(whole, None, class_names, "digits", test_share=_TEST_SHARE, architecture_share=_ARCHITECTURE_SHARE)
 
 
 NUM_IMAGES = {"weights": 4800, "architecture": 1600, "test": 3200}
@@ -133,33 +122,3 @@ def _put(canvas: Bytes, ink: Bytes, top: Whole, left: Whole) -> None:
     steps = np.arange(ink.shape[1])
     image = np.arange(len(canvas))[:, None, None]
     canvas[image, (top[:, None] + steps)[:, :, None], (left[:, None] + steps)[:, None, :]] = ink
-
-
-def cifar_parts(name: Literal["cifar10", "cifar100"], root: Path, val_ratio: float) -> Parts:
-    """Open CIFAR: training images split by `val_ratio` into weights and architecture, its test images for test.
-
-    Raises:
-        InputError: The files are missing under `root`, or are not the published ones.
-    """
-    train, class_names = _open(name, root, train=True)
-    test, _ = _open(name, root, train=False)
-    weights, architecture = stratified_split(train.labels, val_ratio, class_names, f"{name} in {root}")
-    return Parts(train.subset(weights), train.subset(architecture), test, class_names)
-
-
-def _open(name: Literal["cifar10", "cifar100"], root: Path, *, train: bool) -> tuple[ArraySource, tuple[str, ...]]:
-    """Open one half of CIFAR as uint8 images N x 3 x 32 x 32, with the names of its classes."""
-    from torchvision import datasets  # takes seconds to import, which bundled data need not wait for
-
-    kind: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
-    try:
-        data = kind(root, train=train, download=False)
-    except RuntimeError:  # of a missing file or another MD5
-        batches = ", ".join(file for file, _ in (*kind.train_list, *kind.test_list))
-        raise InputError(
-            f"--data {name}: {root}/{kind.base_folder} does not contain the published files {batches}, "
-            f"{kind.meta['filename']} (missing or changed). Unpack {kind.filename} so that --img_root contains the "
-            f"folder {kind.base_folder}; nothing is downloaded."
-        ) from None
-    images = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
-    return ArraySource(images, list(data.targets)), tuple(data.classes)
