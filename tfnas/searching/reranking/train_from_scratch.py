@@ -19,8 +19,8 @@ from tfnas.core.errors import InputError, RunFailed
 from tfnas.data.data_config import DataConfig
 from tfnas.data.image_batches import EpochBatches, loader, loader_processes
 from tfnas.data.image_sets import ChooseView, ImageSet, ImageSource, Raw, derived_seed, stratified_split
-from tfnas.data.preprocessing import Preprocessing, training_transform
 from tfnas.data.opened_data import open_parts
+from tfnas.data.preprocessing import Preprocessing, training_transform
 from tfnas.nn.classification_metrics import evaluate_batches, evaluating
 from tfnas.nn.network import Network
 from tfnas.runs.distributed import DistributedContext
