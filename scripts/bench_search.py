@@ -43,8 +43,8 @@ from tfnas.searching.differentiable.architecture_parameters import (
     sample_path,
 )
 from tfnas.searching.differentiable.differentiable_search import architecture_step, weight_step
-from tfnas.searching.differentiable.forecast import Forecast
 from tfnas.searching.differentiable.search_config import space_schedule
+from tfnas.searching.differentiable.search_text import Forecast
 from tfnas.searching.differentiable.supernet_learner import (
     SupernetLearner,
     architecture_loss,

@@ -12,8 +12,8 @@ from tfnas.core.errors import InputError
 from tfnas.core.units import Counts
 from tfnas.nn.counting import count
 from tfnas.nn.network import Network
-from tfnas.searching.differentiable.forecast import count_range
 from tfnas.spaces.families import part_counts
+from tfnas.spaces.mbconv.mbconv_family import count_range
 
 
 @pytest.mark.parametrize("name", ["imagenet", "cifar", "digits"])

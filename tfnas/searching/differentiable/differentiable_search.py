@@ -32,7 +32,6 @@ from tfnas.searching.differentiable.architecture_parameters import (
     trains_architecture,
     weight_learning_rate,
 )
-from tfnas.searching.differentiable.forecast import EVALUATED_EPOCHS, Forecast, forecast
 from tfnas.searching.differentiable.inherited_evaluation import (
     SanityNetworks,
     evaluate_inherited,
@@ -57,9 +56,12 @@ from tfnas.searching.differentiable.search_setup import (
     shared_batches,
 )
 from tfnas.searching.differentiable.search_text import (
+    EVALUATED_EPOCHS,
+    Forecast,
     depth_entropy,
     description,
     epoch_text,
+    forecast,
     forecast_line,
     health_warnings,
     operation_entropy,

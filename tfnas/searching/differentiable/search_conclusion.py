@@ -20,7 +20,6 @@ from tfnas.runs.run_directory import RunDirectory
 from tfnas.runs.run_reporter import files_line, network_line, time_line
 from tfnas.searching.differentiable.architecture_parameters import sample_path
 from tfnas.searching.differentiable.candidates import draw_candidates
-from tfnas.searching.differentiable.forecast import EVALUATED_PATHS
 from tfnas.searching.differentiable.inherited_evaluation import (
     SanityNetworks,
     derived_accuracy,
@@ -28,7 +27,13 @@ from tfnas.searching.differentiable.inherited_evaluation import (
     path_accuracy,
 )
 from tfnas.searching.differentiable.search_setup import SearchSetup, probe_images
-from tfnas.searching.differentiable.search_text import UNIFORM_ENTROPY, depth_entropy, near_chance, operation_entropy
+from tfnas.searching.differentiable.search_text import (
+    EVALUATED_PATHS,
+    UNIFORM_ENTROPY,
+    depth_entropy,
+    near_chance,
+    operation_entropy,
+)
 from tfnas.searching.differentiable.supernet_learner import SupernetLearner, learned_choice
 from tfnas.spaces.families import architecture_counts
 from tfnas.utils.text import command_line, percent

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from tfnas.core.architecture import Architecture
@@ -26,7 +27,7 @@ from tfnas.core.units import (
     unit_counts,
 )
 from tfnas.spaces.mbconv.space_file import space as load_space
-from tfnas.spaces.mbconv.table_keys import classifier_key, latency_key, stem_keys
+from tfnas.spaces.mbconv.table_keys import classifier_key, latency_key, shallowest_architecture, stem_keys
 
 if TYPE_CHECKING:
     import numpy as np
@@ -273,3 +274,36 @@ def _conv_unit(conv: Conv, block: int, stage: int, size: int) -> Unit:
     out_size = output_size(size, conv.stride)
     layer = ConvShape(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, 1, size, out_size)
     return Unit(block, stage, 0, PLAIN, conv.activation, (layer,), None, None)
+
+
+# ---- counts of a space -----------------------------------------------------------------------------------------------
+
+
+def count_range(space: SearchSpace, num_classes: int) -> tuple[Counts, Counts]:
+    """Smallest and largest parameters and MACs over all operations, widths and depths (each by itself)."""
+    parts = MBConvFamily(space).cost_parts(shallowest_architecture(space, num_classes))
+    fixed = [part.counts for part in parts if not part.name.startswith("stage")]
+    ends = []
+    for end, best in ((0, min), (1, max)):
+        blocks = [
+            [
+                block_counts(space.block(place, operation, space.width_range(place, operation)[end]), place.input_size)
+                for operation in space.operations
+            ]
+            for place in space.blocks
+        ]
+        params = _best_total(space, [[counts.params for counts in row] for row in blocks], best)
+        macs = _best_total(space, [[counts.macs for counts in row] for row in blocks], best)
+        ends.append(
+            Counts(params + sum(counts.params for counts in fixed), macs + sum(counts.macs for counts in fixed))
+        )
+    return ends[0], ends[1]
+
+
+def _best_total(space: SearchSpace, values: list[list[int]], best: Callable[[Iterable[int]], int]) -> int:
+    """The best choice of operations (of each block's row) and depths when every block counts by itself."""
+    total = 0
+    for stage, first, depths in zip(space.stages, space.first_blocks, space.depth_choices, strict=True):
+        reached = list(accumulate((best(row) for row in values[first : first + stage.blocks]), initial=0))
+        total += best(reached[depth] for depth in depths)
+    return total
