@@ -6,12 +6,12 @@ import pytest
 import yaml
 
 from tfnas.core.errors import InputError
+from tfnas.core.json_yaml import field_types
 from tfnas.runs.checkpoint import Checkpoints
 from tfnas.runs.resumption import changed_settings, saved_settings
 from tfnas.runs.run_settings import SEARCH_MAY_CHANGE, SETTINGS, recorded_settings
 from tfnas.searching.differentiable.search_config import SearchConfig
 from tfnas.training import train_config as training
-from tfnas.utils.annotations import field_types
 
 COMMANDS = {
     "search": (SearchConfig(), SEARCH_MAY_CHANGE),

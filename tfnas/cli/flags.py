@@ -25,8 +25,7 @@ import jsonargparse
 
 from tfnas.cli.running import show_version, version_text
 from tfnas.core.errors import InputError, did_you_mean
-from tfnas.core.json_yaml import load_yaml
-from tfnas.utils.annotations import FieldType, field_types
+from tfnas.core.json_yaml import FieldType, field_types, load_yaml
 
 C = TypeVar("C")
 

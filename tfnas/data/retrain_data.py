@@ -14,13 +14,13 @@ from typing import Any
 from torch import nn
 
 from tfnas.core.errors import InputError
+from tfnas.core.json_yaml import field_types
 from tfnas.data.data_config import BUNDLED, DataConfig, DataName, RetrainDataConfig
 from tfnas.data.image_batches import loader_processes
 from tfnas.data.image_files import FileSource, folder_source, image_folder, image_list, read_list
 from tfnas.data.image_sets import ImageSet, ImageSource, check_num_classes, named_classes
 from tfnas.data.opened_data import open_parts
 from tfnas.data.preprocessing import Preprocessing, training_transform
-from tfnas.utils.annotations import field_types
 
 
 @dataclass(frozen=True)

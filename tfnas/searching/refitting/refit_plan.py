@@ -12,6 +12,7 @@ from tfnas.bench.benches import Bench, as_measured, open_bench, reference_case, 
 from tfnas.bench.benchmark_cases import BenchmarkCase
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
+from tfnas.core.json_yaml import saved_fields
 from tfnas.data.data_config import DataConfig
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.table_contents import Conditions
@@ -21,7 +22,6 @@ from tfnas.runs.model_file import MODEL_FILE
 from tfnas.runs.run_directory import CONFIG_FILE, read_config
 from tfnas.searching.refitting.refit_config import CloseConfig, RefitRunConfig
 from tfnas.searching.refitting.refit_loop import Goal
-from tfnas.utils.annotations import saved_fields
 from tfnas.utils.text import command_line, parse_seconds, parse_share
 
 BenchOpener = Callable[[BenchmarkCase], Bench]

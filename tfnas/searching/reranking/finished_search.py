@@ -13,6 +13,7 @@ from tfnas.core.architecture import Architecture
 from tfnas.core.choice import Choice
 from tfnas.core.cost import COUNTED, Cost
 from tfnas.core.errors import InputError
+from tfnas.core.json_yaml import saved_fields
 from tfnas.core.space import SearchSpace
 from tfnas.data.data_config import DataConfig
 from tfnas.latency.cost_table import LatencyTable
@@ -23,7 +24,6 @@ from tfnas.runs.checkpoint import FOLDER, saved_choice, search_checkpoints
 from tfnas.runs.resumption import merged_settings
 from tfnas.runs.run_directory import CONFIG_FILE, SUMMARY_FILE, UnreadableConfig, read_config
 from tfnas.runs.run_settings import SEARCH_MAY_CHANGE, SETTINGS
-from tfnas.utils.annotations import saved_fields
 from tfnas.utils.text import command_line
 
 
