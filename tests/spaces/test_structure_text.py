@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -427,3 +430,24 @@ def test_what_has_no_name_in_a_notation_cannot_stand_in_it():
     video = dataclasses.replace(second, block_type="k1kx", temporal_kernel=3)
     with pytest.raises(InputError, match="no class of TinyNAS is a k1kx of this kind"):
         Structure((dataclasses.replace(first, temporal_kernel=1), video), "tinynas")
+
+
+def test_a_hash_is_that_of_equal_structures_in_every_process():
+    """Its cached value is in pickles, so that it may not depend on the process: texts and None stay out of it."""
+    code = (
+        "import pickle, sys; from tfnas import zoo\n"
+        "structures = [zoo.facts(name).structure for name in ('init_IDW_imagenet', 'mixed7d0G', 'E3D_S')]\n"
+        "given = sys.stdin.buffer.read()\n"
+        "assert not given or {*pickle.loads(given)} == {*structures}\n"
+        "assert [hash(structure.blocks[1]) for structure in structures]\n"
+        "sys.stdout.buffer.write(pickle.dumps(structures))"
+    )
+    pickled = b""
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", code], input=pickled, env=environment, capture_output=True, check=True
+        )
+        pickled = done.stdout
+    known = zoo.facts("mixed7d0G").structure
+    assert hash(known) == hash(Structure.parse(known.to_text())) != hash(zoo.facts("mixed19d2G").structure)

@@ -189,6 +189,14 @@ class Structure:
         if (block.temporal_kernel is None) != (self.blocks[0].temporal_kernel is None):
             raise InputError("blocks for images and blocks for videos cannot be in one network")
 
+    def __hash__(self) -> int:
+        """Computed once; see `SuperBlock`."""
+        found: int | None = self.__dict__.get("_hash")
+        if found is None:
+            found = hash(self.blocks)
+            object.__setattr__(self, "_hash", found)
+        return found
+
     def block_type(self, block: SuperBlock) -> BlockType:
         """How the units of a block of this structure are made."""
         return BLOCK_TYPES[self.notation, block.block_type]

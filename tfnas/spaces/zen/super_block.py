@@ -84,6 +84,16 @@ class SuperBlock:
         for bits in (*self.weight_bits, *self.activation_bits):
             _check_number("bits", bits, _MOST_BITS)
 
+    def __hash__(self) -> int:
+        """Computed once, as searches look a block up often, and from numbers alone: in a pickle it stays true."""
+        found: int | None = self.__dict__.get("_hash")
+        if found is None:
+            numbers = (self.kernel, self.in_channels, self.out_channels, self.stride, self.layers, self.groups)
+            optional = (self.bottleneck or 0, self.expansion or 0, self.temporal_kernel or 0)
+            found = hash((numbers, optional, self.weight_bits, self.activation_bits))
+            object.__setattr__(self, "_hash", found)
+        return found
+
     @property
     def quantized(self) -> bool:
         """Whether bits are written down."""
