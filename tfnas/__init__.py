@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tfnas.nn.counting import count
     from tfnas.nn.network import FeatureNetwork, Network
     from tfnas.nn.weights import load_weights
+    from tfnas.proxies.rank_combination import combine_ranks
     from tfnas.proxies.score import score
     from tfnas.runs.model_file import TrainedModel, load
     from tfnas.searching.differentiable.differentiable_search import SearchResult, search
@@ -80,6 +81,7 @@ _HOMES = {
     "certify_file": "tfnas.searching.refitting.certify",
     "check_table": "tfnas.bench.check_table",
     "close_run": "tfnas.searching.refitting.refit_run",
+    "combine_ranks": "tfnas.proxies.rank_combination",
     "count": "tfnas.nn.counting",
     "evaluate": "tfnas.evaluation.evaluating",
     "export_model": "tfnas.export.exporting",
@@ -134,6 +136,7 @@ __all__ = [
     "certify_file",
     "check_table",
     "close_run",
+    "combine_ranks",
     "count",
     "evaluate",
     "export_model",

@@ -4,6 +4,8 @@
 biases, the last pool. More is taken for better. A structure is counted with a classifier if `num_classes` is given or
 known. Variants are what programs rank by, and count as budgets there do: `zennas` a network without shortcuts, with a
 classifier of `num_classes` (1000 by default); `tinynas` without classifier, by bits if a structure states them.
+`az_complexity` is the term of AZ-NAS (`az_nas.py`) that needs no pass: `flops`, or in variant `aznas` the
+multiply-accumulates that the ZenNAS program counts, shortcuts included.
 
 `random` depends on the network and the seed only. It is standard normal, as in the ZenNAS program; variant `tinynas` is
 uniform between 0 and 100. Both programs draw from a global generator, so their networks get other numbers every time.
@@ -11,6 +13,7 @@ uniform between 0 and 100. Both programs draw from a global generator, so their 
 
 from __future__ import annotations
 
+import dataclasses
 from random import Random
 
 from tfnas.core.units import Counts
@@ -64,6 +67,24 @@ FLOPS = Score(
     summary="multiply-accumulates of one image",
     variants=("default", "zennas", "tinynas"),
     measure=flops,
+)
+
+
+def complexity(scored: ScoredNetwork, options: ScoreOptions) -> float:
+    """Multiply-accumulates, with shortcuts."""
+    with_shortcuts = dataclasses.replace(options, variant=None, residuals=options.residuals is not False)
+    if COMPLEXITY.chosen_variant(options.variant) == "default":
+        return flops(scored, with_shortcuts)
+    return _reference_counts_of(scored, with_shortcuts, f"{COMPLEXITY.name} (variant aznas)", "zennas").macs
+
+
+COMPLEXITY = Score(
+    name="az_complexity",
+    higher_is_better=True,
+    cost="analytic",
+    summary="multiply-accumulates, as a term of AZ-NAS (CVPR 2024)",
+    variants=("default", "aznas"),
+    measure=complexity,
 )
 
 

@@ -92,6 +92,15 @@ def forward_logits(network: nn.Module, images: Tensor, score: str) -> Tensor:
     return output
 
 
+def checked_labels(labels: Tensor, logits: Tensor) -> Tensor:
+    """The labels, if they fit the logits (N, classes); InputError says what does not."""
+    classes = logits.shape[1]
+    fits = labels.shape == logits.shape[:1] and not labels.is_floating_point()
+    if not fits or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise InputError(f"labels must be {len(logits)} whole numbers from 0 to {classes - 1}, one per image")
+    return labels.long()
+
+
 @contextmanager
 def hook_activations(
     network: nn.Module,

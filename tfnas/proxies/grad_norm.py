@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tfnas.core.errors import InputError
-from tfnas.proxies.forward_passes import forward_logits
+from tfnas.proxies.forward_passes import checked_labels, forward_logits
 from tfnas.proxies.network_preparation import initialise, weighted_modules
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
@@ -33,20 +32,11 @@ def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     images = scored.images(options, generator, given=not as_program)
     logits = forward_logits(network, images, SCORE.name)
     given = None if as_program else options.labels
-    labels = generator.labels(logits.shape[1], len(logits)) if given is None else _checked(given, logits)
+    labels = generator.labels(logits.shape[1], len(logits)) if given is None else checked_labels(given, logits)
     torch.autograd.backward(functional.cross_entropy(logits, labels.to(logits.device)))
     if as_program:
         return float(_euclidean_norm([parameter.grad for parameter in network.parameters()]))
     return sum(float(_euclidean_norm([module.weight.grad])) for module in weighted_modules(network))
-
-
-def _checked(labels: Tensor, logits: Tensor) -> Tensor:
-    """The labels, if they fit the logits (N, classes); InputError says what does not."""
-    classes = logits.shape[1]
-    fits = labels.shape == logits.shape[:1] and not labels.is_floating_point()
-    if not fits or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise InputError(f"labels must be {len(logits)} whole numbers from 0 to {classes - 1}, one per image")
-    return labels.long()
 
 
 def _euclidean_norm(gradients: list[Tensor | None]) -> Tensor:

@@ -59,6 +59,10 @@ class RandomGenerator:
         """Uniform numbers between -1 and 1."""
         return torch.rand(tuple(shape), generator=self.generator, dtype=torch.float32) * 2 - 1
 
+    def signs(self, shape: Sequence[int]) -> Tensor:
+        """-1 or 1, each with probability 1/2."""
+        return torch.randint(0, 2, tuple(shape), generator=self.generator, dtype=torch.float32) * 2 - 1
+
     def _normal(self, shape: Sequence[int]) -> Tensor:
         return torch.randn(tuple(shape), generator=self.generator, dtype=torch.float32)
 

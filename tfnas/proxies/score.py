@@ -48,6 +48,8 @@ class Score:
     """The number of a network; raises InputError if the network cannot support the score."""
     needs: frozenset[str] = frozenset()
     """Of `images`, `labels`, `gradient`: what it computes with. Noise replaces data that is not given."""
+    needs_data: bool = False
+    """Whether noise cannot replace images and labels: those of the options must be given."""
     variants: tuple[str, ...] = ("default",)
     """Its definitions: the first is the default, the others are what a published program computes."""
     is_control: bool = False
@@ -79,8 +81,9 @@ class ScoreFailed(RunFailed):
 
 
 _MODULES = {
-    **{name: name for name in ("zen", "naswot", "synflow", "grad_norm", "te_nas")},
-    **dict.fromkeys(("flops", "params", "random"), "baselines"),
+    **{name: name for name in ("zen", "naswot", "synflow", "grad_norm", "te_nas", "zico")},
+    **dict.fromkeys(("az_expressivity", "az_progressivity", "az_trainability"), "az_nas"),
+    **dict.fromkeys(("az_complexity", "flops", "params", "random"), "baselines"),
     "entropy": "entropy",
     **dict.fromkeys(("multiscale_entropy", "quantized_entropy", "spatiotemporal_entropy"), "multiscale_entropies"),
     "incorporated": "incorporated",

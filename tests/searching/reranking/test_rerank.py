@@ -17,6 +17,7 @@ from tfnas.core.errors import InputError, RunFailed
 from tfnas.data.data_config import DataConfig
 from tfnas.data.image_batches import EpochBatches, loader
 from tfnas.data.opened_data import open_data
+from tfnas.data.preprocessing import Preprocessing
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.nn.network import Network
 from tfnas.runs.checkpoint import search_checkpoints
@@ -83,6 +84,19 @@ def test_ranks_are_combined_by_the_sum_of_their_logarithms(reranked):
         assert row["log_rank_sum"] == pytest.approx(expected, rel=1e-12)
     sums = [round(row["log_rank_sum"], 9) for row in rows]
     assert sums == sorted(sums) and [row["rank"] for row in rows] == list(range(1, 9))
+
+
+def test_scores_of_real_images_get_those_of_the_search(reranked):
+    """The same two batches for every candidate, of the images that weights are trained on."""
+    result = reranked(scores="zico,az_trainability", num_candidates=3, score_batch=4)
+    weights = open_data(result.search.data, image_size=8, seed=0).weights
+    order = next(iter(EpochBatches(len(weights), batch_size=8, epoch=0, seed=0)))
+    plain = Preprocessing.of("digits", 8).transform()
+    images, labels = dataclasses.replace(weights, transform=plain).pixels(order)
+    settings = {"images": plain.normalise(images), "labels": labels, "seed": 0}
+    for row in result.rows():
+        assert row["zico"] == tfnas.score("zico", row["architecture"], **settings)
+        assert row["az_trainability"] == tfnas.score("az_trainability", row["architecture"], seed=0, batch_size=4)
 
 
 def test_the_files_say_the_same(searched, reranked):

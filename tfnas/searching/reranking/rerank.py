@@ -188,7 +188,9 @@ class _Reranker:
             yield Measured(name, known.higher_is_better, tuple(found[name]), ranked=not known.is_control)
 
     def _score_task(self, name: str, text: str) -> Task:
-        return ScoreTask(find_score(name), text, self.config.score_batch, self.config.seed, str(self.device))
+        found, config = find_score(name), self.config
+        data = self.search.data if found.needs_data else None
+        return ScoreTask(found, text, config.score_batch, config.seed, str(self.device), data)
 
     def _inherited(self, candidates: Sequence[Candidate]) -> Measured:
         search = self.search

@@ -75,8 +75,8 @@ class RerankConfig(RerankOptions):
     """The run directory of a finished search."""
     scores: str = DEFAULT_SCORES
     """Scores to rank by, separated by commas, also spelled --rerank: of zen, naswot, synflow, grad_norm, te_nas,
-    entropy, multiscale_entropy, incorporated, flops, params, random and those of installed packages; `inherited` is
-    the accuracy with inherited weights."""
+    zico, az_expressivity, az_progressivity, az_trainability, az_complexity, entropy, multiscale_entropy, incorporated,
+    flops, params, random and those of installed packages; `inherited` is the accuracy with inherited weights."""
     lookup_path: str | None = None
     """The search's latency table, if it has been moved."""
     device: str = "auto"

@@ -45,9 +45,10 @@ def ranks(values: Sequence[float], higher_is_better: bool) -> FloatArray:
 
 
 def log_rank_sums(rankings: Sequence[FloatArray]) -> FloatArray:
-    """Sums of the logarithms of ranks, [n] of each of the rankings; the smallest is the best (AZ-NAS, CVPR 2024).
+    """Sums of the logarithms of ranks, [n] of each of the rankings; the smallest is the best.
 
-    With the logarithm, second versus tenth matters more than fortieth versus forty-eighth.
+    With the logarithm, second versus tenth matters more than fortieth versus forty-eighth. (AZ-NAS sums them too, but
+    counts ranks from the worst, so that there a bad rank matters most: `tfnas.combine_ranks`.)
     """
     return np.asarray(np.sum(np.log(np.stack(rankings)), axis=0), dtype=np.float64)
 

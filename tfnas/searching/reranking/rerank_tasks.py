@@ -7,6 +7,7 @@ computes that score only, and one that was killed continues with what it had.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from tfnas.core.errors import InputError, RunFailed
 from tfnas.data.data_config import DataConfig
 from tfnas.data.image_batches import EpochBatches, loader
 from tfnas.data.opened_data import ImageData, open_data
+from tfnas.proxies.labelled_images import labelled_images
 from tfnas.proxies.score import Score, measure
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
@@ -53,6 +55,8 @@ class ScoreTask:
     batch_size: int
     seed: int
     device: str
+    data: DataConfig | None = None
+    """Where real images come from, for a score that needs them."""
 
     @property
     def measure(self) -> str:
@@ -60,14 +64,20 @@ class ScoreTask:
         return self.score.name
 
     def settings(self) -> dict[str, Any]:
-        """Batch size and seed of the inputs, device and versions."""
-        return {"batch": self.batch_size, "seed": self.seed, **environment(self.device)}
+        """Batch size and seed of the inputs, the data of real ones, device and versions."""
+        data = {} if self.data is None else {"data": plain_settings(self.data)}
+        return {"batch": self.batch_size, "seed": self.seed, **data, **environment(self.device)}
 
     def compute(self) -> float:
         """The score of the network with random weights."""
-        scored = ScoredNetwork.of(Architecture.parse(self.architecture))
-        options = ScoreOptions(batch_size=self.batch_size, seed=self.seed, device=self.device)
-        return measure(self.score, scored, options)
+        architecture = Architecture.parse(self.architecture)
+        images = labels = None
+        if self.data is not None:
+            images, labels = labelled_images(self.data, architecture.image_size, 2 * self.batch_size, self.seed)
+        options = ScoreOptions(
+            batch_size=self.batch_size, seed=self.seed, device=self.device, images=images, labels=labels
+        )
+        return measure(self.score, ScoredNetwork.of(architecture), options)
 
 
 @dataclass(frozen=True)
@@ -118,6 +128,11 @@ def _supernet_and_data(
     supernet = supernet_from_state(load_checkpoint(Path(checkpoint), SEARCH_KIND))
     supernet = supernet.to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     return supernet, open_data(data, image_size=supernet.space.image_size, seed=data_seed)
+
+
+def plain_settings(data: DataConfig) -> dict[str, Any]:
+    """What of the data's settings decides a number."""
+    return {name: value for name, value in dataclasses.asdict(data).items() if name != "workers"}
 
 
 def environment(device: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ from tfnas.data.preprocessing import Preprocessing, training_transform
 from tfnas.nn.classification_metrics import evaluate_batches, evaluating
 from tfnas.nn.network import Network
 from tfnas.runs.distributed import DistributedContext
-from tfnas.searching.reranking.rerank_tasks import environment
+from tfnas.searching.reranking.rerank_tasks import environment, plain_settings
 from tfnas.supernet.extract import estimate_batch_norm
 from tfnas.training.train_config import Recipe, TrainConfig, learning_rate, recipe_for
 from tfnas.training.train_steps import STEP_STREAM, NetworkLearner, make_learner, train_step
@@ -63,7 +63,7 @@ class TrainedTask:
     def settings(self) -> dict[str, Any]:
         """Recipe, images and seed, device and versions."""
         recipe = dataclasses.asdict(self.recipe)
-        data = {name: value for name, value in dataclasses.asdict(self.data).items() if name != "workers"}
+        data = plain_settings(self.data)
         return {"recipe": recipe, "data": data, "images": self.images, "seed": self.seed, **environment(self.device)}
 
     def compute(self) -> float:
