@@ -4,6 +4,10 @@ Parameters and multiply-accumulates are in closed form. One multiply-accumulate 
 layers count, one more per bias element and output position, and the additions of the last pool (one per input element);
 the means inside squeeze-and-excite, the pools and sums of shortcuts, batch norms and activations do not.
 `tfnas.nn.counting` finds the same by walking through a module.
+
+`peak_activations` is what the largest step holds when operations run one after the other, in the order of the modules,
+and a tensor is dropped after its last use; a shortcut keeps a unit's input until it has been read. Batch norms,
+activations, scaling, sums and views write over an input that nothing else needs, as runtimes have it.
 """
 
 from __future__ import annotations
@@ -186,3 +190,39 @@ def classifier_counts(channels: int, num_classes: int, positions: int) -> Counts
     """Of the global pool over so many positions of the last feature map, and the linear layer behind it."""
     weights = (channels + 1) * num_classes
     return Counts(weights, weights + channels * positions)
+
+
+def peak_activations(units: Iterable[Unit], num_classes: int | None = None) -> int:
+    """The largest number of activations that are live at once, the image's included, for one image or video.
+
+    With `num_classes` a global pool and a linear layer follow the last unit.
+    """
+    peak, last = 0, None
+    for last in units:
+        peak = max(peak, unit_peak_activations(last))
+    if num_classes is not None and last is not None:
+        peak = max(peak, classifier_peak_activations(last.out_channels, num_classes, last.convs[-1].positions))
+    return peak
+
+
+def unit_peak_activations(unit: Unit) -> int:
+    """Of a unit, its input included."""
+    given = unit.in_channels * unit.convs[0].frames * unit.resolution_in**2
+    waiting, feature, peak = 0, given, 0
+    for number, conv in enumerate(unit.convs):
+        output = conv.out_channels * conv.positions
+        peak = max(peak, waiting + feature + output)
+        waiting, feature = given if unit.shortcut is not None else 0, output
+        if unit.squeeze_excite is not None and unit.squeeze_excite.after == number:
+            peak = max(peak, waiting + feature + unit.squeeze_excite.channels + unit.squeeze_excite.squeezed)
+    if unit.shortcut is not None and unit.shortcut.pools:
+        pooled = unit.in_channels * unit.convs[-1].positions
+        given, peak = pooled, max(peak, given + feature + pooled)
+    if unit.projection is not None:
+        peak = max(peak, given + feature + unit.projection.out_channels * unit.projection.positions)
+    return peak
+
+
+def classifier_peak_activations(channels: int, num_classes: int, positions: int) -> int:
+    """Of the global pool over so many positions of the last feature map, and the linear layer behind it."""
+    return channels + max(channels * positions, num_classes)

@@ -25,7 +25,7 @@ from tfnas.spaces.zen.super_block import BLOCK_TYPES, BlockType, Notation, Super
 
 def expand(structure: Structure, resolution: int, frames: int, *, use_se: bool, floor: bool) -> tuple[Unit, ...]:
     """The units of a structure; what the arguments mean is said at `Structure.units`."""
-    _check(structure, resolution, frames, use_se)
+    check_setting(structure, resolution, frames, use_se)
     units: list[Unit] = []
     stage, size = 0, resolution
     for number, block in enumerate(structure.blocks):
@@ -35,7 +35,7 @@ def expand(structure: Structure, resolution: int, frames: int, *, use_se: bool, 
             block = dataclasses.replace(block, weight_bits=(), activation_bits=())
         squeezes = block_type.squeeze_excite == "always" or (use_se and block_type.squeeze_excite == "if asked")
         made: dict[tuple[object, ...], tuple[tuple[ConvShape, ...], SqueezeExciteShape | None, Shortcut | None]] = {}
-        for position, channels in enumerate(_channels(block, block_type)):
+        for position, channels in enumerate(unit_channels(block, block_type, block.layers)):
             # Most units of a block are equal: made once, a deep network takes a fraction of a millisecond.
             key = (channels, size, position if position == 0 or block.quantized else None)
             if key not in made:
@@ -53,7 +53,8 @@ def round_to_8(value: float) -> int:
     return max(8, 8 * round(value / 8))
 
 
-def _check(structure: Structure, resolution: int, frames: int, use_se: bool) -> None:
+def check_setting(structure: Structure, resolution: int, frames: int, use_se: bool) -> None:
+    """Raise InputError unless a structure can be taken apart so."""
     for name, value in (("resolution", resolution), ("frames", frames)):
         if value < 1:
             raise InputError(f"{name} must be 1 or more, got {value}")
@@ -63,10 +64,10 @@ def _check(structure: Structure, resolution: int, frames: int, use_se: bool) -> 
         raise InputError(f"this structure takes images, not videos of {frames} frames")
 
 
-def _channels(block: SuperBlock, block_type: BlockType) -> Iterator[tuple[int, int, int]]:
-    """Channels in, inside and out of every unit of a block."""
+def unit_channels(block: SuperBlock, block_type: BlockType, layers: int) -> Iterator[tuple[int, int, int]]:
+    """Channels in, inside and out of every unit of a block's first so many layers; from the second on layers repeat."""
     current, inside = block.in_channels, block.bottleneck or block.out_channels
-    for _ in range(block.layers if block_type.repeats else 1):
+    for _ in range(layers if block_type.repeats else 1):
         for number in range(block_type.units_per_layer):
             if not block_type.expands_output:
                 yield current, inside, block.out_channels
@@ -114,11 +115,12 @@ def _convs(
 def _squeeze_excite(notation: Notation, block_type: BlockType, convs: tuple[ConvShape, ...]) -> SqueezeExciteShape:
     assert block_type.squeeze_excite_after is not None
     channels = convs[block_type.squeeze_excite_after].out_channels
-    if notation == "zennas":
-        squeezed = max(1, round(channels * 0.25))
-    else:
-        squeezed = max(1, round(channels / 4) // 8) * 8
-    return SqueezeExciteShape(block_type.squeeze_excite_after, channels, squeezed)
+    return SqueezeExciteShape(block_type.squeeze_excite_after, channels, squeezed_channels(notation, channels))
+
+
+def squeezed_channels(notation: Notation, channels: int) -> int:
+    """Channels between the two convolutions of squeeze-and-excite on so many channels."""
+    return max(1, round(channels * 0.25)) if notation == "zennas" else max(1, round(channels / 4) // 8) * 8
 
 
 def _unit_shortcut(block_type: BlockType, position: int, convs: tuple[ConvShape, ...]) -> Shortcut | None:

@@ -1,0 +1,132 @@
+"""What an architecture of any family costs, and the first of any number of budgets that it exceeds.
+
+budgets = Budgets(BudgetSettings(max_params=1e6, max_layers=18))
+budgets.exceeded(budgets.figures(architecture))        # None, or "params" or "layers"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from tfnas.core.architecture import Architecture
+from tfnas.core.cost import COSTS, MILLISECONDS, Cost
+from tfnas.core.errors import InputError
+from tfnas.core.family import NetworkArchitecture
+from tfnas.core.units import peak_activations
+from tfnas.proxies.entropy import effectiveness
+from tfnas.searching.evolution.budget_settings import BudgetSettings
+from tfnas.spaces.families import cost_parts
+from tfnas.spaces.mbconv.mbconv_family import architecture_units
+from tfnas.spaces.zen.structure_figures import StructureFigures
+from tfnas.spaces.zen.zen_family import StructureArchitecture
+
+_FLOAT32_BYTES = 4
+
+FIGURES = {
+    "layers": Cost("layers", "layers", "layers"),
+    "params": COSTS["params"],
+    "macs": COSTS["macs"],
+    "ms": MILLISECONDS,
+    "memory": Cost("memory", "bytes of activations", "bytes of activations"),
+    "effectiveness": Cost("effectiveness", "of depth over width", "depth over width"),
+    "feature": Cost("feature", "bytes of features", "bytes of features"),
+}
+"""Everything that can have a budget, in the order in which budgets are compared."""
+
+
+class ArchitectureTable(Protocol):
+    """A latency table, of whatever family."""
+
+    source: str
+    """What messages call it."""
+
+    def architecture_ms(self, architecture: Any) -> float:
+        """Milliseconds of a whole network. Raises InputError where the table lacks a part of it."""
+
+
+class Budgets:
+    """The budgets of a search, and the figures that they limit.
+
+    `limits` holds the limits by the names of figures, in the order of comparison. `table` prices architectures; raises
+    InputError where latency is limited and there is none.
+    """
+
+    def __init__(self, settings: BudgetSettings, table: ArchitectureTable | None = None) -> None:
+        self.settings, self.table = settings, table
+        self._flags = _limiting_flags(settings)
+        self.limits = {name: float(getattr(settings, flag)) for name, flag in self._flags.items()}
+        if "ms" in self.limits and table is None:
+            raise InputError(f"--{self._flags['ms']} needs a latency table: give --lookup_path FILE")
+        self._structures = StructureFigures(reference=settings.reference_counts, bytes_per_activation=_FLOAT32_BYTES)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The figures that are limited."""
+        return tuple(self.limits)
+
+    def figures(self, architecture: NetworkArchitecture) -> dict[str, float]:
+        """`params`, `macs` (of one image) and `layers`; `ms` with a table; of structures and MBConv networks `memory`
+        (bytes) and `effectiveness`; `feature` (bytes) where it is limited.
+
+        Raises InputError where a limited figure is not defined for an architecture.
+        """
+        if isinstance(architecture, StructureArchitecture):
+            figures = self._structures.figures(architecture)
+            if "feature" in self.limits:
+                figures["feature"] = self._structures.peak_feature(architecture)
+        else:
+            figures = self._figures_of_parts(architecture)
+        if self.table is not None:
+            figures["ms"] = self.table.architecture_ms(architecture)
+        return figures
+
+    def exceeded(self, figures: Mapping[str, float]) -> str | None:
+        """The first figure that is above its limit, in the order of `FIGURES`; equality passes."""
+        for name, limit in self.limits.items():
+            if figures[name] > limit:
+                return name
+        return None
+
+    def check_start(self, architecture: NetworkArchitecture) -> None:
+        """Raise InputError where the network to start from exceeds a budget, with all that it exceeds."""
+        figures = self.figures(architecture)
+        over = [
+            f"{FIGURES[name].quantity(figures[name])}, {figures[name] / limit - 1:.1%} above "
+            f"--{self._flags[name]} {limit:.10g}"
+            for name, limit in self.limits.items()
+            if figures[name] > limit
+        ]
+        if over:
+            raise InputError(
+                f"the network to start from is over budget: {'; '.join(over)}. Give a smaller one with --init, or "
+                "raise the budget"
+            )
+
+    def _figures_of_parts(self, architecture: NetworkArchitecture) -> dict[str, float]:
+        if self.settings.reference_counts:
+            raise InputError(
+                f"--reference_counts counts structures as ZenNAS and TinyNAS do; of family {architecture.family!r} "
+                "there are true counts only"
+            )
+        parts = cost_parts(architecture)
+        figures: dict[str, float] = {
+            "params": sum(part.counts.params for part in parts),
+            "macs": sum(part.counts.macs for part in parts),
+            "layers": len(parts) - 1,
+        }
+        if isinstance(architecture, Architecture):
+            units = architecture_units(architecture)
+            figures["memory"] = _FLOAT32_BYTES * peak_activations(units, architecture.num_classes)
+            figures["effectiveness"] = effectiveness(architecture)
+        for name in ("memory", "effectiveness", "feature"):
+            if name in self.limits and name not in figures:
+                raise InputError(f"--max_{name} is not defined for networks of family {architecture.family!r}")
+        return figures
+
+
+def _limiting_flags(settings: BudgetSettings) -> dict[str, str]:
+    """The setting that limits each figure that has a limit; of two on latency the lower one."""
+    flags = {name: ("target_lat", "max_ms") if name == "ms" else (f"max_{name}",) for name in FIGURES}
+    given = {name: [flag for flag in names if getattr(settings, flag) is not None] for name, names in flags.items()}
+    return {name: min(found, key=lambda flag: float(getattr(settings, flag))) for name, found in given.items() if found}
