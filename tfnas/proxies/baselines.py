@@ -75,7 +75,7 @@ def complexity(scored: ScoredNetwork, options: ScoreOptions) -> float:
     with_shortcuts = dataclasses.replace(options, variant=None, residuals=options.residuals is not False)
     if COMPLEXITY.chosen_variant(options.variant) == "default":
         return flops(scored, with_shortcuts)
-    return _reference_counts_of(scored, with_shortcuts, f"{COMPLEXITY.name} (variant aznas)", "zennas").macs
+    return _variant_counts(scored, with_shortcuts, f"{COMPLEXITY.name} (variant aznas)", "zennas").macs
 
 
 COMPLEXITY = Score(

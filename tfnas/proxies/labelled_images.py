@@ -7,7 +7,7 @@ from functools import lru_cache
 from torch import Tensor
 
 from tfnas.core.errors import InputError
-from tfnas.data.data_config import DataConfig, data_name
+from tfnas.data.data_config import DataConfig
 from tfnas.data.image_batches import EpochBatches
 from tfnas.data.image_sets import ImageSet
 from tfnas.data.opened_data import open_parts
@@ -21,7 +21,7 @@ def labelled_images(data: DataConfig, image_size: int, count: int, seed: int) ->
     They are drawn by the seed and not augmented, so that all networks of a set are scored on the same. Raises
     InputError where there are not so many.
     """
-    name, parts = data_name(data), open_parts(data, image_size)
+    name, parts = data.data_kind, open_parts(data, image_size)
     images = ImageSet((parts.weights,), Preprocessing.of(name, image_size).transform(), seed=0)
     if len(images) < count:
         raise InputError(

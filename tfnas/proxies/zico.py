@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tfnas.core.errors import InputError
-from tfnas.proxies.forward_passes import checked_labels, logits_of
+from tfnas.proxies.forward_passes import checked_labels, forward_logits
 from tfnas.proxies.network_preparation import initialise, weighted_modules
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
@@ -62,7 +62,7 @@ def _given(options: ScoreOptions) -> tuple[Tensor, Tensor]:
 
 def _gradients(network: nn.Module, images: Tensor, labels: Tensor) -> list[Tensor | None]:
     """Of every convolution's and linear layer's weight, None where the loss does not depend on it."""
-    logits = logits_of(network, images, SCORE.name)
+    logits = forward_logits(network, images, SCORE.name)
     loss = functional.cross_entropy(logits, checked_labels(labels, logits).to(logits.device))
     weights = [module.weight for module in weighted_modules(network)]
     return list(torch.autograd.grad(loss, weights, allow_unused=True))

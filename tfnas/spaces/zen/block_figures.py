@@ -243,7 +243,7 @@ def _tinynas(block: SuperBlock, size: float, frames: int, residuals: bool) -> Pr
 
 def conv_bits(block: SuperBlock, block_type: BlockType) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Bits of every convolution's weights and inputs; none where a file does not say them for each."""
-    if not block.has_bits_of(block_type.num_convs(block.layers)):
+    if not block.has_bits_for(block_type.num_convs(block.layers)):
         return (), ()
     return block.weight_bits, block.activation_bits
 
