@@ -158,9 +158,9 @@ def test_a_file_name_stands_once():
 
 def test_sizes():
     files = [path for path in modules().values() if path.name != "__init__.py"]
-    assert len(files) <= 190
-    for path in files:
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+    lines = [len(path.read_text(encoding="utf-8").splitlines()) for path in files]
+    assert sum(lines) / len(files) >= 170  # what is always read together is one file, however much is added
+    assert {path: count for path, count in zip(files, lines, strict=True) if count > 400} == {}
     for module in modules():
         for node in ast.walk(tree(module)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
