@@ -9,8 +9,7 @@ from typing import ClassVar
 from torch import nn
 
 from tfnas.core.errors import InputError
-from tfnas.core.family import CostPart
-from tfnas.core.units import Counts
+from tfnas.core.units import CostPart, Counts
 
 
 @dataclass(frozen=True)

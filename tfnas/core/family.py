@@ -6,15 +6,14 @@ text form. `tfnas.spaces.families` has those that there are, and takes more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
-
-from tfnas.core.units import Counts
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
     from typing_extensions import Self
+
+    from tfnas.core.units import CostPart
 
 
 class NetworkArchitecture(Protocol):
@@ -41,23 +40,6 @@ class NetworkArchitecture(Protocol):
 
     def to_text(self) -> str:
         """One line from which its family reads an equal architecture."""
-
-
-@dataclass(frozen=True)
-class CostPart:
-    """One part of a network, as costs are added up.
-
-    `name` is that of its module in the network, `key` all that its cost depends on but its `width` (a number of
-    channels; of the classifier the classes). `counts` are of one image, `input_size` is in pixels a side.
-    """
-
-    name: str
-    key: str
-    width: int
-    counts: Counts
-    in_channels: int
-    out_channels: int
-    input_size: int
 
 
 class Family(Protocol):

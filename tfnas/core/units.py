@@ -1,4 +1,4 @@
-"""Units and convolutions of a network of any family, with sizes: what scores, counts and modules are made from.
+"""Units and convolutions of a network of any family, with sizes: what scores, counts, costs and modules are made from.
 
 Parameters and multiply-accumulates are in closed form. One multiply-accumulate is one MAC. Convolutions and linear
 layers count, one more per bias element and output position, and the additions of the last pool (one per input element);
@@ -162,6 +162,23 @@ class Counts:
 
     params: int
     macs: int
+
+
+@dataclass(frozen=True)
+class CostPart:
+    """One part of a network, as costs are added up.
+
+    `name` is that of its module in the network, `key` all that its cost depends on but its `width` (a number of
+    channels; of the classifier the classes). `counts` are of one image, `input_size` is in pixels a side.
+    """
+
+    name: str
+    key: str
+    width: int
+    counts: Counts
+    in_channels: int
+    out_channels: int
+    input_size: int
 
 
 def sum_counts(counts: Iterable[Counts]) -> Counts:

@@ -13,18 +13,20 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 from rich.console import Console, RenderableType
 
 from tfnas.core.architecture import RUN_FILE
 from tfnas.core.errors import InputError, RunFailed
-from tfnas.core.family import NetworkArchitecture
 from tfnas.core.json_yaml import StandsTwice, load_yaml
 from tfnas.spaces.families import original_form, to_document
 from tfnas.utils.files import write_whole
 from tfnas.utils.text import say, typed
+
+if TYPE_CHECKING:
+    from tfnas.core.family import NetworkArchitecture
 
 CONFIG_FILE = "config.yaml"
 LOG_FILE = "log.txt"

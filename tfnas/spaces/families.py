@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from tfnas.core.architecture import JSON_FORMAT, JSON_VERSION, RUN_FILE, Architecture
 from tfnas.core.errors import InputError
-from tfnas.core.family import CostPart, Family, NetworkArchitecture
 from tfnas.core.json_yaml import load_json_file, short
-from tfnas.core.units import Counts, sum_counts
+from tfnas.core.units import CostPart, Counts, sum_counts
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from tfnas.core.family import Family, NetworkArchitecture
 
 ENTRY_POINTS = "tfnas.families"
 _IMAGE_SIZE = 224

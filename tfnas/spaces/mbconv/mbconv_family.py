@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
-from tfnas.core.family import CostPart
 from tfnas.core.mbconv_blocks import Block, Conv, output_size
 from tfnas.core.space import SearchSpace
 from tfnas.core.units import (
     PLAIN,
     ConvShape,
+    CostPart,
     Counts,
     Shortcut,
     SqueezeExciteShape,

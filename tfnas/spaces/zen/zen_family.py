@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from tfnas.core.errors import InputError
-from tfnas.core.family import CostPart
 from tfnas.core.mbconv_blocks import MOST_CLASSES, MOST_IMAGE_SIZE, check_number
-from tfnas.core.units import PLAIN
+from tfnas.core.units import PLAIN, CostPart
 from tfnas.spaces.zen.structure import Structure, round_to_8
 from tfnas.spaces.zen.structure_counts import structure_parts
 from tfnas.spaces.zen.super_block import SuperBlock
