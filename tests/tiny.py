@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from tfnas.core.space import Operation, SearchSpace, Stage
 from tfnas.latency.table_contents import BasePart, ClassifierPart, Curve, Measurement, TableContents
-from tfnas.spaces.mbconv.table_keys import STEM_PARTS, classifier_key, latency_key, shallowest_architecture, stem_keys
+from tfnas.spaces.mbconv.table_keys import STEM_PARTS, classifier_key, latency_key, stem_keys
 
 SOME_EXPAND = tuple(map(Operation.parse, ("k3_e1", "k3_e3", "k5_e1_se", "k5_e6_se")))
 """Operations of which the first and the third have no expansion."""
@@ -64,7 +64,7 @@ def tiny_contents(space, random):
     for key, (low, high) in ranges.items():
         widths = sorted({low, (low + high) // 2, high})
         curves[key] = Curve(tuple(widths), tuple(random.uniform(0.1, 2.0) for _ in widths), (0.01,) * len(widths))
-    shallowest = shallowest_architecture(space, 10)
+    shallowest = space.shallowest(10)
     base = {name: BasePart(stem_keys(shallowest)[name], random.uniform(0.1, 1.0), 0.02) for name in STEM_PARTS}
     classes = Curve((1, 10, 1000), tuple(random.uniform(0.1, 1.0) for _ in range(3)), (0.02,) * 3)
     classifier = ClassifierPart(classifier_key(shallowest), classes)

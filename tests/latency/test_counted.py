@@ -22,7 +22,6 @@ from tfnas.latency.counted_table import counted_table, write_counted_table
 from tfnas.latency.meet_target import check_target, meet_target
 from tfnas.searching.differentiable.architecture_parameters import expected_ms, operations_ms
 from tfnas.spaces.families import architecture_counts
-from tfnas.spaces.mbconv.table_keys import shallowest_architecture
 
 COUNTED = ("macs", "params")
 
@@ -196,4 +195,4 @@ def test_another_space_is_refused():
     with pytest.raises(InputError, match="px"):
         table.check(tfnas.space("digits"))
     with pytest.raises(InputError, match="65536 classes"):
-        table.architecture_ms(shallowest_architecture(tiny_space(), 70_000))
+        table.architecture_ms(tiny_space().shallowest(70_000))

@@ -64,6 +64,21 @@ def test_imagenet_widths_and_squeeze_widths_are_those_of_the_paper():
             assert space.block(place, operation, 4 * n).se_channels == se
 
 
+def test_imagenet_initial_blocks_and_shallowest_network():
+    """As the paper writes them: stage, expanded width, SE width, kernel."""
+    space = tfnas.space("imagenet")
+    for place, blocks in zip(space.blocks, space.initial_blocks, strict=True):
+        n, found = place.in_channels, [(b.kernel_size, b.mid_channels, b.mid_range, b.se_channels) for b in blocks]
+        small, large = (3 * n, (2 * n, 4 * n)), (6 * n, (4 * n, 8 * n))
+        assert found[:4] == [(3, *small, 0), (3, *large, 0), (5, *small, 0), (5, *large, 0)]
+        assert found[4:] == [(3, *small, n), (3, *large, 2 * n), (5, *small, n), (5, *large, 2 * n)]
+        assert {(b.in_channels, b.out_channels, b.stride) for b in blocks} == {place[2:5]}
+    shallowest = space.shallowest(10)
+    assert [len(stage) for stage in shallowest.stages] == [1] * 6
+    assert [stage[0].mid_channels for stage in shallowest.stages] == [48, 72, 120, 240, 336, 576]
+    assert shallowest.num_classes == 10
+
+
 def test_imagenet_schedule_and_stems_are_those_of_the_paper():
     space = tfnas.space("imagenet")
     assert space_schedule(space) == Schedule(

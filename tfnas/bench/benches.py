@@ -196,8 +196,8 @@ def reference_case(measured: SearchSpace | Architecture) -> BenchmarkCase:
     Of a space it is the first operation at its usual width; of an architecture without blocks, the second stem.
     """
     if isinstance(measured, SearchSpace):
-        place, operation = measured.blocks[len(measured.blocks) // 2], measured.operations[0]
-        return block_case(measured.block(place, operation, measured.initial_width(place, operation)), place.input_size)
+        number = len(measured.blocks) // 2
+        return block_case(measured.initial_blocks[number][0], measured.blocks[number].input_size)
     if not measured.blocks:
         return block_case(measured.second_stem, -(-measured.image_size // measured.first_stem.stride))
     middle = measured.blocks[len(measured.blocks) // 2]

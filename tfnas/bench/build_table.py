@@ -39,7 +39,6 @@ from tfnas.spaces.mbconv.table_keys import (
     STEM_PARTS,
     KeyWidths,
     classifier_key,
-    shallowest_architecture,
     stem_keys,
     widths_by_key,
 )
@@ -125,7 +124,7 @@ class _Build:
         self._tolerance = parse_share("tolerance", config.tolerance)
         self._budget_s = parse_seconds("time_budget", config.time_budget)
         self._widths = widths_by_key(space)
-        self._shallowest = shallowest_architecture(space, config.num_classes)
+        self._shallowest = space.shallowest(config.num_classes)
         self._stems = stem_cases(self._shallowest)
         counts = sorted({*_CLASS_COUNTS, config.num_classes})
         self._classifiers = {count: classifier_case(self._shallowest, count) for count in counts}

@@ -238,6 +238,14 @@ class SearchSpace:
             mid_step=1 if len(widths) == 1 else self.width_multiple,
         )
 
+    @property
+    def initial_blocks(self) -> tuple[tuple[Block, ...], ...]:
+        """For every one of `blocks` what each operation makes of it, at its initial width, with its range of widths."""
+        return tuple(
+            tuple(self.block(place, operation, self.initial_width(place, operation)) for operation in self.operations)
+            for place in self.blocks
+        )
+
     def operation_index(self, place: BlockPlace, block: Block) -> int:
         """Which operation a block is; where its width could be that of two, the one whose range is the block's own.
 
@@ -299,6 +307,12 @@ class SearchSpace:
             stages=tuple(tuple(stage) for stage in stages),
             feature_mix=self.feature_mix,
         )
+
+    def shallowest(self, num_classes: int) -> Architecture:
+        """The first operation at its initial width everywhere, with the fewest blocks."""
+        depths = [min(choices) for choices in self.depth_choices]
+        widths = [row[0].mid_channels for row in self.initial_blocks]
+        return self.architecture([0] * len(widths), depths, widths, num_classes)
 
     # ---- variants and identity --------------------------------------------------------------------------------
 

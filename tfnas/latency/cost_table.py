@@ -24,7 +24,7 @@ from tfnas.core.architecture import Architecture
 from tfnas.core.cost import COSTS, Cost
 from tfnas.core.errors import InputError
 from tfnas.core.mbconv_blocks import Block
-from tfnas.core.space import BlockPlace, SearchSpace
+from tfnas.core.space import SearchSpace
 from tfnas.latency.table_contents import TableContents
 from tfnas.latency.table_json import read_json, table_to_json, to_text
 from tfnas.spaces.mbconv.table_keys import (
@@ -32,7 +32,6 @@ from tfnas.spaces.mbconv.table_keys import (
     classifier_key,
     latency_key,
     never_expands,
-    shallowest_architecture,
     stem_keys,
 )
 from tfnas.utils.files import write_whole
@@ -206,8 +205,8 @@ class LatencyTable:
         """
         lowest: list[list[float]] = [[] for _ in space.stages]
         highest: list[list[float]] = [[] for _ in space.stages]
-        for place in space.blocks:
-            curves = [self.widths_ms(block, place.input_size) for block in _choices(space, place)]
+        for place, blocks in zip(space.blocks, space.initial_blocks, strict=True):
+            curves = [self.widths_ms(block, place.input_size) for block in blocks]
             lowest[place.stage].append(min(float(curve.min()) for curve in curves))
             highest[place.stage].append(max(float(curve.max()) for curve in curves))
         return (
@@ -231,9 +230,9 @@ class LatencyTable:
                 f"{self.source} was measured for images of {measurement.image_size} px, the space {space.name!r} has "
                 f"{space.image_size} px: {_remedy()}"
             )
-        self._check_base(shallowest_architecture(space, num_classes=1))
-        for place in space.blocks:
-            for block in _choices(space, place):
+        self._check_base(space.shallowest(num_classes=1))
+        for place, blocks in zip(space.blocks, space.initial_blocks, strict=True):
+            for block in blocks:
                 try:
                     self.widths_ms(block, place.input_size)
                 except InputError as error:
@@ -320,8 +319,3 @@ class LatencyTable:
 def _remedy() -> str:
     """What to do where a table does not fit."""
     return f"give another table with --lookup_path, or measure one ({command_line('latency build', '--help')})"
-
-
-def _choices(space: SearchSpace, place: BlockPlace) -> list[Block]:
-    """The block at a place under every operation, with the range of widths each may take."""
-    return [space.block(place, operation, space.initial_width(place, operation)) for operation in space.operations]

@@ -31,7 +31,7 @@ from tfnas.latency.table_contents import (
 )
 from tfnas.spaces.families import part_counts
 from tfnas.spaces.mbconv.mbconv_family import block_counts
-from tfnas.spaces.mbconv.table_keys import STEM_PARTS, classifier_key, shallowest_architecture, stem_keys, widths_by_key
+from tfnas.spaces.mbconv.table_keys import STEM_PARTS, classifier_key, stem_keys, widths_by_key
 from tfnas.utils.files import check_writable
 
 
@@ -43,7 +43,7 @@ def counted_table(space: SearchSpace, cost: str, num_classes: int = 1000) -> Lat
     """
     if cost not in COUNTED:
         raise InputError(f"the cost {cost!r} cannot be counted: choose one of {', '.join(COUNTED)}")
-    architecture = shallowest_architecture(space, num_classes)
+    architecture = space.shallowest(num_classes)
     parts, keys = part_counts(architecture), stem_keys(architecture)
     names = dict(zip(STEM_PARTS, ("first_stem", "second_stem", "feature_mix_layer"), strict=True))
     base = {part: BasePart(keys[part], float(getattr(parts[name], cost)), 0.0) for part, name in names.items()}
@@ -86,7 +86,7 @@ def _block_curve(block: Block, input_size: int, widths: Sequence[int], cost: str
 
 def _classifier_curve(space: SearchSpace, cost: str) -> Curve:
     ends = (1, LARGEST_WIDTH)
-    costs = [getattr(part_counts(shallowest_architecture(space, count))["classifier"], cost) for count in ends]
+    costs = [getattr(part_counts(space.shallowest(count))["classifier"], cost) for count in ends]
     return _curve(ends, costs)
 
 

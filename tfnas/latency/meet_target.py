@@ -273,11 +273,8 @@ def meet_target(choice: Choice, table: LatencyTable, target_ms: float) -> Archit
 def _curves(space: SearchSpace, table: LatencyTable) -> list[list[FloatArray]]:
     """Milliseconds per block and operation at every width in range."""
     return [
-        [
-            table.widths_ms(space.block(place, operation, space.initial_width(place, operation)), place.input_size)
-            for operation in space.operations
-        ]
-        for place in space.blocks
+        [table.widths_ms(block, place.input_size) for block in blocks]
+        for place, blocks in zip(space.blocks, space.initial_blocks, strict=True)
     ]
 
 

@@ -183,11 +183,8 @@ _Without = Callable[[Callable[[Operation], bool]], "tuple[tuple[str, ...], tuple
 def _at_initial_widths(space: SearchSpace, table: LatencyTable) -> tuple[FloatArray, FloatArray]:
     """Milliseconds and multiply-accumulates [blocks, operations] at the widths that a search starts from."""
     blocks = [
-        [
-            (space.block(place, operation, space.initial_width(place, operation)), place.input_size)
-            for operation in space.operations
-        ]
-        for place in space.blocks
+        [(block, place.input_size) for block in row]
+        for place, row in zip(space.blocks, space.initial_blocks, strict=True)
     ]
     costs = np.array([[table.block_ms(*entry) for entry in row] for row in blocks])
     macs = np.array([[block_counts(*entry).macs for entry in row] for row in blocks], dtype=np.float64)

@@ -46,13 +46,6 @@ def authors_key(block: Block, input_size: int) -> str:
     )
 
 
-def shallowest_architecture(space: SearchSpace, num_classes: int) -> Architecture:
-    """The space's first operation at its initial width everywhere, with the fewest blocks."""
-    widths = [space.initial_width(place, space.operations[0]) for place in space.blocks]
-    depths = [min(choices) for choices in space.depth_choices]
-    return space.architecture([0] * len(widths), depths, widths, num_classes)
-
-
 def stem_keys(architecture: Architecture) -> dict[str, str]:
     """For each of `STEM_PARTS`, a name that says all its latency depends on, in the manner of a block's key."""
     stem, second, mix = architecture.first_stem, architecture.second_stem, architecture.feature_mix
@@ -87,12 +80,11 @@ class KeyWidths:
 def widths_by_key(space: SearchSpace) -> dict[str, KeyWidths]:
     """Every key that the space can hold, in the order of its blocks."""
     found: dict[str, tuple[Block, int, set[int]]] = {}
-    for place in space.blocks:
-        for operation in space.operations:
-            allowed = space.widths(place, operation)
-            block = space.block(place, operation, allowed[0])
-            entry = found.setdefault(latency_key(block, place.input_size), (block, place.input_size, set()))
-            entry[2].update(allowed)
+    for place, blocks in zip(space.blocks, space.initial_blocks, strict=True):
+        for block in blocks:
+            narrowest = block.with_width(block.widths[0])
+            entry = found.setdefault(latency_key(narrowest, place.input_size), (narrowest, place.input_size, set()))
+            entry[2].update(block.widths)
     return {key: KeyWidths(block, size, tuple(sorted(widths))) for key, (block, size, widths) in found.items()}
 
 
