@@ -9,15 +9,14 @@ classes). So two points make a curve, and what stands between them is exact.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tfnas.core import __version__
 from tfnas.core.cost import COSTS, COUNTED
 from tfnas.core.errors import InputError
-from tfnas.core.mbconv_blocks import Block
 from tfnas.core.space import SearchSpace
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.table_contents import (
@@ -43,15 +42,25 @@ def counted_table(space: SearchSpace, cost: str, num_classes: int = 1000) -> Lat
     """
     if cost not in COUNTED:
         raise InputError(f"the cost {cost!r} cannot be counted: choose one of {', '.join(COUNTED)}")
-    architecture = space.shallowest(num_classes)
-    parts, keys = part_counts(architecture), stem_keys(architecture)
-    names = dict(zip(STEM_PARTS, ("first_stem", "second_stem", "feature_mix_layer"), strict=True))
-    base = {part: BasePart(keys[part], float(getattr(parts[name], cost)), 0.0) for part, name in names.items()}
+    measurement = _provenance(space, cost, num_classes)
+    network = space.shallowest(num_classes)
+    parts, names = part_counts(network), ("first_stem", "second_stem", "feature_mix_layer")
+    extremes = [dataclasses.replace(network, num_classes=count) for count in (1, LARGEST_WIDTH)]
+    classifiers = {extreme.num_classes: part_counts(extreme)["classifier"] for extreme in extremes}
+    keys, head_key, widths = stem_keys(network), classifier_key(network), widths_by_key(space)
+    curves = {}
+    for key, entry in widths.items():
+        ends = {width: block_counts(entry.at(width), entry.input_size) for width in (entry.widths[0], entry.widths[-1])}
+        curves[key] = Curve.exact({width: getattr(counts, cost) for width, counts in ends.items()})
+    head = Curve.exact({count: getattr(counts, cost) for count, counts in classifiers.items()})
     contents = TableContents(
-        base=base,
-        curves=_curves(space, cost),
-        measurement=_provenance(space, cost, num_classes),
-        classifier=ClassifierPart(classifier_key(architecture), _classifier_curve(space, cost)),
+        base={
+            part: BasePart(keys[part], float(getattr(parts[name], cost)), 0.0)
+            for part, name in zip(STEM_PARTS, names, strict=True)
+        },
+        curves=curves,
+        measurement=measurement,
+        classifier=ClassifierPart(head_key, head),
         cost=cost,
     )
     return LatencyTable(contents, source=f"the table of {COSTS[cost].unit} of space {space.name}")
@@ -68,31 +77,6 @@ def write_counted_table(
     check_writable(Path(path))
     table.save(path)
     return table
-
-
-def _curves(space: SearchSpace, cost: str) -> dict[str, Curve]:
-    """Every block's key at its smallest and largest width."""
-    return {
-        key: _block_curve(entry.block, entry.input_size, entry.widths, cost)
-        for key, entry in widths_by_key(space).items()
-    }
-
-
-def _block_curve(block: Block, input_size: int, widths: Sequence[int], cost: str) -> Curve:
-    ends = sorted({widths[0], widths[-1]})
-    costs = [getattr(block_counts(block.at_fixed_width(width), input_size), cost) for width in ends]
-    return _curve(ends, costs)
-
-
-def _classifier_curve(space: SearchSpace, cost: str) -> Curve:
-    ends = (1, LARGEST_WIDTH)
-    costs = [getattr(part_counts(space.shallowest(count))["classifier"], cost) for count in ends]
-    return _curve(ends, costs)
-
-
-def _curve(widths: Iterable[int], costs: Iterable[int]) -> Curve:
-    widths, values = tuple(widths), tuple(float(value) for value in costs)
-    return Curve(widths, values, (0.0,) * len(widths))
 
 
 def _provenance(space: SearchSpace, cost: str, num_classes: int) -> Measurement:

@@ -71,6 +71,11 @@ class Curve:
     ms: tuple[float, ...]
     spread_ms: tuple[float, ...]
 
+    @classmethod
+    def exact(cls, values: Mapping[int, float]) -> Curve:
+        """Through values by width (ascending) that are counted, so that they have no spread."""
+        return cls(tuple(values), tuple(float(value) for value in values.values()), (0.0,) * len(values))
+
     def without(self, width: int) -> Curve:
         """The same curve with one of its points taken away."""
         place = self.widths.index(width)

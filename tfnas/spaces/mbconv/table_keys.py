@@ -67,7 +67,7 @@ class KeyWidths:
     """The widths (ascending) that a space gives the blocks of one key; operations that differ in width share them."""
 
     block: Block
-    """One of these blocks, at the first width that its operation may take."""
+    """One of these blocks, at its operation's initial width."""
     input_size: int
     widths: tuple[int, ...]
 
@@ -82,8 +82,7 @@ def widths_by_key(space: SearchSpace) -> dict[str, KeyWidths]:
     found: dict[str, tuple[Block, int, set[int]]] = {}
     for place, blocks in zip(space.blocks, space.initial_blocks, strict=True):
         for block in blocks:
-            narrowest = block.with_width(block.widths[0])
-            entry = found.setdefault(latency_key(narrowest, place.input_size), (narrowest, place.input_size, set()))
+            entry = found.setdefault(latency_key(block, place.input_size), (block, place.input_size, set()))
             entry[2].update(block.widths)
     return {key: KeyWidths(block, size, tuple(sorted(widths))) for key, (block, size, widths) in found.items()}
 
