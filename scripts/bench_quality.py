@@ -42,6 +42,7 @@ from tfnas.bench.check_timing import SampleBudget, time_in_rounds
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import Infeasible, TfnasError
 from tfnas.latency.default_table import open_table
+from tfnas.spaces.mbconv.space_file import space_arguments
 from tfnas.utils.files import write_whole
 
 T = TypeVar("T")
@@ -95,7 +96,7 @@ class Benchmark:
     def open(cls, settings: Settings, *, only_known: bool) -> Benchmark:
         """Open space, table, images and journal. Raises InputError for what does not fit together."""
         space = tfnas.space(settings.space)
-        lookup, _ = open_table(settings.lookup_path, space, settings.space)
+        lookup, _ = open_table(settings.lookup_path, space, space_arguments(space, settings.space))
         data = open_images(settings.data, space.image_size)
         wanted = Wanted(space, lookup, settings.target, data.num_classes)
         journal = Journal(settings.run_dir / "journal.jsonl")

@@ -236,11 +236,11 @@ def test_a_target_out_of_reach_names_the_range(folder, meaning):
 def test_how_to_measure_a_table(folder, meaning):
     space, named = tiny_space(name="mine"), write_inputs(folder)["space"]
     with pytest.raises(InputError) as refused:
-        open_table(None, space, named)
+        open_table(None, space, space_arguments(space, named))
     measured = dataclasses.replace(tiny_contents(space, random.Random(1)).measurement, device="Another")
     table = LatencyTable(dataclasses.replace(tiny_contents(space, random.Random(1)), measurement=measured))
     digits = tfnas.space("digits").at(24).in_multiples_of(2)
-    (warning, *_) = search_remarks(table, shipped=True, space=space_arguments(digits, None))
+    (warning, *_) = search_remarks(table, shipped=True, space_flags=space_arguments(digits, None))
     unknown = LatencyTable(dataclasses.replace(table.contents, measurement=None, classifier=None))
     with pytest.raises(InputError) as unmeasured:
         table_conditions(unknown)

@@ -35,7 +35,7 @@ def table_with(**changes):
 
 
 def remarks(table, shipped):
-    return search_remarks(table, shipped=shipped, space=["--space", "tiny"])
+    return search_remarks(table, shipped=shipped, space_flags=["--space", "tiny"])
 
 
 @pytest.mark.parametrize("shipped", [True, False])

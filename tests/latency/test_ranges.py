@@ -327,7 +327,7 @@ def test_a_table_of_a_space_of_ones_own_wants_the_space(space, table, tmp_path):
 
 def test_which_table_is_a_spaces_default():
     digits = tfnas.space("digits")
-    _, path = open_table(None, digits, "digits")
+    _, path = open_table(None, digits, ["--space", "digits"])
     assert is_default(path, digits) and not is_default(path, tfnas.space("cifar")) and not is_default(None, digits)
 
 

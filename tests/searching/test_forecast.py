@@ -34,7 +34,7 @@ class Place:
 
 def forecast_of(images):
     schedule = replace(space_schedule(tfnas.space("digits")), epochs=4, warmup_epochs=2, batch_size=10)
-    nothing = dict.fromkeys(("config", "space", "table", "lookup_path"))
+    nothing = dict.fromkeys(("config", "space", "space_flags", "table", "lookup_path"))
     setup = SearchSetup(schedule=schedule, data=SimpleNamespace(weights=range(images)), processes=ALONE, **nothing)
     return setup, Forecast(schedule, setup.steps_per_epoch, WARMUP, WEIGHT, ARCHITECTURE)
 

@@ -197,11 +197,11 @@ def test_health_watch():
 def test_table_for_a_part_of_a_shipped_space(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("extends: digits\noperations: [k3_e3, k3_e6]\n")
-    table, path = open_table(None, tfnas.space(file), str(file))
+    table, path = open_table(None, tfnas.space(file), ["--space", str(file)])
     assert path.endswith("digits_cpu.json") and table.batch_size == 32
     file.write_text("extends: digits\nstem_channels: 24\n")
     with pytest.raises(InputError, match=r"there is no bundled latency table for space mine.*latency build"):
-        open_table(None, tfnas.space(file), str(file))
+        open_table(None, tfnas.space(file), ["--space", str(file)])
 
 
 def test_wrong_devices_are_refused(tmp_path):
@@ -214,7 +214,7 @@ def test_wrong_devices_are_refused(tmp_path):
 def test_table_of_another_space_is_refused(tmp_path):
     write_inputs(tmp_path)
     with pytest.raises(InputError, match="px"):
-        open_table(str(tmp_path / "table.json"), tfnas.space("digits"), "digits")
+        open_table(str(tmp_path / "table.json"), tfnas.space("digits"), ["--space", "digits"])
 
 
 def test_middle_target_is_feasible(tmp_path):

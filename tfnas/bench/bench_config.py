@@ -91,12 +91,7 @@ class BuildConfig:
 
     def opened_space(self) -> SearchSpace:
         """The space at the image size and width multiple asked for. Raises InputError when there is none."""
-        space = load_space(self.space)
-        if self.image_size is not None:
-            space = space.at(self.image_size)
-        if self.width_multiple is not None:
-            space = space.in_multiples_of(self.width_multiple)
-        return space
+        return load_space(self.space, image_size=self.image_size, width_multiple=self.width_multiple)
 
     @property
     def conditions(self) -> Conditions:

@@ -57,6 +57,7 @@ def _open(config: RangeConfig) -> tuple[SearchSpace, LatencyTable]:
     from tfnas.latency.cost_table import LatencyTable
     from tfnas.latency.default_table import open_table, table_space
     from tfnas.spaces.mbconv.space_file import space as load_space
+    from tfnas.spaces.mbconv.space_file import space_arguments
 
     if config.space is None:
         assert config.lookup_path is not None
@@ -67,5 +68,5 @@ def _open(config: RangeConfig) -> tuple[SearchSpace, LatencyTable]:
         space = space.at(config.image_size)
     if config.width_multiple is not None:
         space = space.in_multiples_of(config.width_multiple)
-    table, _ = open_table(config.lookup_path, space, config.space or space.name)
+    table, _ = open_table(config.lookup_path, space, space_arguments(space, config.space or space.name))
     return space, table

@@ -10,7 +10,7 @@ from tfnas.core.space import SearchSpace
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.table_contents import Measurement
 from tfnas.spaces.mbconv.space_file import space as load_space
-from tfnas.spaces.mbconv.space_file import space_arguments, space_names
+from tfnas.spaces.mbconv.space_file import space_names
 from tfnas.utils.devices import device_names
 from tfnas.utils.text import command_line
 
@@ -33,10 +33,10 @@ def shipped_table_paths() -> list[Path]:
     return []
 
 
-def open_table(lookup_path: str | None, space: SearchSpace, named: str) -> tuple[LatencyTable, str]:
+def open_table(lookup_path: str | None, space: SearchSpace, space_flags: Sequence[str]) -> tuple[LatencyTable, str]:
     """The table at a path, or the bundled one of the space, checked against the space; and its path.
 
-    `named` is what the user calls the space, for the message.
+    `space_flags` name the space on a command line, for the message.
 
     Raises InputError when there is none or when it is for another space.
     """
@@ -44,7 +44,7 @@ def open_table(lookup_path: str | None, space: SearchSpace, named: str) -> tuple
     if path is None:
         raise InputError(
             f"there is no bundled latency table for space {space.name}: give one with --lookup_path, or measure one: "
-            + command_line("latency build", *space_arguments(space, named), "--out", f"{space.name}_latency.json")
+            + command_line("latency build", *space_flags, "--out", f"{space.name}_latency.json")
         )
     table = LatencyTable.load(path)
     table.check(space)
@@ -84,9 +84,11 @@ def table_space(table: LatencyTable, name_or_path: str | None = None) -> SearchS
             f"{table.source} is for the space {measurement.space!r}, which is not a built-in space: give its YAML file "
             "with --space"
         )
-    space = load_space(name_or_path or measurement.space).at(measurement.image_size)
-    if measurement.width_multiple > 1:
-        space = space.in_multiples_of(measurement.width_multiple)
+    space = load_space(
+        name_or_path or measurement.space,
+        image_size=measurement.image_size,
+        width_multiple=measurement.width_multiple if measurement.width_multiple > 1 else None,
+    )
     if name_or_path is None and space.fingerprint != measurement.space_fingerprint:
         raise InputError(
             f"{table.source} is for a space named {measurement.space!r} that differs from the built-in one: "
@@ -115,17 +117,18 @@ def other_machine(table: LatencyTable) -> str | None:
     return f"the table was measured on {measurement.device}, this machine has {' and '.join(here) or 'no GPU'}"
 
 
-def search_remarks(table: LatencyTable, *, shipped: bool, space: Sequence[str]) -> tuple[str, ...]:
+def search_remarks(table: LatencyTable, *, shipped: bool, space_flags: Sequence[str]) -> tuple[str, ...]:
     """What a search should say about where its table's milliseconds hold; nothing where they hold here.
 
-    If the table is the bundled one (`shipped`), the advice is to measure one. `space` holds the flags
-    that name the space.
+    If the table is the bundled one (`shipped`), the advice is to measure one. `space_flags` name the space
+    on a command line.
     """
     remarks, elsewhere = [], other_machine(table)
     if elsewhere is not None and shipped:
+        build = command_line("latency build", *space_flags, "--out", "FILE")
         remarks.append(
             f"warning: {elsewhere}, so the network's latency here will differ from the target: measure a table on this "
-            f"machine ({command_line('latency build', *space, '--out', 'FILE')}) and give it with --lookup_path FILE"
+            f"machine ({build}) and give it with --lookup_path FILE"
         )
     elif elsewhere is not None:
         remarks.append(f"warning: {elsewhere}: the target applies to that device")

@@ -111,7 +111,7 @@ def parse_model(
     `space` (a name or a YAML file) is what the network must be of; `image_size` and `num_classes` replace what was
     found. Raises InputError naming the file and what is wrong with it.
     """
-    named_space = None if space is None else _named_space(space, image_size)
+    named_space = None if space is None else load_space(space, image_size=image_size)
     if (path is None) == (arch is None):
         raise InputError("parse_model reads one network: give a path or arch")
     source = arch_source(arch) if arch is not None else read_source(Path(path or ""), named_space)
@@ -134,11 +134,6 @@ def parse_model(
 
 
 # ---- the space ------------------------------------------------------------------------------------------------------
-
-
-def _named_space(name_or_path: str, image_size: int | None) -> SearchSpace:
-    space = load_space(name_or_path)
-    return space if image_size is None else space.at(image_size)
 
 
 def _check_of_space(architecture: NetworkArchitecture, space: SearchSpace, source: str) -> None:

@@ -26,7 +26,7 @@ from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.run_settings import SEARCH_PATHS, SEARCH_RESCUES, fixed_settings, with_absolute_paths
 from tfnas.searching.differentiable.search_config import Schedule, SearchConfig, space_schedule
 from tfnas.spaces.mbconv.space_file import space as load_space
-from tfnas.spaces.mbconv.space_file import space_names
+from tfnas.spaces.mbconv.space_file import space_arguments, space_names
 from tfnas.utils.devices import named_device
 
 LONG_EPOCH_STEPS = 100  # next to which evaluating two batches takes no time
@@ -34,10 +34,11 @@ LONG_EPOCH_STEPS = 100  # next to which evaluating two batches takes no time
 
 @dataclass(frozen=True)
 class SearchSetup:
-    """Everything that a search is given."""
+    """Everything that a search is given; `space_flags` name its space on a command line."""
 
     config: SearchConfig
     space: SearchSpace
+    space_flags: list[str]
     schedule: Schedule
     table: LatencyTable
     lookup_path: str | None
@@ -130,12 +131,11 @@ def prepare(config: SearchConfig, processes: DistributedContext | None = None) -
         raise InputError(f"--amp is for GPUs, and this search computes on {processes.device}: omit it")
     if config.amp and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise InputError("--amp computes in bfloat16, which this GPU does not have: omit it")
-    space = load_space(config.space or default_space(config))
-    if config.image_size is not None:
-        space = space.at(config.image_size)
-    if config.width_multiple is not None:
-        space = space.in_multiples_of(config.width_multiple)
+    space = load_space(
+        config.space or default_space(config), image_size=config.image_size, width_multiple=config.width_multiple
+    )
     schedule = config.schedule(space_schedule(space, config.space))
+    space_flags = space_arguments(space, config.space)
     if schedule.threads == 0:  # PyTorch's own number: the cores, or what OMP_NUM_THREADS says
         schedule = dataclasses.replace(schedule, threads=torch.get_num_threads())
     number, size = processes.world_size, schedule.batch_size
@@ -146,7 +146,7 @@ def prepare(config: SearchConfig, processes: DistributedContext | None = None) -
 
         table, lookup_path = counted_table(space, config.cost), None
     else:
-        table, lookup_path = open_table(config.lookup_path, space, config.space or space.name)
+        table, lookup_path = open_table(config.lookup_path, space, space_flags)
     if config.cost not in (None, table.cost.name):
         raise InputError(
             f"--cost is {config.cost}, but {table.source} contains {table.unit}: give only one of --cost and "
@@ -159,7 +159,7 @@ def prepare(config: SearchConfig, processes: DistributedContext | None = None) -
                 f"the {name} part has {len(images)} images, and {number} processes share them: use fewer processes"
             )
     check_target(space, table, config.target_lat, data.num_classes, named=config.space)
-    return SearchSetup(config, space, schedule, table, lookup_path, data, processes)
+    return SearchSetup(config, space, space_flags, schedule, table, lookup_path, data, processes)
 
 
 def shared_batches(setup: SearchSetup, images: ImageSet, *, turn: int, first: int = 0) -> ImageLoader:

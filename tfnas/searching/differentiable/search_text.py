@@ -23,7 +23,6 @@ from tfnas.searching.differentiable.search_config import Schedule
 from tfnas.searching.differentiable.search_setup import SearchSetup, evaluation_batch_count, probe_batch_count
 from tfnas.searching.differentiable.supernet_learner import SupernetLearner, architecture_loss, weight_loss
 from tfnas.spaces.mbconv.mbconv_family import count_range
-from tfnas.spaces.mbconv.space_file import space_arguments
 from tfnas.supernet.elastic import cpu_kernels
 from tfnas.utils.text import clock, short
 
@@ -111,8 +110,8 @@ def description(setup: SearchSetup, place: str) -> list[str]:
 
 def table_remarks(setup: SearchSetup) -> tuple[str, ...]:
     """What to know about where the table's figures hold."""
-    flags = space_arguments(setup.space, setup.config.space)
-    return search_remarks(setup.table, shipped=is_default(setup.lookup_path, setup.space), space=flags)
+    shipped = is_default(setup.lookup_path, setup.space)
+    return search_remarks(setup.table, shipped=shipped, space_flags=setup.space_flags)
 
 
 def forecast_line(forecast: Forecast, seconds: float, processes: int) -> str:

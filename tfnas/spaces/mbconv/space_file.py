@@ -40,16 +40,20 @@ def space_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in _SPACES.iterdir() if entry.name.endswith(".yaml"))
 
 
-def space(name_or_path: str | Path) -> SearchSpace:
+def space(name_or_path: str | Path, *, image_size: int | None = None, width_multiple: int | None = None) -> SearchSpace:
     """The space of a built-in name (`imagenet`, `cifar`, `digits`) or of a YAML file.
 
+    `image_size` in pixels and `width_multiple` replace the space's own.
     Raises InputError naming the file and the field that is wrong, and why.
     """
     document, where = _document(str(name_or_path))
     try:
-        return _read_space(document)
+        found = _read_space(document)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
+    if image_size is not None:
+        found = found.at(image_size)
+    return found if width_multiple is None else found.in_multiples_of(width_multiple)
 
 
 def space_arguments(found: SearchSpace, named: str | None) -> list[str]:
