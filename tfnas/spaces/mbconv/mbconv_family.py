@@ -27,7 +27,7 @@ from tfnas.core.units import (
     unit_counts,
 )
 from tfnas.spaces.mbconv.space_file import space as load_space
-from tfnas.spaces.mbconv.table_keys import classifier_key, latency_key, shallowest_architecture, stem_keys
+from tfnas.spaces.mbconv.table_keys import classifier_key, latency_key, stem_keys
 
 if TYPE_CHECKING:
     import numpy as np
@@ -281,7 +281,7 @@ def _conv_unit(conv: Conv, block: int, stage: int, size: int) -> Unit:
 
 def count_range(space: SearchSpace, num_classes: int) -> tuple[Counts, Counts]:
     """Smallest and largest parameters and MACs over all operations, widths and depths (each by itself)."""
-    parts = MBConvFamily(space).cost_parts(shallowest_architecture(space, num_classes))
+    parts = MBConvFamily(space).cost_parts(space.shallowest(num_classes))
     fixed = [part.counts for part in parts if not part.name.startswith("stage")]
     ends = []
     for end, best in ((0, min), (1, max)):
