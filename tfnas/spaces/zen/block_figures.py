@@ -8,7 +8,6 @@ kind is computed once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from tfnas.core.errors import InputError
@@ -36,8 +35,12 @@ _Convs = list[tuple[int, int]]
 """Of every convolution of a unit's main path the output channels and the fan-in, the weights of one output channel."""
 
 
-class _Kind(NamedTuple):
-    """Equal units of a block: how many there are, and where the first stands."""
+class _Unit(NamedTuple):
+    """Equal units of a block: how many there are, and the position of the first one.
+
+    `log_width` adds up the logarithms of fan-ins; the last three say whether there is a shortcut, whether it begins
+    with a pool, and whether it has a convolution.
+    """
 
     times: int
     position: int
@@ -45,31 +48,44 @@ class _Kind(NamedTuple):
     out_channels: int
     stride: int
     convs: _Convs
-
-    def shortcut(self, block_type: BlockType) -> tuple[bool, bool, bool]:
-        """Whether the units have one, and whether it pools and projects."""
-        changes = self.in_channels != self.out_channels
-        if block_type.shortcut == "none" or (block_type.shortcut == "identity" and changes):
-            return False, False, False
-        strided = block_type.shortcut == "strided"
-        projects = (block_type.projects_first and self.position == 0) or changes or (strided and self.stride > 1)
-        return True, not strided and self.stride > 1, projects
+    log_width: float
+    shortcut: bool
+    pools: bool
+    projects: bool
 
 
-def _kinds(block: SuperBlock, block_type: BlockType, *, all_layers: bool = False) -> Iterator[_Kind]:
-    """The kinds of units in order, or with `all_layers` every unit by itself."""
+def _units(block: SuperBlock, block_type: BlockType, *, merged: bool = True) -> list[_Unit]:
+    """The kinds of units, that of the first unit first; or, not `merged`, every unit by itself."""
     layers = block.layers if block_type.repeats else 1
+    first, *others = unit_channels(block, block_type, min(layers, 2) if merged else layers)
+    units = [_unit(block, block_type, first, 0, 1)]
+    if not merged:
+        return units + [_unit(block, block_type, channels, position, 1) for position, channels in enumerate(others, 1)]
+    times: dict[tuple[int, int, int], int] = {}  # all but the first unit are told apart by their channels alone
+    for position, channels in enumerate(others, 1):
+        repeats = 1 if position < block_type.units_per_layer else layers - 1
+        times[channels] = times.get(channels, 0) + repeats
+    return units + [_unit(block, block_type, channels, 1, count) for channels, count in times.items()]
+
+
+def _unit(block: SuperBlock, block_type: BlockType, channels: tuple[int, int, int], position: int, times: int) -> _Unit:
+    source, inside, outputs = inputs, _, _ = channels
     area = block.kernel**2 * (block.temporal_kernel or 1)
-    last = len(block_type.layers) - 1
-    for position, channels in enumerate(unit_channels(block, block_type, layers if all_layers else min(layers, 2))):
-        inputs, inside, outputs = channels
-        convs = []
-        for number, layer in enumerate(block_type.layers):
-            group = 1 if layer == "depthwise" else (inputs if number == 0 else inside) // block.groups
-            fan_in = group if layer == "point" else group * area
-            convs.append((outputs if number == last else inside, fan_in))
-        times = 1 if all_layers or position < block_type.units_per_layer else layers - 1
-        yield _Kind(times, position, inputs, outputs, block.stride if position == 0 else 1, convs)
+    stride = block.stride if position == 0 else 1
+    convs, width = [], 1
+    for layer in block_type.layers:
+        fan_in = area if layer == "depthwise" else source // block.groups * (1 if layer == "point" else area)
+        convs.append((inside, fan_in))
+        width *= fan_in
+        source = inside
+    convs[-1] = outputs, fan_in
+    changes, kind = inputs != outputs, block_type.shortcut
+    if kind == "none" or (kind == "identity" and changes):
+        shortcut = pools = projects = False
+    else:
+        shortcut, pools = True, stride > 1 and kind != "strided"
+        projects = changes or (position == 0 and block_type.projects_first) or (stride > 1 and kind == "strided")
+    return _Unit(times, position, inputs, outputs, stride, convs, math.log(width), shortcut, pools, projects)
 
 
 def block_figures(
@@ -90,33 +106,35 @@ def block_figures(
     squeeze_after = block_type.squeeze_excite_after if squeezes else None
     size_out = -(-size // block.stride)
     positions_in, positions_out = frames * size**2, frames * size_out**2
-    params = macs = units = peak = 0
+    params = macs = count = peak = 0
     log_width = 0.0
-    for kind in _kinds(block, block_type):
-        counts = _unit_figures(kind, block_type, notation, squeeze_after, positions_in, positions_out)
-        params += kind.times * counts[0]
-        macs += kind.times * counts[1]
-        peak = max(peak, counts[2])
-        units += kind.times
-        width = math.prod([fan_in for _, fan_in in kind.convs])
+    for unit in _units(block, block_type):
+        unit_params, unit_macs, unit_peak = _unit_figures(
+            unit, block_type, notation, squeeze_after, positions_in, positions_out
+        )
+        params += unit.times * unit_params
+        macs += unit.times * unit_macs
+        count += unit.times
+        log_width += unit.times * unit.log_width
         if block.groups > 1 and not fan_in_of_groups:
-            width *= block.groups ** _grouped(kind, block, block_type)
-        log_width += kind.times * math.log(width)
+            log_width += unit.times * _grouped(unit, block, block_type) * math.log(block.groups)
+        if unit_peak > peak:
+            peak = unit_peak
         positions_in = positions_out
-    return BlockFigures(params, macs, units, units * len(block_type.layers), log_width, peak, size_out)
+    return BlockFigures(params, macs, count, count * len(block_type.layers), log_width, peak, size_out)
 
 
-def _grouped(kind: _Kind, block: SuperBlock, block_type: BlockType) -> int:
+def _grouped(unit: _Unit, block: SuperBlock, block_type: BlockType) -> int:
     """How many of a unit's convolutions are split into the block's groups and are not depthwise."""
-    inputs = [kind.in_channels, *(channels for channels, _ in kind.convs)]
+    channels = [unit.in_channels, *(outputs for outputs, _ in unit.convs)]
     return sum(
-        layer != "depthwise" and not inputs[number] == inputs[number + 1] == block.groups
+        layer != "depthwise" and not channels[number] == channels[number + 1] == block.groups
         for number, layer in enumerate(block_type.layers)
     )
 
 
 def _unit_figures(
-    kind: _Kind,
+    unit: _Unit,
     block_type: BlockType,
     notation: Notation,
     squeeze_after: int | None,
@@ -124,33 +142,32 @@ def _unit_figures(
     positions_out: int,
 ) -> tuple[int, int, int]:
     """Parameters, MACs and the most activations at once of one unit, step by step as the module computes it."""
-    has_shortcut, pools, projects = kind.shortcut(block_type)
-    given = kind.in_channels * positions_in
+    given = unit.in_channels * positions_in
     waiting, feature = 0, given  # what the shortcut keeps beside the input of the next convolution
     params = macs = peak = 0
-    for number, (channels, fan_in) in enumerate(kind.convs):
+    for number, (channels, fan_in) in enumerate(unit.convs):
         positions = positions_in if number < block_type.strided else positions_out
-        weights = channels * fan_in
+        weights, output = channels * fan_in, channels * positions
         params += weights + 2 * channels
         macs += weights * positions
-        output = channels * positions
-        peak = max(peak, waiting + feature + output)
-        waiting, feature = given if has_shortcut else 0, output
+        if waiting + feature + output > peak:
+            peak = waiting + feature + output
+        waiting, feature = given if unit.shortcut else 0, output
         if number == squeeze_after:
             squeezed = squeezed_channels(notation, channels)
             params += 2 * (channels * squeezed + channels + squeezed)
             macs += 2 * channels * squeezed
             peak = max(peak, waiting + feature + channels + squeezed)
-    if pools:
-        pooled = kind.in_channels * positions_out
+    if unit.pools:
+        pooled = unit.in_channels * positions_out
         peak = max(peak, given + feature + pooled)
         given = pooled
-    if projects:
-        bias = kind.out_channels if block_type.shortcut == "strided" else 0
-        weights = kind.in_channels * kind.out_channels + bias
-        params += weights + 2 * kind.out_channels
+    if unit.projects:
+        bias = unit.out_channels if block_type.shortcut == "strided" else 0
+        weights = unit.in_channels * unit.out_channels + bias
+        params += weights + 2 * unit.out_channels
         macs += weights * positions_out
-        peak = max(peak, given + feature + kind.out_channels * positions_out)
+        peak = max(peak, given + feature + unit.out_channels * positions_out)
     return params, macs, peak
 
 
@@ -188,10 +205,10 @@ def _zennas(block: SuperBlock, size: int, use_se: bool, residuals: bool) -> Prog
     squeeze_after = block_type.squeeze_excite_after if use_se else None
     params = macs = 0.0
     size_out = size // block.stride
-    for kind in _kinds(block, block_type):
+    for unit in _units(block, block_type):
         unit_params = unit_macs = 0.0
-        for number, (channels, fan_in) in enumerate(kind.convs):
-            stride = kind.stride if number == block_type.strided else 1
+        for number, (channels, fan_in) in enumerate(unit.convs):
+            stride = unit.stride if number == block_type.strided else 1
             received = size if number <= block_type.strided else size_out
             made = received // stride
             unit_params += channels * fan_in + channels
@@ -200,12 +217,12 @@ def _zennas(block: SuperBlock, size: int, use_se: bool, residuals: bool) -> Prog
                 squeezed = squeezed_channels("zennas", channels)
                 unit_params += 2 * (channels * squeezed + channels + squeezed)
                 unit_macs += 2 * channels * squeezed + channels + channels * made**2
-        if residuals and kind.shortcut(block_type)[2]:
-            weights = kind.in_channels * kind.out_channels + kind.out_channels
+        if residuals and unit.projects:
+            weights = unit.in_channels * unit.out_channels + unit.out_channels
             unit_params += weights
-            unit_macs += weights * (size_out / kind.stride) ** 2
-        params += kind.times * unit_params
-        macs += kind.times * unit_macs
+            unit_macs += weights * (size_out / unit.stride) ** 2
+        params += unit.times * unit_params
+        macs += unit.times * unit_macs
         size = size_out
     return ProgramCounts(params, macs, size_out)
 
@@ -215,11 +232,11 @@ def _tinynas(block: SuperBlock, size: float, frames: int, residuals: bool) -> Pr
     weight_bits, activation_bits = conv_bits(block, block_type)
     params = macs = 0.0
     area = float(size) ** 2
-    for kind in _kinds(block, block_type, all_layers=bool(weight_bits)):
-        first = kind.position * len(kind.convs)
+    for unit in _units(block, block_type, merged=not weight_bits):
+        first = unit.position * len(unit.convs)
         unit_params, unit_macs, share = 0.0, 0.0, 1.0  # MACs of a unit that receives one pixel
-        for number, (channels, fan_in) in enumerate(kind.convs, first):
-            share /= kind.stride**2 if number - first == block_type.strided else 1
+        for number, (channels, fan_in) in enumerate(unit.convs, first):
+            share /= unit.stride**2 if number - first == block_type.strided else 1
             weights = channels * fan_in
             bits = (weight_bits[number], activation_bits[number]) if weight_bits else (8, 8)
             unit_params += weights * bits[0] / 8 + 2 * channels
@@ -227,17 +244,16 @@ def _tinynas(block: SuperBlock, size: float, frames: int, residuals: bool) -> Pr
             if block_type.squeeze_excite == "always" and number - first == block_type.squeeze_excite_after:
                 squeezed = squeezed_channels("tinynas", channels)
                 unit_params += 2 * (channels * squeezed + channels + squeezed)
-        has_shortcut, pools, projects = kind.shortcut(block_type)
-        if residuals and has_shortcut:
-            unit_macs += kind.in_channels * pools
-        if residuals and projects:
-            weights, channels = kind.in_channels * kind.out_channels, kind.out_channels
+        if residuals and unit.shortcut:
+            unit_macs += unit.in_channels * unit.pools
+        if residuals and unit.projects:
+            weights, channels = unit.in_channels * unit.out_channels, unit.out_channels
             bits = (weight_bits[first], activation_bits[first]) if weight_bits else (8, 8)
             unit_params += weights * bits[0] / 8 + 2 * channels
             unit_macs += (weights * bits[0] * bits[1] / 64 + 3 * channels) * share
-        params += kind.times * unit_params
-        macs += kind.times * unit_macs * area
-        area /= kind.stride**2
+        params += unit.times * unit_params
+        macs += unit.times * unit_macs * area
+        area /= unit.stride**2
     return ProgramCounts(params, macs * frames, size / block.stride)
 
 
@@ -269,11 +285,11 @@ def program_feature_bytes(block: SuperBlock, size: int, bits_behind: int) -> flo
         )
     bits = (*activation_bits, bits_behind)
     largest = 0.0
-    for kind in _kinds(block, block_type, all_layers=True):
-        first, inputs = kind.position * len(kind.convs), kind.in_channels
-        kept = size**2 * kind.out_channels // kind.stride**2 * bits[first] / 8 if kind.shortcut(block_type)[0] else 0.0
-        for number, (outputs, _) in enumerate(kind.convs):
-            stride = kind.stride if number == block_type.strided else 1
+    for unit in _units(block, block_type, merged=False):
+        first, inputs = unit.position * len(unit.convs), unit.in_channels
+        kept = size**2 * unit.out_channels // unit.stride**2 * bits[first] / 8 if unit.shortcut else 0.0
+        for number, (outputs, _) in enumerate(unit.convs):
+            stride = unit.stride if number == block_type.strided else 1
             depthwise = block_type.layers[number] == "depthwise"
             written = size**2 * (1 if depthwise else outputs) // stride**2
             found = (size**2 * inputs * bits[first + number] + written * bits[first + number + 1]) / 8
