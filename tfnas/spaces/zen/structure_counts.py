@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tfnas.core.units import Counts, Unit, classifier_counts, sum_counts, unit_counts
+from tfnas.core.units import CostPart, Counts, Unit, classifier_counts, sum_counts, unit_counts
 from tfnas.spaces.zen.block_figures import program_counts, program_layers
 from tfnas.spaces.zen.structure import Structure, check_setting
-from tfnas.core.units import ConvShape, CostPart, Counts, Unit, classifier_counts, sum_counts, unit_counts
 
 
 def structure_parts(
