@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tfnas.searching.differentiable.supernet_learner import path_losses
-from tfnas.supernet.cpu.threads import parallel_map, serial_operators
+from tfnas.supernet.cpu.mbconv_autograd import parallel_map, serial_operators
 
 
 @pytest.fixture(params=[1, 2, 5])

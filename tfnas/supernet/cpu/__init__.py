@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from tfnas.supernet.cpu.mbconv_autograd import convolve, mbconv, weighted_sum
+from tfnas.supernet.cpu.mbconv_autograd import convolve, mbconv, parallel_map, serial_operators, weighted_sum
 from tfnas.supernet.cpu.row_ops import load_kernels
-from tfnas.supernet.cpu.threads import parallel_map, serial_operators
 
 
 class CpuKernels:
