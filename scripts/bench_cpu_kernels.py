@@ -32,8 +32,7 @@ from tfnas.supernet import elastic, supernet
 from tfnas.supernet.cpu import CpuKernels, row_ops
 from tfnas.supernet.elastic import ElasticMBConv
 from tfnas.supernet.supernet import Path
-from tfnas.utils.devices import processor_name, usable_cores
-from tfnas.utils.torch_settings import runtime_settings
+from tfnas.utils.devices import processor_name, runtime_settings, usable_cores
 
 VARIANTS = ("kernels", "operators", "layers", "compiled")
 

@@ -34,8 +34,7 @@ from tfnas.data.image_files import FileSource
 from tfnas.data.image_reading import read_rgb
 from tfnas.data.image_sets import AUGMENT_STREAM, Draw, ImageSet, derived_seed
 from tfnas.data.preprocessing import NORMALISATIONS, training_transform
-from tfnas.utils.devices import load_average, processor_name, usable_cores
-from tfnas.utils.torch_settings import runtime_settings
+from tfnas.utils.devices import load_average, processor_name, runtime_settings, usable_cores
 
 SEED, COMPARED = 0, 96
 

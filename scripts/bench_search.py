@@ -53,8 +53,7 @@ from tfnas.searching.differentiable.supernet_learner import (
     weight_loss,
 )
 from tfnas.supernet.supernet import Path, Supernet
-from tfnas.utils.devices import processor_name, usable_cores
-from tfnas.utils.torch_settings import runtime_settings
+from tfnas.utils.devices import processor_name, runtime_settings, usable_cores
 
 SEED = 1
 IMAGENET100_IMAGES = 102_170  # of the part that weights learn from; architecture parameters learn from 25,550 others

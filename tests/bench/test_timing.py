@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tfnas.bench.timing import RoundLimits, Timing, call_ms, shuffled_rounds, steady, time_interleaved, time_network
-from tfnas.utils.torch_settings import pinned, torch_threads
+from tfnas.utils.devices import pinned, torch_threads
 
 
 class Recorder(nn.Module):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tfnas.utils.torch_settings import _trim, give_back_freed_memory, runtime_settings
+from tfnas.utils.devices import _trim, give_back_freed_memory, runtime_settings
 
 
 def settings():

@@ -19,8 +19,7 @@ from torch import nn
 
 from tfnas.bench.benchmark_cases import BenchmarkCase
 from tfnas.core.space import IMAGE_CHANNELS
-from tfnas.utils.devices import device_name, named_device
-from tfnas.utils.torch_settings import pinned, prime_allocator, torch_threads
+from tfnas.utils.devices import device_name, named_device, pinned, prime_allocator, torch_threads
 
 _UNEVEN = 1.25
 _SLOW = 1.5

@@ -116,7 +116,7 @@ def _time(request: dict[str, Any], answer: Callable[[dict[str, Any]], None]) -> 
         cores = _cores()
         if cores:
             os.sched_setaffinity(0, cores[-request["threads"] :])
-        numpy.empty(_PRIMING_BYTES, numpy.uint8)  # freed at once: see prime_allocator in torch_settings.py
+        numpy.empty(_PRIMING_BYTES, numpy.uint8)  # freed at once: see prime_allocator in devices.py
         _share_memory()
         opener = _BlockOpener(request)
         reference = opener.prepared(request["reference"])

@@ -22,8 +22,7 @@ from tfnas.evaluation.evaluation_report import EvaluationReport, Throughput
 from tfnas.evaluation.tested_model import EvaluatedModel, TestSet, open_evaluated_model, open_test_set
 from tfnas.nn.classification_metrics import ClassificationMetrics, evaluate_batches, evaluating
 from tfnas.spaces.families import architecture_counts
-from tfnas.utils.devices import named_device, processor_name
-from tfnas.utils.torch_settings import runtime_settings
+from tfnas.utils.devices import named_device, processor_name, runtime_settings
 
 OnProgress = Callable[[int, int, float], None]
 """Called from time to time with images done, images in all, and seconds so far."""

@@ -16,8 +16,7 @@ from tfnas.data.image_files import IMAGE_SUFFIXES, images_below
 from tfnas.data.image_reading import read_rgb
 from tfnas.evaluation.evaluation_config import PredictConfig
 from tfnas.evaluation.tested_model import EvaluatedModel, load_evaluated_model
-from tfnas.utils.devices import named_device
-from tfnas.utils.torch_settings import runtime_settings
+from tfnas.utils.devices import named_device, runtime_settings
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,9 @@ from tfnas.export.exported_files import (
     trace,
 )
 from tfnas.runs.named_model import open_named_model
-from tfnas.utils.devices import instruction_sets
+from tfnas.utils.devices import instruction_sets, torch_threads
 from tfnas.utils.files import check_writable, staged, write_whole
 from tfnas.utils.onnx_export import OPSET
-from tfnas.utils.torch_settings import torch_threads
 
 
 def export_model(

@@ -35,9 +35,8 @@ from tfnas.runs.endings import (
 from tfnas.runs.run_directory import SUMMARY_FILE, RunDirectory, run_path
 from tfnas.runs.run_reporter import RunReporter
 from tfnas.runs.run_settings import SETTINGS, RunSettings, recorded_settings
-from tfnas.utils.devices import instruction_sets
+from tfnas.utils.devices import instruction_sets, runtime_settings
 from tfnas.utils.progress import waiting
-from tfnas.utils.torch_settings import runtime_settings
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from tfnas.searching.differentiable.search_config import Schedule
 from tfnas.searching.differentiable.search_setup import SearchSetup
 from tfnas.supernet.elastic import cpu_kernels
 from tfnas.supernet.supernet import Mixture, Path, Supernet, share_weights
-from tfnas.utils.torch_settings import give_back_freed_memory
+from tfnas.utils.devices import give_back_freed_memory
 
 
 class WeightStep(NamedTuple):

@@ -46,10 +46,9 @@ from tfnas.searching.reranking.rerank_tasks import (
 )
 from tfnas.searching.reranking.rerank_workers import Task, WorkerPool, owned_processes
 from tfnas.spaces.families import architecture_counts
-from tfnas.utils.devices import named_device, usable_cores
+from tfnas.utils.devices import named_device, runtime_settings, usable_cores
 from tfnas.utils.files import check_writable, write_whole
 from tfnas.utils.progress import counting, waiting
-from tfnas.utils.torch_settings import runtime_settings
 
 _OUT_OF_MEMORY = f"out of memory; {SAVED}. Use fewer --jobs or a smaller --score_batch; the same command continues"
 

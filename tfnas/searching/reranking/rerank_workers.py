@@ -122,7 +122,7 @@ def _one_thread() -> AbstractContextManager[None]:
     """One thread for torch, which is not imported if it will start with one anyway."""
     if "torch" not in sys.modules and os.environ.get("OMP_NUM_THREADS") == "1":
         return nullcontext()
-    from tfnas.utils.torch_settings import torch_threads
+    from tfnas.utils.devices import torch_threads
 
     return torch_threads(1)
 
