@@ -107,6 +107,15 @@ def test_every_built_in_space_is_read(name):
     assert space_from_json(space.to_json()) == space
 
 
+def test_a_space_is_read_for_other_images_and_multiples():
+    space, plain = tfnas.space("digits", image_size=24, width_multiple=4), tfnas.space("digits")
+    assert space == dataclasses.replace(plain, image_size=24, width_multiple=4)
+    assert tfnas.space("digits", image_size=24) == dataclasses.replace(plain, image_size=24)
+    assert tfnas.space("digits", width_multiple=4) == dataclasses.replace(plain, width_multiple=4)
+    with pytest.raises(InputError, match=r"width_multiple 1000: .* no multiple lies there"):
+        tfnas.space("digits", width_multiple=1000)
+
+
 @pytest.mark.parametrize("multiple", [1, 8, 64])
 def test_without_an_expansion_the_width_is_the_inputs(tmp_path, multiple):
     """Whatever bounds and multiples say; imagenet's inputs of 24 channels are no multiple of 64."""
