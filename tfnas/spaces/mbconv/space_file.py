@@ -18,7 +18,7 @@ from tfnas.core.space import Operation, SearchSpace, Stage
 A = TypeVar("A")
 B = TypeVar("B")
 
-_SPACES = resources.files("tfnas.spaces.mbconv")
+_PACKAGE = "tfnas.spaces.mbconv"
 _MOST = {
     "image_size": MOST_IMAGE_SIZE,
     "stem_channels": MOST_CHANNELS,
@@ -37,7 +37,7 @@ _BOUND = re.compile(r"\d{1,9}(?:\.\d{1,20})?(?:/\d{1,9})?", re.ASCII)
 
 def space_names() -> list[str]:
     """Names of the built-in spaces."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in _SPACES.iterdir() if entry.name.endswith(".yaml"))
+    return built_in_spaces(_PACKAGE)
 
 
 def space(name_or_path: str | Path, *, image_size: int | None = None, width_multiple: int | None = None) -> SearchSpace:
@@ -46,7 +46,7 @@ def space(name_or_path: str | Path, *, image_size: int | None = None, width_mult
     `image_size` in pixels and `width_multiple` replace the space's own.
     Raises InputError naming the file and the field that is wrong, and why.
     """
-    document, where = _document(str(name_or_path))
+    document, where = read_space_document(str(name_or_path), _PACKAGE, completed="schedule")
     try:
         found = _read_space(document)
     except InputError as error:
@@ -76,10 +76,24 @@ def space_from_json(document: Mapping[str, Any]) -> SearchSpace:
     return _read_space(document)
 
 
-def _document(name_or_path: str, seen: tuple[str, ...] = ()) -> tuple[dict[str, Any], str]:
-    """The fields of a space with those of the space it extends filled in, and a name for messages."""
-    if name_or_path in space_names():
-        text, where = (_SPACES / f"{name_or_path}.yaml").read_text(encoding="utf-8"), f"space {name_or_path}"
+def built_in_spaces(package: str) -> list[str]:
+    """Names of the spaces that are YAML files of a package."""
+    files = resources.files(package).iterdir()
+    return sorted(entry.name.removesuffix(".yaml") for entry in files if entry.name.endswith(".yaml"))
+
+
+def read_space_document(
+    name_or_path: str, package: str, completed: str, seen: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], str]:
+    """The fields of a space with those of the space it extends filled in, and a name for messages.
+
+    The space is a file, or has its name in the package. A field replaces the extended space's, but for the mapping
+    `completed`, which is completed entry by entry. Raises InputError naming the file.
+    """
+    names = built_in_spaces(package)
+    if name_or_path in names:
+        text = (resources.files(package) / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+        where = f"space {name_or_path}"
     elif Path(name_or_path).is_file():
         where = f"space file {name_or_path}"
         try:
@@ -87,8 +101,8 @@ def _document(name_or_path: str, seen: tuple[str, ...] = ()) -> tuple[dict[str, 
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{where} cannot be read: {error}") from error
     else:
-        hint = did_you_mean(name_or_path, space_names())
-        raise InputError(f"no space {name_or_path!r}: give one of {', '.join(space_names())} or a YAML file{hint}")
+        hint = did_you_mean(name_or_path, names)
+        raise InputError(f"no space {name_or_path!r}: give one of {', '.join(names)} or a YAML file{hint}")
     try:
         document = load_yaml(text)
     except InputError as error:
@@ -100,10 +114,10 @@ def _document(name_or_path: str, seen: tuple[str, ...] = ()) -> tuple[dict[str, 
         return document, where
     if not isinstance(parent, str) or parent in seen:
         raise InputError(f"{where}: extends must name another space, got {parent!r}")
-    inherited, _ = _document(parent, (*seen, name_or_path))
-    schedule = document.get("schedule")
-    if isinstance(schedule, dict):  # a schedule is completed field by field; everything else is replaced whole
-        document["schedule"] = {**inherited.get("schedule", {}), **schedule}
+    inherited, _ = read_space_document(parent, package, completed, (*seen, name_or_path))
+    entries = document.get(completed)
+    if isinstance(entries, dict):
+        document[completed] = {**inherited.get(completed, {}), **entries}
     document.setdefault("name", Path(name_or_path).stem)
     return {**inherited, **document}, where
 
@@ -170,15 +184,15 @@ def _read_schedule(value: object) -> dict[str, bool | int | float]:
     return found
 
 
-def known_fields(mapping: Mapping[str, Any], kind: type[Any], prefix: str) -> dict[str, Any]:
-    """The entries of a mapping, which must be fields of the dataclass, with none missing that has no default."""
+def known_fields(mapping: Mapping[str, Any], kind: type[Any], prefix: str, *, partial: bool = False) -> dict[str, Any]:
+    """The entries of a mapping, which must be fields of the dataclass, all that have no default unless `partial`."""
     known = {item.name: item for item in dataclasses.fields(kind)}
     for name in mapping:
         if name not in known:
             raise InputError(f"unknown field {prefix}{name}{did_you_mean(str(name), known)}; known: {', '.join(known)}")
     for name, item in known.items():
         no_default = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-        if no_default and name not in mapping:
+        if no_default and name not in mapping and not partial:
             raise InputError(f"field {prefix}{name} is missing")
     return dict(mapping)
 

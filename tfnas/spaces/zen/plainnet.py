@@ -63,7 +63,7 @@ def write_text(blocks: tuple[SuperBlock, ...]) -> str:
 
 
 def _block(name: str, inside: str) -> SuperBlock:
-    block_type, named = _block_type(name)
+    block_type, named = named_block_type(name)
     label, bar, numbers_text = inside.rpartition("|")
     if not label.isprintable():
         raise InputError(f"a label must be text on one line, got {label!r}")
@@ -90,7 +90,7 @@ def _block(name: str, inside: str) -> SuperBlock:
     )
 
 
-def _block_type(name: str) -> tuple[str, dict[str, int]]:
+def named_block_type(name: str) -> tuple[str, dict[str, int]]:
     """The block type that a name stands for, with the numbers in it."""
     for block_type, pattern in _NAMES:
         found = pattern.fullmatch(name)
@@ -110,7 +110,7 @@ def block_name(block: SuperBlock) -> str:
         "k1kxk1": f"SuperResK1K{kernel}K1",
         "idw": f"SuperResIDWE{block.expansion}K{kernel}",
     }
-    _block_type(names[block.block_type])
+    named_block_type(names[block.block_type])
     return names[block.block_type]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,6 +190,13 @@ class Structure:
             )
         if (block.temporal_kernel is None) != (self.blocks[0].temporal_kernel is None):
             raise InputError("blocks for images and blocks for videos cannot be in one network")
+
+    @classmethod
+    def of_valid(cls, blocks: Iterable[SuperBlock], notation: Notation) -> Structure:
+        """A structure of blocks which the caller knows to be valid: nothing is checked."""
+        found = object.__new__(cls)
+        found.__dict__.update(blocks=tuple(blocks), notation=notation)
+        return found
 
     def __hash__(self) -> int:
         """Computed once; see `SuperBlock`."""

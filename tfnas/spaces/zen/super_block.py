@@ -7,8 +7,10 @@ shortcut is. Source: the programs ZenNAS (idstcv) and TinyNAS (lightweight-neura
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import short
@@ -26,7 +28,9 @@ _MOST = {
     "temporal_kernel": MOST_KERNEL_SIZE,
     "groups": MOST_CHANNELS,
 }
-_MOST_BITS = 64
+MOST_BITS = 64
+KNOWN_BLOCKS = 1 << 16
+"""How many blocks, and figures of them, a search remembers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,7 @@ class SuperBlock:
             if channels % self.groups:
                 raise InputError(f"{channels} channels cannot be split into {self.groups} groups")
         for bits in (*self.weight_bits, *self.activation_bits):
-            _check_number("bits", bits, _MOST_BITS)
+            _check_number("bits", bits, MOST_BITS)
 
     def __hash__(self) -> int:
         """Computed once, as searches look a block up often, and from numbers alone: in a pickle it stays true."""
@@ -94,6 +98,16 @@ class SuperBlock:
             object.__setattr__(self, "_hash", found)
         return found
 
+    def changed(self, **fields: Any) -> SuperBlock:
+        """The block without its label and with other fields, which the caller knows to be valid: only groups, which
+        channels may not divide into, are checked again. Raises InputError where they do not."""
+        if self.groups != 1:
+            return dataclasses.replace(self, label=None, **fields)
+        found = object.__new__(SuperBlock)
+        found.__dict__.update(self.__dict__, label=None, **fields)
+        found.__dict__.pop("_hash", None)
+        return found
+
     @property
     def quantized(self) -> bool:
         """Whether bits are written down."""
@@ -102,6 +116,18 @@ class SuperBlock:
     def has_bits_for(self, convs: int) -> bool:
         """Whether bits of weights and inputs are written down for each of so many convolutions."""
         return len(self.weight_bits) == len(self.activation_bits) == convs
+
+
+@lru_cache(KNOWN_BLOCKS)
+def shared_block(block: SuperBlock) -> SuperBlock:
+    """The one object that stands for equal blocks without label: dictionaries then find it by identity."""
+    return block
+
+
+@lru_cache(KNOWN_BLOCKS)
+def changed_block(block: SuperBlock, **fields: Any) -> SuperBlock:
+    """`SuperBlock.changed`, made once."""
+    return shared_block(block.changed(**fields))
 
 
 def _check_number(name: str, value: object, most: int) -> None:

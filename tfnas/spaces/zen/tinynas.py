@@ -131,13 +131,12 @@ def write_text(blocks: tuple[SuperBlock, ...]) -> str:
 def _block(fields: Any) -> SuperBlock:
     if not isinstance(fields, Mapping):
         raise InputError(f"expected a dict, got {fields!r:.60}")
-    name = fields.get("class")
-    if not isinstance(name, str) or name not in _TYPE_BY_CLASS:
-        raise InputError(f"no class {name!r}; known are {', '.join(_TYPE_BY_CLASS)}")
+    name: Any = fields.get("class")
+    block_type = class_block_type(name)
     unknown = sorted(str(key) for key in fields if key not in _KEYS)
     if unknown:
         raise InputError(f"{name} has no field {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}")
-    block_type, is_video = _TYPE_BY_CLASS[name], "3D" in name
+    is_video = "3D" in name
     kernel = _whole(fields, "k")
     _check_redundant(fields, kernel)
     block = SuperBlock(
@@ -157,6 +156,13 @@ def _block(fields: Any) -> SuperBlock:
     if "Quant" in name:
         _check_bits_of_all(block, name)
     return block
+
+
+def class_block_type(name: Any) -> str:
+    """The block type of a class. Raises InputError where there is none of that name."""
+    if not isinstance(name, str) or name not in _TYPE_BY_CLASS:
+        raise InputError(f"no class {name!r}; known are {', '.join(_TYPE_BY_CLASS)}")
+    return _TYPE_BY_CLASS[name]
 
 
 def _check_bits_of_all(block: SuperBlock, name: str) -> None:

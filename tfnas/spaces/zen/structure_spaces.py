@@ -1,0 +1,51 @@
+"""The structure spaces by name, and a user's own from a YAML file, as families of networks.
+
+family = structure_space("tinynas-k1kxk1", max_layers=49)
+child = family.mutate(family.initial, numpy.random.default_rng(0))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tfnas.core.errors import InputError
+from tfnas.core.json_yaml import short
+from tfnas.spaces.zen.structure_rules import Variant, structure_rules
+from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
+from tfnas.spaces.zen.zoo_networks import names, zoo_architecture
+
+
+def structure_space(
+    name_or_path: str,
+    *,
+    variant: Variant = "default",
+    initial: StructureArchitecture | None = None,
+    max_layers: int | None = None,
+    image_size: int | None = None,
+    num_classes: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> ZenFamily:
+    """The family of a space: its rules, and the structure that a search begins at, the space's own unless given.
+
+    Variant `program` draws as the released program does, its accidents included. `max_layers` is the limit on layers
+    that TinyNAS's rules look at. `image_size` and `num_classes` replace those of the initial structure, `changes` any
+    fields of the space, as they stand in YAML.
+
+    Raises InputError naming the file and the field that is wrong, or the block that has no place in the space.
+    """
+    rules = structure_rules(str(name_or_path), variant, changes)
+    if max_layers is not None and max_layers < 1:
+        raise InputError(f"max_layers must be 1 or more, got {short(max_layers)}")
+    if initial is None:
+        try:
+            known = rules.initial in names()
+            initial = zoo_architecture(rules.initial) if known else StructureArchitecture.parse(rules.initial)
+        except InputError as error:
+            raise InputError(f"space {rules.name}: initial: {error}") from error
+    initial = initial.adapted(
+        image_size=initial.image_size if image_size is None else image_size,
+        num_classes=initial.num_classes if num_classes is None else num_classes,
+    )
+    rules.check_blocks(initial.structure.blocks, initial.structure.notation)
+    return ZenFamily(initial, rules, max_layers)
