@@ -27,7 +27,9 @@ IMAGE_SIZE = 224
 NUM_CLASSES = 1000
 """What a structure's text alone does not say."""
 STRUCTURE_FILE = "structure.txt"
-_HEAD = re.compile(r"\s*i(\d{1,9})x(\d{1,9})_n(\d{1,9})(_se)?:", re.ASCII)
+FRAMES = 16
+"""Of videos, where nothing says how many."""
+_HEAD = re.compile(r"\s*i(\d{1,9})x(\d{1,9})(?:_f(\d{1,9}))?_n(\d{1,9})(_se)?:", re.ASCII)
 _BODY = re.compile(r"\s*(?:[{\[#\ufeff]|[A-Za-z_]\w*\(|Super)")
 _INITIAL = (
     "SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,16,1,8,1)SuperResK3K3(16,32,2,16,1)SuperResK3K3(32,64,2,32,1)"
@@ -37,9 +39,10 @@ _INITIAL = (
 
 @dataclass(frozen=True)
 class StructureArchitecture:
-    """A structure as a network for images of a size and a number of classes: what is trained, tested and exported.
+    """A structure as a network for images of a size, or for videos, and a number of classes.
 
-    `use_se` adds squeeze-and-excite to notation zennas. Raises InputError for a structure of videos.
+    `use_se` adds squeeze-and-excite to notation zennas. `frames` are those of a video; 0 becomes 16, and of images 1.
+    One of images is trained, tested and exported; one of videos can be searched, counted and scored.
     """
 
     family: ClassVar[str] = "zen"
@@ -47,12 +50,16 @@ class StructureArchitecture:
     image_size: int = IMAGE_SIZE
     num_classes: int = NUM_CLASSES
     use_se: bool = False
+    frames: int = 0
 
     def __post_init__(self) -> None:
         check_number("image_size", self.image_size, MOST_IMAGE_SIZE)
         check_number("num_classes", self.num_classes, MOST_CLASSES)
-        if self.structure.is_video:
-            raise InputError("the structure takes videos: it can be scored and counted, but takes no images")
+        if self.frames == 0:
+            object.__setattr__(self, "frames", FRAMES if self.structure.is_video else 1)
+        check_number("frames", self.frames, MOST_IMAGE_SIZE)
+        if self.frames > 1 and not self.structure.is_video:
+            raise InputError(f"the structure takes images, not videos of {self.frames} frames")
         if self.use_se and self.structure.notation != "zennas":
             raise InputError("squeeze-and-excite can be added to notation zennas only; in tinynas the blocks say it")
 
@@ -72,9 +79,12 @@ class StructureArchitecture:
         return found
 
     def to_text(self) -> str:
-        """Images and classes, then the structure in its notation: `i3x32_n10:SuperConvK3BNRELU(3,8,1,1)...`."""
-        se = "_se" if self.use_se else ""
-        return f"i{self.in_channels}x{self.image_size}_n{self.num_classes}{se}:{self.structure.to_text()}"
+        """Images and classes, then the structure in its notation: `i3x32_n10:SuperConvK3BNRELU(3,8,1,1)...`.
+
+        Of videos the frames, too: `i3x160_f13_n400:...`.
+        """
+        frames, se = f"_f{self.frames}" if self.structure.is_video else "", "_se" if self.use_se else ""
+        return f"i{self.in_channels}x{self.image_size}{frames}_n{self.num_classes}{se}:{self.structure.to_text()}"
 
     @classmethod
     def parse(cls, text: str) -> StructureArchitecture:
@@ -85,11 +95,11 @@ class StructureArchitecture:
         head = _HEAD.match(text)
         if head is None:
             return cls(Structure.parse(text))
-        channels, size, classes = (int(number) for number in head.groups()[:3])
+        channels, size, classes = (int(head[number]) for number in (1, 2, 4))
         structure = Structure.parse(text[head.end() :])
         if channels != structure.in_channels:
             raise InputError(f"its images have {channels} channels, but its first block takes {structure.in_channels}")
-        return cls(structure, size, classes, head[4] is not None)
+        return cls(structure, size, classes, head[5] is not None, int(head[3] or 0))
 
 
 @dataclass(frozen=True)
@@ -135,7 +145,9 @@ class ZenFamily:
     def cost_parts(self, architecture: StructureArchitecture) -> tuple[CostPart, ...]:
         """Units and classifier."""
         given = architecture
-        return structure_parts(given.structure, given.image_size, given.num_classes, use_se=given.use_se)
+        return structure_parts(
+            given.structure, given.image_size, given.num_classes, use_se=given.use_se, frames=given.frames
+        )
 
     def build(
         self,
@@ -146,7 +158,12 @@ class ZenFamily:
         drop_connect_rate: float = 0.0,
         residuals: bool = True,
     ) -> nn.Module:
-        """The StructureNetwork of the structure."""
+        """The StructureNetwork of the structure. Raises InputError for one of videos, which nothing here trains."""
+        if architecture.structure.is_video:
+            raise InputError(
+                "the structure takes videos: it can be searched, counted and scored, but not trained, tested or "
+                "exported; tfnas.StructureNetwork(structure) builds it for a program of your own"
+            )
         from tfnas.spaces.zen.structure_network import StructureNetwork
 
         return StructureNetwork(

@@ -95,11 +95,11 @@ def _catalogue() -> dict[str, Any]:
 def zoo_architecture(name: str) -> StructureArchitecture:
     """A network of the zoo at the size of its images, with the classes and squeeze-and-excite that its name says.
 
-    Names that say no classes have 1000. Raises InputError for an unknown name, and for a network of videos.
+    Names that say no classes have 1000. Raises InputError for an unknown name.
     """
     known = facts(name)
     classes = _classes(name) or NUM_CLASSES
-    return StructureArchitecture(known.structure, known.resolution or IMAGE_SIZE, classes, "_SE_" in name)
+    return StructureArchitecture(known.structure, known.resolution or IMAGE_SIZE, classes, "_SE_" in name, known.frames)
 
 
 def _classes(name: str) -> int | None:
