@@ -71,7 +71,7 @@ def test_the_first_exceeded_budget_is_named_and_equality_passes():
     exact = Budgets(BudgetSettings(**limits))
     assert exact.names == ("layers", "params", "macs", "memory", "effectiveness")
     assert exact.exceeded(figures) is None
-    exact.check_start(architecture)
+    assert exact.excess(figures) == {}
     for name in exact.names:
         assert exact.exceeded({**figures, name: figures[name] * 1.001}) == name
     both = {**figures, "params": figures["params"] + 1, "memory": figures["memory"] + 1}
@@ -87,14 +87,13 @@ def test_of_two_limits_on_latency_the_lower_one_counts():
     assert figures["ms"] == 6.0
 
 
-def test_a_start_over_budget_says_by_how_much():
+def test_the_excess_is_relative_to_the_limits():
     budgets = Budgets(BudgetSettings(max_params=1e6, max_layers=10, max_macs=1e12))
-    with pytest.raises(InputError) as error:
-        budgets.check_start(structure("zennet_cifar_model_size1M_res32", 32, 100))
-    assert str(error.value) == (
-        "the network to start from is over budget: 18 layers, 80.0% above --max_layers 10; 1.041 M parameters, 4.1% "
-        "above --max_params 1000000. Give a smaller one with --init, or raise the budget"
-    )
+    figures = budgets.figures(structure("zennet_cifar_model_size1M_res32", 32, 100))
+    excess = budgets.excess(figures)
+    assert list(excess) == ["layers", "params"]
+    assert excess == pytest.approx({"layers": 0.8, "params": 0.040844})
+    assert [budgets.flag(name) for name in excess] == ["--max_layers 10", "--max_params 1000000"]
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])

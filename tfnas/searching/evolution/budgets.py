@@ -14,7 +14,7 @@ from tfnas.core.cost import COSTS, MILLISECONDS, Cost
 from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
 from tfnas.core.units import peak_activations
-from tfnas.proxies.entropy import effectiveness
+from tfnas.proxies.unit_entropy import Chain, effectiveness_of
 from tfnas.searching.evolution.budget_settings import BudgetSettings
 from tfnas.spaces.families import cost_parts
 from tfnas.spaces.mbconv.mbconv_family import architecture_units
@@ -29,7 +29,7 @@ FIGURES = {
     "macs": COSTS["macs"],
     "ms": MILLISECONDS,
     "memory": Cost("memory", "bytes of activations", "bytes of activations"),
-    "effectiveness": Cost("effectiveness", "of depth over width", "depth over width"),
+    "effectiveness": Cost("effectiveness", "effectiveness", "depth over width"),
     "feature": Cost("feature", "bytes of features", "bytes of features"),
 }
 """Everything that can have a budget, in the order in which budgets are compared."""
@@ -88,20 +88,13 @@ class Budgets:
                 return name
         return None
 
-    def check_start(self, architecture: NetworkArchitecture) -> None:
-        """Raise InputError where the network to start from exceeds a budget, with all that it exceeds."""
-        figures = self.figures(architecture)
-        over = [
-            f"{FIGURES[name].quantity(figures[name])}, {figures[name] / limit - 1:.1%} above "
-            f"--{self._flags[name]} {limit:.10g}"
-            for name, limit in self.limits.items()
-            if figures[name] > limit
-        ]
-        if over:
-            raise InputError(
-                f"the network to start from is over budget: {'; '.join(over)}. Give a smaller one with --init, or "
-                "raise the budget"
-            )
+    def excess(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """By how much figures are above their limits, relative to these: of those that are, in order."""
+        return {name: figures[name] / limit - 1 for name, limit in self.limits.items() if figures[name] > limit}
+
+    def flag(self, name: str) -> str:
+        """A limit as the user gives it: `--max_params 1000000`."""
+        return f"--{self._flags[name]} {self.limits[name]:.10g}"
 
     def _figures_of_parts(self, architecture: NetworkArchitecture) -> dict[str, float]:
         if self.settings.reference_counts:
@@ -118,7 +111,7 @@ class Budgets:
         if isinstance(architecture, Architecture):
             units = architecture_units(architecture)
             figures["memory"] = _FLOAT32_BYTES * peak_activations(units, architecture.num_classes)
-            figures["effectiveness"] = effectiveness(architecture)
+            figures["effectiveness"] = effectiveness_of(Chain(units))
         for name in ("memory", "effectiveness", "feature"):
             if name in self.limits and name not in figures:
                 raise InputError(f"--max_{name} is not defined for networks of family {architecture.family!r}")
