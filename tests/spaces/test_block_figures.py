@@ -10,7 +10,7 @@ from made_structures import random_structure
 
 from tfnas import InputError, zoo
 from tfnas.core.units import peak_activations
-from tfnas.proxies.unit_entropy import Chain, effectiveness_of, fan_in, fan_in_without_groups
+from tfnas.proxies.unit_entropy import Chain, chain_effectiveness, fan_in, fan_in_without_groups
 from tfnas.spaces.zen.block_figures import block_figures
 from tfnas.spaces.zen.structure import Structure
 from tfnas.spaces.zen.structure_counts import real_counts, reference_counts
@@ -129,8 +129,8 @@ def test_figures_of_structures_equal_the_plain_ones(kind):
         assert found["layers"] == reference["layers"] == program.layers
         assert found["memory"] == reference["memory"] == 4 * peak_activations(units, 11)
         chain = Chain(units)
-        assert found["effectiveness"] == pytest.approx(effectiveness_of(chain, fan_in), rel=1e-12)
-        assert reference["effectiveness"] == pytest.approx(effectiveness_of(chain, fan_in_without_groups), rel=1e-12)
+        assert found["effectiveness"] == pytest.approx(chain_effectiveness(chain, fan_in), rel=1e-12)
+        assert reference["effectiveness"] == pytest.approx(chain_effectiveness(chain, fan_in_without_groups), rel=1e-12)
 
 
 def test_effectiveness_of_one_block_by_hand():

@@ -79,7 +79,7 @@ def test_the_first_exceeded_budget_is_named_and_equality_passes():
 
 
 def test_of_two_limits_on_latency_the_lower_one_counts():
-    for target, most, limit in ((5.0, 7.0, 5.0), (7.0, 5.0, 5.0), (None, 5.0, 5.0)):
+    for target, most, limit in ((5.0, 7.0, 5.0), (5.01, 5.0, 5.0), (None, 5.0, 5.0)):
         budgets = Budgets(BudgetSettings(target_lat=target, max_ms=most), FixedTable())
         assert budgets.limits == {"ms": limit}
         assert budgets.exceeded({"ms": 5.0}) is None and budgets.exceeded({"ms": 5.01}) == "ms"
@@ -108,6 +108,8 @@ def test_latency_needs_a_table_and_a_table_a_limit():
         Budgets(BudgetSettings(target_lat=3))
     with pytest.raises(InputError, match="--lookup_path is for --target_lat and --max_ms"):
         BudgetSettings(lookup_path="table.json")
+    with pytest.raises(InputError, match="--max_ms 5 is below the 6.965 ms that --target_lat 7 asks for at least"):
+        BudgetSettings(target_lat=7, max_ms=5)
 
 
 def test_what_is_not_defined_for_a_family_is_refused():

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from tfnas.core.errors import InputError
+from tfnas.latency.reachable import FLOOR
 
 _LIMITS = (
     "max_params",
@@ -56,5 +57,10 @@ class BudgetSettings:
             limit = getattr(self, name)
             if limit is not None and not (math.isfinite(limit) and limit > 0):
                 raise InputError(f"{name} must be a positive number, got {limit}")
+        if self.target_lat is not None and self.max_ms is not None and self.max_ms < FLOOR * self.target_lat:
+            raise InputError(
+                f"--max_ms {self.max_ms} is below the {FLOOR * self.target_lat:.6g} ms that --target_lat "
+                f"{self.target_lat} asks for at least: give one of them"
+            )
         if self.lookup_path is not None and self.target_lat is None and self.max_ms is None:
             raise InputError("--lookup_path is for --target_lat and --max_ms: give one of them, or omit it")

@@ -14,7 +14,7 @@ from tfnas.core.cost import COSTS, MILLISECONDS, Cost
 from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
 from tfnas.core.units import peak_activations
-from tfnas.proxies.unit_entropy import Chain, effectiveness_of
+from tfnas.proxies.unit_entropy import Chain, chain_effectiveness
 from tfnas.searching.evolution.budget_settings import BudgetSettings
 from tfnas.spaces.families import cost_parts
 from tfnas.spaces.mbconv.mbconv_family import architecture_units
@@ -111,7 +111,7 @@ class Budgets:
         if isinstance(architecture, Architecture):
             units = architecture_units(architecture)
             figures["memory"] = _FLOAT32_BYTES * peak_activations(units, architecture.num_classes)
-            figures["effectiveness"] = effectiveness_of(Chain(units))
+            figures["effectiveness"] = chain_effectiveness(Chain(units))
         for name in ("memory", "effectiveness", "feature"):
             if name in self.limits and name not in figures:
                 raise InputError(f"--max_{name} is not defined for networks of family {architecture.family!r}")
