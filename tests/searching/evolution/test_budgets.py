@@ -108,7 +108,7 @@ def test_latency_needs_a_table_and_a_table_a_limit():
         Budgets(BudgetSettings(target_lat=3))
     with pytest.raises(InputError, match="--lookup_path is for --target_lat and --max_ms"):
         BudgetSettings(lookup_path="table.json")
-    with pytest.raises(InputError, match="--max_ms 5 is below the 6.965 ms that --target_lat 7 asks for at least"):
+    with pytest.raises(InputError, match=r"--max_ms 5 is below the 6\.965 ms that --target_lat 7 asks for at least"):
         BudgetSettings(target_lat=7, max_ms=5)
 
 
