@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from tfnas.runs.model_file import TrainedModel, load
     from tfnas.searching.differentiable.differentiable_search import SearchResult, search
     from tfnas.searching.differentiable.search_config import SearchConfig
+    from tfnas.searching.evolution.evolutionary_search import EvolveResult, evolve
+    from tfnas.searching.evolution.evolve_config import EvolveConfig
     from tfnas.searching.refitting.certify import certify_file
     from tfnas.searching.refitting.refit_config import CertifyConfig, CloseConfig
     from tfnas.searching.refitting.refit_run import close_run
@@ -61,6 +63,8 @@ _HOMES = {
     "CloseConfig": "tfnas.searching.refitting.refit_config",
     "Counts": "tfnas.core.units",
     "EvaluationConfig": "tfnas.evaluation.evaluation_config",
+    "EvolveConfig": "tfnas.searching.evolution.evolve_config",
+    "EvolveResult": "tfnas.searching.evolution.evolutionary_search",
     "ExportConfig": "tfnas.export.export_config",
     "ExportReport": "tfnas.export.export_report",
     "FeatureNetwork": "tfnas.nn.network",
@@ -84,6 +88,7 @@ _HOMES = {
     "combine_ranks": "tfnas.proxies.rank_combination",
     "count": "tfnas.nn.counting",
     "evaluate": "tfnas.evaluation.evaluating",
+    "evolve": "tfnas.searching.evolution.evolutionary_search",
     "export_model": "tfnas.export.exporting",
     "fit_widths": "tfnas.latency.widths",
     "load": "tfnas.runs.model_file",
@@ -109,6 +114,8 @@ __all__ = [
     "CloseConfig",
     "Counts",
     "EvaluationConfig",
+    "EvolveConfig",
+    "EvolveResult",
     "ExportConfig",
     "ExportReport",
     "FeatureNetwork",
@@ -139,6 +146,7 @@ __all__ = [
     "combine_ranks",
     "count",
     "evaluate",
+    "evolve",
     "export_model",
     "fit_widths",
     "load",

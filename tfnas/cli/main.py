@@ -22,6 +22,7 @@ class Subcommand:
 
 COMMANDS = {
     "search": Subcommand("search for a network that meets a latency", "train_search"),
+    "evolve": Subcommand("search for a network by scores of untrained ones", "evolve"),
     "parse": Subcommand("write out and show what a search found", "parsing_model"),
     "rerank": Subcommand("rank networks of the same latency as the one found", "rerank"),
     "train": Subcommand("train a derived network", "train_eval"),

@@ -16,10 +16,13 @@ from tfnas.core.json_yaml import load_json_file
 from tfnas.core.space import SearchSpace
 from tfnas.runs.authors_search import AuthorsSearch
 from tfnas.runs.checkpoint import (
+    BEST,
+    EVOLVE_KIND,
     FOLDER,
     SEARCH_KIND,
     State,
     checkpoint_format,
+    evolve_checkpoints,
     load_checkpoint,
     saved_choice,
     search_checkpoints,
@@ -149,13 +152,17 @@ def read_source(path: Path, space: SearchSpace | None) -> ArchitectureSource:
 def _read_run(run_dir: Path) -> ArchitectureSource:
     """A finished run's result, or what its newest readable checkpoint had come to."""
     checkpoints, result = search_checkpoints(run_dir), run_dir / RUN_FILE
+    evolved = evolve_checkpoints(run_dir)
+    if evolved.saved() and not read_summary(run_dir):
+        return _from_population(*evolved.load_latest())
     of_search = checkpoints.saved() or (checkpoints.folder.is_dir() and not result.is_file())
     if of_search and not read_summary(run_dir):  # the summary is the last file of a run
         return _from_state(*checkpoints.load_latest())
-    if not result.is_file() and checkpoints.saved():
+    if not result.is_file() and (checkpoints.saved() or evolved.saved()):
+        kind = SEARCH_KIND if checkpoints.saved() else EVOLVE_KIND
         raise InputError(
             f"{run_dir} is a finished search without its {RUN_FILE}; this writes it again: "
-            f"{command_line('search', '--resume', run_dir)}"
+            f"{command_line(kind, '--resume', run_dir)}"
         )
     if not result.is_file():
         raise InputError(f"{run_dir} is not a run directory: it contains neither {RUN_FILE} nor {FOLDER}/")
@@ -193,6 +200,8 @@ def _read_checkpoint(path: Path, space: SearchSpace | None) -> ArchitectureSourc
     document = load_plain(path)
     if isinstance(document, dict) and document.get("format") == checkpoint_format(SEARCH_KIND):
         return _from_state(load_checkpoint(path, SEARCH_KIND), path, ())
+    if isinstance(document, dict) and document.get("format") == checkpoint_format(EVOLVE_KIND):
+        return _from_population(load_checkpoint(path, EVOLVE_KIND), path, ())
     authors = AuthorsSearch.from_document(document, str(path))
     named = "" if space else f"assumed to be of space {_AUTHORS_SPACE}; override with --space"
     return ArchitectureSource(
@@ -213,6 +222,14 @@ def _from_state(state: State, path: Path, problems: Sequence[str]) -> Architectu
         **_recorded(state),
         notes=(*problems, note),
     )
+
+
+def _from_population(state: State, path: Path, problems: Sequence[str]) -> ArchitectureSource:
+    note = (
+        f"this is not the end of a search: {path.name} contains the best network that was found until then; --resume "
+        "ends an interrupted run"
+    )
+    return ArchitectureSource(architecture=parse_architecture(state[BEST]), kind=UNFINISHED, notes=(*problems, note))
 
 
 def _recorded(fields: Mapping[str, Any]) -> dict[str, Any]:

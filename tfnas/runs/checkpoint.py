@@ -123,6 +123,10 @@ def short_names(names: Sequence[str]) -> str:
 
 SEARCH_KIND = "search"
 """Of their run directories and checkpoints."""
+EVOLVE_KIND = "evolve"
+"""The same of an evolutionary search."""
+BEST = "best"
+"""In a checkpoint of an evolutionary search: the text of its best network."""
 
 
 def choice_from(
@@ -142,6 +146,11 @@ def choice_from(
 def search_checkpoints(run_dir: Path) -> Checkpoints:
     """The checkpoints of a search in its run directory."""
     return Checkpoints(run_dir, SEARCH_KIND)
+
+
+def evolve_checkpoints(run_dir: Path) -> Checkpoints:
+    """The checkpoints of an evolutionary search in its run directory."""
+    return Checkpoints(run_dir, EVOLVE_KIND)
 
 
 def saved_space(state: State) -> SearchSpace:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from rich.console import Console
@@ -39,12 +39,39 @@ from tfnas.utils.devices import instruction_sets, runtime_settings
 from tfnas.utils.progress import waiting
 
 
+class Resumable(Protocol):
+    """A configuration that may name a run to go on with."""
+
+    @property
+    def resume(self) -> str | None:
+        """The directory of an interrupted run."""
+
+
+C = TypeVar("C", bound=Resumable)
+
+
 @dataclass(frozen=True)
 class ResumedRun:
     """The directory of a run to resume, and a remark on its settings."""
 
     run_dir: Path
     remark: str | None = None
+
+
+def with_resumed(
+    config: C, kind: str, given: Collection[str] | None, may_change: Collection[str]
+) -> tuple[C, ResumedRun | None]:
+    """The configuration (with a `resume`) to run with, and the run of this kind to resume, where it names one.
+
+    `given` and `may_change` as in `tfnas.runs.resumption.resumed_config`. Raises as `resumed_settings` there does.
+    """
+    if config.resume is None:
+        return config, None
+    from tfnas.runs.resumption import resumed_settings
+
+    run_dir = Path(config.resume)
+    config, remark = resumed_settings(config, run_dir, kind, given, may_change=may_change)
+    return config, ResumedRun(run_dir, remark)
 
 
 def run_algorithm(

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from tfnas.core.errors import InputError, Interrupted, RunFailed
 from tfnas.runs.endings import Interruption
+from tfnas.runs.worker_pool import TaskResult, WorkerPool
 from tfnas.searching.reranking.rerank_tasks import JOURNAL_FILE, ResultJournal, compute_tasks
-from tfnas.searching.reranking.rerank_workers import TaskResult, WorkerPool
 
 
 def fill(folder, tasks, stop_after=None):

@@ -10,7 +10,7 @@ import pytest
 from made_tasks import MadeTask
 
 from tfnas.core.errors import InputError, RunFailed
-from tfnas.searching.reranking.rerank_workers import TaskResult, WorkerPool, owned_processes
+from tfnas.runs.worker_pool import TaskResult, WorkerPool, owned_processes
 
 TEXTS = ["a", "bb", "ccc", "dddd", "eeeee", "ffffff", "ggggggg"]
 

@@ -25,7 +25,7 @@ from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.run_directory import RunDirectory
 from tfnas.runs.run_reporter import place_text
 from tfnas.runs.run_settings import SEARCH_MAY_CHANGE, SEARCH_RESCUES
-from tfnas.runs.session import ResumedRun, run_algorithm
+from tfnas.runs.session import run_algorithm, with_resumed
 from tfnas.searching.differentiable.architecture_parameters import (
     sample_path,
     temperature,
@@ -106,13 +106,7 @@ def search(config: SearchConfig, console: Console | None = None, given: Collecti
 
     Raises InputError, Infeasible (before anything is written), RunFailed and Interrupted (state saved).
     """
-    resumed = None
-    if config.resume is not None:
-        from tfnas.runs.resumption import resumed_settings
-
-        run_dir = Path(config.resume)
-        config, remark = resumed_settings(config, run_dir, SEARCH_KIND, given, may_change=SEARCH_MAY_CHANGE)
-        resumed = ResumedRun(run_dir, remark)
+    config, resumed = with_resumed(config, SEARCH_KIND, given, SEARCH_MAY_CHANGE)
 
     def open_search(processes: DistributedContext) -> DifferentiableSearch:
         setup = processes.barrier(lambda: prepare(config, processes))

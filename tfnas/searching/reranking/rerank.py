@@ -18,6 +18,7 @@ from tfnas.core.errors import InputError
 from tfnas.proxies.score import Score, find_score, score
 from tfnas.runs.endings import Interruption, handle_errors, watch_interruption
 from tfnas.runs.run_directory import RunDirectory
+from tfnas.runs.worker_pool import Task, WorkerPool, owned_processes
 from tfnas.searching.differentiable.candidates import Candidate, draw_candidates
 from tfnas.searching.reranking.finished_search import FinishedSearch, open_search
 from tfnas.searching.reranking.rerank_config import FEWEST_CALIBRATED, INHERITED, RerankConfig
@@ -44,7 +45,6 @@ from tfnas.searching.reranking.rerank_tasks import (
     ScoreTask,
     compute_tasks,
 )
-from tfnas.searching.reranking.rerank_workers import Task, WorkerPool, owned_processes
 from tfnas.spaces.families import architecture_counts
 from tfnas.utils.devices import named_device, runtime_settings, usable_cores
 from tfnas.utils.files import check_writable, write_whole

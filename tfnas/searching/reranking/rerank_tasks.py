@@ -31,9 +31,9 @@ from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
 from tfnas.runs.checkpoint import SEARCH_KIND, load_checkpoint
 from tfnas.runs.endings import Interruption
+from tfnas.runs.worker_pool import Task, TaskResult, WorkerPool
 from tfnas.searching.differentiable.inherited_evaluation import derived_accuracy
 from tfnas.searching.reranking.rerank_config import INHERITED
-from tfnas.searching.reranking.rerank_workers import Task, TaskResult, WorkerPool
 from tfnas.supernet.extract import supernet_from_state
 from tfnas.supernet.supernet import Supernet
 from tfnas.utils.files import LineFile

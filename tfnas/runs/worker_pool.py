@@ -7,6 +7,7 @@ This module does not import torch, with which a process would take seconds to st
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import logging
 import os
@@ -31,6 +32,13 @@ _SECONDS_TO_ANSWER = 10.0
 _one_at_a_time = threading.Lock()  # dask's workers have several threads, but torch's random state is one
 
 
+class Computation(Protocol):
+    """What a process computes. It can be pickled, and so can what it returns."""
+
+    def compute(self) -> Any:
+        """The result. Raises TfnasError where there is none."""
+
+
 class Task(Protocol):
     """One number of one candidate."""
 
@@ -53,7 +61,7 @@ class TaskResult(NamedTuple):
     """Result of the task at index `number`: a value, or the message and exit status of an error."""
 
     number: int
-    value: float
+    value: Any
     seconds: float
     problem: str | None = None
     status: int = 0
@@ -66,8 +74,15 @@ class WorkerPool:
     backend: str = LOCAL
     jobs: int = 1
     cluster: str | None = None
+    connected: bool = False
 
-    def results(self, tasks: Sequence[Task]) -> Generator[TaskResult, None, None]:
+    @contextmanager
+    def connection(self) -> Iterator[WorkerPool]:
+        """The pool, connected to its cluster for the duration: otherwise it connects for every `results`."""
+        with _joblib_backend(self), _backend_errors(self):
+            yield dataclasses.replace(self, connected=True)
+
+    def results(self, tasks: Sequence[Computation]) -> Generator[TaskResult, None, None]:
         """Results of the tasks in the order of completion.
 
         Raises InputError where the backend is not installed or its cluster does not respond, and RunFailed when a
@@ -75,7 +90,7 @@ class WorkerPool:
         """
         if not tasks:
             return
-        with _joblib_backend(self), _backend_errors(self):
+        with nullcontext() if self.connected else _joblib_backend(self), _backend_errors(self):
             numbered = list(enumerate(tasks))
             jobs = self.jobs if self.backend == LOCAL else -1
             if self.backend == "ray":
@@ -101,11 +116,11 @@ def _parallel(jobs: int, return_as: str) -> Any:
     return joblib.Parallel(n_jobs=jobs, return_as=return_as)
 
 
-def _calls(numbered: Sequence[tuple[int, Task]]) -> Iterator[Any]:
+def _calls(numbered: Sequence[tuple[int, Computation]]) -> Iterator[Any]:
     return (joblib.delayed(_computed)(index, task, os.getpid()) for index, task in numbered)
 
 
-def _computed(index: int, task: Task, parent: int) -> TaskResult:
+def _computed(index: int, task: Computation, parent: int) -> TaskResult:
     """Compute one task; an error comes back as text, since not every exception can be pickled."""
     if os.getpid() != parent and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer

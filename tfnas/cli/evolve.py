@@ -1,0 +1,59 @@
+"""`tfnas evolve --max_params 1e6`: search a network without training any (also `tfnas.evolve`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tfnas.cli.flags import FlagGroup, FlagParser
+from tfnas.cli.running import running, say_loading
+from tfnas.searching.evolution.evolve_config import EvolveConfig
+
+_EXAMPLES = """\
+  {command} --max_params 1e6 --image_size 32 --num_classes 10
+      the best network of a million parameters by the Zen-Score
+  {command} --score 0.9*zen+0.1*entropy --max_macs 400e6
+      a weighted sum of scores
+  {command} --space digits --score naswot --max_macs 1e6
+      networks of MBConv blocks
+  {command} --resume runs/evolve-20250131-120000
+      resume an interrupted run"""
+
+_GROUPS = (
+    FlagGroup("what to search", ("space", "init", "image_size", "num_classes")),
+    FlagGroup(
+        "budgets",
+        (
+            *("max_params", "max_macs", "max_layers", "target_lat", "max_ms", "lookup_path"),
+            *("max_memory", "max_effectiveness", "max_feature", "reference_counts"),
+        ),
+        "Any number of them, all kept at once; a network may reach each.",
+    ),
+    FlagGroup(
+        "what is maximised",
+        ("score", "combine", "batch_size", "repeats", "stage_weights", "depth_penalty"),
+    ),
+    FlagGroup("the procedure", ("iterations", "population", "children")),
+    FlagGroup("the run", ("save", "note", "run_dir", "resume", "seed", "save_minutes", "print_freq")),
+    FlagGroup(
+        "the machine",
+        ("jobs", "joblib_backend", "cluster", "device", "deterministic", "local_rank", "rank_timeout"),
+    ),
+)
+_COMMAND_LINE_ONLY = ("cluster",)
+"""Connecting to an address sends it work and trusts its answers: no file may give one."""
+_DESCRIPTION = """\
+Search for the network of the highest score within budgets by evolution. Scores
+are of untrained networks, so nothing is trained and no images are needed."""
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "tfnas evolve") -> int:
+    """Run the command on `argv` (default: the process's arguments) and return the exit status."""
+    with running(prog, argv) as command:
+        parser = FlagParser(prog, EvolveConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, command_line_only=_COMMAND_LINE_ONLY)
+        given = parser.given(command.arguments)
+        config = EvolveConfig(**given)
+        say_loading(prog)
+        from tfnas.searching.evolution.evolutionary_search import evolve
+
+        evolve(config, given=given.keys())
+    return command.status

@@ -1,0 +1,121 @@
+"""Scores of the networks that an evolutionary search draws: in this process, or in worker processes.
+
+A score depends on the network and the options alone, which have the seed: who computes it makes no difference.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Any
+
+from tfnas.core.errors import InputError, RunFailed
+from tfnas.proxies.score import ScoreFailed, measure
+from tfnas.proxies.score_options import ScoreOptions
+from tfnas.proxies.scored_network import ScoredNetwork
+from tfnas.runs.worker_pool import LOCAL, WorkerPool, owned_processes
+from tfnas.searching.evolution.objective import Objective, ScoreTerm
+
+_ATTEMPTS = 3
+_REMEMBERED = 100_000
+
+Scores = tuple[float, ...]
+Outcome = Scores | str
+"""The scores of a network, or why it has none."""
+
+
+@dataclass(frozen=True)
+class NetworkScores:
+    """The scores of one network, to be computed anywhere."""
+
+    architecture: Any
+    terms: tuple[ScoreTerm, ...]
+    options: ScoreOptions
+
+    def compute(self) -> Scores:
+        """One number per term. Raises ScoreFailed and InputError as `tfnas.proxies.score.measure` does."""
+        scored = ScoredNetwork(self.architecture.to_text(), self.architecture)
+        return tuple(
+            measure(term.score, scored, dataclasses.replace(self.options, variant=term.variant)) for term in self.terms
+        )
+
+
+class CandidateScorer:
+    """Scores networks; `first_problem` is the first reason why one has no score."""
+
+    def __init__(self, objective: Objective, options: ScoreOptions, pool: WorkerPool) -> None:
+        self.objective, self.options = objective, options
+        self.first_problem: str | None = None
+        self._pool = pool
+        self._connections = ExitStack()
+        self._remembered: dict[Any, Outcome] = {}
+
+    @property
+    def jobs(self) -> int:
+        """Worker processes on this machine."""
+        return self._pool.jobs
+
+    @property
+    def in_workers(self) -> bool:
+        """Whether worker processes compute; closed forms take less than sending them."""
+        return not self.objective.is_analytic and (self._pool.backend != LOCAL or self._pool.jobs > 1)
+
+    def close(self) -> None:
+        """End the worker processes, if any were needed."""
+        self._connections.close()
+
+    def scores(self, architectures: Sequence[Any]) -> list[Outcome]:
+        """What every one of these distinct networks scores, in their order.
+
+        Raises RunFailed where worker processes die again and again.
+        """
+        if self.objective.is_analytic:
+            outcomes = [self.here(architecture) for architecture in architectures]
+        else:
+            new = [architecture for architecture in architectures if architecture not in self._remembered]
+            found = self._in_workers(new) if self.in_workers else [self.here(architecture) for architecture in new]
+            known = self._remembered | dict(zip(new, found, strict=True))
+            outcomes = [known[architecture] for architecture in architectures]
+            self._remember(new, found)
+        for outcome in outcomes:
+            if isinstance(outcome, str) and self.first_problem is None:
+                self.first_problem = outcome
+        return outcomes
+
+    def _task(self, architecture: Any) -> NetworkScores:
+        return NetworkScores(architecture, self.objective.terms, self.options)
+
+    def here(self, architecture: Any) -> Outcome:
+        """What a network scores, computed in this process."""
+        try:
+            return self._task(architecture).compute()
+        except (ScoreFailed, InputError) as error:
+            return str(error)
+
+    def _in_workers(self, architectures: Sequence[Any]) -> list[Outcome]:
+        if not architectures:
+            return []
+        if not self._pool.connected:
+            self._connections.enter_context(owned_processes())
+            self._pool = self._connections.enter_context(self._pool.connection())
+        found: dict[int, Outcome] = {}
+        for attempt in range(1, _ATTEMPTS + 1):
+            missing = [number for number in range(len(architectures)) if number not in found]
+            results = self._pool.results([self._task(architectures[number]) for number in missing])
+            try:
+                with closing(results):
+                    for result in results:
+                        value = result.value if result.problem is None else result.problem
+                        found[missing[result.number]] = value
+                break
+            except RunFailed:  # a process died: what it was to compute is computed by another
+                if attempt == _ATTEMPTS:
+                    raise
+        return [found[number] for number in range(len(architectures))]
+
+    def _remember(self, architectures: Sequence[Any], outcomes: Sequence[Outcome]) -> None:
+        self._remembered.update(zip(architectures, outcomes, strict=True))
+        while len(self._remembered) > _REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]

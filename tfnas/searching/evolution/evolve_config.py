@@ -1,0 +1,87 @@
+"""The settings of an evolutionary search: one typed definition for Python, command line and YAML file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tfnas.core.errors import InputError
+from tfnas.runs.run_settings import RUN_MAY_CHANGE, RunSettings
+from tfnas.searching.evolution.budget_settings import BudgetSettings
+
+RESCUES = frozenset({"device"})
+PATHS = ("init", "space", "lookup_path")
+MAY_CHANGE = {*RUN_MAY_CHANGE, "resume", "jobs", "joblib_backend", "cluster", *PATHS, *RESCUES}
+"""What may differ between a run and its resumption: what changes no result, and paths, of which the contents are
+compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvolveConfig(RunSettings, BudgetSettings):
+    """Settings of an evolutionary search."""
+
+    space: str = "zen"
+    """What is searched: zen, a space of MBConv blocks (imagenet, cifar, digits), a YAML file of your own, or an
+    installed family of networks."""
+    init: str | None = None
+    """Network to start from: a file, a run directory, a name of the zoo or an architecture's text. Default: that of the
+    space."""
+    image_size: int | None = None
+    """Pixels a side of the images, for budgets and score. Default: that of the network to start from."""
+    num_classes: int | None = None
+    """Classes of the classifier. Default: those of the network to start from."""
+    score: str = "zen"
+    """Score to search by, such as zen, naswot or entropy:tinynas (a variant), or a sum such as 0.9*zen+0.1*entropy. A
+    score of which lower is better counts negatively."""
+    combine: Literal["sum", "rank"] = "sum"
+    """How several scores become one: their sum, or the sum of the logarithms of their ranks in the population."""
+    batch_size: int = 16
+    """Images in a batch of scores that are computed on images."""
+    repeats: int = 1
+    """zen: number of random weights and images to average over."""
+    stage_weights: str | None = None
+    """Entropies: the weight of each stage, such as 1,1,1,1,8."""
+    depth_penalty: float = 10.0
+    """entropy, incorporated: the factor of the penalty on unequal depths."""
+    iterations: int = 480_000
+    """Networks to draw, those included that exceed a budget or are members already."""
+    population: int = 512
+    """Most members of the population; the worst leave it."""
+    children: int = 32
+    """Networks drawn from the population before it changes; 1 is the order of the published programs."""
+    jobs: int | None = None
+    """Number of worker processes for scores that take passes through a network. Default: the number of cores on a CPU,
+    1 on a GPU. The result does not depend on it."""
+    joblib_backend: Literal["loky", "dask", "ray"] = "loky"
+    """Where those scores are computed: loky (processes on this machine), or a cluster of dask's or ray's."""
+    cluster: str | None = None
+    """Address of the cluster, such as tcp://10.0.0.1:8786. Default: what dask's or ray's own settings name, else one
+    that is started on this machine."""
+    resume: str | None = None
+    """Resume the interrupted run in this run directory, with its own settings."""
+    seed: int = 2
+    """Seed of the mutations, and of random weights and images of scores."""
+
+    def __post_init__(self) -> None:
+        RunSettings.__post_init__(self)
+        BudgetSettings.__post_init__(self)
+        for name in ("iterations", "population", "children", "repeats", "jobs", "image_size", "num_classes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name} must be 1 or more, got {value}")
+        if self.cluster is not None and self.joblib_backend == "loky":
+            raise InputError("--cluster is for --joblib_backend dask or ray")
+        if self.run_dir is not None and self.resume is not None:
+            raise InputError("give --run_dir for a new run or --resume for an interrupted one, not both")
+
+    @property
+    def weights_of_stages(self) -> tuple[float, ...] | None:
+        """`stage_weights` as numbers. Raises InputError where they are none."""
+        if self.stage_weights is None:
+            return None
+        try:
+            return tuple(float(weight) for weight in self.stage_weights.split(","))
+        except ValueError as error:
+            raise InputError(
+                f"--stage_weights must be numbers separated by commas, such as 1,1,1,1,8, got {self.stage_weights!r}"
+            ) from error
