@@ -236,10 +236,10 @@ def test_a_score_that_is_not_finite_is_counted_and_never_enters(tmp_path, monkey
         ({"stage_weights": "1,x"}, "--stage_weights must be numbers separated by commas"),
         ({"init": "SuperConvK3BNRELU(3,8,1"}, "--init: "),
         ({"init": "no-such-network"}, "--init: "),
-        ({"init": "zennet_imagenet1k_flops400M_SE_res224"}, "exceeds --max_params"),
+        ({"init": "zennet_imagenet1k_flops400M_SE_res224"}, "over budget: .* above --max_params 120000"),
         ({"init": "i3x32_n10:SuperConvK3BNRELU(3,8,1,1)", "space": "digits"}, "--init names a network of family zen"),
         ({"space": "dogits"}, r"no space 'dogits'.*did you mean digits\?"),
-        ({"max_params": 1000}, "params"),
+        ({"max_params": 80e3}, "over budget: .* above --max_params 80000"),
     ],
 )
 def test_bad_input_is_one_message_before_anything_is_written(tmp_path, changes, message):
@@ -252,7 +252,7 @@ def test_bad_input_is_one_message_before_anything_is_written(tmp_path, changes, 
     ("changes", "message"),
     [
         ({"iterations": 0}, "--iterations must be 1 or more"),
-        ({"max_macs": -1.0}, "--max_macs must be a number above 0"),
+        ({"max_macs": -1.0}, "max_macs must be a positive number above 0"),
         ({"cluster": "tcp://x:1"}, "--cluster is for --joblib_backend dask or ray"),
         ({"resume": "there"}, "give --run_dir for a new run or --resume"),
     ],

@@ -85,7 +85,8 @@ class Objective:
         signed = {
             term.name: [term.sign * value for value in column] for term, column in zip(self.terms, columns, strict=True)
         }
-        return combine_ranks(signed).tolist()
+        combined: list[float] = combine_ranks(signed).tolist()
+        return combined
 
     def shown(self, value: float) -> float:
         """A value as people know it: of a lone score where lower is better, the score itself."""
