@@ -19,7 +19,7 @@ _EXAMPLES = """\
       resume an interrupted run"""
 
 _GROUPS = (
-    FlagGroup("what to search", ("space", "init", "image_size", "num_classes")),
+    FlagGroup("what to search", ("space", "space_variant", "init", "image_size", "num_classes")),
     FlagGroup(
         "budgets",
         (
@@ -49,7 +49,15 @@ are of untrained networks, so nothing is trained and no images are needed."""
 def main(argv: Sequence[str] | None = None, prog: str = "tfnas evolve") -> int:
     """Run the command on `argv` (default: the process's arguments) and return the exit status."""
     with running(prog, argv) as command:
-        parser = FlagParser(prog, EvolveConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, command_line_only=_COMMAND_LINE_ONLY)
+        parser = FlagParser(
+            prog,
+            EvolveConfig,
+            _DESCRIPTION,
+            _GROUPS,
+            _EXAMPLES,
+            aliases={"target": "target_lat"},
+            command_line_only=_COMMAND_LINE_ONLY,
+        )
         given = parser.given(command.arguments)
         config = EvolveConfig(**given)
         say_loading(prog)

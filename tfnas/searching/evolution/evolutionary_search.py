@@ -130,8 +130,9 @@ class EvolutionarySearch(Algorithm[int]):
     def _draw_children(self, number: int) -> None:
         """Draw networks from the population as it is, then let those join that may."""
         setup, population, generator = self.setup, self.population, self.generator
-        members, mutate, budgets = population.members, setup.family.mutate, setup.budgets
+        members, budgets = population.members, setup.budgets
         is_small = len(members) <= _SMALL_POPULATION
+        mutate = setup.searched.mutate_little if is_small else setup.searched.mutate
         outcomes: list[int] = []
         figures: list[tuple[float, ...]] = []
         drawn: dict[Any, int] = {}

@@ -20,9 +20,12 @@ compared."""
 class EvolveConfig(RunSettings, BudgetSettings):
     """Settings of an evolutionary search."""
 
-    space: str = "zen"
-    """What is searched: zen, a space of MBConv blocks (imagenet, cifar, digits), a YAML file of your own, or an
-    installed family of networks."""
+    space: str = "zen-xxbl"
+    """What is searched: a space of structures (zen-xxbl, zen-idw, tinynas-k1kxk1, tinynas-k1kx, tinynas-kxkx,
+    tinynas-k1dwk1, tinynas-k1dwsek1, tinynas-quant-k1dwk1, tinynas-3d-k1dwk1) or of MBConv blocks (imagenet, cifar,
+    digits), a YAML file of your own of either kind, or an installed family of networks."""
+    space_variant: Literal["default", "program"] = "default"
+    """program: draw structures by the rules of the published program, its accidents included."""
     init: str | None = None
     """Network to start from: a file, a run directory, a name of the zoo or an architecture's text. Default: that of the
     space."""

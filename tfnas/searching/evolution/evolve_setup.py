@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from tfnas.core.errors import InputError
 from tfnas.core.family import Family
-from tfnas.core.space import SearchSpace
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.default_table import open_table
 from tfnas.proxies.score_options import ScoreOptions
-from tfnas.runs.architecture_source import arch_source, path_source
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.worker_pool import WorkerPool
 from tfnas.searching.evolution.budgets import Budgets
 from tfnas.searching.evolution.candidate_scoring import CandidateScorer
 from tfnas.searching.evolution.evolve_config import EvolveConfig
+from tfnas.searching.evolution.evolve_family import SearchedFamily, frames_of, open_family
 from tfnas.searching.evolution.objective import Objective
 from tfnas.searching.evolution.population import Member
-from tfnas.spaces.families import families, find_family
+from tfnas.searching.evolution.start_check import check_start
 from tfnas.spaces.mbconv.mbconv_family import MBConvFamily
-from tfnas.spaces.mbconv.space_file import space as load_space
-from tfnas.spaces.zen.zen_family import ZenFamily
 from tfnas.utils.devices import usable_cores
-
-_MOST_CLASSES_OF_A_SPACE = 1000
 
 
 @dataclass(frozen=True)
@@ -36,7 +29,7 @@ class EvolveSetup:
 
     config: EvolveConfig
     processes: DistributedContext
-    family: Family
+    searched: SearchedFamily
     budgets: Budgets
     scorer: CandidateScorer
     first: Member
@@ -52,21 +45,22 @@ def prepare(config: EvolveConfig, processes: DistributedContext) -> EvolveSetup:
     """Open and check everything. Raises InputError, and Infeasible for budgets that cannot be met."""
     if processes.world_size > 1:
         raise InputError("an evolutionary search is one process with workers: start it without torchrun, with --jobs")
-    family, initial = _family_and_initial(config)
+    searched = open_family(config)
+    initial = searched.initial
     objective = Objective.parse(config.score, config.combine == "rank")
-    budgets = Budgets(config)
-    budgets.check_start(initial)
-    _check_of_space(family, initial, config)
-    options = _score_options(config, str(processes.device))
+    budgets = Budgets(config, _table(config, searched.family))
+    check_start(budgets, searched.family, initial)
+    options = _score_options(config, str(processes.device), frames_of(initial))
     jobs = config.jobs or (1 if processes.device.type == "cuda" else min(usable_cores(), config.children))
     scorer = CandidateScorer(objective, options, WorkerPool(config.joblib_backend, jobs, config.cluster))
     figures = budgets.figures(initial)
     first = Member(initial, 0, _first_scores(scorer, initial), tuple(figures.values()))
-    return EvolveSetup(config, processes, family, budgets, scorer, first, tuple(figures))
+    return EvolveSetup(config, processes, searched, budgets, scorer, first, tuple(figures))
 
 
-def _score_options(config: EvolveConfig, device: str) -> ScoreOptions:
+def _score_options(config: EvolveConfig, device: str, frames: int) -> ScoreOptions:
     return ScoreOptions(
+        frames=frames,
         batch_size=config.batch_size,
         seed=config.seed,
         device=device,
@@ -76,64 +70,17 @@ def _score_options(config: EvolveConfig, device: str) -> ScoreOptions:
     )
 
 
-def _family_and_initial(config: EvolveConfig) -> tuple[Family, Any]:
-    """The family that networks are drawn from, and the network to start from, for the images and classes wanted."""
-    rng = np.random.default_rng(config.seed)
-    if config.space == "zen":
-        family: Family = ZenFamily()
-        initial = ZenFamily().initial
-    elif config.space != "mbconv" and config.space in families():
-        family = find_family(config.space)
-        initial = family.sample(rng)
-    else:
-        space = load_space(config.space)
-        if config.image_size is not None:
-            space = dataclasses.replace(space, image_size=config.image_size)
-        mbconv = MBConvFamily(space, config.num_classes or _MOST_CLASSES_OF_A_SPACE)
-        family, initial = mbconv, _smallest(space, mbconv.num_classes)
-    if config.init is not None:
-        initial = _named(config.init)
-    size, classes = config.image_size or initial.image_size, config.num_classes or initial.num_classes
-    return family, initial.adapted(image_size=size, num_classes=classes)
-
-
-def _named(given: str) -> Any:
-    """The network of --init. Raises InputError that begins with the flag."""
-    try:
-        found = path_source(given) if os.path.exists(given) else arch_source(given)  # noqa: PTH110 - may be a long text
-    except InputError as error:
-        message = str(error)
-        raise InputError(f"--init: {message.removeprefix('--arch: ')}") from error
-    return found.architecture
-
-
-def _smallest(space: SearchSpace, num_classes: int) -> Any:
-    """The narrowest network of a space: the fewest blocks, of the operation with the least width and kernel."""
-    operations, widths = [], []
-    for place in space.blocks:
-        index = min(
-            range(len(space.operations)),
-            key=lambda number: (
-                space.width_range(place, space.operations[number])[0],
-                space.operations[number].kernel_size,
-                space.operations[number].se,
-            ),
-        )
-        operations.append(index)
-        widths.append(space.width_range(place, space.operations[index])[0])
-    return space.architecture(operations, [min(choices) for choices in space.depth_choices], widths, num_classes)
-
-
-def _check_of_space(family: Family, initial: Any, config: EvolveConfig) -> None:
-    """Raise InputError where the family does not mutate the network to start from."""
-    if initial.family != family.name:
+def _table(config: EvolveConfig, family: Family) -> LatencyTable | None:
+    """The latency table, where latency has a budget."""
+    if config.target_lat is None and config.max_ms is None:
+        return None
+    if isinstance(family, MBConvFamily):
+        return open_table(config.lookup_path, family.space, config.space)[0]
+    if config.lookup_path is None:
         raise InputError(
-            f"--init names a network of family {initial.family}, but --space {config.space} is of family {family.name}"
+            f"--target_lat and --max_ms need a latency table of --space {config.space}: --lookup_path FILE"
         )
-    try:
-        family.mutate(initial, np.random.default_rng(config.seed))
-    except InputError as error:
-        raise InputError(f"--init does not lie in --space {config.space}: {error}") from error
+    return LatencyTable.load(config.lookup_path)
 
 
 def _first_scores(scorer: CandidateScorer, initial: Any) -> tuple[float, ...]:
