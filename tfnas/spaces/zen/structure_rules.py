@@ -151,7 +151,7 @@ class StructureRules:
                 known = ", ".join(name for family in self.types for name in family)
                 raise InputError(f"{place} has no place in space {self.name}, whose blocks are {known}")
             convs = BLOCK_TYPES[notation, block.block_type].num_convs(block.layers)
-            if self.bits and not block.has_bits_of(convs):
+            if self.bits and not block.has_bits_for(convs):
                 raise InputError(f"{place} needs bits of {convs} weights and inputs in space {self.name}")
 
 

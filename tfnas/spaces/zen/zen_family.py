@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from tfnas.core.errors import InputError
-from tfnas.core.family import CostPart
 from tfnas.core.mbconv_blocks import MOST_CLASSES, MOST_IMAGE_SIZE, check_number
 from tfnas.spaces.zen.structure import Structure
 from tfnas.spaces.zen.structure_counts import structure_parts
@@ -22,6 +21,8 @@ from tfnas.spaces.zen.structure_rules import StructureRules, rules_of_blocks
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
+
+    from tfnas.core.units import CostPart
 
 IMAGE_SIZE = 224
 NUM_CLASSES = 1000
