@@ -14,6 +14,7 @@ from tfnas.core.units import PLAIN, Unit
 from tfnas.latency.default_table import other_conditions
 from tfnas.runs.architecture_source import UNFINISHED
 from tfnas.searching.parsing import NetworkPart, ParsedNetwork
+from tfnas.spaces.zen.zen_family import StructureArchitecture
 from tfnas.utils.progress import waiting
 from tfnas.utils.text import percent, print_whole, say, short
 
@@ -97,11 +98,12 @@ def _layer_cells(layer: Conv | Block | Unit | str | None) -> tuple[str, str, str
 def _totals(parsed: ParsedNetwork, written: Iterable[Path]) -> Iterator[tuple[str, str]]:
     """Labels and lines below the table."""
     architecture, counts = parsed.architecture, parsed.counts
-    size = architecture.image_size
+    size, is_video = architecture.image_size, isinstance(architecture, StructureArchitecture) and architecture.is_video
+    frames = f"{architecture.frames} frames of " if is_video else ""
     yield "read", parsed.source.kind
-    yield "network", f"{size} x {size} pixels, {architecture.num_classes} classes"
+    yield "network", f"{frames}{size} x {size} pixels, {architecture.num_classes} classes"
     yield "parameters", f"{short(counts.params)} ({counts.params:,})"
-    yield "MACs", f"{short(counts.macs)} ({counts.macs:,}) per image"
+    yield "MACs", f"{short(counts.macs)} ({counts.macs:,}) per {'video' if is_video else 'image'}"
     if parsed.table is not None:
         figure = "" if parsed.table_ms is None else f"{parsed.table_ms:.4f} ms per batch: "
         yield "table", f"{figure}{parsed.table.description}"

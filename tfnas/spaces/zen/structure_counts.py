@@ -48,7 +48,7 @@ def _parts(
     if num_classes is not None:
         channels, last = structure.out_channels, units[-1]
         counts = classifier_counts(channels, num_classes, last.convs[-1].positions)
-        key = f"Classifier_{last.resolution_out}_{channels}"
+        key = f"Classifier_{last.resolution_out}_{channels}" + (f"_t{frames}" if frames > 1 else "")
         yield CostPart("classifier", key, num_classes, counts, channels, num_classes, last.resolution_out)
 
 

@@ -64,10 +64,13 @@ class StructureMutation:
         changes = self.rules.changes if changes is None else changes
         if self.rules.change == "block":
             return Structure.of_valid(self._split(self._other_blocks(structure, changes, uniform)), structure.notation)
-        blocks = list(structure.blocks)
-        for _ in range(changes):
-            blocks = self._fields.changed(blocks, resolution, uniform)
-        return Structure.of_valid(blocks, structure.notation)
+        while True:
+            blocks = list(structure.blocks)
+            for _ in range(changes):
+                blocks = self._fields.changed(blocks, resolution, uniform)
+            # What the first change does the second may undo.
+            if not self.rules.always_different or tuple(blocks) != structure.blocks:
+                return Structure.of_valid(blocks, structure.notation)
 
     # ---- whole blocks -----------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from tfnas.spaces.zen import plainnet, tinynas
 from tfnas.spaces.zen.super_block import BLOCK_TYPES, MOST_BITS, MOST_LAYERS, Notation, SuperBlock
 
 Variant = Literal["default", "program"]
-_PACKAGE = "tfnas.spaces.zen"
+PACKAGE = "tfnas.spaces.zen"
 _MOST_CHANGES = 1000
 
 
@@ -159,7 +159,7 @@ def rules_of_blocks(blocks: Sequence[SuperBlock], notation: Notation) -> Structu
     """The rules of the built-in space that blocks belong to. Raises InputError where they belong to none."""
     types = {block.block_type for block in blocks} - {PLAIN}
     quantized, is_video = any(block.quantized for block in blocks), blocks[0].temporal_kernel is not None
-    for name in structure_space_names():
+    for name in built_in_spaces(PACKAGE):
         rules = structure_rules(name)
         fits = types <= rules.block_types and rules.notation == notation
         if fits and quantized == bool(rules.bits) and is_video == rules.is_video:
@@ -183,11 +183,6 @@ def residual_type(notation: Notation, name: str) -> ResidualType:
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
-def structure_space_names() -> list[str]:
-    """Names of the built-in structure spaces."""
-    return built_in_spaces(_PACKAGE)
-
-
 def structure_rules(
     name_or_path: str, variant: Variant = "default", changes: Mapping[str, Any] | None = None
 ) -> StructureRules:
@@ -197,7 +192,7 @@ def structure_rules(
     """
     if variant not in get_args(Variant):
         raise InputError(f"variant must be default or program, got {short(variant)}")
-    document, where = read_space_document(name_or_path, _PACKAGE, completed="program")
+    document, where = read_space_document(name_or_path, PACKAGE, completed="program")
     try:
         return _read_rules(document, variant, changes or {})
     except InputError as error:

@@ -11,9 +11,15 @@ from typing import Any
 
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import short
-from tfnas.spaces.zen.structure_rules import Variant, structure_rules
+from tfnas.spaces.mbconv.space_file import built_in_spaces
+from tfnas.spaces.zen.structure_rules import PACKAGE, Variant, structure_rules
 from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
 from tfnas.spaces.zen.zoo_networks import names, zoo_architecture
+
+
+def space_names() -> list[str]:
+    """Names of the built-in structure spaces."""
+    return built_in_spaces(PACKAGE)
 
 
 def structure_space(

@@ -57,9 +57,9 @@ class StructureArchitecture:
         check_number("image_size", self.image_size, MOST_IMAGE_SIZE)
         check_number("num_classes", self.num_classes, MOST_CLASSES)
         if self.frames == 0:
-            object.__setattr__(self, "frames", FRAMES if self.structure.is_video else 1)
+            object.__setattr__(self, "frames", FRAMES if self.is_video else 1)
         check_number("frames", self.frames, MOST_IMAGE_SIZE)
-        if self.frames > 1 and not self.structure.is_video:
+        if self.frames > 1 and not self.is_video:
             raise InputError(f"the structure takes images, not videos of {self.frames} frames")
         if self.use_se and self.structure.notation != "zennas":
             raise InputError("squeeze-and-excite can be added to notation zennas only; in tinynas the blocks say it")
@@ -68,6 +68,11 @@ class StructureArchitecture:
     def in_channels(self) -> int:
         """Channels of its images."""
         return self.structure.in_channels
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it takes videos."""
+        return self.structure.is_video
 
     def adapted(self, *, image_size: int, num_classes: int) -> StructureArchitecture:
         """The same network for other images and classes."""
@@ -84,7 +89,7 @@ class StructureArchitecture:
 
         Of videos the frames, too: `i3x160_f13_n400:...`.
         """
-        frames, se = f"_f{self.frames}" if self.structure.is_video else "", "_se" if self.use_se else ""
+        frames, se = f"_f{self.frames}" if self.is_video else "", "_se" if self.use_se else ""
         return f"i{self.in_channels}x{self.image_size}{frames}_n{self.num_classes}{se}:{self.structure.to_text()}"
 
     @classmethod
@@ -100,6 +105,8 @@ class StructureArchitecture:
         structure = Structure.parse(text[head.end() :])
         if channels != structure.in_channels:
             raise InputError(f"its images have {channels} channels, but its first block takes {structure.in_channels}")
+        if head[3] is not None:
+            check_number("frames", int(head[3]), MOST_IMAGE_SIZE)
         return cls(structure, size, classes, head[5] is not None, int(head[3] or 0))
 
 
@@ -160,7 +167,7 @@ class ZenFamily:
         residuals: bool = True,
     ) -> nn.Module:
         """The StructureNetwork of the structure. Raises InputError for one of videos, which nothing here trains."""
-        if architecture.structure.is_video:
+        if architecture.is_video:
             raise InputError(
                 "the structure takes videos: it can be searched, counted and scored, but not trained, tested or "
                 "exported; tfnas.StructureNetwork(structure) builds it for a program of your own"
