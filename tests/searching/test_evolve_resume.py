@@ -113,7 +113,7 @@ def test_it_says_what_it_does(tmp_path):
     evolve(config(tmp_path / "run", "ranks", iterations=600), Console(file=said, width=200))
     text = said.getvalue()
     assert "score     the ranks of params, flops, random in the population" in text
-    assert "budgets   macs at most 40000" in text and "over macs" in text and "left" in text
+    assert "budgets   at most 40 k MACs" in text and "over macs" in text and "left" in text
     assert text.count("epoch ") == 3 and "best_structure.txt" in text
 
 

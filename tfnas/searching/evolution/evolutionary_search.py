@@ -20,12 +20,14 @@ import numpy as np
 from rich.console import Console
 
 from tfnas.core.architecture import RUN_FILE
+from tfnas.core.errors import RunFailed
 from tfnas.runs.algorithm import Algorithm, Show
 from tfnas.runs.checkpoint import BEST, EVOLVE_KIND, State
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.run_directory import RunDirectory, write_forms
+from tfnas.runs.run_settings import with_absolute_paths
 from tfnas.runs.session import run_algorithm, with_resumed
-from tfnas.searching.evolution.evolve_config import MAY_CHANGE, RESCUES, EvolveConfig
+from tfnas.searching.evolution.evolve_config import MAY_CHANGE, PATHS, RESCUES, EvolveConfig
 from tfnas.searching.evolution.evolve_picture import PICTURE_FILE, evolution_picture
 from tfnas.searching.evolution.evolve_report import (
     POPULATION_FILE,
@@ -39,6 +41,7 @@ from tfnas.searching.evolution.evolve_report import (
 from tfnas.searching.evolution.evolve_setup import EvolveSetup, prepare
 from tfnas.searching.evolution.population import Member, Population, population_diversity
 from tfnas.searching.evolution.search_history import DUPLICATE, HISTORY_FILE, JOINED, NO_SCORE, SearchHistory
+from tfnas.searching.evolution.target_refinement import refine_to_target
 from tfnas.spaces.families import parse_architecture
 from tfnas.utils.files import write_whole
 
@@ -167,10 +170,29 @@ class EvolutionarySearch(Algorithm[int]):
             return {**self.averages(), "diversity": population_diversity(self.population)}
 
     def conclude(self, show: Show) -> dict[str, Any]:
-        """The best member and its numbers."""
-        show("concluding")
+        """The best member, or for a target latency what refining the best one that can be refined gives.
+
+        Raises Infeasible where no member's widths can be moved so that it meets the target.
+        """
         self.best = self.population.best
+        if self.settings.target_lat is not None:
+            show("refining widths")
+            with self.progress.timed("refinement"):
+                self.best = self._refined()
         return result_numbers(self.setup, self.best, self.population, self.history)
+
+    def _refined(self) -> Member:
+        """A member of the population, or one at other widths, that takes 99.5 to 100 % of the target latency."""
+        setup, members = self.setup, self.population.best_first
+        found = refine_to_target([member.architecture for member in members], setup.budgets)
+        if found == members[0].architecture:
+            return members[0]
+        scores = setup.scorer.here(found)
+        if isinstance(scores, str):
+            raise RunFailed(f"the network that meets the target has no score: {scores}")
+        figures = tuple(setup.budgets.figures(found).values())
+        value = setup.objective.values([*(member.scores for member in members), scores])[-1]
+        return Member(found, self.history.length, scores, figures, value)
 
     def write_results(self, run_dir: RunDirectory) -> None:
         """The best network in all forms, the population, the history, and a picture of it."""
@@ -184,6 +206,10 @@ class EvolutionarySearch(Algorithm[int]):
 
     # ---- what is saved ----------------------------------------------------------------------------------------
 
+    def effective_config(self) -> EvolveConfig:
+        """The configuration with absolute paths."""
+        return with_absolute_paths(self.settings, PATHS)
+
     def state(self) -> State:
         """Population, history and generator."""
         members = self.population.members
@@ -195,14 +221,17 @@ class EvolutionarySearch(Algorithm[int]):
             "found": [member.found for member in members],
             "scores": [list(member.scores) for member in members],
             "figures": [list(member.figures) for member in members],
-            "outcomes": list(self.history.outcomes),
+            "space": self.setup.searched.fingerprint,
+            "table": self.setup.table and self.setup.table.fingerprint,
             **self.history.state(),
         }
 
     def compared(self, state: State) -> Iterable[tuple[str, object, object]]:
-        """The network to start from, which is read from a file, and the budgets."""
-        yield "network to start from", state["start"], self.setup.first.architecture.to_text()
-        yield "outcomes", state["outcomes"], list(self.history.outcomes)
+        """What files hold: the network to start from, the space, and the latency table."""
+        setup = self.setup
+        yield "network to start from", state["start"], setup.first.architecture.to_text()
+        yield "search space", state["space"], setup.searched.fingerprint
+        yield "latency table", state["table"], setup.table and setup.table.fingerprint
 
     def restore(self, state: State) -> None:
         """Restore `state`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,6 +39,15 @@ class SearchedFamily:
 
     family: Family
     initial: Any
+
+    @property
+    def fingerprint(self) -> str:
+        """What it draws by: equal where the same networks are drawn from the same."""
+        family = self.family
+        if isinstance(family, MBConvFamily):
+            return family.space.fingerprint
+        rules = (family.mutation.rules, family.max_layers) if isinstance(family, ZenFamily) else family.name
+        return hashlib.sha256(repr(rules).encode()).hexdigest()[:16]
 
     @property
     def mutate(self) -> Mutate:

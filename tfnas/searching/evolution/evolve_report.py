@@ -7,13 +7,14 @@ from typing import Any
 
 from tfnas.runs.run_directory import RunDirectory
 from tfnas.runs.run_reporter import files_line, network_line, time_line
+from tfnas.searching.evolution.budgets import FIGURES
 from tfnas.searching.evolution.evolve_picture import PICTURE_FILE
 from tfnas.searching.evolution.evolve_setup import EvolveSetup
 from tfnas.searching.evolution.population import Member, Population
 from tfnas.searching.evolution.search_history import HISTORY_FILE, SearchHistory
 from tfnas.spaces.families import architecture_counts, original_form
 from tfnas.spaces.zen.zen_family import STRUCTURE_FILE
-from tfnas.utils.text import command_line, short
+from tfnas.utils.text import command_line
 
 POPULATION_FILE = "population.json"
 BEST_STRUCTURE_FILE = "best_structure.txt"
@@ -24,7 +25,7 @@ _OF_EPOCHS = ("best", "median", "diversity")
 def description(setup: EvolveSetup) -> list[str]:
     """What is searched, by which score, within which budgets, and where."""
     config, start = setup.config, setup.first.architecture
-    budgets = ", ".join(f"{name} at most {limit:.6g}" for name, limit in setup.budgets.limits.items())
+    budgets = ", ".join(f"at most {FIGURES[name].quantity(limit, 6)}" for name, limit in setup.budgets.limits.items())
     jobs = f"{setup.scorer.jobs} worker processes" if setup.scorer.in_workers else "this process"
     return [
         f"space     {config.space}, images of {start.image_size} px, {start.num_classes} classes",
@@ -39,17 +40,12 @@ def description(setup: EvolveSetup) -> list[str]:
 
 def figures_text(figures: tuple[float, ...], names: tuple[str, ...]) -> str:
     """Figures of a network in a line."""
-    return ", ".join(f"{name} {figure_text(value)}" for name, value in zip(names, figures, strict=True))
-
-
-def figure_text(value: float) -> str:
-    """A figure as people read it: `4.06 M` where it is large."""
-    return short(round(value)) if value >= 10_000 else f"{value:.5g}"
+    return ", ".join(f"{name} {FIGURES[name].number(value)}" for name, value in zip(names, figures, strict=True))
 
 
 def progress_text(averages: Mapping[str, float]) -> str:
     """Best, median and diversity, then the shares of outcomes that there are."""
-    numbers = [f"{name} {averages[name]:.5g}" for name in _OF_EPOCHS if name in averages]
+    numbers = [f"{name} {averages[name]:.6g}" for name in _OF_EPOCHS if name in averages]
     shares = [(name, value) for name, value in averages.items() if name not in (*_OF_EPOCHS, "epoch") and value]
     return "  ".join([*numbers, *(f"{name.replace('_', ' ')} {value:.0f} %" for name, value in shares)])
 
@@ -76,8 +72,26 @@ def result_numbers(setup: EvolveSetup, best: Member, population: Population, his
         "iterations": history.length,
         "outcomes": dict(history.counts()),
         "population": len(population),
+        **_latency_numbers(setup, figures),
         "start": setup.first.architecture.to_text(),
         "start_scores": dict(zip(setup.objective.names, setup.first.scores, strict=True)),
+    }
+
+
+def _latency_numbers(setup: EvolveSetup, figures: Mapping[str, float]) -> dict[str, Any]:
+    """Target, latency and table, under the names that every summary has for them; nothing without a table."""
+    table, target = setup.table, setup.config.target_lat
+    if table is None:
+        return {}
+    reached = figures[table.cost.name]
+    error = {} if target is None else {table.cost.target_key: target, "error_percent": 100 * (reached / target - 1)}
+    return {
+        "cost": table.cost.name,
+        table.cost.table_key: reached,
+        **error,
+        "lookup_path": setup.lookup_path,
+        "table_fingerprint": table.fingerprint,
+        "table_description": table.description,
     }
 
 
@@ -131,7 +145,8 @@ def _budget_lines(summary: Mapping[str, Any]) -> Iterator[str]:
     if summary["budgets"]:
         figures = summary["figures"]
         yield "budgets   " + ", ".join(
-            f"{name} {figure_text(figures[name])} of {figure_text(limit)} ({100 * figures[name] / limit:.1f} %)"
+            f"{FIGURES[name].number(figures[name], 6)} of {FIGURES[name].quantity(limit, 6)} "
+            f"({100 * figures[name] / limit:.1f} %)"
             for name, limit in summary["budgets"].items()
         )
 

@@ -34,6 +34,8 @@ class EvolveSetup:
     scorer: CandidateScorer
     first: Member
     figure_names: tuple[str, ...]
+    table: LatencyTable | None = None
+    lookup_path: str | None = None
 
     @property
     def objective(self) -> Objective:
@@ -48,14 +50,15 @@ def prepare(config: EvolveConfig, processes: DistributedContext) -> EvolveSetup:
     searched = open_family(config)
     initial = searched.initial
     objective = Objective.parse(config.score, config.combine == "rank")
-    budgets = Budgets(config, _table(config, searched.family))
+    table, lookup_path = _open_table(config, searched.family)
+    budgets = Budgets(config, table)
     check_start(budgets, searched.family, initial)
     options = _score_options(config, str(processes.device), frames_of(initial))
     jobs = config.jobs or (1 if processes.device.type == "cuda" else min(usable_cores(), config.children))
     scorer = CandidateScorer(objective, options, WorkerPool(config.joblib_backend, jobs, config.cluster))
     figures = budgets.figures(initial)
     first = Member(initial, 0, _first_scores(scorer, initial), tuple(figures.values()))
-    return EvolveSetup(config, processes, searched, budgets, scorer, first, tuple(figures))
+    return EvolveSetup(config, processes, searched, budgets, scorer, first, tuple(figures), table, lookup_path)
 
 
 def _score_options(config: EvolveConfig, device: str, frames: int) -> ScoreOptions:
@@ -70,17 +73,17 @@ def _score_options(config: EvolveConfig, device: str, frames: int) -> ScoreOptio
     )
 
 
-def _table(config: EvolveConfig, family: Family) -> LatencyTable | None:
-    """The latency table, where latency has a budget."""
+def _open_table(config: EvolveConfig, family: Family) -> tuple[LatencyTable | None, str | None]:
+    """The latency table and its path, where latency has a budget."""
     if config.target_lat is None and config.max_ms is None:
-        return None
+        return None, None
     if isinstance(family, MBConvFamily):
-        return open_table(config.lookup_path, family.space, config.space)[0]
+        return open_table(config.lookup_path, family.space, config.space)
     if config.lookup_path is None:
         raise InputError(
-            f"--target_lat and --max_ms need a latency table of --space {config.space}: --lookup_path FILE"
+            f"--target_lat and --max_ms need a latency table of --space {config.space}: give it with --lookup_path FILE"
         )
-    return LatencyTable.load(config.lookup_path)
+    return LatencyTable.load(config.lookup_path), config.lookup_path
 
 
 def _first_scores(scorer: CandidateScorer, initial: Any) -> tuple[float, ...]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tfnas.core.errors import InputError
 from tfnas.core.mbconv_blocks import MOST_CLASSES, MOST_IMAGE_SIZE, check_number
+from tfnas.core.units import CostPart
 from tfnas.spaces.zen.structure import Structure
 from tfnas.spaces.zen.structure_counts import structure_parts
 from tfnas.spaces.zen.structure_mutation import StructureMutation
