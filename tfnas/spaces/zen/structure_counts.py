@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tfnas.core.units import CostPart, Counts, Unit, classifier_counts, sum_counts, unit_counts
-from tfnas.spaces.zen.block_figures import program_counts, program_layers
+from tfnas.spaces.zen.program_counts import program_counts, program_layers
 from tfnas.spaces.zen.structure import Structure, check_setting
 
 

@@ -10,7 +10,8 @@ import math
 from functools import lru_cache
 
 from tfnas.core.units import classifier_counts, classifier_peak_activations
-from tfnas.spaces.zen.block_figures import block_figures, program_counts, program_feature_bytes, program_layers
+from tfnas.spaces.zen.block_figures import block_figures
+from tfnas.spaces.zen.program_counts import program_counts, program_feature_bytes, program_layers
 from tfnas.spaces.zen.structure import check_setting
 from tfnas.spaces.zen.super_block import Notation, SuperBlock
 from tfnas.spaces.zen.zen_family import StructureArchitecture
@@ -116,7 +117,7 @@ class StructureFigures:
             table.size,
             frames=1,
             use_se=architecture.use_se,
-            fan_in_of_groups=not self._reference,
+            groups_share_fan_in=not self._reference,
         )
         params: float = found.params
         macs: float = found.macs
