@@ -50,50 +50,72 @@ def block_figures(
     params = macs = count = peak = 0
     log_width = 0.0
     for key, times in unit_keys(block, notation):
-        unit_params, unit_macs, unit_peak, unit_width = _unit_figures(key, squeezes, positions_in, positions_out)
-        params += times * unit_params
-        macs += times * unit_macs
+        unit = _unit_figures(key, squeezes)
+        params += times * unit.params
+        macs += times * (unit.macs_in * positions_in + unit.macs_out * positions_out + unit.macs_once)
         count += times
-        log_width += times * unit_width
+        log_width += times * unit.log_width
         if block.groups > 1 and not groups_share_fan_in:
             log_width += times * _grouped(block_unit(key), block.groups) * math.log(block.groups)
-        if unit_peak > peak:
-            peak = unit_peak
+        for before, after, once in unit.live:
+            live = before * positions_in + after * positions_out + once
+            if live > peak:
+                peak = live
         positions_in = positions_out
     return BlockFigures(params, macs, count, count * len(block_type.layers), log_width, peak, size_out)
 
 
+class _UnitFigures(NamedTuple):
+    """Figures of a unit that hold at any size.
+
+    MACs are for each pixel of its input, for each of its output, and once for an image. `live` says in the same way how
+    many activations are live in each step that may be the largest.
+    """
+
+    params: int
+    macs_in: int
+    macs_out: int
+    macs_once: int
+    log_width: float
+    live: tuple[tuple[int, int, int], ...]
+
+
 @lru_cache(KNOWN_UNITS)
-def _unit_figures(key: UnitKey, squeezes: bool, positions_in: int, positions_out: int) -> tuple[int, int, int, float]:
-    """Parameters, MACs, most activations at once and log width of one unit, step by step as the module computes it."""
+def _unit_figures(key: UnitKey, squeezes: bool) -> _UnitFigures:
+    """Step by step as the module computes it."""
     unit = block_unit(key)
-    block_type = unit.block_type
-    given = unit.in_channels * positions_in
-    waiting, feature = 0, given  # what the shortcut keeps beside the input of the next convolution
-    params = macs = peak = 0
+    strided, squeeze_after = unit.block_type.strided, unit.block_type.squeeze_excite_after if squeezes else None
+    params = macs_in = macs_out = macs_once = 0
+    kept, before, after = 0, unit.in_channels, 0  # channels kept for the shortcut; of a map before and after the stride
+    live = []
     for number, (channels, fan_in) in enumerate(unit.convs):
-        positions = positions_in if number < block_type.strided else positions_out
-        weights, output = channels * fan_in, channels * positions
+        weights = channels * fan_in
         params += weights + 2 * channels
-        macs += weights * positions
-        peak = max(peak, waiting + feature + output)
-        waiting, feature = given if unit.shortcut else 0, output
-        if squeezes and number == block_type.squeeze_excite_after:
+        if number < strided:
+            macs_in += weights
+            live.append((kept + before + channels, after, 0))
+            before = channels
+        else:
+            macs_out += weights
+            live.append((kept + before, after + channels, 0))
+            before, after = 0, channels
+        kept = unit.in_channels if unit.shortcut else 0
+        if number == squeeze_after:
             squeezed = squeezed_channels(key[0], channels)
             params += 2 * (channels * squeezed + channels + squeezed)
-            macs += 2 * channels * squeezed
-            peak = max(peak, waiting + feature + channels + squeezed)
-    if unit.pools:
-        pooled = unit.in_channels * positions_out
-        peak = max(peak, given + feature + pooled)
-        given = pooled
+            macs_once += 2 * channels * squeezed
+            live.append((kept + before, after, channels + squeezed))
+    pooled = unit.in_channels if unit.pools else 0
+    if pooled:
+        live.append((kept, after + pooled, 0))
+        kept = 0
     if unit.projects:
-        bias = unit.out_channels if block_type.shortcut == "strided" else 0
+        bias = unit.out_channels if unit.block_type.shortcut == "strided" else 0
         weights = unit.in_channels * unit.out_channels + bias
         params += weights + 2 * unit.out_channels
-        macs += weights * positions_out
-        peak = max(peak, given + feature + unit.out_channels * positions_out)
-    return params, macs, peak, unit.log_width
+        macs_out += weights
+        live.append((kept, pooled + after + unit.out_channels, 0))
+    return _UnitFigures(params, macs_in, macs_out, macs_once, unit.log_width, tuple(live))
 
 
 def _grouped(unit: BlockUnit, groups: int) -> int:

@@ -43,13 +43,12 @@ def unit_keys(block: SuperBlock, notation: Notation) -> list[tuple[UnitKey, int]
     """The kinds of units of a block and how many there are of each; that of the first unit stands first."""
     block_type = BLOCK_TYPES[notation, block.block_type]
     layers = block.layers if block_type.repeats else 1
+    area = block.kernel**2 * (block.temporal_kernel or 1)
     first, *others = unit_channels(block, block_type, min(layers, 2))
+    keys: list[tuple[UnitKey, int]] = [((notation, block.block_type, area, block.groups, first, block.stride, True), 1)]
     times: dict[tuple[int, int, int], int] = {}  # all but the first unit are told apart by their channels alone
     for position, channels in enumerate(others, 1):
-        repeats = 1 if position < block_type.units_per_layer else layers - 1
-        times[channels] = times.get(channels, 0) + repeats
-    area = block.kernel**2 * (block.temporal_kernel or 1)
-    keys: list[tuple[UnitKey, int]] = [((notation, block.block_type, area, block.groups, first, block.stride, True), 1)]
+        times[channels] = times.get(channels, 0) + (1 if position < block_type.units_per_layer else layers - 1)
     for channels, count in times.items():
         keys.append(((notation, block.block_type, area, block.groups, channels, 1, False), count))
     return keys
