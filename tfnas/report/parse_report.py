@@ -98,8 +98,9 @@ def _layer_cells(layer: Conv | Block | Unit | str | None) -> tuple[str, str, str
 def _totals(parsed: ParsedNetwork, written: Iterable[Path]) -> Iterator[tuple[str, str]]:
     """Labels and lines below the table."""
     architecture, counts = parsed.architecture, parsed.counts
-    size, is_video = architecture.image_size, isinstance(architecture, StructureArchitecture) and architecture.is_video
-    frames = f"{architecture.frames} frames of " if is_video else ""
+    size, is_video, frames = architecture.image_size, False, ""
+    if isinstance(architecture, StructureArchitecture) and architecture.is_video:
+        is_video, frames = True, f"{architecture.frames} frames of "
     yield "read", parsed.source.kind
     yield "network", f"{frames}{size} x {size} pixels, {architecture.num_classes} classes"
     yield "parameters", f"{short(counts.params)} ({counts.params:,})"

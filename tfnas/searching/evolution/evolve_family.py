@@ -23,8 +23,7 @@ from tfnas.spaces.families import families, find_family
 from tfnas.spaces.mbconv.mbconv_family import MBConvFamily
 from tfnas.spaces.mbconv.space_file import space as load_space
 from tfnas.spaces.mbconv.space_file import space_names
-from tfnas.spaces.zen.structure_rules import structure_space_names
-from tfnas.spaces.zen.structure_spaces import structure_space
+from tfnas.spaces.zen.structure_spaces import structure_space, structure_space_names
 from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
 
 Mutate = Callable[[Any, np.random.Generator], Any]

@@ -17,7 +17,7 @@ from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
 from tfnas.spaces.zen.zoo_networks import names, zoo_architecture
 
 
-def space_names() -> list[str]:
+def structure_space_names() -> list[str]:
     """Names of the built-in structure spaces."""
     return built_in_spaces(PACKAGE)
 
