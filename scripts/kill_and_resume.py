@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from tfnas.runs.checkpoint import SEARCH_KIND, load_checkpoint, search_checkpoints
+from tfnas.runs.run_directory import SEARCH_KIND, load_checkpoint, search_checkpoints
 
 PROGRAM = str(Path(__file__).resolve().parents[1] / "train_search.py")
 NUMBERS = ("target_ms", "table_ms", "error_percent", "params", "macs", "top1", "supernet_top1", "architecture", "seed")

@@ -16,8 +16,8 @@ from tfnas.bench.timing import RoundLimits
 from tfnas.core.space import Operation
 from tfnas.export import export_checks
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.runs.checkpoint import search_checkpoints
 from tfnas.runs.model_file import TrainedModel
+from tfnas.runs.run_directory import search_checkpoints
 from tfnas.searching.differentiable.differentiable_search import search
 from tfnas.searching.refitting.refit_loop import widths_range_ms
 from tfnas.supernet.extract import extract_network, supernet_from_state

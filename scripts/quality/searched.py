@@ -17,7 +17,7 @@ from quality.networks import RandomNetworks, Wanted
 from quality.settings import Settings
 from quality.training import Data, Recipe, Watch, judged, trained
 from tfnas.core.architecture import Architecture
-from tfnas.runs.checkpoint import saved_choice, search_checkpoints
+from tfnas.runs.run_directory import saved_choice, search_checkpoints
 from tfnas.searching.differentiable.candidates import log_prob_gap
 from tfnas.searching.differentiable.differentiable_search import search
 from tfnas.searching.differentiable.inherited_evaluation import derived_accuracy

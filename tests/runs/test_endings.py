@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from tfnas.core.errors import InputError, Interrupted, NotResumable, RunFailed
-from tfnas.runs.checkpoint import Checkpoints
 from tfnas.runs.endings import Interruption, Remains, handle_errors
+from tfnas.runs.run_directory import Checkpoints
 
 RESUME = "Resume with: python train_search.py --resume run"
 

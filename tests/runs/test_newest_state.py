@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tfnas.core.errors import InputError, RunFailed
-from tfnas.runs.checkpoint import Checkpoints
 from tfnas.runs.distributed import DistributedContext, ReportedElsewhere
+from tfnas.runs.run_directory import Checkpoints
 from tfnas.runs.session import newest_state
 
 

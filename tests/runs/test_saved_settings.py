@@ -7,8 +7,8 @@ import yaml
 
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import field_types
-from tfnas.runs.checkpoint import Checkpoints
 from tfnas.runs.resumption import changed_settings, saved_settings
+from tfnas.runs.run_directory import Checkpoints
 from tfnas.runs.run_settings import SEARCH_MAY_CHANGE, SETTINGS, recorded_settings
 from tfnas.searching.differentiable.search_config import SearchConfig
 from tfnas.training import train_config as training

@@ -9,7 +9,7 @@ from torch.nn import functional
 import tfnas
 from tfnas.core.architecture import Architecture
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.runs.checkpoint import search_checkpoints
+from tfnas.runs.run_directory import search_checkpoints
 from tfnas.searching.differentiable.search_setup import evaluation_batches, prepare
 from tfnas.supernet.extract import extract_network, supernet_from_state
 

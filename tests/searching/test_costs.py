@@ -17,7 +17,7 @@ from tfnas.cli import train_search
 from tfnas.core.errors import Infeasible, InputError
 from tfnas.latency.counted_table import counted_table, write_counted_table
 from tfnas.report.parse_report import print_report
-from tfnas.runs.checkpoint import search_checkpoints
+from tfnas.runs.run_directory import search_checkpoints
 from tfnas.searching.differentiable.differentiable_search import search
 from tfnas.searching.differentiable.search_config import SearchConfig
 from tfnas.searching.differentiable.search_setup import prepare

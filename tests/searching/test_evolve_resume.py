@@ -13,7 +13,7 @@ from tfnas.core.errors import InputError, Interrupted, RunFailed
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.runs import session
 from tfnas.runs.architecture_source import read_source
-from tfnas.runs.checkpoint import evolve_checkpoints
+from tfnas.runs.run_directory import evolve_checkpoints
 from tfnas.runs.worker_pool import TaskResult, WorkerPool
 from tfnas.searching.evolution.candidate_scoring import CandidateScorer
 from tfnas.searching.evolution.evolutionary_search import evolve

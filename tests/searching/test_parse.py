@@ -23,7 +23,7 @@ from tfnas.latency.default_table import default_table_path
 from tfnas.latency.table_contents import BasePart, ClassifierPart, Curve, Measurement, TableContents
 from tfnas.nn.network import Network
 from tfnas.report.parse_report import print_report, print_timings
-from tfnas.runs.checkpoint import search_checkpoints
+from tfnas.runs.run_directory import search_checkpoints
 from tfnas.searching.parsing import parse_model, write_files
 from tfnas.spaces.mbconv.table_keys import classifier_key, latency_key, stem_keys
 

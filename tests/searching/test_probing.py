@@ -22,8 +22,8 @@ from tfnas.core.errors import Interrupted
 from tfnas.data.image_sets import ORDER_STREAM, Draw, derived_seed
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.runs import session
-from tfnas.runs.checkpoint import SEARCH_KIND, load_checkpoint, saved_choice, search_checkpoints
 from tfnas.runs.distributed import DistributedContext
+from tfnas.runs.run_directory import SEARCH_KIND, load_checkpoint, saved_choice, search_checkpoints
 from tfnas.searching.differentiable import differentiable_search
 from tfnas.searching.differentiable.differentiable_search import search
 from tfnas.searching.differentiable.inherited_evaluation import (

@@ -23,8 +23,14 @@ from tiny import SOME_EXPAND
 
 from tfnas.core.errors import InputError, Interrupted, RunFailed
 from tfnas.runs import session
-from tfnas.runs.checkpoint import SEARCH_KIND, Checkpoints, load_checkpoint, search_checkpoints
-from tfnas.runs.run_directory import RunDirectory, run_path
+from tfnas.runs.run_directory import (
+    SEARCH_KIND,
+    Checkpoints,
+    RunDirectory,
+    load_checkpoint,
+    run_path,
+    search_checkpoints,
+)
 from tfnas.searching.differentiable import differentiable_search
 from tfnas.searching.differentiable.differentiable_search import search
 from tfnas.searching.differentiable.optimizers import ElasticSGD

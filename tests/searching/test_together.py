@@ -22,9 +22,8 @@ from torch.nn import functional
 from tfnas.core.errors import InputError, Interrupted, RunFailed, TfnasError
 from tfnas.data.image_batches import EpochBatches, loader
 from tfnas.runs import session
-from tfnas.runs.checkpoint import SEARCH_KIND, load_checkpoint, search_checkpoints
 from tfnas.runs.distributed import DistributedContext, distributed_context
-from tfnas.runs.run_directory import RunDirectory
+from tfnas.runs.run_directory import SEARCH_KIND, RunDirectory, load_checkpoint, search_checkpoints
 from tfnas.searching.differentiable import differentiable_search, search_setup
 from tfnas.searching.differentiable.differentiable_search import architecture_step, search, weight_step
 from tfnas.searching.differentiable.search_config import SearchConfig

@@ -11,9 +11,8 @@ from real_process import run_together, start_together
 from rich.console import Console
 from tiny import tiny_space
 
-from tfnas.runs.checkpoint import Checkpoints, load_checkpoint
 from tfnas.runs.endings import Interruption
-from tfnas.runs.run_directory import RunDirectory
+from tfnas.runs.run_directory import Checkpoints, RunDirectory, load_checkpoint
 from tfnas.runs.session import Session, _directory
 from tfnas.training.retraining import NetworkTraining, retrain
 from tfnas.training.train_config import KIND, MAY_CHANGE, TrainConfig

@@ -12,8 +12,8 @@ from small_run import begun_run, small_settings, start_processes, train_checkpoi
 import tfnas
 from tfnas.core.errors import InputError
 from tfnas.data.image_sets import Draw
-from tfnas.runs.checkpoint import load_checkpoint, search_checkpoints
 from tfnas.runs.distributed import DistributedContext
+from tfnas.runs.run_directory import load_checkpoint, search_checkpoints
 from tfnas.supernet.extract import estimate_batch_norm, supernet_from_state
 from tfnas.supernet.supernet import Path, one_hot_depths, operations_and_depths
 from tfnas.training import retraining

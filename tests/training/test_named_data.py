@@ -15,9 +15,8 @@ from tfnas.core.errors import InputError
 from tfnas.data.data_config import DataConfig
 from tfnas.data.opened_data import open_data
 from tfnas.data.retrain_data import open_retrain_data
-from tfnas.runs.checkpoint import search_checkpoints
 from tfnas.runs.distributed import DistributedContext
-from tfnas.runs.run_directory import RunDirectory
+from tfnas.runs.run_directory import RunDirectory, search_checkpoints
 from tfnas.runs.run_reporter import RunReporter
 from tfnas.runs.run_settings import SETTINGS
 from tfnas.training.retraining import retrain

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
-from tfnas.runs.checkpoint import State
 from tfnas.runs.distributed import DistributedContext
-from tfnas.runs.run_directory import RunDirectory
+from tfnas.runs.run_directory import RunDirectory, State
 from tfnas.runs.run_settings import RunSettings
 from tfnas.utils.text import command_line
 

@@ -15,11 +15,13 @@ from tfnas.core.family import NetworkArchitecture
 from tfnas.core.json_yaml import load_json_file
 from tfnas.core.space import SearchSpace
 from tfnas.runs.authors_search import AuthorsSearch
-from tfnas.runs.checkpoint import (
+from tfnas.runs.named_network import NamesNetwork, named_flags
+from tfnas.runs.run_directory import (
     BEST,
+    CHECKPOINT_FOLDER,
     EVOLVE_KIND,
-    FOLDER,
     SEARCH_KIND,
+    SUMMARY_FILE,
     State,
     checkpoint_format,
     evolve_checkpoints,
@@ -27,8 +29,6 @@ from tfnas.runs.checkpoint import (
     saved_choice,
     search_checkpoints,
 )
-from tfnas.runs.named_network import NamesNetwork, named_flags
-from tfnas.runs.run_directory import SUMMARY_FILE
 from tfnas.spaces.families import find_family, load_architecture, parse_architecture, text_form
 from tfnas.spaces.mbconv.space_file import space as load_space
 from tfnas.utils.tensor_file import load_plain
@@ -165,7 +165,7 @@ def _read_run(run_dir: Path) -> ArchitectureSource:
             f"{command_line(kind, '--resume', run_dir)}"
         )
     if not result.is_file():
-        raise InputError(f"{run_dir} is not a run directory: it contains neither {RUN_FILE} nor {FOLDER}/")
+        raise InputError(f"{run_dir} is not a run directory: it contains neither {RUN_FILE} nor {CHECKPOINT_FOLDER}/")
     return _read_json(result, None)
 
 

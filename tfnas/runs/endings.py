@@ -15,9 +15,8 @@ import torch
 from rich.console import Console
 
 from tfnas.core.errors import InputError, Interrupted, NotResumable, RunFailed, TfnasError
-from tfnas.runs.checkpoint import Checkpoints
 from tfnas.runs.distributed import DistributedContext, ReportedElsewhere, peer_failure
-from tfnas.runs.run_directory import CONFIG_FILE
+from tfnas.runs.run_directory import CONFIG_FILE, Checkpoints
 from tfnas.utils.text import say
 
 SAVED = "the last saved state is intact"

@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.core.json_yaml import field_types
-from tfnas.runs.checkpoint import Checkpoints, State
-from tfnas.runs.run_directory import CONFIG_FILE, UnreadableConfig, read_config
+from tfnas.runs.run_directory import CONFIG_FILE, Checkpoints, State, UnreadableConfig, read_config
 from tfnas.runs.run_settings import SETTINGS
 from tfnas.utils.text import typed
 

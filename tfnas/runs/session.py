@@ -21,7 +21,6 @@ from rich.console import Console
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.data.image_batches import persistent_workers
 from tfnas.runs.algorithm import Algorithm
-from tfnas.runs.checkpoint import Checkpoints, State
 from tfnas.runs.distributed import DistributedContext, distributed_context
 from tfnas.runs.endings import (
     Interruption,
@@ -32,7 +31,7 @@ from tfnas.runs.endings import (
     report_peer_failure,
     watch_interruption,
 )
-from tfnas.runs.run_directory import SUMMARY_FILE, RunDirectory, run_path
+from tfnas.runs.run_directory import SUMMARY_FILE, Checkpoints, RunDirectory, State, run_path
 from tfnas.runs.run_reporter import RunReporter
 from tfnas.runs.run_settings import SETTINGS, RunSettings, recorded_settings
 from tfnas.utils.devices import instruction_sets, runtime_settings

@@ -23,11 +23,10 @@ from tfnas.data.image_batches import EpochBatches, ImageLoader, loader
 from tfnas.data.image_sets import ImageSet, derived_seed
 from tfnas.nn.classification_metrics import ClassificationMetrics, evaluate_batches, evaluating
 from tfnas.runs.algorithm import Algorithm, Show
-from tfnas.runs.checkpoint import State, search_checkpoints
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.intended import intended_for
 from tfnas.runs.model_file import MODEL_FILE, TrainedModel
-from tfnas.runs.run_directory import RunDirectory
+from tfnas.runs.run_directory import RunDirectory, State, search_checkpoints
 from tfnas.runs.run_reporter import files_line, network_line, place_text, time_line
 from tfnas.runs.session import ResumedRun, run_algorithm
 from tfnas.spaces.families import architecture_counts, build_network, original_form

@@ -15,9 +15,8 @@ from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
 from tfnas.data.data_config import RetrainDataConfig
 from tfnas.data.retrain_data import data_of_search, data_of_training, with_overrides
-from tfnas.runs.checkpoint import FOLDER, search_checkpoints
 from tfnas.runs.resumption import merged_settings
-from tfnas.runs.run_directory import CONFIG_FILE, read_config
+from tfnas.runs.run_directory import CHECKPOINT_FOLDER, CONFIG_FILE, read_config, search_checkpoints
 from tfnas.runs.run_settings import SETTINGS
 from tfnas.training.train_config import TrainConfig
 
@@ -61,7 +60,7 @@ def _run_data(path: str, found: NetworkArchitecture) -> RetrainDataConfig | None
     """The data of the run in this directory, or of that which this file lies in; None where there is none."""
     place = Path(path)
     if not os.path.isdir(place):  # noqa: PTH112 - answers "no" where Path.is_dir raises
-        place = place.parent.parent if place.parent.name == FOLDER else place.parent
+        place = place.parent.parent if place.parent.name == CHECKPOINT_FOLDER else place.parent
     if not os.path.isfile(place / CONFIG_FILE):  # noqa: PTH113
         return None
     saved = read_config(place)

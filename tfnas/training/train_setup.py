@@ -23,11 +23,18 @@ from tfnas.core.space import IMAGE_CHANNELS
 from tfnas.data.preprocessing import NORMALISATIONS
 from tfnas.data.retrain_data import RetrainData, open_retrain_data
 from tfnas.runs.architecture_source import UNFINISHED, ArchitectureSource, named_source, path_source
-from tfnas.runs.checkpoint import FOLDER, Checkpoints, State, search_checkpoints, short_names
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.named_network import named_flags
 from tfnas.runs.resumption import resumed_config, saved_settings
-from tfnas.runs.run_directory import CONFIG_FILE, read_config
+from tfnas.runs.run_directory import (
+    CHECKPOINT_FOLDER,
+    CONFIG_FILE,
+    Checkpoints,
+    State,
+    read_config,
+    search_checkpoints,
+    short_names,
+)
 from tfnas.runs.run_settings import fixed_settings, with_absolute_paths
 from tfnas.spaces.families import cost_parts, load_architecture
 from tfnas.training.teacher import Teacher, open_teacher
@@ -270,7 +277,7 @@ def run_of_snapshot(snapshot: str) -> Path:
         return path
     if not os.path.isfile(path):  # noqa: PTH113
         raise InputError(f"--snapshot {path}: there is no such run directory or checkpoint")
-    if path.parent.name != FOLDER:
+    if path.parent.name != CHECKPOINT_FOLDER:
         raise InputError(
             f"--snapshot {path} is not in a run directory of this program; a trained network's weights alone do not "
             "say how to go on"

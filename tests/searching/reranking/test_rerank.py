@@ -20,7 +20,7 @@ from tfnas.data.opened_data import open_data
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.nn.network import Network
-from tfnas.runs.checkpoint import search_checkpoints
+from tfnas.runs.run_directory import search_checkpoints
 from tfnas.searching.parsing import parse_model
 from tfnas.searching.reranking import rerank_tasks as tasks
 from tfnas.searching.reranking.finished_search import open_search

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import RunFailed
 from tfnas.runs.algorithm import Algorithm, Show
-from tfnas.runs.checkpoint import SEARCH_KIND, State
 from tfnas.runs.distributed import DistributedContext
-from tfnas.runs.run_directory import RunDirectory
+from tfnas.runs.run_directory import SEARCH_KIND, RunDirectory, State
 from tfnas.runs.run_reporter import place_text
 from tfnas.runs.run_settings import SEARCH_MAY_CHANGE, SEARCH_RESCUES
 from tfnas.runs.session import run_algorithm, with_resumed

@@ -21,8 +21,8 @@ from tfnas.data.opened_data import ImageData, open_data
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import open_table
 from tfnas.latency.meet_target import check_target
-from tfnas.runs.checkpoint import State, saved_space, short_names
 from tfnas.runs.distributed import DistributedContext
+from tfnas.runs.run_directory import State, saved_space, short_names
 from tfnas.runs.run_settings import SEARCH_PATHS, SEARCH_RESCUES, fixed_settings, with_absolute_paths
 from tfnas.searching.differentiable.search_config import Schedule, SearchConfig, space_schedule
 from tfnas.spaces.mbconv.space_file import space as load_space

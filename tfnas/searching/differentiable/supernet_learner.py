@@ -21,8 +21,8 @@ from tfnas.core.choice import Choice
 from tfnas.core.errors import RunFailed
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.widths import fit_widths
-from tfnas.runs.checkpoint import State, choice_from
 from tfnas.runs.distributed import DistributedContext
+from tfnas.runs.run_directory import State, choice_from
 from tfnas.searching.differentiable.architecture_parameters import (
     ArchitectureParameters,
     expected_ms,

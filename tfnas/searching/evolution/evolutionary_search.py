@@ -22,10 +22,9 @@ from rich.console import Console
 from tfnas.core.architecture import RUN_FILE
 from tfnas.core.errors import RunFailed
 from tfnas.runs.algorithm import Algorithm, Show
-from tfnas.runs.checkpoint import BEST, EVOLVE_KIND, State
 from tfnas.runs.distributed import DistributedContext
-from tfnas.runs.run_directory import RunDirectory, write_forms
 from tfnas.runs.run_settings import with_absolute_paths
+from tfnas.runs.run_directory import BEST, EVOLVE_KIND, RunDirectory, State, write_forms
 from tfnas.runs.session import run_algorithm, with_resumed
 from tfnas.searching.evolution.evolve_config import MAY_CHANGE, PATHS, RESCUES, EvolveConfig
 from tfnas.searching.evolution.evolve_picture import PICTURE_FILE, evolution_picture

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tfnas.runs.checkpoint import State
+from tfnas.runs.run_directory import State
 
 HISTORY_FILE = "history.npz"
 JOINED, DUPLICATE, NO_SCORE = 0, 1, 2

@@ -17,9 +17,8 @@ from tfnas.data.data_config import DataConfig
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.table_contents import Conditions
 from tfnas.runs.architecture_source import ArchitectureSource, read_source
-from tfnas.runs.checkpoint import FOLDER, search_checkpoints
 from tfnas.runs.model_file import MODEL_FILE
-from tfnas.runs.run_directory import CONFIG_FILE, read_config
+from tfnas.runs.run_directory import CHECKPOINT_FOLDER, CONFIG_FILE, read_config, search_checkpoints
 from tfnas.searching.refitting.refit_config import CloseConfig, RefitRunConfig
 from tfnas.searching.refitting.refit_loop import Goal
 from tfnas.utils.text import command_line, parse_seconds, parse_share
@@ -97,7 +96,7 @@ def _target_ms(config: CloseConfig, source: ArchitectureSource) -> float:
 
 def _run_directory(path: Path) -> Path | None:
     """The run directory at a path or that contains it; None for a file elsewhere."""
-    folders = [path, path.parent, *([path.parent.parent] if path.parent.name == FOLDER else [])]
+    folders = [path, path.parent, *([path.parent.parent] if path.parent.name == CHECKPOINT_FOLDER else [])]
     return next((folder for folder in folders if (folder / CONFIG_FILE).is_file()), None)
 
 

@@ -20,9 +20,16 @@ from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.counted_table import counted_table
 from tfnas.latency.reachable import Band
 from tfnas.runs.architecture_source import DERIVED, read_summary
-from tfnas.runs.checkpoint import FOLDER, saved_choice, search_checkpoints
 from tfnas.runs.resumption import merged_settings
-from tfnas.runs.run_directory import CONFIG_FILE, SUMMARY_FILE, UnreadableConfig, read_config
+from tfnas.runs.run_directory import (
+    CHECKPOINT_FOLDER,
+    CONFIG_FILE,
+    SUMMARY_FILE,
+    UnreadableConfig,
+    read_config,
+    saved_choice,
+    search_checkpoints,
+)
 from tfnas.runs.run_settings import SEARCH_MAY_CHANGE, SETTINGS
 from tfnas.utils.text import command_line
 
@@ -100,7 +107,7 @@ def _run_directory(path: Path) -> Path:
         raise InputError(f"there is no {path}: give the run directory of a finished search")
     if path.is_dir():
         return path
-    return path.parent.parent if path.parent.name == FOLDER else path.parent
+    return path.parent.parent if path.parent.name == CHECKPOINT_FOLDER else path.parent
 
 
 def _written_config(run_dir: Path) -> dict[str, Any]:

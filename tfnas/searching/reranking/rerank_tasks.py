@@ -29,8 +29,8 @@ from tfnas.proxies.labelled_images import labelled_images
 from tfnas.proxies.score import Score, measure
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
-from tfnas.runs.checkpoint import SEARCH_KIND, load_checkpoint
 from tfnas.runs.endings import Interruption
+from tfnas.runs.run_directory import SEARCH_KIND, load_checkpoint
 from tfnas.runs.worker_pool import Task, TaskResult, WorkerPool
 from tfnas.searching.differentiable.inherited_evaluation import derived_accuracy
 from tfnas.searching.reranking.rerank_config import INHERITED
