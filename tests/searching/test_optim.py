@@ -1,13 +1,9 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-import subprocess
-import sys
 
 import pytest
 import torch
-from small_search import small_config
 
 from tfnas.searching.differentiable.optimizers import Adam, ElasticSGD
 from tfnas.supernet.cpu import CpuKernels
@@ -160,19 +156,3 @@ def test_adam_is_torchs(float64):
     adam.zero_grad()
     assert all(parameter.grad is None for parameter in ours)
     assert all(parameter.requires_grad for parameter in ours)
-
-
-def test_a_search_never_imports_the_compiler(tmp_path):
-    """PyTorch's optimizers, its checkpointing and its deterministic algorithms would, each at another time."""
-    settings = [
-        dataclasses.asdict(small_config(tmp_path, name, epochs=2, deterministic=True, low_memory=name == "low_memory"))
-        for name in ("plain", "low_memory")
-    ]
-    code = f"""
-import sys
-from tfnas import SearchConfig, search
-for settings in {settings!r}:
-    search(SearchConfig(**settings))
-sys.exit(bool({{"torch._dynamo", "torch._inductor"}} & set(sys.modules)))
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=300, capture_output=True)
