@@ -12,7 +12,6 @@ from functools import lru_cache
 from tfnas.core.units import classifier_counts, classifier_peak_activations
 from tfnas.spaces.zen.block_figures import block_figures
 from tfnas.spaces.zen.program_counts import program_counts, program_feature_bytes, program_layers
-from tfnas.spaces.zen.structure import check_setting
 from tfnas.spaces.zen.super_block import Notation, SuperBlock
 from tfnas.spaces.zen.zen_family import StructureArchitecture
 
@@ -20,21 +19,23 @@ _MOST_BLOCKS = 50_000
 """Blocks that are remembered: some 30 MB. When there are more all are forgotten, which costs time only."""
 
 
-_Entry = tuple[float, float, int, int, float, int, "_SizeTable"]
-"""Of a block: parameters, MACs, layers, convolutions, log width, peak activations, and the table of the next block."""
-_SizeTables = dict[tuple[int, float], "_SizeTable"]
-
-
 _LAST_BITS = 8
 """Of what the last block writes, for `max_feature`."""
 
+_Entry = tuple[float, float, int, int, float, int, int]
+"""Of a block: parameters, MACs, layers, convolutions, log width, peak activations, and the number of the table that the
+next block is in. Plain numbers, which the garbage collector does not visit again and again."""
+_Setting = tuple[Notation, bool, int, int, float]
+"""Of a table: notation, squeeze-and-excite, frames, the size that its blocks receive, and the size that the program
+counts them at."""
 
-class _SizeTable(dict[SuperBlock, _Entry]):
-    """Entries of blocks that receive maps of one size, among the `tables` of other sizes."""
 
-    def __init__(self, size: int, counted_size: float, tables: _SizeTables) -> None:
+class _Table(dict[SuperBlock, _Entry]):
+    """Entries of blocks that are counted in one setting."""
+
+    def __init__(self, setting: _Setting) -> None:
         super().__init__()
-        self.size, self.counted_size, self.tables = size, counted_size, tables
+        self.setting = setting
 
 
 class StructureFigures:
@@ -46,7 +47,8 @@ class StructureFigures:
 
     def __init__(self, *, reference: bool = False, bytes_per_activation: int = 4) -> None:
         self._reference, self._bytes = reference, bytes_per_activation
-        self._tables: dict[tuple[Notation, bool, int], _SizeTables] = {}
+        self._numbers: dict[_Setting, int] = {}
+        self._tables: list[_Table] = []
         self._remembered = 0
         self._feature_bytes = lru_cache(_MOST_BLOCKS)(program_feature_bytes)
 
@@ -54,7 +56,7 @@ class StructureFigures:
         """`params`, `macs`, `layers` (what the program's limit on depth counts), `memory` (bytes) and `effectiveness`
         of one image or video."""
         blocks = architecture.structure.blocks
-        table = self._first_table(architecture)
+        tables, table = self._tables, self._first_table(architecture)
         params: float = 0
         macs: float = 0
         layers = convs = peak = 0
@@ -62,7 +64,7 @@ class StructureFigures:
         for block in blocks:
             found = table.get(block)
             if found is None:
-                found = self._counted(block, table, architecture)
+                found = self._counted(block, table)
             if block.stride > 1 and convs:
                 effectiveness = max(effectiveness, convs * math.exp(-log_width / convs))
             params += found[0]
@@ -72,8 +74,8 @@ class StructureFigures:
             log_width += found[4]
             if found[5] > peak:
                 peak = found[5]
-            table = found[6]
-        head_params, head_macs, head_peak = self._head(architecture, table.size)
+            table = tables[found[6]]
+        head_params, head_macs, head_peak = self._head(architecture, table.setting[3])
         return {
             "params": params + head_params,
             "macs": macs + head_macs,
@@ -91,44 +93,35 @@ class StructureFigures:
             size //= block.stride
         return peak
 
-    def _first_table(self, architecture: StructureArchitecture) -> _SizeTable:
-        structure, frames = architecture.structure, 1
-        key = structure.notation, architecture.use_se, frames
-        tables = self._tables.get(key)
-        if tables is None:
-            check_setting(structure, architecture.image_size, frames, architecture.use_se)
-            tables = self._tables[key] = {}
-        return self._table(tables, architecture.image_size, float(architecture.image_size))
+    def _first_table(self, architecture: StructureArchitecture) -> _Table:
+        notation, size = architecture.structure.notation, architecture.image_size
+        counted_size = float(size) if self._reference else 0.0
+        return self._tables[self._number((notation, architecture.use_se, 1, size, counted_size))]
 
-    def _table(self, tables: _SizeTables, size: int, counted_size: float) -> _SizeTable:
-        """The table of a size; where nothing is counted as programs do there is one for each true size."""
-        key = size, counted_size if self._reference else 0.0
-        table = tables.get(key)
-        if table is None:
-            table = tables[key] = _SizeTable(size, counted_size, tables)
-        return table
+    def _number(self, setting: _Setting) -> int:
+        """The number of the table of a setting; where nothing is counted as programs do, sizes are true ones alone."""
+        number = self._numbers.get(setting)
+        if number is None:
+            number = self._numbers[setting] = len(self._tables)
+            self._tables.append(_Table(setting))
+        return number
 
-    def _counted(self, block: SuperBlock, table: _SizeTable, architecture: StructureArchitecture) -> _Entry:
+    def _counted(self, block: SuperBlock, table: _Table) -> _Entry:
         """Count a block and remember it."""
-        notation = architecture.structure.notation
+        notation, use_se, frames, size, counted_size = table.setting
         found = block_figures(
-            block,
-            notation,
-            table.size,
-            frames=1,
-            use_se=architecture.use_se,
-            groups_share_fan_in=not self._reference,
+            block, notation, size, frames=frames, use_se=use_se, groups_share_fan_in=not self._reference
         )
         params: float = found.params
         macs: float = found.macs
-        counted_out = float(found.size_out)
         if self._reference:
-            params, macs, counted_out = program_counts(block, notation, table.counted_size, frames=1)
+            params, macs, counted_size = program_counts(block, notation, counted_size, frames=frames)
         if self._remembered >= _MOST_BLOCKS:
-            self._tables.clear()
+            for full in self._tables:
+                full.clear()
             self._remembered = 0
         self._remembered += 1
-        following = self._table(table.tables, found.size_out, counted_out)
+        following = self._number((notation, use_se, frames, found.size_out, counted_size))
         layers = program_layers(block, notation)
         entry = params, macs, layers, found.convs, found.log_width, found.peak_activations, following
         table[block] = entry
