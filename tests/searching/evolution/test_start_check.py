@@ -57,14 +57,30 @@ def test_each_impossible_budget_is_named_with_the_smallest_value_reached():
     assert 0.8 * least <= 1000 * smallest <= 1.05 * least
 
 
+def test_a_latency_that_no_network_has():
+    class Table:
+        source = "a table"
+
+        def architecture_ms(self, architecture):
+            return 0.5 + len(architecture.structure.blocks)
+
+    with pytest.raises(Infeasible, match=r"--max_ms 3 is below the 6\.5 ms of the smallest network found"):
+        check_start(Budgets(BudgetSettings(max_ms=3), Table()), FAMILY, START)
+
+
 def test_budgets_that_only_together_cannot_be_met():
-    low_memory = 4 * (3 + 8) * 32**2
-    budgets = Budgets(BudgetSettings(max_memory=low_memory * 2, max_effectiveness=0.02, max_params=8e3))
-    with pytest.raises(Infeasible, match="budget"):
-        check_start(budgets, FAMILY, START)
+    """Few parameters ask for narrow networks, a low effectiveness for wide ones."""
+    for alone in ({"max_effectiveness": 0.05}, {"max_params": 8e3}):
+        with pytest.raises(InputError, match="is over budget"):
+            check_start(Budgets(BudgetSettings(**alone)), FAMILY, START)
+    with pytest.raises(
+        Infeasible, match="no network of the space was found that is within all budgets together"
+    ) as error:
+        check_start(Budgets(BudgetSettings(max_effectiveness=0.05, max_params=8e3)), FAMILY, START)
+    assert "of --max_" in str(error.value) and "Raise one of the budgets" in str(error.value)
 
 
-def test_mbconv_spaces_reach_the_exact_minimum():
+def test_the_smallest_value_found_in_an_mbconv_space_is_near_the_exact_minimum():
     space = tfnas.space("digits")
     family, table = MBConvFamily(space, 10), counted_table(space, "macs", 10)
     lowest = table.range_ms(space, 10)[0]

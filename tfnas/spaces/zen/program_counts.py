@@ -125,6 +125,7 @@ def _tinynas_unit(key: UnitKey, bits: _Bits, residuals: bool) -> tuple[float, fl
     return params, macs + unit.in_channels * (residuals and unit.pools)
 
 
+@lru_cache(KNOWN_UNITS)
 def program_feature_bytes(block: SuperBlock, size: int, bits_behind: int) -> float:
     """TinyNAS's `max_feature` of a block: bytes that a convolution reads and writes, of its largest.
 

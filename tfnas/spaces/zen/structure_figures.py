@@ -7,7 +7,6 @@ counter.figures(architecture)      # {"params": ..., "macs": ..., "layers": ...,
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 from tfnas.core.units import classifier_counts, classifier_peak_activations
 from tfnas.spaces.zen.block_figures import block_figures
@@ -17,7 +16,6 @@ from tfnas.spaces.zen.zen_family import StructureArchitecture
 
 _MOST_BLOCKS = 50_000
 """Blocks that are remembered: some 30 MB. When there are more all are forgotten, which costs time only."""
-
 
 _LAST_BITS = 8
 """Of what the last block writes, for `max_feature`."""
@@ -50,7 +48,6 @@ class StructureFigures:
         self._numbers: dict[_Setting, int] = {}
         self._tables: list[_Table] = []
         self._remembered = 0
-        self._feature_bytes = lru_cache(_MOST_BLOCKS)(program_feature_bytes)
 
     def figures(self, architecture: StructureArchitecture) -> dict[str, float]:
         """`params`, `macs`, `layers` (what the program's limit on depth counts), `memory` (bytes) and `effectiveness`
@@ -89,7 +86,7 @@ class StructureFigures:
         peak, size, blocks = 0.0, architecture.image_size, architecture.structure.blocks
         for block, behind in zip(blocks, (*blocks[1:], None), strict=True):
             bits = behind.activation_bits[0] if behind is not None and behind.activation_bits else _LAST_BITS
-            peak = max(peak, self._feature_bytes(block, size, bits))
+            peak = max(peak, program_feature_bytes(block, size, bits))
             size //= block.stride
         return peak
 
