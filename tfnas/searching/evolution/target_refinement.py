@@ -7,6 +7,7 @@ budget, steps up and down are combined. Latency is not assumed to grow with widt
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -27,6 +28,8 @@ from tfnas.spaces.zen.zen_family import StructureArchitecture
 _STEP = 8
 """Channels by which widths of structures move."""
 _LARGEST_WIDTH = 2048
+_MOST_NETWORKS = 16
+"""Networks that are tried, each of which may take seconds."""
 _STEPS = (-2, -1, 1, 2)
 """Steps of one width that are combined with steps of others."""
 _LEAST_PROGRESS = 0.02
@@ -90,13 +93,13 @@ class _BlockWidths:
 
 
 def refine_to_target(networks: Iterable[NetworkArchitecture], budgets: Budgets) -> Any:
-    """The first of the networks, best first and within all budgets, whose widths can be moved so that it takes 99.5 to
-    100 % of the target latency and stays within the budgets; with these widths. Deterministic.
+    """The first of at most 16 networks, best first and within all budgets, whose widths can be moved so that it takes
+    99.5 to 100 % of the target latency and stays within the budgets; with these widths. Deterministic.
 
     Raises Infeasible that says how near the best network came, and what keeps it there.
     """
     reason = "there is no network to start from"
-    for number, network in enumerate(networks):
+    for number, network in enumerate(itertools.islice(networks, _MOST_NETWORKS)):
         found, why = _refined(network, budgets)
         if found is not None:
             return found
