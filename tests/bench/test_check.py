@@ -28,7 +28,7 @@ from tfnas.cli import latency
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.latency.authors_table import LatencyTableWarning
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.latency.default_table import table_space
+from tfnas.latency.default_table import shipped_table_paths, table_space
 from tfnas.latency.table_contents import Conditions, Correction, SumErrors
 
 LITTLE_YAML = """\
@@ -277,6 +277,19 @@ def test_only_looking_and_writing_elsewhere(plain, monkeypatch, folder):
     assert sorted(path.name for path in (folder / "found").iterdir()) == ["corrected.check.json", "corrected.check.png"]
 
 
+def test_the_files_of_a_check_are_not_put_beside_bundled_tables(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for bundled in shipped_table_paths():
+        config = CheckConfig(lookup_path=str(bundled), correct=False)
+        assert config.result_path(".check.json") == Path(f"{bundled.stem}.check.json")
+    config = CheckConfig(lookup_path=str(bundled), out="corrected/mine.json")
+    assert config.result_path(".check.png") == Path("corrected/mine.check.png")
+    assert CheckConfig(lookup_path="t/t.json").result_path(".check.png") == Path("t/t.check.png")
+    (tmp_path / "link.json").symlink_to(bundled)
+    named = CheckConfig(lookup_path="link.json", out_dir="found")
+    assert named.result_path(".check.json") == Path("found/link.check.json")
+
+
 def test_few_networks_are_compared_only(plain, monkeypatch):
     put(monkeypatch, MadeBench(plain, truth))
     report = check(num_networks=5)
@@ -407,7 +420,7 @@ def outcome(capsys, *arguments):
     [
         ("", "--lookup_path must be given"),
         ("--lookup_path none.json", "none.json cannot be read"),
-        ("--lookup_path little.yaml", "neither our JSON form nor a pickle"),
+        ("--lookup_path little.yaml", "neither a table that"),
         (
             "--lookup_path t.json",
             "is for the space 'little', which is not a built-in space: give its YAML file",

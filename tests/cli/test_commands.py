@@ -116,7 +116,8 @@ def test_nothing_given_is_the_default_search(searched, capsys):
         (["--space", "digit"], ["no space 'digit'", "did you mean digits?"]),
         (["--space", "none.yaml"], ["no space 'none.yaml'"]),
         (["--space", "bad.yaml"], ["bad.yaml", "unknown field stagess", "did you mean stages?"]),
-        (["--config", "none.yaml"], ["none.yaml cannot be read"]),
+        (["--config", "none.yaml"], ["none.yaml cannot be read: No such file or directory. Give a YAML file"]),
+        (["--threads", "100000"], ["--threads must be at most 1024, got 100000"]),
         (["--config", "settings.yaml"], ["settings.yaml: epochs must be a whole number, got 'ten'"]),
         (["--lookup_path", "none.json"], ["latency table none.json cannot be read"]),
         (["--lookup_path", "trap.pkl"], ["latency table trap.pkl", "refused"]),
@@ -127,7 +128,7 @@ def test_nothing_given_is_the_default_search(searched, capsys):
         (["--device", "gpu"], ["device must be auto, cpu, cuda or cuda:N, got 'gpu'"]),
         (["--run_dir", "full"], ["the run directory full is not empty", "--resume"]),
         (["--resume", "full"], ["full is not a run directory"]),
-        (["--resume", "none"], ["none is not a run directory"]),
+        (["--resume", "none"], ["none is not a run directory", "Give the directory"]),
         (["--resume", "full", "--run_dir", "full"], ["--resume", "not both"]),
     ],
 )

@@ -172,7 +172,8 @@ def test_where_results_cannot_be_written_nothing_is_tested(tmp_path, capsys, mon
     with monkeypatch.context() as patched:
         patched.setattr("tfnas.evaluation.evaluating.loader", None)
         assert main(given) == 1
-    assert capsys.readouterr().err == "test.py: cannot write out/confusion.png: it is not a file but a folder\n"
+    refusal = "cannot write out/confusion.png: it is not a file but a folder; choose another path"
+    assert capsys.readouterr().err == f"test.py: {refusal}\n"
     (tmp_path / "out" / "confusion.png").rmdir()
 
     def full(path, _):

@@ -112,7 +112,8 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
     )
     assert shown.returncode == 1, shown.stderr
-    assert shown.stderr == f"tfnas export: cannot write {tmp_path / 'model.onnx'}: File too large\n"
+    refusal = f"cannot write {tmp_path / 'model.onnx'}: File too large; raise the limit on file sizes (ulimit -f)"
+    assert shown.stderr == f"tfnas export: {refusal}\n"
     assert (tmp_path / "model.onnx").read_text() == "the former file"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "model.onnx", "model.pt"]
 

@@ -222,8 +222,8 @@ def test_a_wrong_space_says_which_file_and_field(tmp_path, change, message):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("[1, 2]", "must be a mapping of fields, got list"),
-    ("", "must be a mapping of fields, got NoneType"),
+    ("[1, 2]", "must be a mapping of fields such as `extends: imagenet`, got list"),
+    ("", "must be a mapping of fields such as `extends: imagenet`, got NoneType"),
     ("a: [1", "is not YAML"),
     ("!!python/object/apply:os.getcwd []", "is not YAML"),
     ("extends: 3", "extends must name another space, got 3"),

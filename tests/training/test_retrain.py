@@ -185,6 +185,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_update(tmp_path, monk
         ({"batch_size": 5000}, "more than the 1438 training images"),
         ({"batch_size": 95, "accumulate": 2}, "cannot be divided into --accumulate 2"),
         ({"num_classes": 7}, "10 classes here, but --num_classes is 7"),
+        ({"threads": 1025}, "threads must be at most 1024, got 1025"),
         ({"amp_backend": "apex"}, "needs --opt_level"),
         ({"amp_backend": "apex", "opt_level": "O1"}, "no working apex.amp"),
         ({"teacher": "resnet18"}, "needs --teacher_weights"),

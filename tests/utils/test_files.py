@@ -1,6 +1,7 @@
 """Files are written whole, and never in the place of something that is no file."""
 
 import contextlib
+import errno
 import os
 import resource
 import stat
@@ -21,11 +22,29 @@ def test_a_file_is_replaced_whole(tmp_path):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "No space left on device; free disk space"),
+        (errno.EFBIG, r"File too large; raise the limit on file sizes \(ulimit -f\)"),
+        (errno.EACCES, "Permission denied; choose another path"),
+        (errno.ENOENT, "No such file or directory; choose another path"),
+    ],
+)
+def test_a_message_says_what_to_do(tmp_path, monkeypatch, number, remedy):
+    def refuse(*_args, **_named):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    with pytest.raises(RunFailed, match=rf"^cannot write \S*new: {remedy}$"):
+        write_whole(tmp_path / "new", "content")
+
+
 def test_a_folder_or_a_pipe_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for name, word in (("pipe", "device or pipe"), ("folder", "folder")):
-        with pytest.raises(RunFailed, match=f"{name}: it is not a file but a {word}"):
+        with pytest.raises(RunFailed, match=f"{name}: it is not a file but a {word}; choose another path"):
             write_whole(tmp_path / name, "content")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"]
 

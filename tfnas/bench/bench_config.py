@@ -10,6 +10,7 @@ from typing import Literal
 from tfnas.core.cost import COSTS
 from tfnas.core.errors import InputError
 from tfnas.core.space import SearchSpace
+from tfnas.latency.default_table import shipped_table_paths
 from tfnas.latency.table_contents import DTYPES, LARGEST_WIDTH, Conditions
 from tfnas.spaces.mbconv.space_file import space as load_space
 from tfnas.utils.text import parse_seconds, parse_share
@@ -126,7 +127,8 @@ class CheckConfig:
     out: str | None = None
     """File of the corrected table. Default: the table itself."""
     out_dir: str | None = None
-    """Folder for the plot (NAME.check.png) and the numbers (NAME.check.json). Default: next to the table."""
+    """Folder for the plot (NAME.check.png) and the numbers (NAME.check.json). Default: next to the table; for a table
+    that ships with the package, the current folder."""
     level: Literal["now", "table"] = "now"
     """now: fit at the machine's present speed; table: divide by the present speed of single blocks relative to the
     table, for a machine that is only temporarily slower or faster."""
@@ -168,7 +170,7 @@ class CheckConfig:
         return Path(self.out or self.lookup_path)
 
     def result_path(self, suffix: str) -> Path:
-        """Where the file of one of `SUFFIXES` goes."""
+        """Where the file of one of `SUFFIXES` goes: not among the package's own files, unless --out_dir says so."""
         table = self.table_path
-        folder = table.parent if self.out_dir is None else Path(self.out_dir)
-        return folder / f"{table.name.removesuffix('.json')}{suffix}"
+        default = Path() if table.resolve() in shipped_table_paths() else table.parent
+        return (default if self.out_dir is None else Path(self.out_dir)) / f"{table.name.removesuffix('.json')}{suffix}"

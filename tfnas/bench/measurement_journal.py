@@ -17,8 +17,8 @@ from typing import Any
 from tfnas.bench.benches import Bench
 from tfnas.bench.benchmark_cases import BenchmarkCase
 from tfnas.bench.timing import TimingSample
-from tfnas.core.errors import InputError, RunFailed
-from tfnas.utils.files import LineFile
+from tfnas.core.errors import InputError
+from tfnas.utils.files import LineFile, write_error
 from tfnas.utils.text import typed
 
 _LONG = ("space", "versions")
@@ -45,7 +45,7 @@ class MeasurementJournal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunFailed(f"{path} cannot be written: {error.strerror}") from error
+            raise write_error(path, error) from error
         with LineFile.open(path, in_use=f"another process is currently measuring into {path}") as file:
             yield cls(file, bench, _entries(file, dict(subject)))
 

@@ -264,7 +264,10 @@ def _read_yaml(path: str) -> dict[Any, Any]:
     except InputError as error:
         raise InputError(f"the --config file {path} is {error}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the --config file {path} cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"the --config file {path} cannot be read: {reason}. Give a YAML file; --print_config writes one"
+        ) from error
     if not isinstance(document, dict):
         raise InputError(f"the --config file {path} must contain lines like `target_lat: 15`, got {document!r:.60}")
     return document

@@ -211,7 +211,10 @@ def read_model_config(document: Mapping[str, Any]) -> dict[str, Any]:
     stage_names = sorted((key for key in document if _STAGE_NAME.fullmatch(key)), key=lambda key: int(key[5:]))
     expected = {"first_stem", "second_stem", "feature_mix_layer", "classifier", *stage_names}
     if stage_names != [f"stage{n}" for n in range(1, len(stage_names) + 1)] or not stage_names:
-        raise InputError(f"expected keys stage1, stage2, ... without a gap, got {stage_names}")
+        raise InputError(
+            f"expected keys stage1, stage2, ... without a gap, got {stage_names}; "
+            "give a model.config or architecture.json"
+        )
     if set(document) != expected:
         missing, unknown = sorted(expected - set(document)), sorted(set(document) - expected)
         raise InputError(f"not a model.config: missing keys {missing}, unknown keys {unknown}")

@@ -144,7 +144,7 @@ class OnnxModel:
         try:
             data = file.read_bytes()
         except OSError as error:
-            raise InputError(f"{file} cannot be read: {error.strerror}") from error
+            raise InputError(f"{file} cannot be read: {error.strerror}; check the path") from error
         return cls.from_bytes(data, str(file), threads=threads)
 
     @classmethod

@@ -74,7 +74,10 @@ class LatencyTable:
                 data = stream.read(_LARGEST_FILE + 1)
         except (OSError, ValueError) as error:  # ValueError: a path that holds a zero byte
             reason = error.strerror if isinstance(error, OSError) else error
-            raise InputError(f"latency table {file} cannot be read: {reason}") from error
+            raise InputError(
+                f"latency table {file} cannot be read: {reason}; "
+                "give a table that `latency build` wrote, or one of the TF-NAS authors"
+            ) from error
         if len(data) > _LARGEST_FILE:
             raise InputError(
                 f"latency table {file} is larger than {_LARGEST_FILE >> 20} MiB, so it is not a latency table"
@@ -86,7 +89,7 @@ class LatencyTable:
                 from tfnas.latency.authors_table import PICKLE_STARTS, read_authors_table
 
                 if not data.startswith(PICKLE_STARTS):
-                    raise InputError("neither our JSON form nor a pickle of the TF-NAS authors")
+                    raise InputError("neither a table that `latency build` wrote nor one of the TF-NAS authors")
                 contents = read_authors_table(data)
         except InputError as error:
             raise InputError(f"latency table {file}: {error}") from error

@@ -107,7 +107,9 @@ def read_json(data: bytes) -> TableContents:
     """The table in the bytes of a JSON file. Raises InputError naming the field that is wrong."""
     fields = _as_object(load_json(data), "the table")
     if fields.get("format") != FORMAT:
-        raise InputError(f"format must be {FORMAT!r}, got {short(fields.get('format'))}")
+        raise InputError(
+            f"format must be {FORMAT!r}, got {short(fields.get('format'))}: give a table that `latency build` wrote"
+        )
     if fields.get("version") != VERSION:
         raise InputError(
             f"version must be {VERSION}, got {short(fields.get('version'))}: it was written by another "

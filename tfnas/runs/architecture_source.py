@@ -142,7 +142,7 @@ def read_source(path: Path, space: SearchSpace | None) -> ArchitectureSource:
     if text is None:
         raise InputError(
             f"{path} is neither JSON (model.config, architecture.json), nor the text of an architecture, nor a "
-            "checkpoint of PyTorch's"
+            "checkpoint of PyTorch's; give one of these"
         )
     architecture = load_architecture(path)
     notes = () if find_family(architecture.family).says_images(text) else (_no_size(path.name),)

@@ -92,7 +92,9 @@ class TrainedModel:
     @classmethod
     def _from_document(cls, document: Any, source: str) -> TrainedModel:
         if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise InputError(f"{source} is not a trained model of this program (a {MODEL_FILE})")
+            raise InputError(
+                f"{source} is not a trained model of this program: give a {MODEL_FILE} or its run directory"
+            )
         if document.get("version") != VERSION:
             raise InputError(f"{source} has version {document.get('version')}, this program reads version {VERSION}")
         try:

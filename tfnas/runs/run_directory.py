@@ -29,11 +29,12 @@ from rich.console import Console, RenderableType
 from tfnas.core.architecture import RUN_FILE
 from tfnas.core.choice import Choice
 from tfnas.core.errors import InputError, NotResumable, RunFailed
+from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import StandsTwice, load_yaml
 from tfnas.core.space import SearchSpace
 from tfnas.spaces.families import original_form, to_document
 from tfnas.spaces.mbconv.space_file import space_from_json
-from tfnas.utils.files import write_whole
+from tfnas.utils.files import write_error, write_whole
 from tfnas.utils.text import say, typed
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class RunDirectory:
         try:
             file = (self.path / LOCK_FILE).open("w")
         except OSError as error:
-            raise RunFailed(f"cannot write in {self.path}: {error.strerror or error}") from error
+            raise write_error(self.path / LOCK_FILE, error) from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -155,7 +156,7 @@ class RunDirectory:
             with (self.path / LOG_FILE).open("a", encoding="utf-8") as log:
                 log.write(f"{stamp} {message}\n")
         except OSError as error:
-            raise RunFailed(f"cannot write {self.path / LOG_FILE}: {error.strerror or error}") from error
+            raise write_error(self.path / LOG_FILE, error) from error
 
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
         """Write a JSON file of the directory, whole."""
@@ -218,7 +219,10 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = load_yaml((path / CONFIG_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UnreadableConfig(f"{path} is not a run directory: there is no {CONFIG_FILE} in it") from error
+        raise UnreadableConfig(
+            f"{path} is not a run directory: there is no {CONFIG_FILE} in it. "
+            "Give the directory that a run was started in"
+        ) from error
     except StandsTwice as error:
         raise InputError(f"{path / CONFIG_FILE} is {error}") from error
     except (OSError, ValueError) as error:

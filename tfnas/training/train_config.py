@@ -16,6 +16,7 @@ from tfnas.core.errors import InputError
 from tfnas.data.data_config import DATA_PATHS, DataName, RetrainDataConfig
 from tfnas.runs.named_network import check_named_once, named_flags
 from tfnas.runs.run_settings import RUN_MAY_CHANGE, RunSettings
+from tfnas.utils.devices import check_thread_limit
 
 KIND = "train"
 """Of run directories and checkpoints."""
@@ -51,6 +52,7 @@ class Recipe:
                 raise InputError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise InputError(f"weight_decay must be 0 or more, got {self.weight_decay}")
+        check_thread_limit(self.threads)
 
 
 _IMAGENET = Recipe(epochs=250, batch_size=512, lr=0.2, weight_decay=1e-5)

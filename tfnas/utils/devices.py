@@ -19,6 +19,7 @@ from tfnas.core.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+_MOST_THREADS = 1024
 _CPUINFO = Path("/proc/cpuinfo")
 _LARGEST_PRIMING_BYTES = 31 * 2**20
 _X86_MACHINES = ("x86_64", "amd64", "i386", "i686")
@@ -95,6 +96,12 @@ def usable_cores() -> int:
 def load_average() -> float | None:
     """The load average of the last minute; None where the system tells none."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def check_thread_limit(threads: int) -> None:
+    """Raise InputError for more threads than a process can be expected to start: PyTorch crashes where it cannot."""
+    if threads > _MOST_THREADS:
+        raise InputError(f"--threads must be at most {_MOST_THREADS}, got {threads}: give the number of cores")
 
 
 def check_threads(threads: int) -> None:

@@ -19,6 +19,20 @@ from typing import Any
 from tfnas.core.errors import InputError, RunFailed
 
 _TRIED_BYTES = 4096
+_REMEDIES = {
+    errno.ENOSPC: "free disk space",
+    errno.EDQUOT: "free disk space",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.EIO: "check the disk",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def write_error(path: Path, error: OSError) -> RunFailed:
+    """The error that says what could not be written, why, and what to do."""
+    remedy = _REMEDIES.get(error.errno or 0, "choose another path")
+    return RunFailed(f"cannot write {path}: {error.strerror or error}; {remedy}")
 
 
 def check_replaceable(path: Path) -> None:
@@ -26,7 +40,7 @@ def check_replaceable(path: Path) -> None:
     with _failures_named(path):
         if path.exists() and not path.is_file():
             kind = "folder" if path.is_dir() else "device or pipe"
-            raise RunFailed(f"cannot write {path}: it is not a file but a {kind}")
+            raise RunFailed(f"cannot write {path}: it is not a file but a {kind}; choose another path")
 
 
 def check_writable(path: Path) -> None:
@@ -108,7 +122,7 @@ def _failures_named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunFailed(f"cannot write {path}: {error.strerror or error}") from error
+        raise write_error(path, error) from error
 
 
 class LineFile:
@@ -128,7 +142,7 @@ class LineFile:
         try:
             file = FileIO(path, "a+")
         except OSError as error:
-            raise RunFailed(f"{path} cannot be written: {error.strerror or error}") from error
+            raise write_error(path, error) from error
         with file:
             if in_use is not None:
                 try:

@@ -52,7 +52,7 @@ def load_plain(path: Path) -> Any:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror}; check the path") from error
     with file:
         return load_plain_bytes(file, str(path))
 

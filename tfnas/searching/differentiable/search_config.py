@@ -16,6 +16,7 @@ from tfnas.core.space import SearchSpace
 from tfnas.data.data_config import DataConfig
 from tfnas.runs.run_settings import RunSettings
 from tfnas.spaces.mbconv.space_file import expect_type, known_fields
+from tfnas.utils.devices import check_thread_limit
 
 DEFAULT_TARGET_MS = 15.0
 _TARGETS = {"macs": "300e6", "params": "5e6"}
@@ -55,6 +56,7 @@ class Schedule:
         for name in ("threads", "warmup_epochs", "w_mom", "w_wd", "a_wd", "a_beta1", "a_beta2", "lambda_lat"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        check_thread_limit(self.threads)
         for name in ("w_mom", "a_beta1", "a_beta2"):
             if not getattr(self, name) < 1:
                 raise InputError(f"{name} must be below 1, got {getattr(self, name)}")

@@ -206,7 +206,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror}; check the path") from error
 
 
 def _open(path: Path, data: bytes, config: CertifyConfig) -> _OpenedFile:

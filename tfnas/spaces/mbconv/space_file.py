@@ -108,7 +108,9 @@ def read_space_document(
     except InputError as error:
         raise InputError(f"{where} is {error}") from error
     if not isinstance(document, dict):
-        raise InputError(f"{where} must be a mapping of fields, got {type(document).__name__}")
+        raise InputError(
+            f"{where} must be a mapping of fields such as `extends: imagenet`, got {type(document).__name__}"
+        )
     parent = document.pop("extends", None)
     if parent is None:
         return document, where
