@@ -34,7 +34,7 @@ from torch.nn import functional
 
 from tfnas.core.errors import InputError
 from tfnas.nn.network import Network
-from tfnas.proxies.network_preparation import RandomGenerator, initialise
+from tfnas.proxies.network_preparation import RandomGenerator
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
@@ -70,13 +70,11 @@ def measure_terms(scored: ScoredNetwork, options: ScoreOptions) -> AzTerms:
 
 
 def _measure(scored: ScoredNetwork, options: ScoreOptions) -> AzTerms:
-    network = scored.network(options, residuals=True)
+    network, generator = scored.initialised(options, "kaiming", residuals=True)
     as_program = options.variant == _PROGRAM
     sections = _sections(_parts(network, scored), as_program and options.residuals is False)
     if len(sections) < 2:
         raise InputError(f"the scores of AZ-NAS compare feature maps, and {scored.text} has only one")
-    generator = options.random_generator()
-    initialise(network, generator, options.initialisation or "kaiming")
     features = scored.images(options, generator)
     entropies, trainabilities = [], []
     for number, section in enumerate(sections):

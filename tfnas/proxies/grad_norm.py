@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tfnas.proxies.forward_passes import checked_labels, forward_logits
-from tfnas.proxies.network_preparation import initialise, weighted_modules
+from tfnas.proxies.network_preparation import weighted_modules
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
@@ -26,9 +26,8 @@ from tfnas.proxies.scored_network import ScoredNetwork
 def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     as_program = SCORE.chosen_variant(options.variant) == "zennas"
-    network = scored.network(options, residuals=not as_program)
-    generator = options.random_generator()
-    initialise(network, generator, options.initialisation or ("normal" if as_program else "kaiming"))
+    rule = "normal" if as_program else "kaiming"
+    network, generator = scored.initialised(options, rule, residuals=not as_program)
     images = scored.images(options, generator, given=not as_program)
     logits = forward_logits(network, images, SCORE.name)
     given = None if as_program else options.labels

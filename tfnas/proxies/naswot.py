@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from tfnas.proxies.forward_passes import GATES, hook_activations
-from tfnas.proxies.network_preparation import initialise
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
@@ -27,9 +26,8 @@ from tfnas.proxies.scored_network import ScoredNetwork
 def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     as_program = SCORE.chosen_variant(options.variant) == "zennas"
-    network = scored.network(options, residuals=not as_program)
-    generator = options.random_generator()
-    initialise(network, generator, options.initialisation or ("normal" if as_program else "kaiming"))
+    rule = "normal" if as_program else "kaiming"
+    network, generator = scored.initialised(options, rule, residuals=not as_program)
     images = scored.images(options, generator, given=not as_program)
     kernel = torch.zeros(len(images), len(images), dtype=torch.float64, device=images.device)
 

@@ -180,6 +180,17 @@ class ScoredNetwork:
             network = preparation.build_video(structure, num_classes=classes, residuals=keep)
         return preparation.prepared(network, options.device, options.dtype)
 
+    def initialised(self, options: ScoreOptions, rule: str, *, residuals: bool) -> tuple[nn.Module, RandomGenerator]:
+        """A private network as `network` gives, and the generator that its weights were drawn from.
+
+        They are drawn by the options' rule, else by `rule` (see `network_preparation.initialise`).
+        """
+        from tfnas.proxies.network_preparation import initialise
+
+        network, generator = self.network(options, residuals=residuals), options.random_generator()
+        initialise(network, generator, options.initialisation or rule)
+        return network, generator
+
     def images(self, options: ScoreOptions, generator: RandomGenerator, *, given: bool = True) -> Tensor:
         """A batch of images or clips: those of the options if they may be used (`given`), else Gaussian noise.
 

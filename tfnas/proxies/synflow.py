@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from tfnas.proxies.forward_passes import total
-from tfnas.proxies.network_preparation import initialise, weighted_modules, without_batch_norm
+from tfnas.proxies.network_preparation import weighted_modules, without_batch_norm
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
@@ -31,9 +31,8 @@ def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     variant = SCORE.chosen_variant(options.variant)
     options = dataclasses.replace(options, dtype="float64")
-    network = scored.network(options, residuals=variant == "default")
-    generator = options.random_generator()
-    initialise(network, generator, options.initialisation or ("kaiming" if variant == "default" else "normal"))
+    rule = "kaiming" if variant == "default" else "normal"
+    network, _ = scored.initialised(options, rule, residuals=variant == "default")
     if variant != "zennas":
         without_batch_norm(network)
     with torch.no_grad():

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 from tfnas.proxies.forward_passes import forward_logits, hook_activations
-from tfnas.proxies.network_preparation import initialise
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
@@ -46,9 +45,8 @@ def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
 
 def condition_number(scored: ScoredNetwork, options: ScoreOptions, *, as_program: bool = False) -> float:
     """kappa; infinite where the kernel is singular as far as the precision can tell."""
-    network = scored.network(options, residuals=not as_program)
-    generator = options.random_generator()
-    initialise(network, generator, options.initialisation or ("torch" if as_program else "kaiming_fan_out"))
+    rule = "torch" if as_program else "kaiming_fan_out"
+    network, generator = scored.initialised(options, rule, residuals=not as_program)
     logits = forward_logits(network, scored.images(options, generator, given=not as_program), SCORE.name)
     eigenvalues = torch.linalg.eigvalsh(tangent_kernel(network, logits))
     lowest, highest = float(eigenvalues[0]), float(eigenvalues[-1])
@@ -76,9 +74,7 @@ def tangent_kernel(network: nn.Module, logits: Tensor) -> Tensor:
 @torch.no_grad()
 def linear_regions(scored: ScoredNetwork, options: ScoreOptions) -> int:
     """R: in how many ways the activations of the network switch, among noise images."""
-    network = scored.network(options, residuals=True)
-    generator = options.random_generator()
-    initialise(network, generator, options.initialisation or "kaiming")
+    network, generator = scored.initialised(options, "kaiming", residuals=True)
     shape = (REGION_IMAGES, *scored.image_shape(options)[1:-2], REGION_PIXELS, REGION_PIXELS)
     tiny = scored.placed(generator.images(shape), options)
     patterns = [b""] * REGION_IMAGES

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from tfnas.core.errors import InputError
 from tfnas.proxies.forward_passes import checked_labels, forward_logits
-from tfnas.proxies.network_preparation import initialise, weighted_modules
+from tfnas.proxies.network_preparation import weighted_modules
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
@@ -34,8 +34,7 @@ _FEWEST = 4
 def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     images, labels = _given(options)
-    network = scored.network(options, residuals=True)
-    initialise(network, options.random_generator(), options.initialisation or "torch")
+    network, _ = scored.initialised(options, "torch", residuals=True)
     halves = zip(scored.placed(images, options).chunk(2), labels.chunk(2), strict=True)
     first, second = [_gradients(network, *half) for half in halves]
     sums = [_inner_sum(one, other) for one, other in zip(first, second, strict=True) if one is not None is not other]
