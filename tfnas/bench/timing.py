@@ -88,7 +88,6 @@ def time_interleaved(
     calls: Sequence[Callable[[], object]],
     limits: RoundLimits,
     *,
-    seed: int = 0,
     wait: Callable[[], None] = lambda: None,
 ) -> list[Timing]:
     """Time calls in interleaved rounds, as many as `limits` allow by what the first round takes."""
@@ -98,7 +97,7 @@ def time_interleaved(
     round_ms = sum(call_ms(call, wait) for call in calls)
     rounds = round(min(max(limits.seconds * 1000 / round_ms, limits.fewest), limits.most))
     milliseconds: list[list[float]] = [[] for _ in calls]
-    for index in shuffled_rounds([range(len(calls))], rounds, random.Random(seed)):
+    for index in shuffled_rounds([range(len(calls))], rounds, random.Random(0)):
         milliseconds[index].append(call_ms(calls[index], wait))
     return [Timing.of(row) for row in milliseconds]
 

@@ -80,20 +80,17 @@ class ArchitectureSource:
         }
 
 
-def named_source(named: NamesNetwork, space: SearchSpace | None = None) -> ArchitectureSource:
-    """Read what a configuration names its network by; `space` as in `read_source`.
-
-    Raises InputError naming the flag or file and what is wrong with it.
-    """
+def named_source(named: NamesNetwork) -> ArchitectureSource:
+    """Read what a configuration names its network by. Raises InputError naming the flag or file and what is wrong."""
     for name, value in named_flags(named).items():
-        return arch_source(value) if name == "arch" else path_source(value, space)
+        return arch_source(value) if name == "arch" else path_source(value)
     raise InputError("no network is named")
 
 
-def path_source(path: str | Path, space: SearchSpace | None = None) -> ArchitectureSource:
+def path_source(path: str | Path) -> ArchitectureSource:
     """As `read_source`, for a path that may not even be looked up: too long, in a folder that may not be entered."""
     try:
-        return read_source(Path(path), space)
+        return read_source(Path(path), None)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): give a run directory or a file in one") from error
 

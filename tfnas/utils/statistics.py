@@ -12,6 +12,7 @@ from scipy.stats import kendalltau, norm
 
 FloatArray = NDArray[np.float64]
 
+_CONFIDENCE = 0.95
 _FIELLER = 0.437
 _RESAMPLES = 2000
 
@@ -24,7 +25,7 @@ class Tau(NamedTuple):
     high: float
 
 
-def tau_with_interval(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> Tau | None:
+def tau_with_interval(first: Sequence[float], second: Sequence[float]) -> Tau | None:
     """Kendall's tau-b of two lists of numbers [n], n above 4; None where all of one are equal.
 
     The interval is that of Fieller, Hartley and Pearson (Biometrika 1957): the inverse hyperbolic tangent of tau is
@@ -37,18 +38,18 @@ def tau_with_interval(first: Sequence[float], second: Sequence[float], confidenc
     count = len(first)
     largest = 1 - 1 / (count * (count - 1) / 2)
     middle = math.atanh(min(max(value, -largest), largest))
-    reach = float(norm.ppf(0.5 + confidence / 2)) * math.sqrt(_FIELLER / (count - 4))
+    reach = float(norm.ppf(0.5 + _CONFIDENCE / 2)) * math.sqrt(_FIELLER / (count - 4))
     low, high = math.tanh(middle - reach), math.tanh(middle + reach)
     return Tau(value, -1.0 if value <= -largest else low, 1.0 if value >= largest else high)
 
 
-def share_beating(first: Sequence[float], second: Sequence[float], accuracy: Sequence[float], seed: int = 0) -> float:
+def share_beating(first: Sequence[float], second: Sequence[float], accuracy: Sequence[float]) -> float:
     """In what share of bootstrap resamples of the networks the first foretells the accuracy better than the second.
 
     Better is a larger tau-b; where both are equal, half counts. Resamples in which one is not defined do not count;
     where all are such, the result is 0.
     """
-    counts = np.random.default_rng(seed).multinomial(len(accuracy), [1 / len(accuracy)] * len(accuracy), _RESAMPLES)
+    counts = np.random.default_rng(0).multinomial(len(accuracy), [1 / len(accuracy)] * len(accuracy), _RESAMPLES)
     weights = counts.astype(np.float64)
     left, right = (weighted_taus(values, accuracy, weights) for values in (first, second))
     defined = ~(np.isnan(left) | np.isnan(right))

@@ -91,7 +91,7 @@ def open_search(model_path: str, lookup_path: str | None) -> FinishedSearch:
         choice=choice,
         table=table,
         target=_checked_target(table, summary, derived, run_dir),
-        data=_data_config(run_dir, saved),
+        data=DataConfig(**saved_fields(DataConfig, saved, str(run_dir / CONFIG_FILE))),
         data_fingerprint=state["data_fingerprint"],
         seed=_integer(saved, "seed", run_dir),
         batch_size=_integer(saved, "batch_size", run_dir),
@@ -170,10 +170,6 @@ def _checked_target(table: LatencyTable, summary: Mapping[str, Any], derived: Ar
             f"{table.quantity(target, 6)}: its files belong to different searches"
         )
     return float(target)
-
-
-def _data_config(run_dir: Path, saved: Mapping[str, Any]) -> DataConfig:
-    return DataConfig(**saved_fields(DataConfig, saved, str(run_dir / CONFIG_FILE)))
 
 
 def _integer(saved: Mapping[str, Any], name: str, run_dir: Path) -> int:
