@@ -99,7 +99,7 @@ class Plain(Dataset[tuple[torch.Tensor, int]]):
 
     def __getitem__(self, draw: Draw) -> tuple[torch.Tensor, int]:
         image = Image.open(self.files.root / self.files.paths[draw.index]).convert("RGB")
-        seed_of(draw)
+        seed_generators(draw)
         return self.normalised(self.augmented(image)), self.files.labels[draw.index]
 
     def augmented(self, image: Image.Image) -> torch.Tensor:
@@ -134,7 +134,7 @@ class Turn(Sampler[list[Draw]]):
         return iter(EpochBatches(self.images, batch_size=self.batch_size, epoch=self.epoch, seed=SEED))
 
 
-def seed_of(draw: Draw) -> None:
+def seed_generators(draw: Draw) -> None:
     """Seed PyTorch's generator as the project does for this draw."""
     torch.default_generator.manual_seed(derived_seed(SEED, AUGMENT_STREAM, draw.epoch) + draw.index)
 
@@ -220,12 +220,12 @@ def differences(files: FileSource, arguments: argparse.Namespace) -> dict[str, f
     for index in range(min(arguments.images, COMPARED)):
         draw, path = Draw(1, index), files.root / files.paths[index]
         picture = read_rgb(path, "")
-        seed_of(draw)
+        seed_generators(draw)
         usual = plain.augmented(picture)
         own, _ = ours.pixels([draw])
-        seed_of(draw)
+        seed_generators(draw)
         cut = functional.pil_to_tensor(crop(picture))
-        seed_of(draw)
+        seed_generators(draw)
         own_cut = files.read(index, view)
         assert isinstance(own_cut, torch.Tensor)
         uncoloured = cut.flip(2) if torch.rand(1) < 0.5 else cut

@@ -5,7 +5,7 @@
 All networks are brought to one table latency by `meet_target` and timed side by side: the result of every search seed,
 the first of re-ranking after it, the best of a random search that computes as long, random networks, the deepest
 uniform one, and the largest by MACs. All are trained by one short recipe from the same seeds, on the weight and the
-architecture part, and judged on the test part.
+architecture part, and evaluated on the test part.
 
 What the supernet knows is reported too: how inherited accuracy and the learned probabilities of the random networks go
 with what they reach alone.

@@ -31,7 +31,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 import torch
-from textbook_search import NUM_CLASSES, TEMPERATURE, Textbook, target_of
+from textbook_search import NUM_CLASSES, TEMPERATURE, Textbook, middle_target
 from torch import Tensor
 
 import tfnas
@@ -70,7 +70,7 @@ def make_project(space: SearchSpace, device: torch.device, dtype: torch.dtype, l
     supernet = Supernet(space, NUM_CLASSES, low_memory).to(device, dtype, memory_format=torch.channels_last)
     parameters = ArchitectureParameters(space).to(device, dtype)
     table = counted_table(space, "macs")
-    learner = make_learner(supernet, parameters, space_schedule(space), table, target_of(space))
+    learner = make_learner(supernet, parameters, space_schedule(space), table, middle_target(space))
     look_up(learner, table)
     return learner
 

@@ -39,14 +39,14 @@ def main() -> None:
         command = [sys.executable, "-m", "tfnas", "latency", "build", "--space", arguments.space]
         command += ["--batch", arguments.batch, "--out"]
         subprocess.run([*command, str(alone)], check=True, stdin=subprocess.DEVNULL)
-        kill_and_resume([*command, str(killed)], killed, measurements_of(alone), arguments.kills)
+        kill_and_resume([*command, str(killed)], killed, measurement_count(alone), arguments.kills)
         problems = compare(LatencyTable.load(alone), LatencyTable.load(killed))
     if problems:
         raise SystemExit("the tables differ: " + ", ".join(problems))
     print("The build that was killed and resumed covers what the one that was left alone covers.")
 
 
-def measurements_of(path: Path) -> int:
+def measurement_count(path: Path) -> int:
     """Number of measurements of a table."""
     built = LatencyTable.load(path).contents.build
     assert built is not None

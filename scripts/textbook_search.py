@@ -25,7 +25,7 @@ from tfnas.supernet.supernet import Path
 NUM_CLASSES, TEMPERATURE = 100, 5.0
 
 
-def target_of(space: SearchSpace) -> float:
+def middle_target(space: SearchSpace) -> float:
     """A cost in MACs within the space's range."""
     low, high = counted_table(space, "macs").range_ms(space)
     return (low + high) / 2
@@ -40,7 +40,7 @@ class Textbook:
         table = counted_table(space, "macs")
         self.base = table.base_ms(NUM_CLASSES)
         self.table = operations_ms(space, table, self.widths).tolist()
-        self.target = target_of(space)
+        self.target = middle_target(space)
         self.weights = {
             name: value.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
             for name, value in state.items()

@@ -85,18 +85,20 @@ def _supernet(
     at_random: Sequence[Architecture], trainings: Trainings, supernets: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """How well inherited accuracy, log-probability and MACs foretell accuracy alone (a low loss, a high top-1)."""
-    foretold = {name: np.array([entry[name] for entry in supernets]) for name in ("inherited", "preference")}
-    foretold["macs"] = np.array([[float(architecture_counts(network).macs) for network in at_random]])
+    predicted = {name: np.array([entry[name] for entry in supernets]) for name in ("inherited", "preference")}
+    predicted["macs"] = np.array([[float(architecture_counts(network).macs) for network in at_random]])
     entry: dict[str, Any] = {"searches": list(supernets)}
     for measure, sign in (("loss", -1), ("top1", 1)):
-        come = (sign * _values(at_random, trainings, measure).mean(axis=1)).tolist()
+        observed = (sign * _values(at_random, trainings, measure).mean(axis=1)).tolist()
         entry[measure] = {
             name: {
-                "tau": _plain(mean_tau(rows, come)),
-                "tau_of_each": [None if (tau := tau_with_interval(row, come)) is None else list(tau) for row in rows],
-                "pairs_ordered_rightly": _plain(share_ordered(rows, come)),
+                "tau": _plain(mean_tau(rows, observed)),
+                "tau_of_each": [
+                    None if (tau := tau_with_interval(row, observed)) is None else list(tau) for row in rows
+                ],
+                "pairs_ordered_rightly": _plain(share_ordered(rows, observed)),
             }
-            for name, rows in foretold.items()
+            for name, rows in predicted.items()
             if len(rows)
         }
     return entry

@@ -15,7 +15,7 @@ from rich.console import Console
 from quality.journal import Journal
 from quality.networks import RandomNetworks, Wanted
 from quality.settings import Settings
-from quality.training import Data, Recipe, Watch, judged, trained
+from quality.training import Data, Recipe, Watch, evaluated, trained
 from tfnas.core.architecture import Architecture
 from tfnas.runs.run_directory import saved_choice, search_checkpoints
 from tfnas.searching.differentiable.candidates import log_prob_gap
@@ -80,7 +80,7 @@ class Finder:
             numbers=numbers,
         )
 
-    def run_of(self, seed: int) -> Path:
+    def search_run(self, seed: int) -> Path:
         """The run directory of a search."""
         return self.settings.run_dir / f"search-{self.settings.search_digest}-seed{seed}"
 
@@ -91,7 +91,7 @@ class Finder:
         return self._kept(identity, lambda: self._search(seed), f"searching, seed {seed}")
 
     def _search(self, seed: int) -> dict[str, Any]:
-        run_dir, watch = self.run_of(seed), Watch()
+        run_dir, watch = self.search_run(seed), Watch()
         resumed = (run_dir / "config.yaml").is_file()
         config = SearchConfig(resume=str(run_dir)) if resumed else self._config(seed, run_dir)
         summary, spent = search(config, Console(quiet=True)).summary, watch.read()
@@ -130,7 +130,7 @@ class Finder:
     def _rerank(self, seed: int) -> dict[str, Any]:
         watch = Watch()
         config = RerankConfig(
-            model_path=str(self.run_of(seed)),
+            model_path=str(self.search_run(seed)),
             scores=self.settings.scores,
             num_candidates=self.settings.candidates,
             device="cpu",
@@ -143,7 +143,7 @@ class Finder:
     # ---- the random search --------------------------------------------------------------------------------------
 
     def _random_search(self, seed: int, budget_s: float) -> dict[str, Any]:
-        """Draw, train shortly on the weight part, judge by cross entropy on the architecture part, keep the best.
+        """Draw, train shortly on the weight part, evaluate by cross entropy on the architecture part, keep the best.
 
         It ends when it has computed for as long as the search of that seed; what it then trains is finished.
         """
@@ -166,7 +166,7 @@ class Finder:
     def _probe(self, architecture: Architecture, recipe: Recipe, seed: int) -> dict[str, Any]:
         watch = Watch()
         network = trained(architecture, self.data.weights, recipe, seed)
-        return judged(network, self.data.architecture) | watch.read()
+        return evaluated(network, self.data.architecture) | watch.read()
 
     def _on(self, trained_on: str, recipe: Recipe) -> dict[str, Any]:
         return {
@@ -187,7 +187,7 @@ class Finder:
         def compute() -> dict[str, Any]:
             watch = Watch()
             images = self.data.weights.and_(self.data.architecture)
-            return judged(trained(architecture, images, recipe, seed), self.data.test) | watch.read()
+            return evaluated(trained(architecture, images, recipe, seed), self.data.test) | watch.read()
 
         return self._kept(identity, compute, words)
 
@@ -200,11 +200,11 @@ class Finder:
         """
         texts = [network.to_text() for network in networks]
         identity = {"kind": "inherited", "settings": self.settings.search_digest, "seed": seed, "networks": texts}
-        words = f"judging {len(networks)} networks with inherited weights, seed {seed}"
+        words = f"evaluating {len(networks)} networks with inherited weights, seed {seed}"
         return self._kept(identity, lambda: self._supernet_says(seed, networks), words)
 
     def _supernet_says(self, seed: int, networks: list[Architecture]) -> dict[str, list[float]]:
-        state, _, _ = search_checkpoints(self.run_of(seed)).load_latest()
+        state, _, _ = search_checkpoints(self.search_run(seed)).load_latest()
         supernet, choice = supernet_from_state(state).to(memory_format=torch.channels_last), saved_choice(state)  # type: ignore[call-overload]
         images = self.data.architecture
         batches = list(zip(images.pixels.split(32), images.labels.split(32), strict=True))

@@ -98,24 +98,24 @@ def welch(first: FloatArray, second: FloatArray) -> Interval | None:
     return Interval(float(first.mean() - second.mean()), float(bounds.low), float(bounds.high))
 
 
-def mean_tau(foretold: FloatArray, come: Sequence[float], seed: int = 0) -> Interval:
-    """Kendall's tau-b between each row of `foretold` [rows, networks] and what has come of the networks, on average.
+def mean_tau(predicted: FloatArray, observed: Sequence[float], seed: int = 0) -> Interval:
+    """Kendall's tau-b between each row of `predicted` [rows, networks] and what was observed, on average.
 
     The interval resamples networks. A row that says the same of all networks foretells nothing: tau 0.
     """
-    weights = _weights(np.random.default_rng(seed), len(come))
-    taus = [float(np.nan_to_num(kendalltau(row, come).statistic)) for row in foretold]
-    return _interval(float(np.mean(taus)), np.mean([_tau(row, come, weights) for row in foretold], axis=0))
+    weights = _weights(np.random.default_rng(seed), len(observed))
+    taus = [float(np.nan_to_num(kendalltau(row, observed).statistic)) for row in predicted]
+    return _interval(float(np.mean(taus)), np.mean([_tau(row, observed, weights) for row in predicted], axis=0))
 
 
-def share_ordered(foretold: FloatArray, come: Sequence[float], seed: int = 0) -> Interval:
-    """In what share of pairs of networks the row of `foretold` that is larger goes with what is larger in `come`.
+def share_ordered(predicted: FloatArray, observed: Sequence[float], seed: int = 0) -> Interval:
+    """In what share of pairs of networks the row of `predicted` that is larger goes with what is larger in `observed`.
 
-    0.5 is chance; a pair that is foretold to be equal counts half, one that came out equal is left out. The mean over
+    0.5 is chance; a pair that is predicted to be equal counts half, one that came out equal is left out. The mean over
     rows, with a bootstrap over networks.
     """
-    weights = np.vstack([np.ones(len(come)), _weights(np.random.default_rng(seed), len(come))])
-    shares = np.mean([_share(row, come, weights) for row in foretold], axis=0)
+    weights = np.vstack([np.ones(len(observed)), _weights(np.random.default_rng(seed), len(observed))])
+    shares = np.mean([_share(row, observed, weights) for row in predicted], axis=0)
     return _interval(float(shares[0]), shares[1:])
 
 
@@ -142,12 +142,12 @@ def _interval(value: float, drawn: FloatArray) -> Interval:
     return Interval(value, float(low), float(high))
 
 
-def _tau(foretold: FloatArray, come: Sequence[float], weights: FloatArray) -> FloatArray:
-    return np.nan_to_num(weighted_taus(foretold, come, weights))
+def _tau(predicted: FloatArray, observed: Sequence[float], weights: FloatArray) -> FloatArray:
+    return np.nan_to_num(weighted_taus(predicted, observed, weights))
 
 
-def _share(foretold: FloatArray, come: Sequence[float], weights: FloatArray) -> FloatArray:
-    left, right = pair_signs(foretold), pair_signs(come)
+def _share(predicted: FloatArray, observed: Sequence[float], weights: FloatArray) -> FloatArray:
+    left, right = pair_signs(predicted), pair_signs(observed)
     counted = over_pairs(weights, right**2)
     right_way = over_pairs(weights, (1 + left * right) / 2 * right**2)
     return np.divide(right_way, counted, out=np.full_like(counted, np.nan), where=counted > 0)

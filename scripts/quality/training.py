@@ -1,4 +1,4 @@
-"""One short recipe for every network: plain stochastic gradient descent on images in memory, and how it is judged."""
+"""One short recipe for every network: plain stochastic gradient descent on images in memory, and how it is tested."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tfnas.data.opened_data import open_parts
 from tfnas.data.preprocessing import Preprocessing
 from tfnas.nn.network import Network
 
-_JUDGED_AT_ONCE = 256
+_EVALUATION_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +107,12 @@ def trained(architecture: Architecture, images: Images, recipe: Recipe, seed: in
 
 
 @torch.inference_mode()
-def judged(network: Network, images: Images) -> dict[str, float]:
+def evaluated(network: Network, images: Images) -> dict[str, float]:
     """Mean cross entropy and top-1 in percent, with running statistics."""
     network.eval()
     loss = correct = 0.0
-    for pixels, labels in zip(images.pixels.split(_JUDGED_AT_ONCE), images.labels.split(_JUDGED_AT_ONCE), strict=True):
+    batches = (part.split(_EVALUATION_BATCH) for part in (images.pixels, images.labels))
+    for pixels, labels in zip(*batches, strict=True):
         logits = network(pixels)
         loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
         correct += int((logits.argmax(1) == labels).sum())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from quality.settings import add_flags, read
-from quality.training import Images, Recipe, judged, open_images, trained
+from quality.training import Images, Recipe, evaluated, open_images, trained
 
 import tfnas
 from tfnas.core.errors import InputError
@@ -119,7 +119,7 @@ def test_training_is_decided_by_its_seed_and_learns(tmp_path) -> None:
     network = space.architecture([0] * 5, [1, 1, 1], [32, 48, 64, 64, 96], 10)
     recipe, some = Recipe(steps=60, batch_size=16, lr=0.05, warmup_steps=5), Images(*(part[:96] for part in data.test))
     models = [trained(network, data.weights, recipe, seed).eval() for seed in (0, 0, 1)]
-    runs = [judged(model, some) for model in models]
+    runs = [evaluated(model, some) for model in models]
     assert runs[0] == runs[1] != runs[2]
     assert all(run["top1"] > 40 and run["loss"] < 1.8 for run in runs)  # chance: 10 %, 2.3
     model = models[0]
@@ -127,5 +127,5 @@ def test_training_is_decided_by_its_seed_and_learns(tmp_path) -> None:
         logits = torch.cat([model(data.test.pixels[place : place + 1]) for place in range(20)])
     twenty = Images(data.test.pixels[:20], data.test.labels[:20])
     chances = logits.double().softmax(1)[torch.arange(20), twenty.labels]
-    assert judged(model, twenty)["loss"] == pytest.approx(float(-chances.log().mean()), rel=1e-4)
-    assert judged(model, twenty)["top1"] == 5 * int((logits.argmax(1) == twenty.labels).sum())
+    assert evaluated(model, twenty)["loss"] == pytest.approx(float(-chances.log().mean()), rel=1e-4)
+    assert evaluated(model, twenty)["top1"] == 5 * int((logits.argmax(1) == twenty.labels).sum())

@@ -116,39 +116,39 @@ def test_welch_is_that_of_scipy_on_the_means_of_networks() -> None:
 
 def test_tau_is_that_of_scipy_with_ties_and_its_interval_holds_it() -> None:
     random = np.random.default_rng(9)
-    come = random.integers(0, 6, size=15).astype(float)
-    rows = np.array([come + random.normal(size=15), random.integers(0, 4, size=15).astype(float)])
-    found = mean_tau(rows, come)
-    assert found.value == pytest.approx(np.mean([kendalltau(row, come).statistic for row in rows]))
+    observed = random.integers(0, 6, size=15).astype(float)
+    rows = np.array([observed + random.normal(size=15), random.integers(0, 4, size=15).astype(float)])
+    found = mean_tau(rows, observed)
+    assert found.value == pytest.approx(np.mean([kendalltau(row, observed).statistic for row in rows]))
     assert found.low < found.value < found.high
 
 
 def test_the_interval_of_tau_knows_order_from_chance() -> None:
-    come = np.arange(20.0)
+    observed = np.arange(20.0)
     random = np.random.default_rng(10)
-    assert mean_tau(come[None] + random.normal(size=20), come).low > 0.5
-    nothing = mean_tau(random.normal(size=(1, 20)), come)
+    assert mean_tau(observed[None] + random.normal(size=20), observed).low > 0.5
+    nothing = mean_tau(random.normal(size=(1, 20)), observed)
     assert nothing.low < 0 < nothing.high
-    assert mean_tau(-come[None], come)[:2] == pytest.approx((-1.0, -1.0))
+    assert mean_tau(-observed[None], observed)[:2] == pytest.approx((-1.0, -1.0))
 
 
 def test_what_says_the_same_of_all_foretells_nothing() -> None:
-    come = np.arange(8.0)
-    assert mean_tau(np.ones((2, 8)), come) == (0.0, 0.0, 0.0)
-    assert share_ordered(np.ones((2, 8)), come) == (0.5, 0.5, 0.5)
+    observed = np.arange(8.0)
+    assert mean_tau(np.ones((2, 8)), observed) == (0.0, 0.0, 0.0)
+    assert share_ordered(np.ones((2, 8)), observed) == (0.5, 0.5, 0.5)
 
 
 def test_the_share_of_pairs_counts_them() -> None:
-    come = [1.0, 2.0, 3.0, 3.0]  # five pairs differ
-    foretold = np.array([[1.0, 3.0, 2.0, 1.0]])  # right: 01, 02; equal: 03; wrong: 12, 13
-    assert share_ordered(foretold, come).value == pytest.approx(2.5 / 5)
-    both = share_ordered(np.vstack([foretold, [come]]), come)
+    observed = [1.0, 2.0, 3.0, 3.0]  # five pairs differ
+    predicted = np.array([[1.0, 3.0, 2.0, 1.0]])  # right: 01, 02; equal: 03; wrong: 12, 13
+    assert share_ordered(predicted, observed).value == pytest.approx(2.5 / 5)
+    both = share_ordered(np.vstack([predicted, [observed]]), observed)
     assert both.value == pytest.approx((0.5 + 1.0) / 2)
     assert both.low <= both.value <= both.high
 
 
 def test_without_ties_the_share_is_half_of_one_more_than_tau() -> None:
     random = np.random.default_rng(11)
-    come, row = random.normal(size=12), random.normal(size=12)
-    tau, share = mean_tau(row[None], come.tolist()), share_ordered(row[None], come.tolist())
+    observed, row = random.normal(size=12), random.normal(size=12)
+    tau, share = mean_tau(row[None], observed.tolist()), share_ordered(row[None], observed.tolist())
     assert share == pytest.approx(tuple((1 + value) / 2 for value in tau))
