@@ -15,6 +15,7 @@ import tfnas
 from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.differentiable import differentiable_search, search_conclusion
 from tfnas.searching.differentiable.differentiable_search import DifferentiableSearch
+from tfnas.searching.differentiable.forecast import Evaluations, Forecast, _typical_seconds
 from tfnas.searching.differentiable.search_config import space_schedule
 from tfnas.searching.differentiable.search_setup import SearchSetup
 from tfnas.searching.differentiable.search_text import Evaluations, Forecast
@@ -69,6 +70,14 @@ def test_what_is_evaluated_counts_too():
     assert forecast.total == pytest.approx(forecast.trained + 60 * 0.5 + 47 * 0.1)
 
 
+@pytest.mark.parametrize(("steps", "rehearsed"), [(0, 1), (19, 1), (20, 2), (199, 19), (200, 20), (10**6, 20)])
+def test_no_more_than_a_tenth_of_the_steps_is_rehearsed(steps, rehearsed):
+    """After one that is not timed."""
+    made = []
+    _typical_seconds(lambda: made.append(None), steps)
+    assert len(made) == 1 + rehearsed
+
+
 @pytest.mark.parametrize("candidates", [1, 4])
 def test_the_forecast_holds_what_a_search_does(tmp_path, monkeypatch, candidates):
     """Every evaluation of a network on a batch, and every candidate drawn, counted where they are made."""
@@ -99,7 +108,8 @@ def test_the_forecast_holds_what_a_search_does(tmp_path, monkeypatch, candidates
     monkeypatch.setattr(Supernet, "along", along)
     monkeypatch.setattr(search_conclusion, "draw_candidates", drawn)
     monkeypatch.setattr(differentiable_search, "DifferentiableSearch", Watched)
-    differentiable_search.search(small_config(tmp_path, "run", candidates=candidates), Console(quiet=True))
+    config = small_config(tmp_path, "run", candidates=candidates, batch_size=360)
+    differentiable_search.search(config, Console(quiet=True))
     (search,) = searches
     number, schedule = search.forecast.evaluations, search.setup.schedule
     assert made["epochs"] == schedule.epochs * number.probes + min(schedule.epochs, 4) * number.path
