@@ -175,7 +175,7 @@ def folder(tmp_path, monkeypatch):
     """A folder with all that the command lines name but their latency table."""
     monkeypatch.chdir(tmp_path)
     for name, seed in (("train", 1), ("val", 2)):
-        pictures = write_pictures(tmp_path / name, each=2, seed=seed)
+        pictures = write_pictures(tmp_path / name, each=1, seed=seed)
         labels = [number % 7 for number in range(len(pictures))]
         write_list(tmp_path / f"{name}.txt", tmp_path / name, pictures, labels)
     (tmp_path / "train_too.txt").write_text((tmp_path / "train.txt").read_text())
@@ -226,7 +226,7 @@ def test_testing_runs_to_its_end(capsys, line):
     run, _ = program_of(words_of(line))
     assert run("--workers", "0", "--threads", "1", "--device", "cpu") == 0, capsys.readouterr().err
     found = json.loads(Path("test-results/test.json").read_text())
-    assert (found["num_images"], found["num_classes"], found["image_size"]) == (14, 7, 224)
+    assert (found["num_images"], found["num_classes"], found["image_size"]) == (7, 7, 224)
 
 
 @pytest.mark.parametrize("name", ["config", "amp"])

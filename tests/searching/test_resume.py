@@ -141,11 +141,12 @@ def test_a_search_where_some_operations_expand_resumes_bit_for_bit(request, tmp_
     if way == "as on a GPU":
         request.getfixturevalue("as_on_a_gpu")
     inputs = write_inputs(tmp_path, operations=SOME_EXPAND)
-    search(small_config(tmp_path, "whole", inputs), QUIET)
+    short = {"epochs": 2, "batch_size": 180, "save_minutes": 60.0}  # six steps of warm-up, and six
+    search(small_config(tmp_path, "whole", inputs, **short), QUIET)
     with monkeypatch.context() as patched:
-        patched.setattr(session, "watch_interruption", lambda _: nullcontext(_InterruptAt(17)))
+        patched.setattr(session, "watch_interruption", lambda _: nullcontext(_InterruptAt(8)))
         with pytest.raises(Interrupted):
-            search(small_config(tmp_path, "cut", inputs), QUIET)
+            search(small_config(tmp_path, "cut", inputs, **short), QUIET)
     search(SearchConfig(resume=str(tmp_path / "cut")), QUIET)
     assert_same(final_state(tmp_path / "cut"), final_state(tmp_path / "whole"))
 
@@ -322,12 +323,20 @@ def cut_and_resumed(run_dir, lines):
     search(SearchConfig(resume=str(run_dir)), QUIET)
 
 
-@pytest.mark.parametrize("lines", [None, 0, 1, 12])
-def test_what_a_cut_configuration_lacks_comes_from_the_checkpoint(tmp_path, uninterrupted, monkeypatch, lines):
-    with monkeypatch.context() as patched:
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A run that was interrupted in its second epoch; to be copied."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(session, "watch_interruption", lambda _: nullcontext(_InterruptAt(17)))
         with pytest.raises(Interrupted):
-            search(small_config(tmp_path, "run"), QUIET)
+            search(small_config(folder, "run"), QUIET)
+    return folder / "run"
+
+
+@pytest.mark.parametrize("lines", [None, 0, 1, 12])
+def test_what_a_cut_configuration_lacks_comes_from_the_checkpoint(tmp_path, interrupted, uninterrupted, lines):
+    shutil.copytree(interrupted, tmp_path / "run")
     whole = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     cut_and_resumed(tmp_path / "run", lines)
     assert_same(final_state(tmp_path / "run"), uninterrupted)

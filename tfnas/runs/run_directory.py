@@ -28,8 +28,7 @@ from rich.console import Console, RenderableType
 
 from tfnas.core.architecture import RUN_FILE
 from tfnas.core.choice import Choice
-from tfnas.core.errors import InputError, NotResumable, RunFailed
-from tfnas.core.errors import InputError
+from tfnas.core.errors import InputError, NotResumable
 from tfnas.core.json_yaml import StandsTwice, load_yaml
 from tfnas.core.space import SearchSpace
 from tfnas.spaces.families import original_form, to_document

@@ -23,8 +23,8 @@ from tfnas.core.architecture import RUN_FILE
 from tfnas.core.errors import RunFailed
 from tfnas.runs.algorithm import Algorithm, Show
 from tfnas.runs.distributed import DistributedContext
-from tfnas.runs.run_settings import with_absolute_paths
 from tfnas.runs.run_directory import BEST, EVOLVE_KIND, RunDirectory, State, write_forms
+from tfnas.runs.run_settings import with_absolute_paths
 from tfnas.runs.session import run_algorithm, with_resumed
 from tfnas.searching.evolution.evolve_config import MAY_CHANGE, PATHS, RESCUES, EvolveConfig
 from tfnas.searching.evolution.evolve_picture import PICTURE_FILE, evolution_picture
