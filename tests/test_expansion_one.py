@@ -25,6 +25,7 @@ from tfnas.training.retraining import retrain
 from tfnas.training.train_config import TrainConfig
 
 QUIET = Console(quiet=True)
+SHORT = {"epochs": 2, "batch_size": 270, "save_minutes": 60.0}  # four steps of warm-up, and four
 NONE_EXPANDS = tuple(map(Operation.parse, ("k3_e1", "k5_e1_se")))
 
 
@@ -32,7 +33,7 @@ NONE_EXPANDS = tuple(map(Operation.parse, ("k3_e1", "k5_e1_se")))
 def searched(tmp_path_factory):
     """Configuration and result of a search with every procedure of the small spaces."""
     folder = tmp_path_factory.mktemp("some expand")
-    config = small_config(folder, "run", write_inputs(folder, operations=SOME_EXPAND))
+    config = small_config(folder, "run", write_inputs(folder, operations=SOME_EXPAND), **SHORT)
     return config, search(config, QUIET)
 
 
@@ -44,7 +45,7 @@ def searched_without_widths(tmp_path_factory):
     space, table = tfnas.space(inputs["space"]), LatencyTable.load(inputs["lookup_path"])
     widths = [place.in_channels for place in space.blocks]
     target_ms = table.architecture_ms(space.architecture([1, 0, 1], [1, 2], widths, 10)) * (1 + 1e-9)
-    config = small_config(folder, "run", inputs, target_lat=target_ms, recipe="paper", epochs=2, warmup_epochs=1)
+    config = small_config(folder, "run", inputs, target_lat=target_ms, recipe="paper", warmup_epochs=1, **SHORT)
     return config, search(config, QUIET)
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -25,7 +22,6 @@ from tfnas.data.image_sets import Draw, stratified_split
 from tfnas.data.opened_data import open_data
 from tfnas.data.preprocessing import NORMALISATIONS, Preprocessing, RandomShift, training_transform
 
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 def opened(image_size: int = 32, **flags: object):
@@ -155,18 +151,6 @@ def test_digits_are_resized_and_shifted_as_torchvision_does(size, monkeypatch) -
         expected = [v2.RandomCrop(size, padding=reach)(resized[0]) for _ in range(20)]
         torch.manual_seed(reach)
         assert all(torch.equal(RandomShift(reach)(resized[0]), image) for image in expected)
-
-
-def test_a_search_of_embedded_data_does_not_wait_for_torchvision() -> None:
-    code = (
-        "import sys; from tfnas.data.data_config import DataConfig; from tfnas.data.image_sets import Draw; "
-        "from tfnas.data.opened_data import open_data; "
-        "import tfnas.searching.differentiable.differentiable_search;"
-        "data = open_data(DataConfig(), image_size=16, seed=0); data.weights[Draw(0, 1)], data.test[Draw(0, 1)];"
-        "sys.exit('torchvision' in sys.modules)"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
 
 
 def test_digits_are_normalised_by_their_own_mean_and_deviation() -> None:

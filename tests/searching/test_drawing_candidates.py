@@ -74,7 +74,7 @@ def test_all_are_different_and_in_the_band(rich):
 
 
 def test_operations_without_an_expansion_are_drawn_like_the_others():
-    space = tiny_space(operations=SOME_EXPAND)
+    space = tiny_space(operations=SOME_EXPAND, stages=(Stage(4, 1, 2, "relu", 1), Stage(6, 2, 2, "swish")))
     table = LatencyTable(tiny_contents(space, random.Random(3)))
     target = sum(table.range_ms(space)) / 2
     candidates = drawn((choice_for(space), table, target), 24)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import onnxruntime
@@ -49,6 +50,13 @@ def trained(run, arch, images, *flags):
     few = ("--epochs", 1, "--batch_size", 8 if "folder" in images else 96, "--workers", 0, "--device", "cpu")
     ran("train", "--arch", arch, *images, *few, *flags, "--run_dir", run)
     return json.loads((run / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    """The directory of a training run on digits, to be read or copied, and its summary."""
+    run = tmp_path_factory.mktemp("digits") / "run"
+    return run, trained(run, f"i3x16_n10:{ZENNET}", ("--data", "digits"))
 
 
 @pytest.mark.parametrize(("arch", "family", "original"), [
@@ -116,9 +124,8 @@ def check_onnx(path, run, network, size):
     np.testing.assert_allclose(found, expected, atol=1e-3 * max(1, np.abs(expected).max()))
 
 
-def test_a_killed_run_goes_on_and_other_architectures_are_refused(tmp_path, capsys):
-    run = tmp_path / "run"
-    trained(run, f"i3x16_n10:{ZENNET}", ("--data", "digits"))
+def test_a_killed_run_goes_on_and_other_architectures_are_refused(digits_run, tmp_path, capsys):
+    run = shutil.copytree(digits_run[0], tmp_path / "run")
     (run / "model.pt").unlink()
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["arch"] == f"i3x16_n10:{ZENNET}" and config["config_path"] is None
@@ -128,10 +135,9 @@ def test_a_killed_run_goes_on_and_other_architectures_are_refused(tmp_path, caps
     assert "--arch" in capsys.readouterr().err
 
 
-def test_an_architecture_alone_goes_with_weights(tmp_path, capsys):
+def test_an_architecture_alone_goes_with_weights(digits_run, tmp_path, capsys):
     """A file, a name and a text name the same network; weights are ours, or as the program publishes them."""
-    run = tmp_path / "run"
-    summary = trained(run, f"i3x16_n10:{ZENNET}", ("--data", "digits"))
+    run, summary = digits_run
     structure = tmp_path / "mine.txt"
     structure.write_text(f"# found on a Sunday\n{ZENNET}\n")
     network = tfnas.load(run)
