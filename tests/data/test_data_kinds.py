@@ -23,7 +23,6 @@ from tfnas.data.opened_data import open_data
 from tfnas.data.preprocessing import NORMALISATIONS, Preprocessing, RandomShift, training_transform
 
 
-
 def opened(image_size: int = 32, **flags: object):
     return open_data(DataConfig(**flags), image_size=image_size, seed=0)
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from rich.console import Console
 from small_search import small_config
+from tfnas.searching.differentiable.forecast import Evaluations, Forecast, _typical_seconds
 
 import tfnas
 from tfnas.runs.distributed import DistributedContext
 from tfnas.searching.differentiable import differentiable_search, search_conclusion
 from tfnas.searching.differentiable.differentiable_search import DifferentiableSearch
-from tfnas.searching.differentiable.forecast import Evaluations, Forecast, _typical_seconds
 from tfnas.searching.differentiable.search_config import space_schedule
 from tfnas.searching.differentiable.search_setup import SearchSetup
 from tfnas.searching.differentiable.search_text import Evaluations, Forecast, _typical_seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -28,7 +29,9 @@ from tfnas.spaces.families import (
 )
 from tfnas.spaces.mbconv.mbconv_family import MBConvFamily
 from tfnas.spaces.zen.structure import Structure
+from tfnas.spaces.zen.structure_network import StructureNetwork
 from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
+from tfnas.spaces.zen.zoo_networks import zoo_architecture
 
 TINY_DEEPMAD = [
     {"class": "ConvKXBNRELU", "in": 3, "k": 3, "out": 8, "s": 2},
@@ -157,9 +160,37 @@ def test_squeeze_excite_is_part_of_the_text():
     assert architecture_counts(squeezed).params > architecture_counts(plain).params
 
 
-def test_videos_are_refused():
-    with pytest.raises(InputError, match="takes videos"):
-        StructureArchitecture(zoo.facts("E3D_S").structure)
+@pytest.mark.parametrize("name", ["E3D_S", "init:action_recognition/E3D_X3DM_FLOPs"])
+def test_videos_are_drawn_written_and_counted_but_not_built(name):
+    known = zoo.facts(name)
+    family = ZenFamily(zoo_architecture(name))
+    assert (family.initial.frames, family.initial.image_size) == (known.frames, known.resolution)
+    for architecture in drawn(family, 3):
+        text = architecture.to_text()
+        assert text.startswith(f"i3x{known.resolution}_f{known.frames}_n1000:[") or "best_structures" in text
+        assert parse_architecture(text) == architecture
+        assert from_document(json.loads(json.dumps(to_document(architecture)))) == architecture
+        with pytest.raises(
+            InputError, match=r"takes videos: .* not trained, tested or exported; tfnas.StructureNetwork"
+        ):
+            build_network(architecture)
+    small = dataclasses.replace(family.initial, image_size=32, frames=2, num_classes=3)
+    network = StructureNetwork(small.structure, num_classes=3)
+    assert architecture_counts(small) == tfnas.count(network, 32, 2)
+    for part_name, counts in part_counts(small).items():
+        assert counts.params == sum(weight.numel() for weight in network.get_submodule(part_name).parameters())
+    longer = dataclasses.replace(small, frames=4)
+    assert {part.key for part in cost_parts(small)}.isdisjoint(part.key for part in cost_parts(longer))
+
+
+def test_frames_are_of_videos():
+    video = zoo.facts("E3D_S").structure
+    assert StructureArchitecture(video).frames == 16
+    assert StructureArchitecture(zoo.facts("deepmad-R18").structure).frames == 1
+    with pytest.raises(InputError, match="takes images, not videos of 4 frames"):
+        StructureArchitecture(zoo.facts("deepmad-R18").structure, frames=4)
+    with pytest.raises(InputError, match="frames must be 1 or more, got 0"):
+        parse_architecture(f"i3x32_f0_n10:{video.to_text()}")
 
 
 def test_families_need_no_torch():

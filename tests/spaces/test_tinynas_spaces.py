@@ -178,7 +178,7 @@ class Program:
 
 def opened(name, variant, limit="its own", **changes):
     limit = LIMITS[name] if limit == "its own" else limit
-    return structure_space(name, variant=variant, max_layers=limit, image_size=SIZES.get(name, 224), changes=changes)
+    return structure_space(name, variant=variant, max_layers=limit, image_size=SIZES.get(name, 224), overrides=changes)
 
 
 @pytest.mark.parametrize("tight", [False, True])
@@ -311,7 +311,7 @@ def test_kernels_do_not_outgrow_their_maps():
 
 def test_options_of_the_program_apply_to_the_sound_rules_too():
     family = structure_space(
-        "tinynas-k1kxk1", changes={"monotone": True, "max_growth": 4, "max_channels": 1024, "stem_channels": [16, 32]},
+        "tinynas-k1kxk1", overrides={"monotone": True, "max_growth": 4, "max_channels": 1024, "stem_channels": [16, 32]},
         initial=zoo_architecture("R18-like"),
     )  # fmt: skip
     for old, found in pairwise(walk(family, 400)):

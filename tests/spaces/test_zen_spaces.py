@@ -123,8 +123,16 @@ def mutated(space, variant, blocks, changes, draw):
 def enumerated(family, block):
     """What the package may draw in the place of a block, every entry."""
     choices = family.mutation.block_choices(block)
-    entries = [choices.block(block, index) for index in range(choices.num_combinations)]
-    return [tuples(Structure((entry,), "zennas"))[0] for entry in entries]
+    found = []
+    for kind, width, layers, bottleneck in map(choices.values, range(choices.num_combinations)):
+        numbers = {
+            "out_channels": width,
+            "layers": layers,
+            "bottleneck": bottleneck,
+            **(kind._asdict() if kind else {}),
+        }
+        found += tuples(Structure((dataclasses.replace(block, **numbers),), "zennas"))
+    return found
 
 
 # ---- tests ----------------------------------------------------------------------------------------------------------
@@ -169,7 +177,7 @@ def test_by_default_every_candidate_is_listed_once():
     (6704, "2048", 2048),
 ])  # fmt: skip
 def test_widths(width, widths, most):
-    family = structure_space("zen-xxbl", changes={"max_channels": most})
+    family = structure_space("zen-xxbl", overrides={"max_channels": most})
     assert family.mutation.scaled(width) == tuple(map(int, widths.split()))
 
 
@@ -221,7 +229,7 @@ def test_draw_by_draw_as_the_second_implementation(preset, variant):
     for step in range(40 if space == "zen-idw" else 150):
         changes = 1 + step % 3
         expected = mutated(space, variant, tuples(architecture.structure), changes, lambda n: int(twin.random() * n))
-        architecture = family.mutate(architecture, generator, changes=changes)
+        architecture = family.mutate(architecture, generator, overrides=changes)
         assert tuples(architecture.structure) == expected
         assert generator.bit_generator.state == twin.bit_generator.state
         if len(architecture.structure.blocks) > 12:  # a search rejects those

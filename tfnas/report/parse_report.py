@@ -98,13 +98,13 @@ def _layer_cells(layer: Conv | Block | Unit | str | None) -> tuple[str, str, str
 def _totals(parsed: ParsedNetwork, written: Iterable[Path]) -> Iterator[tuple[str, str]]:
     """Labels and lines below the table."""
     architecture, counts = parsed.architecture, parsed.counts
-    size, is_video, frames = architecture.image_size, False, ""
+    size, image, frames = architecture.image_size, "image", ""
     if isinstance(architecture, StructureArchitecture) and architecture.is_video:
-        is_video, frames = True, f"{architecture.frames} frames of "
+        image, frames = "video", f"{architecture.frames} frames of "
     yield "read", parsed.source.kind
     yield "network", f"{frames}{size} x {size} pixels, {architecture.num_classes} classes"
     yield "parameters", f"{short(counts.params)} ({counts.params:,})"
-    yield "MACs", f"{short(counts.macs)} ({counts.macs:,}) per {'video' if is_video else 'image'}"
+    yield "MACs", f"{short(counts.macs)} ({counts.macs:,}) per {image}"
     if parsed.table is not None:
         figure = "" if parsed.table_ms is None else f"{parsed.table_ms:.4f} ms per batch: "
         yield "table", f"{figure}{parsed.table.description}"

@@ -7,14 +7,14 @@ the structure as it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from tfnas.core.errors import InputError
-from tfnas.core.units import PLAIN
 from tfnas.spaces.zen.structure import round_to_8
 from tfnas.spaces.zen.structure_rules import StructureRules
-from tfnas.spaces.zen.super_block import BLOCK_TYPES, KNOWN_BLOCKS, Notation, SuperBlock, changed_block
+from tfnas.spaces.zen.super_block import BLOCK_TYPES, KNOWN_BLOCKS, Notation, SuperBlock
 
 T = TypeVar("T")
 _COUNTED_LAYERS: dict[Notation, dict[str, int]] = {
@@ -28,7 +28,7 @@ Uniform = Callable[[], float]
 """Draws from [0, 1): the method `random` of a numpy Generator."""
 
 
-class Place(NamedTuple):
+class PlacedBlock(NamedTuple):
     """A block where it stands: its number, the width of the block after it, and the pixels that it receives."""
 
     block: SuperBlock
@@ -44,7 +44,11 @@ class FieldMutation:
     def __init__(self, rules: StructureRules, max_layers: int | None) -> None:
         self.rules, self.max_layers = rules, max_layers
         self._known: dict[Hashable, tuple[Any, ...]] = {}
-        self._draws: dict[str, Callable[[Place, Uniform], Fields | None]] = {
+        self._known_sizes: dict[tuple[int, ...], tuple[int, ...]] = {}
+        optional = {"kernel": rules.kernels, "bits": rules.bits, "block_type": len(rules.residual_types) > 1}
+        names = ("out_channels", "kernel", "bottleneck", "layers", "bits", "block_type")
+        self._residual_fields = tuple(name for name in names if optional.get(name, True))
+        self._draws: dict[str, Callable[[PlacedBlock, Uniform], Fields | None]] = {
             "out_channels": self._width,
             "kernel": self._kernel,
             "bottleneck": self._bottleneck,
@@ -58,57 +62,69 @@ class FieldMutation:
 
         Raises InputError where none can change.
         """
-        rules, most = self.rules, self.max_layers
+        rules, different = self.rules, self.rules.always_different
         first = 0 if rules.change_stem else 1
         count = len(blocks) - first - (not rules.change_last)
-        if most is not None and rules.always_different:
-            most = max(most, num_layers(blocks, rules.notation))
-        found = None
-        for _ in range(_TRIES if rules.always_different else len(blocks)):
-            drawn = self._tried(blocks, first + int(uniform() * count), resolution, uniform)
+        found, sizes = None, self._sizes(blocks, resolution)
+        for _ in range(_TRIES if different else len(blocks)):
+            drawn = self._tried(blocks, first + int(uniform() * count), sizes, uniform)
             found = drawn or found
-            if drawn is not None and (most is None or num_layers(drawn, rules.notation) <= most):
+            if drawn is not None and self._is_within_limit(blocks, drawn):
                 return drawn
-        if rules.always_different or found is None:
+        if different or found is None:
             raise InputError(f"no block of the structure can change under the rules of space {rules.name}")
         return found  # too deep: the limit on layers rejects it
 
+    def _is_within_limit(self, old: list[SuperBlock], new: list[SuperBlock]) -> bool:
+        """Whether there are few enough layers, or if rules are `always_different` no more than there were."""
+        if self.max_layers is None:
+            return True
+        if not self.rules.always_different:
+            return self._num_layers(new) <= self.max_layers
+        longer = any(block.layers > before.layers for block, before in zip(new, old, strict=True))
+        return not longer or self._num_layers(new) <= self.max_layers
+
+    def _num_layers(self, blocks: list[SuperBlock]) -> int:
+        """Layers as the program counts them; TinyNAS's are the convolutions, but for those of shortcuts."""
+        counted = _COUNTED_LAYERS[self.rules.notation]
+        return sum([counted[block.block_type] * block.layers for block in blocks])
+
     def _tried(
-        self, blocks: list[SuperBlock], number: int, resolution: int, uniform: Uniform
+        self, blocks: list[SuperBlock], number: int, sizes: tuple[int, ...], uniform: Uniform
     ) -> list[SuperBlock] | None:
         """The blocks with a field of one drawn anew; None where none can be."""
-        rules, block, sizes = self.rules, blocks[number], self._sizes(blocks, resolution)
+        rules, block = self.rules, blocks[number]
         names = self._field_names(block, number)
         if not names:
             return None if rules.always_different else list(blocks)
         name = names[int(uniform() * len(names))] if len(names) > 1 else names[0]
         after = blocks[number + 1].out_channels if number + 1 < len(blocks) else None
-        fields = self._draws[name](Place(block, number, len(blocks), after, sizes[number]), uniform)
+        fields = self._draws[name](PlacedBlock(block, number, len(blocks), after, sizes[number]), uniform)
         if fields is None:
             return None
         if rules.bottleneck_range is not None and block.bottleneck is not None:
             self._keep_range(block, fields)
         found = list(blocks)
-        found[number] = block = changed_block(block, **fields)
-        if number + 1 < len(blocks):
-            follower = blocks[number + 1]
-            lowers = rules.lowers_next_bottleneck and name == "out_channels" and number > 0
-            if lowers and (follower.bottleneck or 0) > block.out_channels:
-                follower = changed_block(follower, bottleneck=block.out_channels)
-                if not rules.always_different:  # the program changes the parent, which outlives a try that is too deep
-                    blocks[number + 1] = follower
-            found[number + 1] = changed_block(follower, in_channels=block.out_channels)
+        found[number] = block = block.changed(**fields)
+        if after is not None and name == "out_channels":
+            self._follow(blocks, found, number)
         return found if rules.always_different else self._shrunk(found, sizes)
+
+    def _follow(self, blocks: list[SuperBlock], found: list[SuperBlock], number: int) -> None:
+        """Let the block behind one of a new width take as many channels."""
+        width, follower = found[number].out_channels, blocks[number + 1]
+        if self.rules.lowers_next_bottleneck and number > 0 and (follower.bottleneck or 0) > width:
+            follower = follower.changed(bottleneck=width)
+            if not self.rules.always_different:  # the program changes the parent, which outlives a try that is too deep
+                blocks[number + 1] = follower
+        found[number + 1] = follower.changed(in_channels=width)
 
     def _field_names(self, block: SuperBlock, number: int) -> tuple[str, ...]:
         """What of a block may change."""
-        rules = self.rules
-        if block.block_type == PLAIN:
-            names = () if rules.fixed_pointwise and block.kernel == 1 else ("out_channels",)
-            return (*names, "bits") if rules.bits and number else names
-        kernel = ("kernel",) if rules.kernels else ()
-        bits, types = ("bits",) if rules.bits else (), ("block_type",) if len(rules.residual_types) > 1 else ()
-        return ("out_channels", *kernel, "bottleneck", "layers", *bits, *types)
+        if block.bottleneck is not None:
+            return self._residual_fields
+        width = () if self.rules.fixed_pointwise and block.kernel == 1 else ("out_channels",)
+        return (*width, "bits") if self.rules.bits and number else width
 
     def _values(self, key: Hashable, present: T, listed: Callable[[], Sequence[T]]) -> tuple[T, ...]:
         """Values to draw from: as listed, or where rules are `always_different` each once, without the present one."""
@@ -133,7 +149,7 @@ class FieldMutation:
 
     # ---- width ------------------------------------------------------------------------------------------------
 
-    def _width(self, place: Place, uniform: Uniform) -> Fields | None:
+    def _width(self, place: PlacedBlock, uniform: Uniform) -> Fields | None:
         block, rules = place.block, self.rules
         neighbours = (block.in_channels, place.after) if rules.monotone or rules.max_growth is not None else None
         number = min(place.number, max(1, len(rules.block_channels)))  # blocks behind those with limits are alike
@@ -149,7 +165,7 @@ class FieldMutation:
             return {"out_channels": width}
         return {"out_channels": width, "bottleneck": round_to_8(width * self._ratio(block))}
 
-    def _within_limits(self, place: Place, width: int) -> int:
+    def _within_limits(self, place: PlacedBlock, width: int) -> int:
         """A new width within all limits, which apply in this order."""
         rules, number, after, before = self.rules, place.number, place.after, place.block.in_channels
         width = min(width, rules.max_channels)
@@ -169,7 +185,7 @@ class FieldMutation:
 
     # ---- bottleneck -------------------------------------------------------------------------------------------
 
-    def _bottleneck(self, place: Place, uniform: Uniform) -> Fields | None:
+    def _bottleneck(self, place: PlacedBlock, uniform: Uniform) -> Fields | None:
         block, rules = place.block, self.rules
         assert block.bottleneck is not None
         old, out = block.bottleneck, block.out_channels
@@ -211,7 +227,7 @@ class FieldMutation:
 
     # ---- kernel, layers, type ---------------------------------------------------------------------------------
 
-    def _kernel(self, place: Place, uniform: Uniform) -> Fields | None:
+    def _kernel(self, place: PlacedBlock, uniform: Uniform) -> Fields | None:
         block, kernels, size = place.block, self.rules.kernels, place.size
         present = (block.temporal_kernel, block.kernel)
 
@@ -223,7 +239,7 @@ class FieldMutation:
         value = self._drawn(self._values(("kernel", present, size), present, listed), present, uniform, len(kernels))
         return None if value is None else {"temporal_kernel": value[0], "kernel": value[1]}
 
-    def _layers(self, place: Place, uniform: Uniform) -> Fields | None:
+    def _layers(self, place: PlacedBlock, uniform: Uniform) -> Fields | None:
         block, rules = place.block, self.rules
         old, steps = block.layers, rules.layer_steps
         limits = [rules.max_block_layers] if rules.always_different else []
@@ -247,7 +263,7 @@ class FieldMutation:
         }
         return {"layers": layers, **(bits if block.quantized else {})}
 
-    def _type(self, place: Place, uniform: Uniform) -> Fields | None:
+    def _type(self, place: PlacedBlock, uniform: Uniform) -> Fields | None:
         block, types = place.block, self.rules.residual_types
         present = next(
             (kind for kind in types if (kind.block_type, kind.kernel or block.kernel, kind.expansion)
@@ -261,7 +277,7 @@ class FieldMutation:
 
     # ---- bits -------------------------------------------------------------------------------------------------
 
-    def _bits(self, place: Place, uniform: Uniform) -> Fields | None:
+    def _bits(self, place: PlacedBlock, uniform: Uniform) -> Fields | None:
         """Bits of inputs, then of weights: each unit's a step up or down with a probability.
 
         Where rules are `always_different`, one unit's change for certain, and always to other bits.
@@ -289,15 +305,17 @@ class FieldMutation:
 
     # ---- maps -------------------------------------------------------------------------------------------------
 
-    def _sizes(self, blocks: list[SuperBlock], resolution: int) -> list[int]:
+    def _sizes(self, blocks: list[SuperBlock], resolution: int) -> tuple[int, ...]:
         """Pixels a side that every block receives."""
-        sizes = []
-        for block in blocks:
-            sizes.append(resolution)
-            resolution = -(-resolution // block.stride)
-        return sizes
+        key = (resolution, *[block.stride for block in blocks])
+        found = self._known_sizes.get(key)
+        if found is None:
+            found = self._known_sizes[key] = tuple(
+                -(-resolution // math.prod(key[1 : number + 1])) for number in range(len(blocks))
+            )
+        return found
 
-    def _shrunk(self, blocks: list[SuperBlock], sizes: list[int]) -> list[SuperBlock]:
+    def _shrunk(self, blocks: list[SuperBlock], sizes: tuple[int, ...]) -> list[SuperBlock]:
         """With kernels that their maps are large enough for."""
         share = self.rules.map_per_kernel
         if share is not None:
@@ -306,14 +324,8 @@ class FieldMutation:
                 while kernel > 1 and kernel * share > size:
                     kernel -= 2
                 if kernel != block.kernel:
-                    blocks[number] = changed_block(block, kernel=kernel)
+                    blocks[number] = block.changed(kernel=kernel)
         return blocks
-
-
-def num_layers(blocks: Sequence[SuperBlock], notation: Notation) -> int:
-    """Layers as the program of the notation counts them; TinyNAS's are the convolutions, but for those of shortcuts."""
-    counted = _COUNTED_LAYERS[notation]
-    return sum(counted[block.block_type] * block.layers for block in blocks)
 
 
 def _bits_of_layers(block: SuperBlock, bits: tuple[int, ...], layers: int) -> tuple[int, ...]:

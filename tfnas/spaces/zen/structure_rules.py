@@ -184,9 +184,9 @@ def residual_type(notation: Notation, name: str) -> ResidualType:
 
 
 def structure_rules(
-    name_or_path: str, variant: Variant = "default", changes: Mapping[str, Any] | None = None
+    name_or_path: str, variant: Variant = "default", overrides: Mapping[str, Any] | None = None
 ) -> StructureRules:
-    """The rules of a built-in space or of a YAML file; `changes` are fields, as in YAML, that replace the file's.
+    """The rules of a built-in space or of a YAML file; `overrides` are fields, as in YAML, that replace the file's.
 
     Raises InputError naming the file and the field that is wrong, and why.
     """
@@ -194,12 +194,12 @@ def structure_rules(
         raise InputError(f"variant must be default or program, got {short(variant)}")
     document, where = read_space_document(name_or_path, PACKAGE, completed="program")
     try:
-        return _read_rules(document, variant, changes or {})
+        return _read_rules(document, variant, overrides or {})
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 
 
-def _read_rules(document: Mapping[str, Any], variant: Variant, changes: Mapping[str, Any]) -> StructureRules:
+def _read_rules(document: Mapping[str, Any], variant: Variant, overrides: Mapping[str, Any]) -> StructureRules:
     fields = dict(document)
     program = expect_type(fields.pop("program", {}), dict, "program")
     for name, value in known_fields(program, StructureRules, "program.", partial=True).items():
@@ -207,7 +207,7 @@ def _read_rules(document: Mapping[str, Any], variant: Variant, changes: Mapping[
     if variant == "program" and not program:
         raise InputError("it has no entry `program`: there is no variant program of it")
     fields |= program if variant == "program" else {}
-    fields = known_fields({**fields, **changes}, StructureRules, "")
+    fields = known_fields({**fields, **overrides}, StructureRules, "")
     for name, value in fields.items():
         fields[name] = _READERS[name](value, name)
     return StructureRules(**fields)

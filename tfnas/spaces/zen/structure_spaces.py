@@ -30,17 +30,17 @@ def structure_space(
     max_layers: int | None = None,
     image_size: int | None = None,
     num_classes: int | None = None,
-    changes: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> ZenFamily:
     """The family of a space: its rules, and the structure that a search begins at, the space's own unless given.
 
     Variant `program` draws as the released program does, its accidents included. `max_layers` is the limit on layers
-    that TinyNAS's rules look at. `image_size` and `num_classes` replace those of the initial structure, `changes` any
+    that TinyNAS's rules look at. `image_size` and `num_classes` replace those of the initial structure, `overrides` any
     fields of the space, as they stand in YAML.
 
     Raises InputError naming the file and the field that is wrong, or the block that has no place in the space.
     """
-    rules = structure_rules(str(name_or_path), variant, changes)
+    rules = structure_rules(str(name_or_path), variant, overrides)
     if max_layers is not None and max_layers < 1:
         raise InputError(f"max_layers must be 1 or more, got {short(max_layers)}")
     if initial is None:

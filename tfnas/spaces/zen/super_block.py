@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Literal
 
 from tfnas.core.errors import InputError
@@ -100,12 +99,21 @@ class SuperBlock:
 
     def changed(self, **fields: Any) -> SuperBlock:
         """The block without its label and with other fields, which the caller knows to be valid: only groups, which
-        channels may not divide into, are checked again. Raises InputError where they do not."""
+        channels may not divide into, are checked again. Raises InputError where they do not.
+
+        Equal blocks are one object, so that dictionaries find them by identity.
+        """
         if self.groups != 1:
             return dataclasses.replace(self, label=None, **fields)
-        found = object.__new__(SuperBlock)
-        found.__dict__.update(self.__dict__, label=None, **fields)
-        found.__dict__.pop("_hash", None)
+        values = {**self.__dict__, "label": None, **fields}
+        values.pop("_hash", None)
+        key = tuple(values.values())  # in the order of the fields
+        found = _CHANGED.get(key)
+        if found is None:
+            if len(_CHANGED) >= KNOWN_BLOCKS:
+                _CHANGED.clear()
+            found = _CHANGED[key] = object.__new__(SuperBlock)
+            found.__dict__.update(values)
         return found
 
     @property
@@ -118,16 +126,8 @@ class SuperBlock:
         return len(self.weight_bits) == len(self.activation_bits) == convs
 
 
-@lru_cache(KNOWN_BLOCKS)
-def shared_block(block: SuperBlock) -> SuperBlock:
-    """The one object that stands for equal blocks without label: dictionaries then find it by identity."""
-    return block
-
-
-@lru_cache(KNOWN_BLOCKS)
-def changed_block(block: SuperBlock, **fields: Any) -> SuperBlock:
-    """`SuperBlock.changed`, made once."""
-    return shared_block(block.changed(**fields))
+_CHANGED: dict[tuple[object, ...], SuperBlock] = {}
+"""The blocks that `changed` made, by their fields."""
 
 
 def _check_number(name: str, value: object, most: int) -> None:
