@@ -163,6 +163,15 @@ def without_residuals(module: nn.Module) -> nn.Module:
     return network.to_empty(device="cpu")
 
 
+def without_classifier(network: nn.Module) -> nn.Module:
+    """One of this package's networks without what follows its last feature map, in place; other modules as they are."""
+    if isinstance(network, Network):
+        network.classifier = nn.Identity()  # type: ignore[assignment]
+    elif isinstance(network, StructureNetwork):
+        network.pool = network.classifier = None
+    return network
+
+
 @contextmanager
 def preserve_state(device_name: str, seed: int) -> Iterator[None]:
     """Run the body with gradients on, and restore the global random state afterwards."""

@@ -16,7 +16,7 @@ from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
 from tfnas.proxies.score_options import IMAGE_SIZE, NUM_CLASSES, ScoreOptions
 from tfnas.proxies.unit_entropy import Chain
-from tfnas.spaces.families import families, parse_architecture
+from tfnas.spaces.families import find_family, parse_architecture
 from tfnas.spaces.mbconv.mbconv_family import architecture_units
 from tfnas.spaces.zen import zoo_networks
 from tfnas.spaces.zen.structure import Structure
@@ -25,11 +25,19 @@ from tfnas.spaces.zen.zen_family import StructureArchitecture, is_bare_structure
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tfnas.core.family import NetworkArchitecture
+    from tfnas.core.family import Family, NetworkArchitecture
     from tfnas.proxies.network_preparation import RandomGenerator
 
 _ZOO_NAME = re.compile(r"(?:init:)?[\w/-]+", re.ASCII)
 """Names of the zoo match it, texts of architectures do not."""
+
+
+def _family(name: object) -> Family | None:
+    """The family of that name, if there is one."""
+    try:
+        return find_family(name) if isinstance(name, str) else None
+    except InputError:
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +60,7 @@ class ScoredNetwork:
             return cls(given.to_text(), bare_structure=given)
         if isinstance(given, str):
             return cls._of_text(given)
-        name = getattr(given, "family", None)
-        family = families().get(name) if isinstance(name, str) else None
+        family = _family(getattr(given, "family", None))
         if family is not None:
             architecture: Any = given
             return cls(family.format(architecture), architecture)

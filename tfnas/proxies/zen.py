@@ -15,12 +15,15 @@ stand-alone command keeps shortcuts: `residuals=True`.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from tfnas.proxies.chain_pass import ChainDescription, ChainOutput, describe_chain, pass_chain, weight_shapes
 from tfnas.proxies.forward_passes import check_norms, feature_map
-from tfnas.proxies.network_preparation import batch_norms, initialise
+from tfnas.proxies.network_preparation import RandomGenerator, batch_norms, initialise, without_classifier
 from tfnas.proxies.score import Score
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
@@ -31,35 +34,68 @@ _PROGRAMS_MOMENTUM = 0.1
 
 def zen_score(scored: ScoredNetwork, options: ScoreOptions, *, as_program: bool) -> float:
     """The mean over the repeats; `as_program` is variant `zennas`."""
-    network = scored.network(options, residuals=False)
-    check_norms(network, SCORE.name)
+    draw_weights = _passes(scored, options)
     generator = options.random_generator()
-    for norm in batch_norms(network):
-        norm.momentum = _PROGRAMS_MOMENTUM if as_program else 1.0
+    running = torch.ones((), dtype=torch.float64)
     values = []
-    for number in range(options.repeats):
-        first = number == 0
-        initialise(network, generator, options.initialisation or "normal", reset_statistics=first or not as_program)
+    for _ in range(options.repeats):
+        pass_both = draw_weights(generator)
         images = scored.images(options, generator, given=False)
         changed = images + GAMMA * scored.images(options, generator, given=False)
-        values.append(_once(network, images, changed, as_program=as_program))
+        (first, second), variances = pass_both(images, changed)
+        difference = first - second
+        if as_program:
+            sizes = difference.abs().sum(1)
+            for batch in variances.unbind(1):
+                running = (1 - _PROGRAMS_MOMENTUM) * running + _PROGRAMS_MOMENTUM * batch
+        else:
+            sizes, running = torch.linalg.vector_norm(difference, dim=1), variances[:, 0]
+        values.append(float(sizes.mean().double().log()) + float(running.log().sum()) / 2)
     return statistics.fmean(values)
 
 
+_PassBoth = Callable[[Tensor, Tensor], ChainOutput]
+
+
+def _passes(scored: ScoredNetwork, options: ScoreOptions) -> Callable[[RandomGenerator], _PassBoth]:
+    """A function that draws weights and gives the passes of both batches: from the units if it can be, else a module.
+
+    Both draw the same numbers and give the same, up to rounding.
+    """
+    rule = options.initialisation or "normal"
+    chain = describe_chain(scored, options) if rule == "normal" else None
+    if chain is not None:
+        return lambda generator: partial(pass_chain, chain, _weights(chain, scored, options, generator))
+    network = without_classifier(scored.network(options, residuals=False))
+    check_norms(network, SCORE.name)
+    for norm in batch_norms(network):
+        norm.momentum = 1.0  # so that running variances are those of the last pass
+
+    def draw(generator: RandomGenerator) -> _PassBoth:
+        initialise(network, generator, rule)
+        return partial(pass_network, network)
+
+    return draw
+
+
+def _weights(
+    chain: ChainDescription, scored: ScoredNetwork, options: ScoreOptions, generator: RandomGenerator
+) -> list[Tensor]:
+    shapes = enumerate(weight_shapes(chain))
+    return [scored.placed(generator.weight(place, shape), options) for place, shape in shapes]
+
+
 @torch.no_grad()
-def _once(network: nn.Module, images: Tensor, changed: Tensor, *, as_program: bool) -> float:
-    """The score of one drawing of weights and images."""
-    order = (images, changed) if as_program else (changed, images)  # running variances are those of the last pass
-    first, second = [feature_map(network, batch) for batch in order]
-    difference = (first - second).flatten(1)
-    sizes = difference.abs().sum(1) if as_program else torch.linalg.vector_norm(difference, dim=1)
-    scales = [_running_variance(norm).mean().double().log() / 2 for norm in batch_norms(network)]
-    return float(sizes.mean().double().log()) + float(sum(scales))
-
-
-def _running_variance(norm: nn.modules.batchnorm._BatchNorm) -> Tensor:
-    assert norm.running_var is not None  # set by `prepared`
-    return norm.running_var
+def pass_network(network: nn.Module, images: Tensor, changed: Tensor) -> ChainOutput:
+    """Pass two batches through a module whose batch norms have momentum 1."""
+    features, variances = [], []
+    for batch in (images, changed):
+        features.append(feature_map(network, batch).flatten(1))
+        norms = [
+            float(norm.running_var.double().mean()) for norm in batch_norms(network) if norm.running_var is not None
+        ]
+        variances.append(torch.tensor(norms, dtype=torch.float64))
+    return ChainOutput((features[0], features[1]), torch.stack(variances, 1))
 
 
 def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
