@@ -10,7 +10,6 @@ import pytest
 import torch
 from rich.console import Console
 from small_search import small_config
-from tfnas.searching.differentiable.forecast import Evaluations, Forecast, _typical_seconds
 
 import tfnas
 from tfnas.runs.distributed import DistributedContext
