@@ -112,14 +112,16 @@ def test_what_programs_count_equals_the_same_by_units(kind, residuals):
         assert found.layers == layers
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "videos"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_figures_of_structures_equal_the_plain_ones(kind):
     """Twice: counted, and remembered."""
     counted, as_programs = StructureFigures(), StructureFigures(reference=True)
     for structure, size, use_se in [*structures(kind), *structures(kind)]:
-        architecture = StructureArchitecture(structure, size, 11, use_se)
-        units = structure.units(size, use_se=use_se)
-        counts, program = real_counts(structure, size, 11, use_se=use_se), reference_counts(structure, size, None)
+        frames = 3 if structure.is_video else 1
+        architecture = StructureArchitecture(structure, size, 11, use_se, frames)
+        units = structure.units(size, frames, use_se=use_se)
+        counts = real_counts(structure, size, 11, use_se=use_se, frames=frames)
+        program = reference_counts(structure, size, None, frames=frames)
         found, reference = counted.figures(architecture), as_programs.figures(architecture)
         assert (found["params"], found["macs"]) == (counts.params, counts.macs)
         assert all(isinstance(found[name], int) for name in ("params", "macs", "layers", "memory"))

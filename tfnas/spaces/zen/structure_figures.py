@@ -93,7 +93,7 @@ class StructureFigures:
     def _first_table(self, architecture: StructureArchitecture) -> _Table:
         notation, size = architecture.structure.notation, architecture.image_size
         counted_size = float(size) if self._reference else 0.0
-        return self._tables[self._number((notation, architecture.use_se, 1, size, counted_size))]
+        return self._tables[self._number((notation, architecture.use_se, architecture.frames, size, counted_size))]
 
     def _number(self, setting: _Setting) -> int:
         """The number of the table of a setting; where nothing is counted as programs do, sizes are true ones alone."""
@@ -127,7 +127,7 @@ class StructureFigures:
     def _head(self, architecture: StructureArchitecture, size: int) -> tuple[float, float, int]:
         """Parameters, MACs and peak activations of the classifier."""
         channels, classes = architecture.structure.blocks[-1].out_channels, architecture.num_classes
-        positions = size**2
+        positions = architecture.frames * size**2
         peak = classifier_peak_activations(channels, classes, positions)
         if not self._reference:
             counts = classifier_counts(channels, classes, positions)
