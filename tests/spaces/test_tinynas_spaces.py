@@ -310,10 +310,8 @@ def test_kernels_do_not_outgrow_their_maps():
 
 
 def test_options_of_the_program_apply_to_the_sound_rules_too():
-    family = structure_space(
-        "tinynas-k1kxk1", overrides={"monotone": True, "max_growth": 4, "max_channels": 1024, "stem_channels": [16, 32]},
-        initial=zoo_architecture("R18-like"),
-    )  # fmt: skip
+    options = {"monotone": True, "max_growth": 4, "max_channels": 1024, "stem_channels": [16, 32]}
+    family = structure_space("tinynas-k1kxk1", overrides=options, initial=zoo_architecture("R18-like"))
     for old, found in pairwise(walk(family, 400)):
         widths = [block.out_channels for block in found.structure.blocks]
         assert widths[1:] == sorted(widths[1:]) and max(widths) <= 1024 and 16 <= widths[0] <= 40
