@@ -32,6 +32,11 @@ _GROUPS = (
         "what is maximised",
         ("score", "combine", "batch_size", "repeats", "stage_weights", "depth_penalty"),
     ),
+    FlagGroup(
+        "real images",
+        ("data", "img_root", "train_list", "val_list", "val_ratio", "test_ratio", "class_names", "workers"),
+        "For scores that need them, and recorded for training.",
+    ),
     FlagGroup("the procedure", ("iterations", "population", "children")),
     FlagGroup("the run", ("save", "note", "run_dir", "resume", "seed", "save_minutes", "print_freq")),
     FlagGroup(

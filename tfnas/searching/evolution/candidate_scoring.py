@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfnas.core.errors import InputError, RunFailed
-from tfnas.proxies.score import ScoreFailed, measure
+from tfnas.data.data_config import DataConfig
+from tfnas.proxies.labelled_images import labelled_images
+from tfnas.proxies.score import Score, ScoreFailed, measure
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
 from tfnas.runs.worker_pool import LOCAL, WorkerPool, owned_processes
-from tfnas.searching.evolution.objective import Objective, ScoreTerm
+from tfnas.searching.evolution.objective import Objective
 
 _ATTEMPTS = 3
 _REMEMBERED = 100_000
@@ -28,25 +30,40 @@ Outcome = Scores | str
 
 @dataclass(frozen=True)
 class NetworkScores:
-    """The scores of one network, to be computed anywhere."""
+    """The scores of one network, to be computed anywhere.
+
+    `terms` are scores with their options; those that need real images take two batches of the `data`.
+    """
 
     architecture: Any
-    terms: tuple[ScoreTerm, ...]
-    options: ScoreOptions
+    terms: tuple[tuple[Score, ScoreOptions], ...]
+    data: DataConfig | None
 
     def compute(self) -> Scores:
         """One number per term. Raises ScoreFailed and InputError as `tfnas.proxies.score.measure` does."""
         scored = ScoredNetwork(self.architecture.to_text(), self.architecture)
-        return tuple(
-            measure(term.score, scored, dataclasses.replace(self.options, variant=term.variant)) for term in self.terms
-        )
+        return tuple([measure(score, scored, self._options(score, options)) for score, options in self.terms])
+
+    def _options(self, score: Score, options: ScoreOptions) -> ScoreOptions:
+        if not score.needs_data:
+            return options
+        if self.data is None:
+            raise InputError(f"{score.name} needs real images: name them with --data")
+        size = self.architecture.image_size
+        images, labels = labelled_images(self.data, size, 2 * options.batch_size, options.seed)
+        return dataclasses.replace(options, images=images, labels=labels)
 
 
 class CandidateScorer:
     """Scores networks; `first_problem` is the first reason why one has no score."""
 
-    def __init__(self, objective: Objective, options: ScoreOptions, pool: WorkerPool) -> None:
-        self.objective, self.options = objective, options
+    def __init__(
+        self, objective: Objective, options: ScoreOptions, pool: WorkerPool, data: DataConfig | None = None
+    ) -> None:
+        self.objective, self.data = objective, data
+        self._terms = tuple(
+            (term.score, dataclasses.replace(options, variant=term.variant)) for term in objective.terms
+        )
         self.first_problem: str | None = None
         self._pool = pool
         self._connections = ExitStack()
@@ -85,7 +102,7 @@ class CandidateScorer:
         return outcomes
 
     def _task(self, architecture: Any) -> NetworkScores:
-        return NetworkScores(architecture, self.objective.terms, self.options)
+        return NetworkScores(architecture, self._terms, self.data)
 
     def here(self, architecture: Any) -> Outcome:
         """What a network scores, computed in this process."""

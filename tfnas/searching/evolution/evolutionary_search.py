@@ -221,15 +221,17 @@ class EvolutionarySearch(Algorithm[int]):
             "scores": [list(member.scores) for member in members],
             "figures": [list(member.figures) for member in members],
             "space": self.setup.searched.fingerprint,
+            "images": self.setup.data and self.setup.data.fingerprint,
             "table": self.setup.table and self.setup.table.fingerprint,
             **self.history.state(),
         }
 
     def compared(self, state: State) -> Iterable[tuple[str, object, object]]:
-        """What files hold: the network to start from, the space, and the latency table."""
+        """What files hold: the network to start from, the space, images and the latency table."""
         setup = self.setup
         yield "network to start from", state["start"], setup.first.architecture.to_text()
         yield "search space", state["space"], setup.searched.fingerprint
+        yield "data", state["images"], setup.data and setup.data.fingerprint
         yield "latency table", state["table"], setup.table and setup.table.fingerprint
 
     def restore(self, state: State) -> None:

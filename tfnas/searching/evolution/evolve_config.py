@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
 from tfnas.core.errors import InputError
+from tfnas.data.data_config import DataConfig
 from tfnas.runs.run_settings import RUN_MAY_CHANGE, RunSettings
 from tfnas.searching.evolution.budget_settings import BudgetSettings
 
 RESCUES = frozenset({"device"})
-PATHS = ("init", "space", "lookup_path")
-MAY_CHANGE = {*RUN_MAY_CHANGE, "resume", "jobs", "joblib_backend", "cluster", *PATHS, *RESCUES}
+PATHS = ("init", "space", "lookup_path", "img_root", "train_list", "val_list", "class_names")
+MAY_CHANGE = {*RUN_MAY_CHANGE, "resume", "workers", "jobs", "joblib_backend", "cluster", *PATHS, *RESCUES}
 """What may differ between a run and its resumption: what changes no result, and paths, of which the contents are
 compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvolveConfig(RunSettings, BudgetSettings):
+class EvolveConfig(RunSettings, DataConfig, BudgetSettings):
     """Settings of an evolutionary search."""
 
     space: str = "zen-xxbl"
@@ -32,7 +34,10 @@ class EvolveConfig(RunSettings, BudgetSettings):
     image_size: int | None = None
     """Pixels a side of the images, for budgets and score. Default: that of the network to start from."""
     num_classes: int | None = None
-    """Classes of the classifier. Default: those of the network to start from."""
+    """Classes of the classifier. Default: those of --data, else of the network to start from."""
+    data: Literal["digits", "digit_pairs", "list", "folder", "cifar10", "cifar100"] | None = None
+    """Images, for scores that need real ones (zico), and for training the result. Default: none, or `list` if
+    --img_root or a list is given."""
     score: str = "zen"
     """Score to search by, such as zen, naswot or entropy:tinynas (a variant), or a sum such as 0.9*zen+0.1*entropy. A
     score of which lower is better counts negatively."""
@@ -67,8 +72,9 @@ class EvolveConfig(RunSettings, BudgetSettings):
 
     def __post_init__(self) -> None:
         RunSettings.__post_init__(self)
+        DataConfig.__post_init__(self)
         BudgetSettings.__post_init__(self)
-        for name in ("iterations", "population", "children", "repeats", "jobs", "image_size", "num_classes"):
+        for name in ("iterations", "population", "children", "repeats", "jobs"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name} must be 1 or more, got {value}")
@@ -76,6 +82,13 @@ class EvolveConfig(RunSettings, BudgetSettings):
             raise InputError("--cluster is for --joblib_backend dask or ray")
         if self.run_dir is not None and self.resume is not None:
             raise InputError("give --run_dir for a new run or --resume for an interrupted one, not both")
+
+    @property
+    def image_data(self) -> DataConfig | None:
+        """The images that are named, if any are."""
+        if (self.data, self.img_root, self.train_list, self.val_list) == (None, None, None, None):
+            return None
+        return DataConfig(**{item.name: getattr(self, item.name) for item in dataclasses.fields(DataConfig)})
 
     @property
     def weights_of_stages(self) -> tuple[float, ...] | None:

@@ -27,7 +27,9 @@ def description(setup: EvolveSetup) -> list[str]:
     config, start = setup.config, setup.first.architecture
     budgets = ", ".join(f"at most {FIGURES[name].quantity(limit, 6)}" for name, limit in setup.budgets.limits.items())
     jobs = f"{setup.scorer.jobs} worker processes" if setup.scorer.in_workers else "this process"
+    images = [] if setup.data is None else [f"data      {setup.data.describe()}"]
     return [
+        *images,
         f"space     {config.space}, images of {start.image_size} px, {start.num_classes} classes",
         f"start     {figures_text(setup.first.figures, setup.figure_names)}",
         f"budgets   {budgets or 'none: the largest network that the space has is likely to win'}",
@@ -72,6 +74,7 @@ def result_numbers(setup: EvolveSetup, best: Member, population: Population, his
         "iterations": history.length,
         "outcomes": dict(history.counts()),
         "population": len(population),
+        **({} if setup.data is None else {"data": setup.data.name, "class_names": list(setup.data.class_names)}),
         **_latency_numbers(setup, figures),
         "start": setup.first.architecture.to_text(),
         "start_scores": dict(zip(setup.objective.names, setup.first.scores, strict=True)),
@@ -118,6 +121,7 @@ def show_results(run: RunDirectory, best: Any, summary: Mapping[str, Any]) -> No
     """Print what was found."""
     original, started = original_file(best), summary["start_scores"]
     scores = ", ".join(f"{name} {value:.6g} (start {started[name]:.6g})" for name, value in summary["scores"].items())
+    data = [] if "data" in summary else ["--data", "folder", "--train_root", "IMAGES"]
     for line in (
         "",
         f"found     in iteration {summary['found']} of {summary['iterations']}: {scores}",
@@ -129,7 +133,7 @@ def show_results(run: RunDirectory, best: Any, summary: Mapping[str, Any]) -> No
             run, "architecture.json", *([original] if original else []), POPULATION_FILE, HISTORY_FILE, PICTURE_FILE
         ),
         f"next      {command_line('parse', '--model_path', run.path)}",
-        f"          {command_line('train', '--model_path', run.path, '--data', 'folder', '--train_root', 'IMAGES')}",
+        f"          {command_line('train', '--model_path', run.path, *data)}",
     ):
         run.say(line)
 

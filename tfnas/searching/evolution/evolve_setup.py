@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from tfnas.core.errors import InputError
 from tfnas.core.family import Family
+from tfnas.data.opened_data import ImageData, open_data
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.default_table import open_table
 from tfnas.proxies.score_options import ScoreOptions
@@ -36,6 +38,7 @@ class EvolveSetup:
     figure_names: tuple[str, ...]
     table: LatencyTable | None = None
     lookup_path: str | None = None
+    data: ImageData | None = None
 
     @property
     def objective(self) -> Objective:
@@ -47,7 +50,12 @@ def prepare(config: EvolveConfig, processes: DistributedContext) -> EvolveSetup:
     """Open and check everything. Raises InputError, and Infeasible for budgets that cannot be met."""
     if processes.world_size > 1:
         raise InputError("an evolutionary search is one process with workers: start it without torchrun, with --jobs")
+    objective = Objective.parse(config.score, config.combine == "rank")
     searched = open_family(config)
+    data = _open_data(config, searched)
+    if data is not None and data.num_classes != searched.initial.num_classes:
+        config = dataclasses.replace(config, num_classes=data.num_classes)
+        searched = open_family(config)
     initial = searched.initial
     objective = Objective.parse(config.score, config.combine == "rank")
     table, lookup_path = _open_table(config, searched.family)
@@ -55,10 +63,12 @@ def prepare(config: EvolveConfig, processes: DistributedContext) -> EvolveSetup:
     check_start(budgets, searched.family, initial)
     options = _score_options(config, str(processes.device), frames_of(initial))
     jobs = config.jobs or (1 if processes.device.type == "cuda" else min(usable_cores(), config.children))
-    scorer = CandidateScorer(objective, options, WorkerPool(config.joblib_backend, jobs, config.cluster))
+    scorer = CandidateScorer(
+        objective, options, WorkerPool(config.joblib_backend, jobs, config.cluster), config.image_data
+    )
     figures = budgets.figures(initial)
     first = Member(initial, 0, _first_scores(scorer, initial), tuple(figures.values()))
-    return EvolveSetup(config, processes, searched, budgets, scorer, first, tuple(figures), table, lookup_path)
+    return EvolveSetup(config, processes, searched, budgets, scorer, first, tuple(figures), table, lookup_path, data)
 
 
 def _score_options(config: EvolveConfig, device: str, frames: int) -> ScoreOptions:
@@ -71,6 +81,13 @@ def _score_options(config: EvolveConfig, device: str, frames: int) -> ScoreOptio
         stage_weights=config.weights_of_stages,
         depth_penalty=config.depth_penalty,
     )
+
+
+def _open_data(config: EvolveConfig, searched: SearchedFamily) -> ImageData | None:
+    """The images, where some are named."""
+    if config.image_data is None:
+        return None
+    return open_data(config.image_data, image_size=searched.initial.image_size, seed=config.seed)
 
 
 def _open_table(config: EvolveConfig, family: Family) -> tuple[LatencyTable | None, str | None]:
