@@ -22,6 +22,7 @@ from tfnas.proxies.score_options import NUM_CLASSES, ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
 from tfnas.spaces.families import architecture_counts
 from tfnas.spaces.zen.structure_counts import ReferenceCounts, real_counts, reference_counts
+from tfnas.spaces.zen.structure_figures import structure_figures
 from tfnas.spaces.zen.zen_family import StructureArchitecture
 
 
@@ -41,7 +42,12 @@ def _counts(scored: ScoredNetwork, options: ScoreOptions, score: Score) -> Count
         from tfnas.proxies.network_preparation import private_copy
 
         return count(private_copy(scored.module), size, options.frames)
-    structure, known = scored.any_structure, scored.architecture
+    known = scored.architecture
+    counted = scored.structure_architecture(options)
+    if counted is not None and known is not None and options.residuals is not False:
+        figures = structure_figures().figures(counted)
+        return Counts(round(figures["params"]), round(figures["macs"]))
+    structure = scored.any_structure
     if structure is None:
         architecture = scored.adapted(options)
         assert architecture is not None

@@ -34,6 +34,7 @@ from tfnas.proxies.unit_entropy import (
     weights_of_stages,
     with_exponents,
 )
+from tfnas.spaces.zen.structure_figures import structure_figures
 
 STAGE_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 8.0)
 _FIRST_DEPTHS_LEFT_OUT = {"k1kxk1": 2, "kxkx": 1}
@@ -44,8 +45,15 @@ def measure(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """See the module."""
     if SCORE.chosen_variant(options.variant) == "tinynas":
         return _as_tinynas(scored, options)
+    structure = scored.structure_architecture(options)
+    if structure is not None and options.exponents == (1.0, 1.0):
+        stages, depths = structure_figures().stages(structure)
+        weights = weights_of_stages(len(stages), STAGE_WEIGHTS, options.stage_weights, score=SCORE.name)
+        terms = zip(weights, stages, strict=True)
+        raw = sum([weight * _volume(stage.channels, stage.resolution) * stage.log_width / 2 for weight, stage in terms])
+        return raw - unequal_depth_penalty(depths, options.depth_penalty)
     chain = scored.chain(options, SCORE.name)
-    weights = weights_of_stages(chain, STAGE_WEIGHTS, options.stage_weights, score=SCORE.name)
+    weights = weights_of_stages(len(chain.stages), STAGE_WEIGHTS, options.stage_weights, score=SCORE.name)
     resolutions = [stage.resolution for stage in chain.stages]
     entropies = unit_entropies(chain, with_exponents(fan_in, options.exponents))
     raw = weighted_entropy(chain, weights, resolutions, entropies)
@@ -57,8 +65,13 @@ def weighted_entropy(chain: Chain, weights: tuple[float, ...], resolutions: list
     sums = stage_entropies(chain, entropies)
     total = 0.0
     for weight, stage, size, entropy in zip(weights, chain.stages, resolutions, sums, strict=True):
-        total += weight * (math.log(stage.channels) + 2 * math.log(size)) * entropy
+        total += weight * _volume(stage.channels, size) * entropy
     return total
+
+
+def _volume(channels: int, size: int) -> float:
+    """The logarithm of the numbers in a feature map."""
+    return math.log(channels) + 2 * math.log(size)
 
 
 def effectiveness(scored: object, *, image_size: int | None = None, as_program: bool = False) -> float:
@@ -79,7 +92,8 @@ def counted_depths(chain: Chain) -> tuple[int, ...]:
 def _as_tinynas(scored: ScoredNetwork, options: ScoreOptions) -> float:
     structure = scored.structure(f"{SCORE.name} (variant tinynas)", "tinynas")
     chain = scored.chain(options, SCORE.name, floor=True)
-    weights = weights_of_stages(chain, STAGE_WEIGHTS, options.stage_weights, score=SCORE.name, as_program=True)
+    stages = len(chain.stages)
+    weights = weights_of_stages(stages, STAGE_WEIGHTS, options.stage_weights, score=SCORE.name, as_program=True)
     for block in structure.blocks:
         if block.block_type == "k1kx":
             raise InputError(f"{SCORE.name}: the TinyNAS program has no such entropy for blocks of type k1kx")

@@ -44,6 +44,7 @@ from tfnas.proxies.unit_entropy import (
     unit_entropies,
     weights_of_stages,
 )
+from tfnas.spaces.zen.structure_figures import structure_figures
 
 STAGE_WEIGHTS = (0.0, 0.0, 1.0, 1.0, 6.0)
 
@@ -52,11 +53,17 @@ def multiscale_entropy(scored: ScoredNetwork, options: ScoreOptions) -> float:
     """MAE-DET's entropy."""
     variant = MULTISCALE.chosen_variant(options.variant)
     as_program = variant == "tinynas"
+    structure = scored.structure_architecture(options) if variant == "default" else None
+    if structure is not None:
+        stages, _ = structure_figures().stages(structure)
+        weights = weights_of_stages(len(stages), STAGE_WEIGHTS, options.stage_weights, score=MULTISCALE.name)
+        terms = zip(weights, stages, strict=True)
+        return sum([weight * (stage.log_width / 2 + math.log(stage.channels)) for weight, stage in terms])
     if as_program:
         scored.structure(f"{MULTISCALE.name} (variant tinynas)", "tinynas")
     chain = scored.chain(options, MULTISCALE.name, floor=as_program)
     weights = weights_of_stages(
-        chain, STAGE_WEIGHTS, options.stage_weights, score=MULTISCALE.name, as_program=as_program
+        len(chain.stages), STAGE_WEIGHTS, options.stage_weights, score=MULTISCALE.name, as_program=as_program
     )
     if variant == "forward":
         from tfnas.proxies.forward_passes import measured_entropies
@@ -97,7 +104,7 @@ def quantized_entropy(scored: ScoredNetwork, options: ScoreOptions) -> float:
     plain = unit_entropies(chain, fan_in_without_groups if as_program else fan_in)
     gains = [sum([_gain(conv, options) for conv in unit.convs]) for unit in chain.units]
     weights = weights_of_stages(
-        chain, STAGE_WEIGHTS, options.stage_weights, score=QUANTIZED.name, as_program=as_program
+        len(chain.stages), STAGE_WEIGHTS, options.stage_weights, score=QUANTIZED.name, as_program=as_program
     )
     return sum_of_stages(chain, weights, [entropy + gain for entropy, gain in zip(plain, gains, strict=True)])
 
@@ -152,7 +159,7 @@ def spatiotemporal_entropy(scored: ScoredNetwork, options: ScoreOptions) -> floa
         raise InputError(f"{SPATIOTEMPORAL.name} needs a structure for videos, but this one is for images")
     chain = scored.chain(options, SPATIOTEMPORAL.name, floor=as_program)
     weights = weights_of_stages(
-        chain, VIDEO_STAGE_WEIGHTS, options.stage_weights, score=SPATIOTEMPORAL.name, as_program=as_program
+        len(chain.stages), VIDEO_STAGE_WEIGHTS, options.stage_weights, score=SPATIOTEMPORAL.name, as_program=as_program
     )
     try:
         entropies = [_entropy(unit, options.frames) for unit in chain.units]

@@ -10,6 +10,7 @@ import hashlib
 import re
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tfnas.core.architecture import Architecture
@@ -44,14 +45,19 @@ def _family(name: object) -> Family | None:
 class ScoredNetwork:
     """A network to score."""
 
-    text: str
-    """Its name in messages: the text form, or the class of a module."""
+    name: str | None = None
+    """What it is called in messages, if that is not the text form of the architecture."""
     architecture: NetworkArchitecture | None = None
     """The architecture with image size and classes, if these are known."""
     bare_structure: Structure | None = None
     """A structure without image size and classes, or one of videos."""
     module: nn.Module | None = None
     """The module that was given, if it was one. It is never changed."""
+
+    @cached_property
+    def text(self) -> str:
+        """Its name in messages: the text form, or the class of a module."""
+        return self.architecture.to_text() if self.name is None and self.architecture is not None else str(self.name)
 
     @classmethod
     def of(cls, given: object) -> ScoredNetwork:
@@ -63,7 +69,7 @@ class ScoredNetwork:
         family = _family(getattr(given, "family", None))
         if family is not None:
             architecture: Any = given
-            return cls(family.format(architecture), architecture)
+            return cls(architecture=architecture)
         if "torch" in sys.modules:  # otherwise it cannot be a module
             from torch import nn
 
@@ -120,10 +126,17 @@ class ScoredNetwork:
         """The architecture with the image size and classes of the options; None for other modules and for videos."""
         size, found = self.image_size(options), self.architecture
         if found is not None:
-            return found.adapted(image_size=size, num_classes=options.num_classes or found.num_classes)
+            classes = options.num_classes or found.num_classes
+            as_it_is = (size, classes) == (found.image_size, found.num_classes)
+            return found if as_it_is else found.adapted(image_size=size, num_classes=classes)
         if self.bare_structure is None or self.bare_structure.is_video:
             return None
         return StructureArchitecture(self.bare_structure, size, options.num_classes or NUM_CLASSES)
+
+    def structure_architecture(self, options: ScoreOptions) -> StructureArchitecture | None:
+        """The structure with the image size and classes of the options, if it is one of images."""
+        found = self.adapted(options)
+        return found if isinstance(found, StructureArchitecture) and not found.structure.is_video else None
 
     def structure(self, score: str, notation: str | None = None) -> Structure:
         """The structure, if it is one (of that notation); InputError otherwise."""

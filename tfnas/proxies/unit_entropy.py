@@ -106,14 +106,13 @@ def unequal_depth_penalty(depths: Sequence[int], factor: float) -> float:
 
 
 def weights_of_stages(
-    chain: Chain, defaults: tuple[float, ...], given: tuple[float, ...] | None, *, score: str, as_program: bool = False
+    stages: int, defaults: tuple[float, ...], given: tuple[float, ...] | None, *, score: str, as_program: bool = False
 ) -> tuple[float, ...]:
     """One weight a stage: as given, else the defaults.
 
     For a network with another number of stages the defaults belong to its last stages, and the first default to all
     stages before. `as_program` refuses that instead, as TinyNAS does. Raises InputError where the numbers do not fit.
     """
-    stages = len(chain.stages)
     if given is None and not as_program:
         return (defaults[0],) * (stages - len(defaults)) + defaults[max(0, len(defaults) - stages) :]
     weights = defaults if given is None else given

@@ -18,7 +18,7 @@ from tfnas.proxies.unit_entropy import Chain, chain_effectiveness
 from tfnas.searching.evolution.budget_settings import BudgetSettings
 from tfnas.spaces.families import cost_parts
 from tfnas.spaces.mbconv.mbconv_family import architecture_units
-from tfnas.spaces.zen.structure_figures import StructureFigures
+from tfnas.spaces.zen.structure_figures import structure_figures
 from tfnas.spaces.zen.zen_family import StructureArchitecture
 
 _FLOAT32_BYTES = 4
@@ -58,7 +58,7 @@ class Budgets:
         self.limits = {name: float(getattr(settings, flag)) for name, flag in self._flags.items()}
         if "ms" in self.limits and table is None:
             raise InputError(f"--{self._flags['ms']} needs a latency table: give --lookup_path FILE")
-        self._structures = StructureFigures(reference=settings.reference_counts, bytes_per_activation=_FLOAT32_BYTES)
+        self._structures = structure_figures(settings.reference_counts)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ class NetworkScores:
 
     def compute(self) -> Scores:
         """One number per term. Raises ScoreFailed and InputError as `tfnas.proxies.score.measure` does."""
-        scored = ScoredNetwork(self.architecture.to_text(), self.architecture)
+        scored = ScoredNetwork(architecture=self.architecture)
         return tuple([measure(score, scored, self._options(score, options)) for score, options in self.terms])
 
     def _options(self, score: Score, options: ScoreOptions) -> ScoreOptions:

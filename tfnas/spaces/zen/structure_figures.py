@@ -7,8 +7,10 @@ counter.figures(architecture)      # {"params": ..., "macs": ..., "layers": ...,
 from __future__ import annotations
 
 import math
+from functools import cache
+from typing import NamedTuple
 
-from tfnas.core.units import classifier_counts, classifier_peak_activations
+from tfnas.core.units import PLAIN, classifier_counts, classifier_peak_activations
 from tfnas.spaces.zen.block_figures import block_figures
 from tfnas.spaces.zen.program_counts import program_counts, program_feature_bytes, program_layers
 from tfnas.spaces.zen.super_block import Notation, SuperBlock
@@ -20,9 +22,9 @@ _MOST_BLOCKS = 50_000
 _LAST_BITS = 8
 """Of what the last block writes, for `max_feature`."""
 
-_Entry = tuple[float, float, int, int, float, int, int]
-"""Of a block: parameters, MACs, layers, convolutions, log width, peak activations, and the number of the table that the
-next block is in. Plain numbers, which the garbage collector does not visit again and again."""
+_Entry = tuple[float, float, int, int, float, int, int, int]
+"""Of a block: parameters, MACs, layers, convolutions, log width, peak activations, the number of the table that the next
+block is in, and units. Plain numbers, which the garbage collector does not visit again and again."""
 _Setting = tuple[Notation, bool, int, int, float]
 """Of a table: notation, squeeze-and-excite, frames, the size that its blocks receive, and the size that the program
 counts them at."""
@@ -34,6 +36,14 @@ class _Table(dict[SuperBlock, _Entry]):
     def __init__(self, setting: _Setting) -> None:
         super().__init__()
         self.setting = setting
+
+
+class StageWidth(NamedTuple):
+    """The end of a stage: channels and pixels a side of its last feature map, and the log width up to there."""
+
+    channels: int
+    resolution: int
+    log_width: float
 
 
 class StructureFigures:
@@ -81,6 +91,25 @@ class StructureFigures:
             "effectiveness": max(effectiveness, convs * math.exp(-log_width / convs)),
         }
 
+    def stages(self, architecture: StructureArchitecture) -> tuple[list[StageWidth], list[int]]:
+        """Its stages, and the number of units of every residual super-block."""
+        tables, table = self._tables, self._first_table(architecture)
+        channels, log_width = 0, 0.0
+        stages: list[StageWidth] = []
+        depths: list[int] = []
+        for block in architecture.structure.blocks:
+            if block.stride > 1 and channels:
+                stages.append(StageWidth(channels, table.setting[3], log_width))
+            found = table.get(block)
+            if found is None:
+                found = self._counted(block, table)
+            if block.block_type != PLAIN:
+                depths.append(found[7])
+            log_width += found[4]
+            channels, table = block.out_channels, tables[found[6]]
+        stages.append(StageWidth(channels, table.setting[3], log_width))
+        return stages, depths
+
     def peak_feature(self, architecture: StructureArchitecture) -> float:
         """TinyNAS's `max_feature`, in bytes. Raises InputError for others than quantised depthwise structures."""
         peak, size, blocks = 0.0, architecture.image_size, architecture.structure.blocks
@@ -120,7 +149,7 @@ class StructureFigures:
         self._remembered += 1
         following = self._number((notation, use_se, frames, found.size_out, counted_size))
         layers = program_layers(block, notation)
-        entry = params, macs, layers, found.convs, found.log_width, found.peak_activations, following
+        entry = params, macs, layers, found.convs, found.log_width, found.peak_activations, following, found.units
         table[block] = entry
         return entry
 
@@ -135,3 +164,9 @@ class StructureFigures:
         if architecture.structure.notation == "tinynas":
             return 0, 0, peak
         return channels * classes + 1, channels * classes, peak
+
+
+@cache
+def structure_figures(reference: bool = False) -> StructureFigures:
+    """What all of this process that count structures share, so that a block is counted once."""
+    return StructureFigures(reference=reference)
