@@ -23,8 +23,8 @@ _LAST_BITS = 8
 """Of what the last block writes, for `max_feature`."""
 
 _Entry = tuple[float, float, int, int, float, int, int, int]
-"""Of a block: parameters, MACs, layers, convolutions, log width, peak activations, the number of the table that the next
-block is in, and units. Plain numbers, which the garbage collector does not visit again and again."""
+"""Of a block: parameters, MACs, layers, convolutions, log width, peak activations, the number of the table that the
+next block is in, and units. Plain numbers, which the garbage collector does not visit again and again."""
 _Setting = tuple[Notation, bool, int, int, float]
 """Of a table: notation, squeeze-and-excite, frames, the size that its blocks receive, and the size that the program
 counts them at."""
