@@ -30,6 +30,8 @@ EVALUATED_EPOCHS = 4
 """The last epochs, in which a sampled path is evaluated on the held-out part."""
 REHEARSALS = 20
 REHEARSAL_SECONDS = 1.0
+REHEARSED_PART = 0.1
+"""The part of a run's steps that is rehearsed at most: a short run does not wait for its forecast."""
 EVALUATED_PATHS = 4
 """Sampled paths that are evaluated beside the result."""
 _NOT_COMPILED = "          without compiled kernels, hence slower: reinstall with a C compiler available"
@@ -253,27 +255,32 @@ def forecast(
     def evaluation_rehearsal() -> None:
         evaluate_inherited(learner.supernet, sanity.networks, [(images, labels)], alone)
 
+    schedule, steps, networks = setup.schedule, setup.steps_per_epoch, len(sanity.networks)
+    later_epochs, evaluations = schedule.epochs - schedule.warmup_epochs, Evaluations.of(setup, sanity)
+    evaluated = schedule.epochs * evaluations.probes + evaluations.conclusion
     return Forecast(
-        setup.schedule,
-        setup.steps_per_epoch,
-        warmup_step=_typical_seconds(lambda: weight_rehearsal(1)),
-        weight_step=_typical_seconds(lambda: weight_rehearsal(2)),
-        architecture_step=_typical_seconds(architecture_rehearsal),
-        evaluation=_typical_seconds(evaluation_rehearsal) / len(sanity.networks),
-        draw=sanity.seconds / len(sanity.networks),
+        schedule,
+        steps,
+        warmup_step=_typical_seconds(lambda: weight_rehearsal(1), schedule.warmup_epochs * steps),
+        weight_step=_typical_seconds(lambda: weight_rehearsal(2), later_epochs * steps),
+        architecture_step=_typical_seconds(architecture_rehearsal, later_epochs * -(-steps // 2)),
+        evaluation=_typical_seconds(evaluation_rehearsal, evaluated // networks) / networks,
+        draw=sanity.seconds / networks,
         saving=progress.seconds.get("saving", 0.0) / (progress.epoch + 1),
-        evaluations=Evaluations.of(setup, sanity),
+        evaluations=evaluations,
     )
 
 
-def _typical_seconds(work: Callable[[], None]) -> float:
+def _typical_seconds(work: Callable[[], None], steps: int) -> float:
     """Mean of up to twenty calls in about a second, at least one, after one that is not counted.
 
-    The mean, because steps along different paths take different times, and because a busy machine stays busy.
+    `work` is a step of which the run takes `steps`; no more than a tenth of them is rehearsed. The mean, because steps
+    along different paths take different times, and because a busy machine stays busy.
     """
     work()
     seconds: list[float] = []
-    while not seconds or (len(seconds) < REHEARSALS and sum(seconds) < REHEARSAL_SECONDS):
+    most = max(1, min(REHEARSALS, int(REHEARSED_PART * steps)))
+    while not seconds or (len(seconds) < most and sum(seconds) < REHEARSAL_SECONDS):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         start = time.perf_counter()
