@@ -229,7 +229,7 @@ def test_draw_by_draw_as_the_second_implementation(preset, variant):
     for step in range(40 if space == "zen-idw" else 150):
         changes = 1 + step % 3
         expected = mutated(space, variant, tuples(architecture.structure), changes, lambda n: int(twin.random() * n))
-        architecture = family.mutate(architecture, generator, overrides=changes)
+        architecture = family.mutate(architecture, generator, changes=changes)
         assert tuples(architecture.structure) == expected
         assert generator.bit_generator.state == twin.bit_generator.state
         if len(architecture.structure.blocks) > 12:  # a search rejects those

@@ -67,13 +67,16 @@ class FieldMutation:
         count = len(blocks) - first - (not rules.change_last)
         found, sizes = None, self._sizes(blocks, resolution)
         for _ in range(_TRIES if different else len(blocks)):
-            drawn = self._tried(blocks, first + int(uniform() * count), sizes, uniform)
+            try:
+                drawn = self._tried(blocks, first + int(uniform() * count), sizes, uniform)
+            except InputError:  # groups that the drawn channels cannot be divided into
+                continue
             found = drawn or found
             if drawn is not None and self._is_within_limit(blocks, drawn):
                 return drawn
-        if different or found is None:
+        if different:
             raise InputError(f"no block of the structure can change under the rules of space {rules.name}")
-        return found  # too deep: the limit on layers rejects it
+        return found or blocks  # too deep: the limit on layers rejects it
 
     def _is_within_limit(self, old: list[SuperBlock], new: list[SuperBlock]) -> bool:
         """Whether there are few enough layers, or if rules are `always_different` no more than there were."""

@@ -25,6 +25,12 @@ from tfnas.spaces.zen.super_block import BLOCK_TYPES, MOST_BITS, MOST_LAYERS, No
 Variant = Literal["default", "program"]
 PACKAGE = "tfnas.spaces.zen"
 _MOST_CHANGES = 1000
+_OF_BLOCK_CHANGES = ("type_weights", "split_layers", "max_splits")
+_OF_FIELD_CHANGES = (
+    *("kernels", "map_per_kernel", "bottleneck_range", "bottleneck_ratios", "stem_channels", "block_channels"),
+    *("lowers_next_bottleneck", "change_stem", "change_last", "monotone", "max_growth", "max_block_layers"),
+    *("second_block_layers", "unshared_blocks", "bits", "bits_ratio"),
+)
 
 
 class ResidualType(NamedTuple):
@@ -116,8 +122,10 @@ class StructureRules:
             raise InputError("bottleneck_range or bottleneck_ratios must be given for changes of one field")
         if self.change == "block" and self.notation != "zennas":
             raise InputError("change: block is for notation zennas, whose names say kernel and expansion; give field")
-        if self.change == "field" and self.notation == "zennas" and self.kernels:
+        if self.notation == "zennas" and self.kernels:
             raise InputError("kernels is for notation tinynas: in zennas the types say them")
+        if len({frames is None for frames, _ in self.kernels}) > 1:
+            raise InputError("kernels must be all of images (3) or all of videos ([1, 3])")
 
     @cached_property
     def residual_types(self) -> tuple[ResidualType, ...]:
@@ -210,6 +218,10 @@ def _read_rules(document: Mapping[str, Any], variant: Variant, overrides: Mappin
     fields = known_fields({**fields, **overrides}, StructureRules, "")
     for name, value in fields.items():
         fields[name] = _READERS[name](value, name)
+    for change, names in (("block", _OF_BLOCK_CHANGES), ("field", _OF_FIELD_CHANGES)):
+        for name in names if fields["change"] != change else ():
+            if name in fields:
+                raise InputError(f"{name} has a meaning with change: {change} only, and change is {fields['change']}")
     return StructureRules(**fields)
 
 
@@ -290,7 +302,13 @@ def _kernel(value: object, where: str) -> tuple[int | None, int]:
     return frames, pixels
 
 
-_channels = _whole(1, MOST_CHANNELS)
+def _channels(value: object, where: str) -> int:
+    number = _whole(8, MOST_CHANNELS)(value, where)
+    if number % 8:
+        raise InputError(f"{where} must be a multiple of 8, got {number}")
+    return number
+
+
 _READERS: dict[str, Callable[[object, str], Any]] = {
     "name": _text,
     "notation": _word("zennas", "tinynas"),
@@ -299,7 +317,7 @@ _READERS: dict[str, Callable[[object, str], Any]] = {
     "types": _list(_list(_text)),
     "width_scales": _list(_ratio),
     "layer_steps": _list(_whole(-MOST_LAYERS, MOST_LAYERS)),
-    "max_channels": _whole(8, MOST_CHANNELS),
+    "max_channels": _channels,
     "changes": _whole(1, _MOST_CHANGES),
     "always_different": _flag,
     "type_weights": _word("uniform", "zennas"),
