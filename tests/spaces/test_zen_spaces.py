@@ -226,7 +226,7 @@ def test_draw_by_draw_as_the_second_implementation(preset, variant):
     family = structure_space(space, variant=variant)
     generator, twin = np.random.default_rng(7), np.random.default_rng(7)
     start = architecture = StructureArchitecture(facts(name).structure, 224, 100)
-    for step in range(40 if space == "zen-idw" else 150):
+    for step in range(25 if space == "zen-idw" else 80):
         changes = 1 + step % 3
         expected = mutated(space, variant, tuples(architecture.structure), changes, lambda n: int(twin.random() * n))
         architecture = family.mutate(architecture, generator, changes=changes)

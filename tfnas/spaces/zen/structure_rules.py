@@ -168,11 +168,16 @@ def rules_of_blocks(blocks: Sequence[SuperBlock], notation: Notation) -> Structu
     types = {block.block_type for block in blocks} - {PLAIN}
     quantized, is_video = any(block.quantized for block in blocks), blocks[0].temporal_kernel is not None
     for name in built_in_spaces(PACKAGE):
-        rules = structure_rules(name)
+        rules = _built_in_rules(name)
         fits = types <= rules.block_types and rules.notation == notation
         if fits and quantized == bool(rules.bits) and is_video == rules.is_video:
             return rules
     raise InputError(f"no structure space has blocks of the types {', '.join(sorted(types))} together: give the space")
+
+
+@cache
+def _built_in_rules(name: str) -> StructureRules:
+    return structure_rules(name)
 
 
 @cache
