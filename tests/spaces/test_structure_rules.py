@@ -14,7 +14,7 @@ from tfnas import InputError
 from tfnas.core.units import PLAIN
 from tfnas.spaces.zen.structure import Structure
 from tfnas.spaces.zen.structure_rules import structure_rules
-from tfnas.spaces.zen.structure_spaces import is_structure_space, space_names, structure_space
+from tfnas.spaces.zen.structure_spaces import structure_space
 from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
 from tfnas.spaces.zen.zoo_networks import facts, names, zoo_architecture
 
@@ -137,12 +137,6 @@ def test_what_is_no_space(tmp_path):
         structure_space(str(tmp_path / "broken.yaml"))
 
 
-def test_structure_spaces_are_told_from_others(tmp_path):
-    assert all(is_structure_space(name) for name in space_names())
-    assert is_structure_space(file(tmp_path, OWN)) and is_structure_space(file(tmp_path, {"extends": "zen-idw"}))
-    assert not any(is_structure_space(other) for other in ("digits", "nothing", file(tmp_path, {"extends": "digits"})))
-
-
 def test_every_structure_of_the_zoo_has_a_space():
     for name in names():
         rules = ZenFamily(zoo_architecture(name)).mutation.rules
@@ -177,8 +171,8 @@ def test_children_are_the_same_in_every_process():
     """Whatever the order is in which it keeps sets of texts, and whatever it has drawn before."""
     code = (
         "import sys, hashlib, numpy\n"
-        "from tfnas.spaces.zen.structure_spaces import space_names, structure_space\n"
-        "names = space_names() if sys.argv[1] == '1' else space_names()[::-1]\n"
+        "from tfnas.spaces.zen.structure_spaces import structure_space_names, structure_space\n"
+        "names = structure_space_names() if sys.argv[1] == '1' else structure_space_names()[::-1]\n"
         "for name in names:\n"
         "    for variant in ('default', 'program'):\n"
         "        family = structure_space(name, variant=variant, max_layers=60)\n"

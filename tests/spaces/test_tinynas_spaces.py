@@ -19,7 +19,7 @@ from scipy.stats import chisquare
 
 from tfnas import InputError
 from tfnas.spaces.zen.structure import Structure
-from tfnas.spaces.zen.structure_spaces import space_names, structure_space
+from tfnas.spaces.zen.structure_spaces import structure_space, structure_space_names
 from tfnas.spaces.zen.zen_family import ZenFamily
 from tfnas.spaces.zen.zoo_networks import zoo_architecture
 
@@ -381,4 +381,4 @@ def test_a_limit_on_layers_below_the_initial_structure_says_so():
 
 
 def test_names():
-    assert space_names() == sorted([*SPACES, "zen-idw", "zen-xxbl"])
+    assert structure_space_names() == sorted([*SPACES, "zen-idw", "zen-xxbl"])

@@ -11,7 +11,7 @@ from typing import Any
 
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import short
-from tfnas.spaces.mbconv.space_file import built_in_spaces, read_space_document
+from tfnas.spaces.mbconv.space_file import built_in_spaces
 from tfnas.spaces.zen.structure_rules import PACKAGE, Variant, structure_rules
 from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
 from tfnas.spaces.zen.zoo_networks import names, zoo_architecture
@@ -20,17 +20,6 @@ from tfnas.spaces.zen.zoo_networks import names, zoo_architecture
 def structure_space_names() -> list[str]:
     """Names of the built-in structure spaces."""
     return built_in_spaces(PACKAGE)
-
-
-def is_structure_space(name_or_path: str) -> bool:
-    """Whether it is the name of a structure space or a YAML file of one, well-formed or not."""
-    if name_or_path in space_names():
-        return True
-    try:
-        document, _ = read_space_document(name_or_path, PACKAGE, completed="program")
-    except InputError:
-        return False
-    return "notation" in document
 
 
 def structure_space(
