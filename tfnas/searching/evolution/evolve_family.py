@@ -67,16 +67,7 @@ def open_family(config: EvolveConfig) -> SearchedFamily:
     """
     named = None if config.init is None else _named(config.init)
     if _is_structure_space(config.space):
-        _check_family(named, "zen", config)
-        family = structure_space(
-            config.space,
-            variant=config.space_variant,
-            initial=named,
-            max_layers=config.max_layers,
-            image_size=config.image_size,
-            num_classes=config.num_classes,
-        )
-        return SearchedFamily(family, family.initial)
+        return _of_structures(named, config)
     if config.space_variant != "default":
         raise InputError(
             f"--space_variant {config.space_variant} is for the spaces {', '.join(structure_space_names())}"
@@ -87,6 +78,25 @@ def open_family(config: EvolveConfig) -> SearchedFamily:
     space = _mbconv_space(config)
     classes = config.num_classes or (_CLASSES if named is None else named.num_classes)
     return _of_family(MBConvFamily(space, classes), named or _smallest(space, classes), config)
+
+
+def _of_structures(named: Any, config: EvolveConfig) -> SearchedFamily:
+    _check_family(named, "zen", config)
+    opened = partial(
+        structure_space,
+        config.space,
+        variant=config.space_variant,
+        max_layers=config.max_layers,
+        image_size=config.image_size,
+        num_classes=config.num_classes,
+    )
+    family = opened()
+    if named is not None:
+        try:
+            family = opened(initial=named)
+        except InputError as error:
+            raise InputError(f"--init: {error}") from error
+    return SearchedFamily(family, family.initial)
 
 
 def _of_family(family: Family, initial: Any, config: EvolveConfig) -> SearchedFamily:
