@@ -147,7 +147,7 @@ class _Pass:
         return _activated(rows, maps.expansion.activation)
 
     def _halves(self, rows: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(rows, rows.shape[0] // _BATCHES)
+        return rows.chunk(_BATCHES)
 
     def _layer(self, maps: _Maps, conv: ConvShape, activation: str | None) -> _Maps:
         """Convolution, batch norm, activation."""

@@ -11,8 +11,10 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -37,11 +39,28 @@ _HOOKS = (
 )
 
 
+_BLOCK = 2**16
+_BLOCKS_IN_MEMORY = 256
+
+
+@lru_cache(maxsize=_BLOCKS_IN_MEMORY)
+def _normal_block(seed: int, number: int) -> Tensor:
+    """Block `number` of the sequence of standard normal numbers that a seed stands for; not to be written."""
+    own_seed = int(np.random.SeedSequence(seed, spawn_key=(number,)).generate_state(1)[0])
+    return torch.randn(_BLOCK, generator=torch.Generator().manual_seed(own_seed), dtype=torch.float32)
+
+
 class RandomGenerator:
-    """Random numbers on the CPU in single precision, whatever device and precision the score is computed in."""
+    """Random numbers on the CPU in single precision, whatever device and precision the score is computed in.
+
+    The normal numbers of a seed are one sequence, of which each call takes the next. Up to 64 MiB of it stay in memory:
+    the networks of a set are scored with one seed, and drawing takes much of a score's time.
+    """
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)
+        self._taken = 0
 
     def images(self, shape: Sequence[int]) -> Tensor:
         """Standard normal numbers."""
@@ -64,7 +83,13 @@ class RandomGenerator:
         return torch.randint(0, 2, tuple(shape), generator=self.generator, dtype=torch.float32) * 2 - 1
 
     def _normal(self, shape: Sequence[int]) -> Tensor:
-        return torch.randn(tuple(shape), generator=self.generator, dtype=torch.float32)
+        start, self._taken = self._taken, self._taken + math.prod(shape)
+        blocks = range(start // _BLOCK, -(-self._taken // _BLOCK))
+        pieces = [
+            _normal_block(self.seed, number)[max(0, start - number * _BLOCK) : self._taken - number * _BLOCK]
+            for number in blocks
+        ]
+        return torch.cat(pieces).view(tuple(shape))  # a copy, which may be changed
 
 
 Weighted = _ConvNd | nn.Linear
