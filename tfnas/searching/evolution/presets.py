@@ -1,0 +1,90 @@
+"""The published training-free searches as settings: by name, or read from a TinyNAS configuration file.
+
+    preset("zen-cifar-1m").fields       settings of EvolveConfig by name
+    preset("R50_FLOPs.py").fields
+
+A budget in milliseconds is of the authors' device: it is given by image, and needs a latency table to count in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from tfnas.core.errors import InputError, did_you_mean
+from tfnas.core.json_yaml import load_yaml
+from tfnas.searching.evolution.tinynas_config import read_tinynas_config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A published search. `fields` are settings by their names."""
+
+    name: str
+    source: str
+    """The program, and its script or file."""
+    fields: Mapping[str, Any]
+    ms_per_image: float | None = None
+    """Its budget of milliseconds per image, where it has one."""
+    device: str | None = None
+    """What that was measured on."""
+
+    def settings(self, batch_size: int | None) -> dict[str, Any]:
+        """The settings, with the budget of milliseconds for the batch of a latency table, where one is given.
+
+        Raises InputError where there is such a budget and no table.
+        """
+        if self.ms_per_image is None:
+            return dict(self.fields)
+        if batch_size is None:
+            raise InputError(
+                f"preset {self.name} has a budget of {self.ms_per_image:g} ms per image ({self.device}): give "
+                "--lookup_path with a latency table for structures, which `tfnas latency build --space "
+                f"{self.fields['space']}` measures on your device, and --max_ms where that is another device"
+            )
+        return {**self.fields, "max_ms": self.ms_per_image * batch_size}
+
+
+def preset_names() -> list[str]:
+    """Names of the published searches, in the order of their programs."""
+    return list(_presets())
+
+
+def preset(name_or_path: str) -> Preset:
+    """The preset of a name, or of a TinyNAS configuration file, of which nothing is run.
+
+    Raises InputError that lists close names, or names the file and what is wrong in it.
+    """
+    if name_or_path in _presets():
+        return _presets()[name_or_path]
+    if Path(name_or_path).suffix == ".py" or Path(name_or_path).is_file():
+        fields, ms_per_image, device = read_tinynas_config(Path(name_or_path))
+        return Preset(
+            name=name_or_path,
+            source=f"TinyNAS, {name_or_path}",
+            fields=fields,
+            ms_per_image=ms_per_image,
+            device=device,
+        )
+    raise InputError(
+        f"no preset {name_or_path!r}{did_you_mean(name_or_path, preset_names())}: --list_presets shows all of them, "
+        "and a TinyNAS configuration (FILE.py) is taken as well"
+    )
+
+
+@cache
+def _presets() -> dict[str, Preset]:
+    text = (resources.files("tfnas.searching.evolution") / "presets.yaml").read_text(encoding="utf-8")
+    entries: dict[str, dict[str, Any]] = {}
+    found = {}
+    for name, entry in load_yaml(text).items():
+        fields = {**entries[entry["extends"]], **entry} if "extends" in entry else entry
+        entries[name] = fields
+        about = {key: fields.get(key) for key in ("source", "ms_per_image", "device")}
+        settings = {key: value for key, value in fields.items() if key not in {*about, "extends"}}
+        found[name] = Preset(name=name, fields=settings, **about)
+    return found
