@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.console import Console
+from rich.table import Table
+
 from tfnas.cli.flags import FlagGroup, FlagParser
 from tfnas.cli.running import running, say_loading
 from tfnas.searching.evolution.evolve_config import EvolveConfig
+from tfnas.searching.evolution.presets import preset, preset_config, preset_names
+from tfnas.utils.text import short
 
 _EXAMPLES = """\
+  {command} --preset zen-cifar-1m --iterations 2000
+      a published search, shortened; --list_presets shows all of them
   {command} --max_params 1e6 --image_size 32 --num_classes 10
       the best network of a million parameters by the Zen-Score
   {command} --score 0.9*zen+0.1*entropy --max_macs 400e6
@@ -19,7 +26,10 @@ _EXAMPLES = """\
       resume an interrupted run"""
 
 _GROUPS = (
-    FlagGroup("what to search", ("space", "space_variant", "init", "image_size", "num_classes")),
+    FlagGroup(
+        "what to search",
+        ("preset", "space", "space_variant", "space_rules", "init", "image_size", "num_classes"),
+    ),
     FlagGroup(
         "budgets",
         (
@@ -30,7 +40,7 @@ _GROUPS = (
     ),
     FlagGroup(
         "what is maximised",
-        ("score", "combine", "batch_size", "repeats", "stage_weights", "depth_penalty"),
+        ("score", "combine", "batch_size", "repeats", "stage_weights", "depth_penalty", "incorporated_weights"),
     ),
     FlagGroup(
         "real images",
@@ -54,6 +64,9 @@ are of untrained networks, so nothing is trained and no images are needed."""
 def main(argv: Sequence[str] | None = None, prog: str = "tfnas evolve") -> int:
     """Run the command on `argv` (default: the process's arguments) and return the exit status."""
     with running(prog, argv) as command:
+        if "--list_presets" in command.arguments:
+            _list_presets()
+            return 0
         parser = FlagParser(
             prog,
             EvolveConfig,
@@ -64,9 +77,26 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas evolve") -> int:
             command_line_only=_COMMAND_LINE_ONLY,
         )
         given = parser.given(command.arguments)
-        config = EvolveConfig(**given)
+        name = given.get("preset") if given.get("resume") is None else None
+        config = EvolveConfig(**given) if name is None else preset_config(**given, name_or_path=name)
         say_loading(prog)
         from tfnas.searching.evolution.evolutionary_search import evolve
 
         evolve(config, given=given.keys())
     return command.status
+
+
+def _list_presets() -> None:
+    """Print the published searches with their budgets."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("preset", "space", "score", "budgets", "pixels", "source"):
+        table.add_column(title, overflow="fold", no_wrap=title == "preset")
+    for name in preset_names():
+        found = preset(name)
+        budgets = ", ".join(
+            f"{limit.removeprefix('max_')} {short(int(value)) if limit in ('max_params', 'max_macs') else f'{value:g}'}"
+            for limit, value in found.budgets.items()
+        )
+        fields = found.fields
+        table.add_row(name, fields["space"], fields["score"], budgets, str(fields["image_size"]), found.source)
+    Console().print(table)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tfnas.core.errors import InputError
+from tfnas.core.json_yaml import load_yaml
 from tfnas.data.data_config import DataConfig
 from tfnas.runs.run_settings import RUN_MAY_CHANGE, RunSettings
 from tfnas.searching.evolution.budget_settings import BudgetSettings
@@ -22,12 +23,18 @@ compared."""
 class EvolveConfig(RunSettings, DataConfig, BudgetSettings):
     """Settings of an evolutionary search."""
 
+    preset: str | None = None
+    """Published search, which all settings that are not given are taken from: a name of --list_presets, or a
+    configuration file of TinyNAS, which is read as data."""
     space: str = "zen-xxbl"
     """What is searched: a space of structures (zen-xxbl, zen-idw, tinynas-k1kxk1, tinynas-k1kx, tinynas-kxkx,
     tinynas-k1dwk1, tinynas-k1dwsek1, tinynas-quant-k1dwk1, tinynas-3d-k1dwk1) or of MBConv blocks (imagenet, cifar,
     digits), a YAML file of your own of either kind, or an installed family of networks."""
     space_variant: Literal["default", "program"] = "default"
     """program: draw structures by the rules of the published program, its accidents included."""
+    space_rules: str | None = None
+    """Rules of a space of structures that replace its own, as they stand in its YAML file, such as "max_channels: 1024,
+    monotone: true"."""
     init: str | None = None
     """Network to start from: a file, a run directory, a name of the zoo or an architecture's text. Default: that of the
     space."""
@@ -51,6 +58,8 @@ class EvolveConfig(RunSettings, DataConfig, BudgetSettings):
     """Entropies: the weight of each stage, such as 1,1,1,1,8."""
     depth_penalty: float = 10.0
     """entropy, incorporated: the factor of the penalty on unequal depths."""
+    incorporated_weights: str | None = None
+    """incorporated: the factors of the Zen-Score and of the entropy. Default: 0.9,0.1."""
     iterations: int = 480_000
     """Networks to draw, those included that exceed a budget or are members already."""
     population: int = 512
@@ -91,13 +100,28 @@ class EvolveConfig(RunSettings, DataConfig, BudgetSettings):
         return DataConfig(**{item.name: getattr(self, item.name) for item in dataclasses.fields(DataConfig)})
 
     @property
-    def weights_of_stages(self) -> tuple[float, ...] | None:
-        """`stage_weights` as numbers. Raises InputError where they are none."""
-        if self.stage_weights is None:
+    def score_factors(self) -> dict[str, tuple[float, ...]]:
+        """`stage_weights` and `incorporated_weights` as numbers, those that are given. Raises InputError."""
+        given = {name: getattr(self, name) for name in ("stage_weights", "incorporated_weights")}
+        return {name: _numbers(name, text) for name, text in given.items() if text is not None}
+
+    @property
+    def overridden_rules(self) -> dict[str, Any] | None:
+        """`space_rules` as fields of the space's file. Raises InputError where it is no mapping."""
+        if self.space_rules is None:
             return None
+        text = self.space_rules.strip()
         try:
-            return tuple(float(weight) for weight in self.stage_weights.split(","))
-        except ValueError as error:
-            raise InputError(
-                f"--stage_weights must be numbers separated by commas, such as 1,1,1,1,8, got {self.stage_weights!r}"
-            ) from error
+            document = load_yaml(text if text.startswith("{") else f"{{{text}}}")
+        except InputError as error:
+            raise InputError(f"--space_rules is {error}") from error
+        if not isinstance(document, dict):
+            raise InputError(f"--space_rules must be rules such as max_channels: 1024, got {self.space_rules!r}")
+        return document
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--{name} must be numbers separated by commas, such as 1,1,1,1,8, got {text!r}") from error

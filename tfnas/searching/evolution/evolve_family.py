@@ -72,6 +72,8 @@ def open_family(config: EvolveConfig) -> SearchedFamily:
         raise InputError(
             f"--space_variant {config.space_variant} is for the spaces {', '.join(structure_space_names())}"
         )
+    if config.space_rules is not None:
+        raise InputError(f"--space_rules is for the spaces {', '.join(structure_space_names())}")
     if config.space in families():  # a family's name is no space's: those of structures and MBConv blocks have names
         other = find_family(config.space)
         return _of_family(other, named or other.sample(np.random.default_rng(config.seed)), config)
@@ -89,6 +91,7 @@ def _of_structures(named: Any, config: EvolveConfig) -> SearchedFamily:
         max_layers=config.max_layers,
         image_size=config.image_size,
         num_classes=config.num_classes,
+            overrides=config.overridden_rules,
     )
     family = opened()
     if named is not None:

@@ -72,14 +72,15 @@ def prepare(config: EvolveConfig, processes: DistributedContext) -> EvolveSetup:
 
 
 def _score_options(config: EvolveConfig, device: str, frames: int) -> ScoreOptions:
+    factors: dict[str, Any] = config.score_factors
     return ScoreOptions(
         frames=frames,
         batch_size=config.batch_size,
         seed=config.seed,
         device=device,
         repeats=config.repeats,
-        stage_weights=config.weights_of_stages,
         depth_penalty=config.depth_penalty,
+        **factors,
     )
 
 

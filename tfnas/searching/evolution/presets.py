@@ -1,7 +1,7 @@
 """The published training-free searches as settings: by name, or read from a TinyNAS configuration file.
 
-    preset("zen-cifar-1m").fields       settings of EvolveConfig by name
-    preset("R50_FLOPs.py").fields
+    preset_config("zen-cifar-1m", iterations=2000)
+    preset("R50_FLOPs.py").fields                     settings of EvolveConfig by name
 
 A budget in milliseconds is of the authors' device: it is given by image, and needs a latency table to count in.
 """
@@ -17,6 +17,8 @@ from typing import Any
 
 from tfnas.core.errors import InputError, did_you_mean
 from tfnas.core.json_yaml import load_yaml
+from tfnas.latency.cost_table import LatencyTable
+from tfnas.searching.evolution.evolve_config import EvolveConfig
 from tfnas.searching.evolution.tinynas_config import read_tinynas_config
 
 
@@ -33,6 +35,12 @@ class Preset:
     device: str | None = None
     """What that was measured on."""
 
+    @property
+    def budgets(self) -> dict[str, float]:
+        """What limits it, by the names of settings, and `ms_per_image`."""
+        limits = {name: value for name, value in self.fields.items() if name.startswith("max_")}
+        return limits if self.ms_per_image is None else {**limits, "ms_per_image": self.ms_per_image}
+
     def settings(self, batch_size: int | None) -> dict[str, Any]:
         """The settings, with the budget of milliseconds for the batch of a latency table, where one is given.
 
@@ -43,10 +51,23 @@ class Preset:
         if batch_size is None:
             raise InputError(
                 f"preset {self.name} has a budget of {self.ms_per_image:g} ms per image ({self.device}): give "
-                "--lookup_path with a latency table for structures, which `tfnas latency build --space "
-                f"{self.fields['space']}` measures on your device, and --max_ms where that is another device"
+                f"--lookup_path with a latency table of --space {self.fields['space']}, and --max_ms or --target_lat "
+                "where it is of another device"
             )
         return {**self.fields, "max_ms": self.ms_per_image * batch_size}
+
+
+def preset_config(name_or_path: str, **given: Any) -> EvolveConfig:
+    """The settings of a published search, with those given in place of its own.
+
+    Raises InputError as `preset` does, for settings that do not fit, and where a budget of milliseconds has no table.
+    """
+    found = preset(name_or_path)
+    path, batch_size = given.get("lookup_path"), None
+    if path is not None and found.ms_per_image is not None:
+        batch_size = LatencyTable.load(path).batch_size
+    own = found.fields if {"target_lat", "max_ms"} & set(given) else found.settings(batch_size)
+    return EvolveConfig(**{**own, **given, "preset": name_or_path})
 
 
 def preset_names() -> list[str]:
@@ -84,7 +105,7 @@ def _presets() -> dict[str, Preset]:
     for name, entry in load_yaml(text).items():
         fields = {**entries[entry["extends"]], **entry} if "extends" in entry else entry
         entries[name] = fields
-        about = {key: fields.get(key) for key in ("source", "ms_per_image", "device")}
-        settings = {key: value for key, value in fields.items() if key not in {*about, "extends"}}
+        about: dict[str, Any] = {key: fields.get(key) for key in ("source", "ms_per_image", "device")}
+        settings = {key: value for key, value in fields.items() if key not in {*about, "extends"} and value is not None}
         found[name] = Preset(name=name, fields=settings, **about)
     return found

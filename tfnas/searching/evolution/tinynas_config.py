@@ -1,4 +1,4 @@
-"""Reading TinyNAS configurations as data: assignments of literals, `dict(...)` and names assigned before; nothing is run.
+"""TinyNAS configurations as data: assignments of literals, `dict(...)` and names assigned before. Nothing is run.
 
     image_size = 224
     budgets = [dict(type="flops", budget=41e8), dict(type="layers", budget=49)]
@@ -10,8 +10,9 @@ not understood is refused.
 from __future__ import annotations
 
 import ast
+import json
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import short
 from tfnas.spaces.zen.structure import Structure
 from tfnas.spaces.zen.tinynas import read_document
+from tfnas.spaces.zen.zen_family import StructureArchitecture
 
 _LARGEST_FILE = 1_000_000
 _IGNORED = {"work_dir", "log_level", "log_freq", "enable_gpu"}
@@ -46,6 +48,23 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv,
 }
 _LARGEST_NUMBER = 1e30
+_RULES = {
+    "block_num": "changes",
+    "maximum_channel": "max_channels",
+    "channel_range_list": "block_channels",
+    "kernel_size_list": "kernels",
+}
+_NEUTRAL = {
+    "ratio": 1,
+    "alpha1": 1,
+    "alpha2": 1,
+    "init_std": 4,
+    "init_std_act": 5,
+    "minor_mutation": False,
+    "num_network": 1,
+    "sync_size_ratio": 1,
+}
+"""Settings of its score and its search that this package has at these values only."""
 
 
 def read_tinynas_config(path: Path) -> tuple[dict[str, Any], float | None, str | None]:
@@ -139,14 +158,15 @@ class _Config:
         unknown = [name for name in self.values if name not in known]
         if unknown:
             raise InputError(f"unknown setting {unknown[0]}; known are {', '.join(sorted(known))}")
-        self.fields["image_size"] = _whole(self._section("image_size", int), "image_size")
-        if "frames" in self.values:
-            self.fields["frames"] = _whole(self.values["frames"], "frames")
+        size = _whole(self._section("image_size", int), "image_size")
+        frames = _whole(self.values.get("frames", 1), "frames")
         self._space()
-        model = self._section("model", dict)
-        self.fields["init"] = Structure(read_document(model.get("structure_info")), "tinynas").to_text()
+        structure = Structure(read_document(self._section("model", dict).get("structure_info")), "tinynas")
+        start = StructureArchitecture(structure, size, frames=frames)
+        self.fields |= {"image_size": size, "init": start.to_text()}
         self._score(self._section("score", dict))
-        search = self.values.get("search", {})
+        search = self._section("search", dict)
+        _refuse_unknown("search", search, {"popu_size", "num_random_nets", "minor_iter"})
         for name, field in (("popu_size", "population"), ("num_random_nets", "iterations")):
             if name in search:
                 self.fields[field] = _whole(search[name], f"search.{name}")
@@ -169,6 +189,12 @@ class _Config:
         if kind not in _SPACES:
             raise InputError(f"unknown space {short(section.get('type'))}; known are {', '.join(_SPACES)}")
         self.fields["space"] = _SPACES[kind]
+        rules = {_RULES[name]: section[name] for name in _RULES if name in section}
+        if section.get("exclude_stem"):
+            rules["change_stem"] = False
+        if rules:
+            self.fields["space_rules"] = json.dumps(rules)
+        _refuse_unknown("space", section, {"type", "image_size", "exclude_stem", "budget_layers", *_RULES})
 
     def _budgets(self, budgets: list[Any]) -> float | None:
         """Sets the budgets; returns the seconds per image, if there is such a one."""
@@ -194,16 +220,24 @@ class _Config:
         self.fields["score"] = "quantized_entropy" if kind == "madnas" and quantized else _SCORES[kind]
         if quantized:
             self.fields["reference_counts"] = True  # its budgets count bytes, and multiplications of 8 bits
+        _refuse_unknown("score", section, {"type", "multi_block_ratio", "depth_penalty_ratio", "frames", "image_size"})
         weights = section.get("multi_block_ratio")
         if weights is not None:
             if not isinstance(weights, list) or not all(isinstance(weight, int | float) for weight in weights):
                 raise InputError(f"score.multi_block_ratio must be a list of numbers, got {short(weights)}")
             self.fields["stage_weights"] = ",".join(f"{weight:g}" for weight in weights)
-        if "depth_penalty_ratio" in section:
-            penalty = section["depth_penalty_ratio"]
+        if kind == "deepmad":
+            penalty = section.get("depth_penalty_ratio", 0)
             if isinstance(penalty, bool) or not isinstance(penalty, int | float) or penalty < 0:
                 raise InputError(f"score.depth_penalty_ratio must be a number of 0 or more, got {short(penalty)}")
             self.fields["depth_penalty"] = float(penalty)
+
+
+def _refuse_unknown(where: str, section: Mapping[str, Any], known: Set[str]) -> None:
+    for name, value in section.items():
+        if name not in known and (name not in _NEUTRAL or value != _NEUTRAL[name]):
+            neutral = f": only {_NEUTRAL[name]} can be searched with" if name in _NEUTRAL else ""
+            raise InputError(f"{where}.{name} = {short(value)} is not understood{neutral}")
 
 
 def _whole(value: Any, name: str) -> int:
