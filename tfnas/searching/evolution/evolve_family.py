@@ -91,7 +91,7 @@ def _of_structures(named: Any, config: EvolveConfig) -> SearchedFamily:
         max_layers=config.max_layers,
         image_size=config.image_size,
         num_classes=config.num_classes,
-            overrides=config.overridden_rules,
+        overrides=config.overridden_rules,
     )
     family = opened()
     if named is not None:
