@@ -24,6 +24,7 @@ from tfnas.spaces.zen.zen_family import StructureArchitecture
 
 _LARGEST_FILE = 1_000_000
 _IGNORED = {"work_dir", "log_level", "log_freq", "enable_gpu"}
+_SECTIONS = ("image_size", "frames", "model", "budgets", "score", "latency", "space", "search")
 _SPACES = {
     "k1kxk1": "tinynas-k1kxk1",
     "k1kx": "tinynas-k1kx",
@@ -76,8 +77,7 @@ def read_tinynas_config(path: Path) -> tuple[dict[str, Any], float | None, str |
         data = path.read_bytes()
         if len(data) > _LARGEST_FILE:
             raise InputError(f"it has {len(data)} bytes, more than any configuration")
-        values = _assignments(data.decode("utf-8-sig"))
-        return _Config(values).settings()
+        return _Config(_assignments(data.decode("utf-8-sig"))).settings()
     except OSError as error:
         raise InputError(f"cannot read the preset {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -90,11 +90,11 @@ def read_tinynas_config(path: Path) -> tuple[dict[str, Any], float | None, str |
 
 
 def _assignments(text: str) -> dict[str, Any]:
-    """What the file assigns, by name."""
+    """What the file assigns, by name, but for what only other assignments use."""
     try:
-        body = ast.parse(text).body
+        tree = ast.parse(text)
         names: dict[str, Any] = {}
-        for statement in body:
+        for statement in tree.body:
             target = statement.targets[0] if isinstance(statement, ast.Assign) else None
             if isinstance(target, ast.Name) and isinstance(statement, ast.Assign) and len(statement.targets) == 1:
                 names[target.id] = _value(statement.value, names)
@@ -104,7 +104,8 @@ def _assignments(text: str) -> dict[str, Any]:
         raise InputError(f"line {error.lineno}: {error.msg}") from error
     except (ValueError, MemoryError, RecursionError) as error:
         raise InputError(f"it cannot be read as a configuration: {error}") from error
-    return names
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    return {name: value for name, value in names.items() if name in _SECTIONS or name not in used}
 
 
 def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
@@ -154,10 +155,9 @@ class _Config:
 
     def settings(self) -> tuple[dict[str, Any], float | None, str | None]:
         """See `read_tinynas_config`."""
-        known = {*_IGNORED, "image_size", "frames", "model", "budgets", "score", "latency", "space", "search"}
-        unknown = [name for name in self.values if name not in known]
+        unknown = [name for name in self.values if name not in {*_IGNORED, *_SECTIONS}]
         if unknown:
-            raise InputError(f"unknown setting {unknown[0]}; known are {', '.join(sorted(known))}")
+            raise InputError(f"unknown setting {unknown[0]}; known are {', '.join(_SECTIONS)}")
         size = _whole(self._section("image_size", int), "image_size")
         frames = _whole(self.values.get("frames", 1), "frames")
         self._space()
