@@ -159,5 +159,5 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path, old, new, message):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="cannot read the preset .*none.py: No such file"):
+    with pytest.raises(InputError, match=r"cannot read the preset .*none\.py: No such file"):
         preset_config(str(tmp_path / "none.py"))
