@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from tfnas.searching.differentiable.search_config import SearchConfig
     from tfnas.searching.evolution.evolutionary_search import EvolveResult, evolve
     from tfnas.searching.evolution.evolve_config import EvolveConfig
+    from tfnas.searching.evolution.presets import preset_config
     from tfnas.searching.refitting.certify import certify_file
     from tfnas.searching.refitting.refit_config import CertifyConfig, CloseConfig
     from tfnas.searching.refitting.refit_run import close_run
@@ -97,6 +98,7 @@ _HOMES = {
     "meet_target": "tfnas.latency.meet_target",
     "parse_architecture": "tfnas.spaces.families",
     "predict": "tfnas.evaluation.predicting",
+    "preset_config": "tfnas.searching.evolution.presets",
     "register_family": "tfnas.spaces.families",
     "rerank": "tfnas.searching.reranking.rerank",
     "retrain": "tfnas.training.retraining",
@@ -155,6 +157,7 @@ __all__ = [
     "meet_target",
     "parse_architecture",
     "predict",
+    "preset_config",
     "register_family",
     "rerank",
     "retrain",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
@@ -61,6 +62,15 @@ Search for the network of the highest score within budgets by evolution. Scores
 are of untrained networks, so nothing is trained and no images are needed."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _EvolveFlags(EvolveConfig):
+    """The settings, and where those that are not given come from."""
+
+    preset: str | None = None
+    """Published search, which all settings that are not given are taken from: a name that --list_presets shows, or a
+    configuration file of TinyNAS, which is read as data."""
+
+
 def main(argv: Sequence[str] | None = None, prog: str = "tfnas evolve") -> int:
     """Run the command on `argv` (default: the process's arguments) and return the exit status."""
     with running(prog, argv) as command:
@@ -69,7 +79,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas evolve") -> int:
             return 0
         parser = FlagParser(
             prog,
-            EvolveConfig,
+            _EvolveFlags,
             _DESCRIPTION,
             _GROUPS,
             _EXAMPLES,
@@ -77,8 +87,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas evolve") -> int:
             command_line_only=_COMMAND_LINE_ONLY,
         )
         given = parser.given(command.arguments)
-        name = given.get("preset") if given.get("resume") is None else None
-        config = EvolveConfig(**given) if name is None else preset_config(**given, name_or_path=name)
+        name = given.pop("preset", None)
+        published = name is not None and given.get("resume") is None  # a resumed run has its own settings
+        config = preset_config(name, **given) if published else EvolveConfig(**given)
         say_loading(prog)
         from tfnas.searching.evolution.evolutionary_search import evolve
 

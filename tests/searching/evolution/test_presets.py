@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from tfnas import InputError
 from tfnas.cli import evolve as evolve_command
@@ -74,7 +75,7 @@ def test_a_budget_of_the_authors_device_needs_a_table(name):
     with pytest.raises(InputError, match=rf"preset {name} has a budget of [\d.]+ ms per image \(V100.*--lookup_path"):
         preset_config(name)
     found = preset_config(name, max_ms=3.0)
-    assert (found.max_ms, found.preset) == (3.0, name)
+    assert (found.max_ms, found.space) == (3.0, preset(name).fields["space"])
     assert preset(name).settings(32)["max_ms"] == 32 * preset(name).ms_per_image
 
 
@@ -86,6 +87,19 @@ def test_what_is_given_takes_precedence():
 def test_an_unknown_one_is_named_with_a_close_one():
     with pytest.raises(InputError, match=r"no preset 'zen-cifar-1M' \(did you mean zen-cifar-1m\?\): --list_presets"):
         preset_config("zen-cifar-1M")
+
+
+def test_the_command_takes_a_name_and_flags_before_its_settings(tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    flags = ["--preset", "params-cifar-1m", "--iterations", "64", "--population", "512", "--run_dir", str(run_dir)]
+    assert evolve_command.main([*flags, "--max_params", "5e5"]) == 0
+    settings = yaml.safe_load((run_dir / "config.yaml").read_text())
+    expected = {"space": "zen-xxbl", "score": "params", "max_params": 5e5, "max_layers": 18, "iterations": 64}
+    assert {name: settings[name] for name in expected} == expected
+    assert evolve_command.main(["--preset", "params-cifar-1m", "--resume", str(run_dir)]) == 0
+    assert "all" in capsys.readouterr().out
+    assert evolve_command.main(["--preset", "params"]) == 2
+    assert "no preset 'params'" in capsys.readouterr().err
 
 
 def test_all_are_listed(capsys):
@@ -117,7 +131,7 @@ def test_a_configuration_file_says_what_the_preset_of_it_does(tmp_path):
     found = dataclasses.asdict(preset_config(written(tmp_path, R50)))
     known = dataclasses.asdict(preset_config("r50-flops"))
     differing = {name for name in found if found[name] != known[name]}
-    assert differing == {"preset", "init"}
+    assert differing == {"init"}
     start = prepare(preset_config(written(tmp_path, R50)), ALONE).searched.initial
     assert [block.out_channels for block in start.structure.blocks] == [32, 256, 512, 768, 1024, 2048]
 

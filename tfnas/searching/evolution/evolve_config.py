@@ -23,9 +23,6 @@ compared."""
 class EvolveConfig(RunSettings, DataConfig, BudgetSettings):
     """Settings of an evolutionary search."""
 
-    preset: str | None = None
-    """Published search, which all settings that are not given are taken from: a name of --list_presets, or a
-    configuration file of TinyNAS, which is read as data."""
     space: str = "zen-xxbl"
     """What is searched: a space of structures (zen-xxbl, zen-idw, tinynas-k1kxk1, tinynas-k1kx, tinynas-kxkx,
     tinynas-k1dwk1, tinynas-k1dwsek1, tinynas-quant-k1dwk1, tinynas-3d-k1dwk1) or of MBConv blocks (imagenet, cifar,

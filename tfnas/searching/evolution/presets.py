@@ -67,7 +67,7 @@ def preset_config(name_or_path: str, **given: Any) -> EvolveConfig:
     if path is not None and found.ms_per_image is not None:
         batch_size = LatencyTable.load(path).batch_size
     own = found.fields if {"target_lat", "max_ms"} & set(given) else found.settings(batch_size)
-    return EvolveConfig(**{**own, **given, "preset": name_or_path})
+    return EvolveConfig(**{**own, **given})
 
 
 def preset_names() -> list[str]:
