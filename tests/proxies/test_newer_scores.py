@@ -15,7 +15,9 @@ from torch.nn import functional
 
 import tfnas
 from tfnas.core.errors import InputError
+from tfnas.data.data_config import DataConfig
 from tfnas.proxies import az_nas
+from tfnas.proxies.labelled_images import labelled_images
 from tfnas.proxies.score import ScoreFailed, find_score, measure, score
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
@@ -280,3 +282,14 @@ def test_zico_starts_from_pytorchs_initialisation():
 def test_images_that_zico_cannot_take(given, message):
     with pytest.raises(InputError, match=message):
         score("zico", digits_architecture(), **given)
+
+
+def test_images_of_the_data():
+    data = DataConfig(data="digits")
+    images, labels = labelled_images(data, 8, 12, 3)
+    assert images.shape == (12, 3, 8, 8) and labels.shape == (12,)
+    assert images.dtype == torch.float32 and abs(float(images.mean())) < 1
+    assert not torch.equal(images, labelled_images(data, 8, 12, 4)[0])
+    assert torch.equal(images, labelled_images(data, 8, 12, 3)[0])
+    with pytest.raises(InputError, match=r"has \d+ images to train weights on, and 100000 are needed"):
+        labelled_images(data, 8, 100000, 3)
