@@ -27,8 +27,8 @@ from tfnas.runs.run_directory import BEST, EVOLVE_KIND, RunDirectory, State, wri
 from tfnas.runs.run_settings import with_absolute_paths
 from tfnas.runs.session import run_algorithm, with_resumed
 from tfnas.searching.evolution.evolve_config import MAY_CHANGE, PATHS, RESCUES, EvolveConfig
-from tfnas.searching.evolution.evolve_picture import PICTURE_FILE, evolution_picture
 from tfnas.searching.evolution.evolve_report import (
+    PICTURE_FILE,
     POPULATION_FILE,
     description,
     original_file,
@@ -39,7 +39,14 @@ from tfnas.searching.evolution.evolve_report import (
 )
 from tfnas.searching.evolution.evolve_setup import EvolveSetup, prepare
 from tfnas.searching.evolution.population import Member, Population, population_diversity
-from tfnas.searching.evolution.search_history import DUPLICATE, HISTORY_FILE, JOINED, NO_SCORE, SearchHistory
+from tfnas.searching.evolution.search_history import (
+    DUPLICATE,
+    HISTORY_FILE,
+    JOINED,
+    NO_SCORE,
+    HistoryRows,
+    SearchHistory,
+)
 from tfnas.searching.evolution.target_refinement import refine_to_target
 from tfnas.spaces.families import parse_architecture
 from tfnas.utils.files import write_whole
@@ -126,42 +133,38 @@ class EvolutionarySearch(Algorithm[int]):
     def step(self, batch: int) -> None:
         """So many iterations."""
         with self.progress.timed("search"):
+            rows = HistoryRows()
             for first in range(0, batch, self.settings.children):
-                self._draw_children(min(self.settings.children, batch - first))
+                self._draw_children(min(self.settings.children, batch - first), rows)
+            self.history.extend(rows)
+            self.progress.add(**{self.history.outcomes[code]: rows.outcomes.count(code) for code in set(rows.outcomes)})
 
-    def _draw_children(self, number: int) -> None:
-        """Draw networks from the population as it is, then let those join that may."""
+    def _draw_children(self, number: int, rows: HistoryRows) -> None:
+        """Draw networks from the population as it is, then let those join that may; add what became of them."""
         setup, population, generator = self.setup, self.population, self.generator
         members, budgets = population.members, setup.budgets
         is_small = len(members) <= _SMALL_POPULATION
         mutate = setup.searched.mutate_little if is_small else setup.searched.mutate
-        outcomes: list[int] = []
-        figures: list[tuple[float, ...]] = []
         drawn: dict[Any, int] = {}
-        for position in range(number):
+        for _ in range(number):
             parent = setup.first if is_small else members[int(generator.integers(len(members)))]
             child = mutate(parent.architecture, generator)
             if child in population or child in drawn:
-                outcomes.append(DUPLICATE)
-                figures.append(())
+                rows.add(DUPLICATE)
                 continue
-            found = budgets.figures(child)
-            exceeded = budgets.exceeded(found)
-            outcomes.append(JOINED if exceeded is None else self.history.code(exceeded))
-            figures.append(tuple(found.values()))
+            figures = budgets.figures(child)
+            exceeded = budgets.exceeded(figures)
             if exceeded is None:
-                drawn[child] = position
-        scores: list[tuple[float, ...]] = [()] * number
+                drawn[child] = len(rows.outcomes)
+            rows.add(JOINED if exceeded is None else self.history.code(exceeded), tuple(figures.values()))
         joining = []
-        for (child, position), scored in zip(drawn.items(), setup.scorer.scores(list(drawn)), strict=True):
-            if isinstance(scored, str):
-                outcomes[position] = NO_SCORE
+        for (child, row), scores in zip(drawn.items(), setup.scorer.scores(list(drawn)), strict=True):
+            if isinstance(scores, str):
+                rows.outcomes[row] = NO_SCORE
                 continue
-            scores[position] = scored
-            joining.append(Member(child, self.history.length + position + 1, scored, figures[position]))
+            rows.scores[row] = scores
+            joining.append(Member(child, self.history.length + row + 1, scores, rows.figures[row]))
         population.add(joining)
-        self.history.extend(outcomes, scores, figures)
-        self.progress.add(**{self.history.outcomes[code]: outcomes.count(code) for code in set(outcomes)})
 
     def finish_epoch(self) -> dict[str, float]:
         """The numbers of the population, and the diversity of its networks."""
@@ -195,6 +198,8 @@ class EvolutionarySearch(Algorithm[int]):
 
     def write_results(self, run_dir: RunDirectory) -> None:
         """The best network in all forms, the population, the history, and a picture of it."""
+        from tfnas.searching.evolution.evolve_picture import evolution_picture  # matplotlib takes a second to load
+
         best = self.best.architecture
         write_forms(best, run_dir.path / RUN_FILE, run_dir.path / (original_file(best) or ""))
         names = self.setup.figure_names

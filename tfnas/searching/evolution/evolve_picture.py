@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from tfnas.searching.evolution.population import Population
 from tfnas.searching.evolution.search_history import SearchHistory
 
-PICTURE_FILE = "evolution.png"
 _DPI = 120
 _INCHES = 3.8
 _MOST_COLUMNS = 3

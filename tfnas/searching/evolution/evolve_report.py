@@ -8,7 +8,6 @@ from typing import Any
 from tfnas.runs.run_directory import RunDirectory
 from tfnas.runs.run_reporter import files_line, network_line, time_line
 from tfnas.searching.evolution.budgets import FIGURES
-from tfnas.searching.evolution.evolve_picture import PICTURE_FILE
 from tfnas.searching.evolution.evolve_setup import EvolveSetup
 from tfnas.searching.evolution.population import Member, Population
 from tfnas.searching.evolution.search_history import HISTORY_FILE, SearchHistory
@@ -17,6 +16,7 @@ from tfnas.spaces.zen.zen_family import STRUCTURE_FILE
 from tfnas.utils.text import command_line
 
 POPULATION_FILE = "population.json"
+PICTURE_FILE = "evolution.png"
 BEST_STRUCTURE_FILE = "best_structure.txt"
 """As the original programs call it."""
 _OF_EPOCHS = ("best", "median", "diversity")
@@ -28,8 +28,10 @@ def description(setup: EvolveSetup) -> list[str]:
     budgets = ", ".join(f"at most {FIGURES[name].quantity(limit, 6)}" for name, limit in setup.budgets.limits.items())
     jobs = f"{setup.scorer.jobs} worker processes" if setup.scorer.in_workers else "this process"
     images = [] if setup.data is None else [f"data      {setup.data.describe()}"]
+    table = [] if setup.table is None else [f"table     {setup.table.description}"]
     return [
         *images,
+        *table,
         f"space     {config.space}, images of {start.image_size} px, {start.num_classes} classes",
         f"start     {figures_text(setup.first.figures, setup.figure_names)}",
         f"budgets   {budgets or 'none: the largest network that the space has is likely to win'}",

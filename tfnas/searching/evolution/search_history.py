@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,6 +21,21 @@ HISTORY_FILE = "history.npz"
 JOINED, DUPLICATE, NO_SCORE = 0, 1, 2
 _COMMON = ("joined", "duplicate", "no_score")
 _FIRST = 1024
+
+
+@dataclass
+class HistoryRows:
+    """Iterations that are not in the history yet; scores and figures that were not computed are empty."""
+
+    outcomes: list[int] = field(default_factory=list)
+    scores: list[tuple[float, ...]] = field(default_factory=list)
+    figures: list[tuple[float, ...]] = field(default_factory=list)
+
+    def add(self, outcome: int, figures: tuple[float, ...] = ()) -> None:
+        """Add an iteration, whose scores are not computed yet."""
+        self.outcomes.append(outcome)
+        self.scores.append(())
+        self.figures.append(figures)
 
 
 class SearchHistory:
@@ -40,17 +56,17 @@ class SearchHistory:
         """The outcome of a network that exceeds a budget."""
         return self._codes[budget]
 
-    def extend(
-        self, outcomes: Sequence[int], scores: Sequence[Sequence[float]], figures: Sequence[Sequence[float]]
-    ) -> None:
-        """Add iterations; scores or figures that were not computed are empty."""
-        end = self.length + len(outcomes)
+    def extend(self, rows: HistoryRows) -> None:
+        """Add iterations."""
+        end = self.length + len(rows.outcomes)
         if end > len(self._outcome):
             self._grow(max(end, 2 * len(self._outcome)))
-        self._outcome[self.length : end] = outcomes
+        self._outcome[self.length : end] = rows.outcomes
         no_scores, no_figures = (math.nan,) * len(self.score_names), (math.nan,) * len(self.figure_names)
-        rows = [(*(one or no_scores), *(other or no_figures)) for one, other in zip(scores, figures, strict=True)]
-        self._numbers[self.length : end] = rows
+        self._numbers[self.length : end] = [
+            (*(scores or no_scores), *(figures or no_figures))
+            for scores, figures in zip(rows.scores, rows.figures, strict=True)
+        ]
         self.length = end
 
     def _grow(self, length: int) -> None:
@@ -95,9 +111,8 @@ class SearchHistory:
         return buffer.getvalue()
 
     def state(self) -> State:
-        """For a checkpoint."""
-        numbers = torch.from_numpy(self._numbers[: self.length].copy())
-        return {"outcome": torch.from_numpy(self.outcome.copy()), "numbers": numbers}
+        """For a checkpoint, without a copy: to be saved before the next iteration."""
+        return {"outcome": torch.from_numpy(self.outcome), "numbers": torch.from_numpy(self._numbers[: self.length])}
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
         """Restore `state`."""
