@@ -10,7 +10,14 @@ from made_structures import random_structure
 
 from tfnas import InputError, zoo
 from tfnas.core.units import peak_activations
-from tfnas.proxies.unit_entropy import Chain, chain_effectiveness, fan_in, fan_in_without_groups
+from tfnas.proxies.unit_entropy import (
+    Chain,
+    chain_effectiveness,
+    fan_in,
+    fan_in_without_groups,
+    stage_entropies,
+    unit_entropies,
+)
 from tfnas.spaces.zen.block_figures import block_figures
 from tfnas.spaces.zen.structure import Structure
 from tfnas.spaces.zen.structure_counts import real_counts, reference_counts
@@ -133,6 +140,11 @@ def test_figures_of_structures_equal_the_plain_ones(kind):
         chain = Chain(units)
         assert found["effectiveness"] == pytest.approx(chain_effectiveness(chain, fan_in), rel=1e-12)
         assert reference["effectiveness"] == pytest.approx(chain_effectiveness(chain, fan_in_without_groups), rel=1e-12)
+        stages, depths = counted.stages(architecture)
+        assert [stage[:2] for stage in stages] == [(end.channels, end.resolution) for end in chain.stages]
+        entropies = stage_entropies(chain, unit_entropies(chain))
+        assert [stage.log_width / 2 for stage in stages] == pytest.approx(entropies, rel=1e-12)
+        assert tuple(depths) == chain.depths
 
 
 def test_effectiveness_of_one_block_by_hand():
