@@ -19,6 +19,8 @@ from tfnas.proxies.scored_network import ScoredNetwork
 from tfnas.proxies.unit_entropy import unequal_depth_penalty
 from tfnas.spaces.zen.structure import Structure
 from tfnas.spaces.zen.structure_network import StructureNetwork
+from tfnas.spaces.zen.zen_family import StructureArchitecture
+from tfnas.spaces.zen.zoo_networks import facts
 
 TINYNAS = ("deepmad-R18", "deepmad-R50", "deepmad-29M-224", "R50-like", "maedet_s", "mixed7d0G")
 TWO_STAGES = "SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,16,2,4,1)SuperResK1K5K1(16,24,1,4,2)"
@@ -318,3 +320,14 @@ def test_variants_want_their_programs_structures():
         score("entropy", TWO_STAGES, stage_weights=(1, 1, 1))
     with pytest.raises(InputError, match="needs a structure for videos"):
         score("spatiotemporal_entropy", TWO_STAGES)
+
+
+@pytest.mark.parametrize("name", ["params", "flops", "spatiotemporal_entropy", "zen", "naswot"])
+def test_a_video_that_says_its_frames_is_scored_with_them(name):
+    """As the bare structure is, told size, frames and classes."""
+    structure = facts("init:action_recognition/E3D_X3DS_FLOPs").structure
+    architecture = StructureArchitecture(structure, 32, 5, frames=5)
+    settings = {"batch_size": 2} if name in ("zen", "naswot") else {}
+    expected = score(name, structure, image_size=32, frames=5, num_classes=5, **settings)
+    assert score(name, architecture, **settings) == expected == score(name, architecture.to_text(), **settings)
+    assert name == "params" or score(name, architecture, frames=7, **settings) != expected

@@ -170,6 +170,15 @@ def test_an_architecture_alone_goes_with_weights(digits_run, tmp_path, capsys):
     assert summary["top1"] is not None
 
 
+def test_a_network_of_videos_is_parsed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    ran("parse", "--arch", "E3D_S")
+    shown = capsys.readouterr().out
+    assert "13 frames of 160 x 160 pixels, 1000 classes" in shown and "per video" in shown
+    again = tfnas.load_architecture("architecture.json")
+    assert (again.structure, again.frames) == (tfnas.zoo.facts("E3D_S").structure, 13)
+
+
 def test_a_network_of_the_zoo_is_parsed_by_its_name(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     ran("parse", "--arch", "zennet_cifar10_model_size05M_res32")
@@ -201,7 +210,8 @@ def test_a_network_of_the_zoo_is_parsed_by_its_name(tmp_path, monkeypatch, capsy
     (["parse", "--arch", "a", "--model_path", "b"], "give --model_path or --arch, not both"),
     (["parse", "--arch", "zennet_imagenet1k_flops400_res224"], "zennet_imagenet1k_flops400M_res224"),
     (["parse", "--arch", "SuperConvK3BNRELU(3,8,1)"], "--arch: character 1, block 1"),
-    (["parse", "--arch", "E3D_S"], "takes videos"),
+    (["train", "--arch", "E3D_S", "--data", "digits"], "takes videos: it can be searched, scored and counted"),
+    (["parse", "--arch", "E3D_S", "--save_path", "e3d.txt", "--print_lat", "true"], "takes videos: it can be searched"),
     (["parse", "--arch", "deepmad-R18", "--lookup_path", "x"], "latency tables are for networks of MBConv blocks only"),
     (["parse", "--arch", "deepmad-R18", "--space", "digits"], "is not a network of space digits"),
     (["train", "--data", "digits"], "which network? Give --model_path RUN_DIR (of a search)"),

@@ -41,7 +41,7 @@ def _counts(scored: ScoredNetwork, options: ScoreOptions, score: Score) -> Count
         from tfnas.nn.counting import count
         from tfnas.proxies.network_preparation import private_copy
 
-        return count(private_copy(scored.module), size, options.frames)
+        return count(private_copy(scored.module), size, scored.frames(options))
     known = scored.architecture
     counted = scored.structure_architecture(options)
     if counted is not None and known is not None and options.residuals is not False:
@@ -54,13 +54,12 @@ def _counts(scored: ScoredNetwork, options: ScoreOptions, score: Score) -> Count
         return architecture_counts(architecture)
     classes = options.num_classes or (None if known is None else known.num_classes)
     use_se = isinstance(known, StructureArchitecture) and known.use_se
-    frames = options.frames if structure.is_video else 1
-    return real_counts(structure, size, classes, options.residuals is not False, use_se, frames)
+    return real_counts(structure, size, classes, options.residuals is not False, use_se, scored.frames(options))
 
 
 def _variant_counts(scored: ScoredNetwork, options: ScoreOptions, score: str, notation: str) -> ReferenceCounts:
     structure = scored.structure(score, notation)
-    size, frames = scored.image_size(options), options.frames if structure.is_video else 1
+    size, frames = scored.image_size(options), scored.frames(options)
     if notation == "tinynas":
         return reference_counts(structure, size, options.num_classes, options.residuals is not False, frames=frames)
     return reference_counts(structure, size, options.num_classes or NUM_CLASSES, options.residuals is True)

@@ -162,7 +162,7 @@ def spatiotemporal_entropy(scored: ScoredNetwork, options: ScoreOptions) -> floa
         len(chain.stages), VIDEO_STAGE_WEIGHTS, options.stage_weights, score=SPATIOTEMPORAL.name, as_program=as_program
     )
     try:
-        entropies = [_entropy(unit, options.frames) for unit in chain.units]
+        entropies = [_entropy(unit, scored.frames(options)) for unit in chain.units]
     except _Proportional as error:
         raise ScoreFailed(
             f"score {SPATIOTEMPORAL.name} of {scored.text} is not finite: {error}", scored.text

@@ -164,7 +164,7 @@ def build(architecture: NetworkArchitecture, *, residuals: bool) -> nn.Module:
 
 
 def build_video(structure: Structure, *, num_classes: int, residuals: bool) -> nn.Module:
-    """The network of a structure for videos, which no family has, with weights of no meaning."""
+    """The network of a structure for videos, which no family builds, with weights of no meaning."""
     with torch.device("meta"):
         network = StructureNetwork(structure, num_classes=num_classes, residuals=residuals)
     return network.to_empty(device="cpu")

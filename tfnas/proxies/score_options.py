@@ -30,8 +30,8 @@ class ScoreOptions:
     """Images in a batch."""
     num_classes: int | None = None
     """Classes of the classifier. By default the architecture's own, and 1000 for a structure."""
-    frames: int = 16
-    """Frames of a clip, for three-dimensional networks."""
+    frames: int | None = None
+    """Frames of a clip, for three-dimensional networks. By default the architecture's own, and 16 for others."""
     seed: int = 0
     """Seed of random weights, images and labels."""
     variant: str | None = None

@@ -21,7 +21,7 @@ from tfnas.spaces.families import find_family, parse_architecture
 from tfnas.spaces.mbconv.mbconv_family import architecture_units
 from tfnas.spaces.zen import zoo_networks
 from tfnas.spaces.zen.structure import Structure
-from tfnas.spaces.zen.zen_family import StructureArchitecture, is_bare_structure
+from tfnas.spaces.zen.zen_family import FRAMES, StructureArchitecture, is_bare_structure
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -122,8 +122,15 @@ class ScoredNetwork:
             return int(options.images.shape[-1])
         return IMAGE_SIZE if self.architecture is None else self.architecture.image_size
 
+    def frames(self, options: ScoreOptions) -> int:
+        """Frames of a clip: as in the options, else the architecture's own, or 16; 1 for structures of images."""
+        if self.any_structure is not None and not self.any_structure.is_video:
+            return 1
+        own = self.architecture.frames if isinstance(self.architecture, StructureArchitecture) else FRAMES
+        return own if options.frames is None else options.frames
+
     def adapted(self, options: ScoreOptions) -> NetworkArchitecture | None:
-        """The architecture with the image size and classes of the options; None for other modules and for videos."""
+        """The architecture with the image size and classes of the options; None for other modules and bare videos."""
         size, found = self.image_size(options), self.architecture
         if found is not None:
             classes = options.num_classes or found.num_classes
@@ -160,8 +167,8 @@ class ScoredNetwork:
         """
         structure = self.any_structure
         if structure is not None:
-            frames = options.frames if structure.is_video else 1
-            return Chain(structure.units(self.image_size(options), frames, floor=floor), structure.is_video)
+            units = structure.units(self.image_size(options), self.frames(options), floor=floor)
+            return Chain(units, structure.is_video)
         architecture = self.adapted(options)
         if not isinstance(architecture, Architecture):
             raise InputError(
@@ -188,16 +195,16 @@ class ScoredNetwork:
         from tfnas.proxies import network_preparation as preparation
 
         keep = residuals if options.residuals is None else options.residuals
-        architecture, structure = self.adapted(options), self.bare_structure
+        architecture, structure = self.adapted(options), self.any_structure
         if self.module is not None:
             rebuilt = self.is_known and not keep
             network = (preparation.without_residuals if rebuilt else preparation.private_copy)(self.module)
-        elif architecture is not None:
-            network = preparation.build(architecture, residuals=keep)
+        elif structure is not None and structure.is_video:
+            classes = NUM_CLASSES if architecture is None else architecture.num_classes
+            network = preparation.build_video(structure, num_classes=options.num_classes or classes, residuals=keep)
         else:
-            assert structure is not None
-            classes = options.num_classes or NUM_CLASSES
-            network = preparation.build_video(structure, num_classes=classes, residuals=keep)
+            assert architecture is not None
+            network = preparation.build(architecture, residuals=keep)
         return preparation.prepared(network, options.device, options.dtype)
 
     def initialised(self, options: ScoreOptions, rule: str, *, residuals: bool) -> tuple[nn.Module, RandomGenerator]:
@@ -231,15 +238,16 @@ class ScoredNetwork:
 
     def image_shape(self, options: ScoreOptions) -> tuple[int, ...]:
         """The shape of a batch of noise: (N, channels, [frames,] height, width)."""
-        size = self.image_size(options)
-        if self.architecture is not None:
-            shape: tuple[int, ...] = (self.architecture.in_channels,)
-        elif self.bare_structure is not None:
-            frames = (options.frames,) if self.bare_structure.is_video else ()
-            shape = (self.bare_structure.in_channels, *frames)
+        size, structure = self.image_size(options), self.any_structure
+        if structure is not None and structure.is_video:
+            shape: tuple[int, ...] = (structure.in_channels, self.frames(options))
+        elif structure is not None or self.architecture is not None:
+            known = structure or self.architecture
+            assert known is not None
+            shape = (known.in_channels,)
         else:
             from tfnas.nn.counting import input_shape
 
             assert self.module is not None
-            shape = input_shape(self.module, options.frames)
+            shape = input_shape(self.module, self.frames(options))
         return (options.batch_size, *shape, size, size)

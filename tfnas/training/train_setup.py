@@ -37,6 +37,7 @@ from tfnas.runs.run_directory import (
 )
 from tfnas.runs.run_settings import fixed_settings, with_absolute_paths
 from tfnas.spaces.families import cost_parts, load_architecture
+from tfnas.spaces.zen.zen_family import StructureArchitecture
 from tfnas.training.teacher import Teacher, open_teacher
 from tfnas.training.train_config import KIND, MAY_CHANGE, PATHS, RESCUES, Recipe, TrainConfig
 from tfnas.training.train_data import with_named_data
@@ -124,7 +125,7 @@ def prepare(
         recipe = dataclasses.replace(recipe, threads=torch.get_num_threads())
     _check_batch(recipe.batch_size, config.accumulate, len(data.train), processes.world_size)
     architecture = found.adapted(image_size=image_size, num_classes=data.num_classes)
-    _check_channels(architecture)
+    _check_images(architecture)
     _check_statistics(architecture, recipe.batch_size, config, processes.world_size)
     teacher = None
     if config.teacher is not None:
@@ -215,11 +216,13 @@ def _check_classes(architecture: NetworkArchitecture, data: RetrainData, config:
     )
 
 
-def _check_channels(architecture: NetworkArchitecture) -> None:
+def _check_images(architecture: NetworkArchitecture) -> None:
+    if isinstance(architecture, StructureArchitecture) and architecture.is_video:
+        raise InputError("the architecture takes videos: it can be searched, scored and counted, not trained")
     if architecture.in_channels != IMAGE_CHANNELS:
         raise InputError(
             f"the architecture takes images of {architecture.in_channels} channels, pictures have {IMAGE_CHANNELS}: "
-            "it can be scored and counted, not trained"
+            "it can be searched, scored and counted, not trained"
         )
 
 
