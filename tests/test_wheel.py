@@ -63,8 +63,10 @@ def installed(wheel, tmp_path_factory):
 
 
 def test_it_holds_every_module_space_and_table(wheel):
-    expected = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "tfnas").rglob("*.py")}
-    expected |= {f"tfnas/spaces/{path.name}" for path in (PROJECT / "tfnas" / "spaces").glob("*.yaml")}
+    patterns = ("*.py", "*.yaml", "zoo.json")
+    expected = {
+        path.relative_to(PROJECT).as_posix() for pattern in patterns for path in (PROJECT / "tfnas").rglob(pattern)
+    }
     expected |= {f"tfnas/latency_pkl/{path.name}" for path in (PROJECT / "latency_pkl").glob("*.json")}
     expected |= {"tfnas/py.typed"}
     with zipfile.ZipFile(wheel) as archive:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ import yaml
 from tfnas import InputError
 from tfnas.core.units import PLAIN
 from tfnas.spaces.zen.structure import Structure
-from tfnas.spaces.zen.structure_rules import structure_rules
+from tfnas.spaces.zen.structure_rules import StructureRules, structure_rules
 from tfnas.spaces.zen.structure_spaces import structure_space
 from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
 from tfnas.spaces.zen.zoo_networks import facts, names, zoo_architecture
@@ -191,3 +194,17 @@ def test_children_are_the_same_in_every_process():
         outputs.append(done.stdout)
     assert sorted(outputs[0].splitlines()) == sorted(outputs[1].splitlines()) and outputs[0] != outputs[1]
     assert outputs[0].count("\n") == 18
+
+
+def test_the_documentation_has_every_field(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "spaces.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page.partition("## Structure spaces")[2], re.DOTALL)
+    short, complete = (yaml.safe_load(block) for block in blocks)
+    assert {*complete, "bottleneck_ratios"} == {item.name for item in fields(StructureRules)} | {"program"}
+    required = {item.name for item in fields(StructureRules) if item.default is MISSING}
+    assert {line.partition(":")[0] for line in blocks[1].partition("changes:")[0].splitlines()} == required
+    of_blocks = ("type_weights", "split_layers", "max_splits")
+    rules = structure_rules(file(tmp_path, {key: value for key, value in complete.items() if key not in of_blocks}))
+    assert rules.bottleneck_range == (1 / 16, 1) and rules.block_channels == (None, (64, 128))
+    rules = structure_rules(file(tmp_path, {**short, "initial": "R18-like"}))
+    assert (rules.max_channels, rules.monotone) == (512, True)
