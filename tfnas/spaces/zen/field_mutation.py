@@ -67,25 +67,23 @@ class FieldMutation:
         count = len(blocks) - first - (not rules.change_last)
         found, sizes = None, self._sizes(blocks, resolution)
         for _ in range(_TRIES if different else len(blocks)):
+            number = first + int(uniform() * count)
             try:
-                drawn = self._tried(blocks, first + int(uniform() * count), sizes, uniform)
+                drawn = self._tried(blocks, number, sizes, uniform)
             except InputError:  # groups that the drawn channels cannot be divided into
                 continue
             found = drawn or found
-            if drawn is not None and self._is_within_limit(blocks, drawn):
+            if drawn is not None and self._is_within_limit(drawn, drawn[number].layers - blocks[number].layers):
                 return drawn
         if different:
             raise InputError(f"no block of the structure can change under the rules of space {rules.name}")
         return found or blocks  # too deep: the limit on layers rejects it
 
-    def _is_within_limit(self, old: list[SuperBlock], new: list[SuperBlock]) -> bool:
-        """Whether there are few enough layers, or if rules are `always_different` no more than there were."""
-        if self.max_layers is None:
+    def _is_within_limit(self, blocks: list[SuperBlock], added: int) -> bool:
+        """Whether there are few enough layers, or if rules are `always_different` at least none was `added`."""
+        if self.max_layers is None or (added <= 0 and self.rules.always_different):
             return True
-        if not self.rules.always_different:
-            return self._num_layers(new) <= self.max_layers
-        longer = any(block.layers > before.layers for block, before in zip(new, old, strict=True))
-        return not longer or self._num_layers(new) <= self.max_layers
+        return self._num_layers(blocks) <= self.max_layers
 
     def _num_layers(self, blocks: list[SuperBlock]) -> int:
         """Layers as the program counts them; TinyNAS's are the convolutions, but for those of shortcuts."""

@@ -53,6 +53,7 @@ class StructureMutation:
         self.rules, self.max_layers = rules, max_layers
         self._fields = FieldMutation(rules, max_layers)
         self._choices: dict[tuple[int, int, int], tuple[BlockChoices, int]] = {}
+        self._scaled: dict[int, tuple[int, ...]] = {}
 
     def mutate(self, structure: Structure, resolution: int, uniform: Uniform, changes: int | None = None) -> Structure:
         """The structure with `changes` blocks or fields (as many as the rules say, unless given) drawn anew.
@@ -127,8 +128,12 @@ class StructureMutation:
 
     def scaled(self, width: int) -> tuple[int, ...]:
         """The widths that a width may become, each once."""
-        most, scales = self.rules.max_channels, self.rules.width_scales
-        return tuple(dict.fromkeys(round_to_8(min(most, max(8, width * scale))) for scale in scales))
+        found = self._scaled.get(width)
+        if found is None:
+            most, scales = self.rules.max_channels, self.rules.width_scales
+            found = tuple(dict.fromkeys(round_to_8(min(most, max(8, width * scale))) for scale in scales))
+            self._scaled[width] = found
+        return found
 
     def _split(self, blocks: list[SuperBlock]) -> list[SuperBlock]:
         """With residual blocks of many layers divided in two."""
