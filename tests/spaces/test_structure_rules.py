@@ -152,6 +152,13 @@ def test_every_structure_of_the_zoo_has_a_space():
         ZenFamily(StructureArchitecture(Structure.parse(mixed))).sample(np.random.default_rng(0))
 
 
+def test_a_structure_of_another_space_is_not_mutated():
+    with pytest.raises(InputError, match="the structure is of notation tinynas, those of space zen-xxbl of zennas"):
+        ZenFamily().mutate(zoo_architecture("R18-like"), np.random.default_rng(0))
+    with pytest.raises(InputError, match=r"block 2 of 6 \(idw\) has no place in space zen-xxbl"):
+        ZenFamily().mutate(zoo_architecture("init_IDW_imagenet"), np.random.default_rng(0))
+
+
 def test_groups_that_widths_cannot_be_divided_into_are_not_drawn():
     blocks = [
         {"class": "ConvKXBNRELU", "in": 3, "k": 3, "out": 32, "s": 2},

@@ -54,12 +54,17 @@ class StructureMutation:
         self._fields = FieldMutation(rules, max_layers)
         self._choices: dict[tuple[int, int, int], tuple[BlockChoices, int]] = {}
         self._scaled: dict[int, tuple[int, ...]] = {}
+        self._checked: set[tuple[str, ...]] = set()
 
     def mutate(self, structure: Structure, resolution: int, uniform: Uniform, changes: int | None = None) -> Structure:
         """The structure with `changes` blocks or fields (as many as the rules say, unless given) drawn anew.
 
-        Raises InputError where nothing of it can change.
+        Raises InputError where nothing of it can change, and naming the block that has no place in the space.
         """
+        kinds = (structure.notation, *[block.block_type for block in structure.blocks])
+        if kinds not in self._checked:
+            self.rules.check_blocks(structure.blocks, structure.notation)
+            self._checked.add(kinds)
         changes = self.rules.changes if changes is None else changes
         if self.rules.change == "block":
             return Structure.of_valid(self._other_blocks(structure.blocks, changes, uniform), structure.notation)

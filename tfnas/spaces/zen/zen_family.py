@@ -116,8 +116,7 @@ class ZenFamily:
     """Structures that mutations of `initial` reach under `rules`.
 
     The rules are those of the built-in space that has its block types, unless given; `max_layers`, counted as the
-    program of its notation does, is what the rules of notation tinynas look at. Raises InputError, when it first draws,
-    naming the block that has no place in the space.
+    program of its notation does, is what changes of fields look at.
     """
 
     initial: StructureArchitecture = field(
@@ -130,9 +129,8 @@ class ZenFamily:
     @cached_property
     def mutation(self) -> StructureMutation:
         """What draws under the rules."""
-        rules = self.rules or rules_of_blocks(self.initial.structure.blocks, self.initial.structure.notation)
-        rules.check_blocks(self.initial.structure.blocks, self.initial.structure.notation)
-        return StructureMutation(rules, self.max_layers)
+        initial = self.initial.structure
+        return StructureMutation(self.rules or rules_of_blocks(initial.blocks, initial.notation), self.max_layers)
 
     def sample(self, generator: np.random.Generator) -> StructureArchitecture:
         """The initial structure after as many mutations as it has blocks, times a number of the rules."""
@@ -146,7 +144,7 @@ class ZenFamily:
     ) -> StructureArchitecture:
         """Drawn under the rules: `changes` blocks or fields are another, as many as the rules say unless given.
 
-        Raises InputError where nothing can change.
+        Raises InputError where nothing can change, and naming the block that has no place in the space.
         """
         found = self.mutation.mutate(architecture.structure, architecture.image_size, generator.random, changes)
         return architecture.with_structure(found)
