@@ -33,7 +33,7 @@ def settings(folder, **changes):
     return EvolveConfig(**{**small, **changes})
 
 
-def plain_search(family, value, limit, config):
+def plain_search(family, value, config):
     """The loop as a list that is sorted anew each time: outcomes of all iterations, and the members, best first."""
     rng = np.random.default_rng(config.seed)
     members, outcomes = [(value(family.initial), 0, family.initial)], []
@@ -47,7 +47,9 @@ def plain_search(family, value, limit, config):
                 child = family.mutate(at_the_start[rng.integers(len(at_the_start))][2], rng)
             if child in [member[2] for member in at_the_start + joining]:
                 outcomes.append("duplicate")
-            elif architecture_counts(child).params > limit:
+            elif sum(block.layers for block in child.structure.blocks) > config.max_layers:
+                outcomes.append("over_layers")
+            elif architecture_counts(child).params > config.max_params:
                 outcomes.append("over_params")
             else:
                 outcomes.append("joined")
@@ -60,11 +62,11 @@ def plain_search(family, value, limit, config):
 
 @pytest.mark.parametrize("children", [1, 8])
 def test_it_is_the_plain_loop(tmp_path, children):
-    config = settings(tmp_path, children=children)
+    config = settings(tmp_path, children=children, max_layers=9)
     result = evolve(config, QUIET)
-    family = structure_space(config.space, num_classes=10)
-    outcomes, members = plain_search(family, lambda found: architecture_counts(found).params, config.max_params, config)
-    assert {"joined", "duplicate", "over_params"} == set(outcomes)
+    family = structure_space(config.space, max_layers=9, num_classes=10)
+    outcomes, members = plain_search(family, lambda found: architecture_counts(found).params, config)
+    assert {"joined", "duplicate", "over_layers", "over_params"} == set(outcomes)
     history = np.load(result.run_dir / "history.npz", allow_pickle=False)
     assert [str(history["outcomes"][code]) for code in history["outcome"]] == outcomes
     population = json.loads((result.run_dir / "population.json").read_text())["members"]

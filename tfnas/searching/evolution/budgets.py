@@ -18,6 +18,7 @@ from tfnas.proxies.unit_entropy import Chain, chain_effectiveness
 from tfnas.searching.evolution.budget_settings import BudgetSettings
 from tfnas.spaces.families import cost_parts
 from tfnas.spaces.mbconv.mbconv_family import architecture_units
+from tfnas.spaces.zen.program_counts import program_layers
 from tfnas.spaces.zen.structure_figures import structure_figures
 from tfnas.spaces.zen.zen_family import StructureArchitecture
 
@@ -80,6 +81,16 @@ class Budgets:
         if self.table is not None:
             figures["ms"] = self.table.architecture_ms(architecture)
         return figures
+
+    def too_deep(self, architecture: NetworkArchitecture) -> bool:
+        """Whether a structure exceeds the budget of layers, the first of all, which costs no counting of its blocks.
+
+        False says nothing: `exceeded` tells.
+        """
+        if "layers" not in self.limits or not isinstance(architecture, StructureArchitecture):
+            return False
+        blocks, notation = architecture.structure.blocks, architecture.structure.notation
+        return sum([program_layers(block, notation) for block in blocks]) > self.limits["layers"]
 
     def exceeded(self, figures: Mapping[str, float]) -> str | None:
         """The first figure that is above its limit, in the order of `FIGURES`; equality passes."""

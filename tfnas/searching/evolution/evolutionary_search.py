@@ -152,6 +152,9 @@ class EvolutionarySearch(Algorithm[int]):
             if child in population or child in drawn:
                 rows.add(DUPLICATE)
                 continue
+            if budgets.too_deep(child):
+                rows.add(self.history.code("layers"))
+                continue
             figures = budgets.figures(child)
             exceeded = budgets.exceeded(figures)
             if exceeded is None:
