@@ -107,6 +107,19 @@ def test_the_history_has_the_numbers_of_what_was_drawn(tmp_path):
     assert np.isnan(figures[duplicate]).all() and np.isfinite(figures[~duplicate]).all()
 
 
+def test_a_target_latency_is_met_by_refined_widths(tmp_path):
+    result = evolve(settings(tmp_path, space="digits", score="entropy", target_lat=12.0, max_params=None), QUIET)
+    summary, log = result.summary, (result.run_dir / "log.txt").read_text()
+    table = tfnas.LatencyTable.load(summary["lookup_path"])
+    assert 0.995 * 12 <= table.architecture_ms(result.architecture) == summary["table_ms"] <= 12 == summary["target_ms"]
+    assert summary["table_fingerprint"] == table.fingerprint
+    assert summary["score"] == tfnas.score("entropy", result.architecture)
+    refined = summary["found"] is None
+    assert ("by refining the widths of the best" in log) == refined
+    document = json.loads((result.run_dir / "population.json").read_text())["members"]
+    assert (summary["architecture"] in [member["architecture"] for member in document]) != refined
+
+
 @pytest.fixture
 def toy_family(monkeypatch):
     """A family from outside the package."""

@@ -38,7 +38,7 @@ from tfnas.searching.evolution.evolve_report import (
     show_results,
 )
 from tfnas.searching.evolution.evolve_setup import EvolveSetup, prepare
-from tfnas.searching.evolution.population import Member, Population, population_diversity
+from tfnas.searching.evolution.population import REFINED, Member, Population, population_diversity
 from tfnas.searching.evolution.search_history import (
     DUPLICATE,
     HISTORY_FILE,
@@ -197,7 +197,7 @@ class EvolutionarySearch(Algorithm[int]):
             raise RunFailed(f"the network that meets the target has no score: {scores}")
         figures = tuple(setup.budgets.figures(found).values())
         value = setup.objective.values([*(member.scores for member in members), scores])[-1]
-        return Member(found, self.history.length, scores, figures, value)
+        return Member(found, REFINED, scores, figures, value)
 
     def write_results(self, run_dir: RunDirectory) -> None:
         """The best network in all forms, the population, the history, and a picture of it."""

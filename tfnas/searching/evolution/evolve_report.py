@@ -9,7 +9,7 @@ from tfnas.runs.run_directory import RunDirectory
 from tfnas.runs.run_reporter import files_line, network_line, time_line
 from tfnas.searching.evolution.budgets import FIGURES
 from tfnas.searching.evolution.evolve_setup import EvolveSetup
-from tfnas.searching.evolution.population import Member, Population
+from tfnas.searching.evolution.population import REFINED, Member, Population
 from tfnas.searching.evolution.search_history import HISTORY_FILE, SearchHistory
 from tfnas.spaces.families import architecture_counts, original_form
 from tfnas.spaces.zen.zen_family import STRUCTURE_FILE
@@ -72,7 +72,7 @@ def result_numbers(setup: EvolveSetup, best: Member, population: Population, his
         "space": config.space,
         "objective": config.score,
         "combine": config.combine,
-        "found": best.found,
+        "found": None if best.found == REFINED else best.found,
         "iterations": history.length,
         "outcomes": dict(history.counts()),
         "population": len(population),
@@ -123,10 +123,12 @@ def show_results(run: RunDirectory, best: Any, summary: Mapping[str, Any]) -> No
     """Print what was found."""
     original, started = original_file(best), summary["start_scores"]
     scores = ", ".join(f"{name} {value:.6g} (start {started[name]:.6g})" for name, value in summary["scores"].items())
+    drawn = f"in iteration {summary['found']}"
+    where = drawn if summary["found"] is not None else "by refining the widths of the best"
     data = [] if "data" in summary else ["--data", "folder", "--train_root", "IMAGES"]
     for line in (
         "",
-        f"found     in iteration {summary['found']} of {summary['iterations']}: {scores}",
+        f"found     {where} of {summary['iterations']}: {scores}",
         *_budget_lines(summary),
         network_line(summary),
         f"drawn     {_outcomes_text(summary['outcomes'])}",

@@ -11,6 +11,9 @@ from typing import Any
 from tfnas.searching.evolution.objective import Objective
 from tfnas.spaces.families import cost_parts
 
+REFINED = -1
+"""In place of an iteration: the network was not drawn, but has the widths of a drawn one refined."""
+
 
 @dataclass(slots=True)
 class Member:
