@@ -79,7 +79,7 @@ def seldom_drawn(request, monkeypatch):
 
 def put(monkeypatch, bench):
     """Have the next checks measure on a made-up bench."""
-    monkeypatch.setattr("tfnas.bench.check_table.open_bench", lambda *_: bench)
+    monkeypatch.setattr("tfnas.bench.check_inputs.open_bench", lambda *_: bench)
     return bench
 
 
@@ -462,7 +462,7 @@ def test_a_runtime_that_is_not_there_is_the_tables_and_no_flag(plain, capsys, fo
 def test_counted_tables_are_refused(plain, monkeypatch, capsys):
     counted = dataclasses.replace(plain.contents, cost="macs")
     monkeypatch.setattr(
-        "tfnas.bench.check_table.LatencyTable.load", lambda path: LatencyTable(counted, f"latency table {path}")
+        "tfnas.bench.check_inputs.load_table", lambda path: LatencyTable(counted, f"latency table {path}")
     )
     status, captured = outcome(capsys, "--lookup_path", "t.json", "--space", "little.yaml")
     assert status == 2 and "was counted (macs) and is exact" in captured.err
@@ -559,7 +559,7 @@ def test_what_was_found_is_told_where_it_cannot_be_written(plain, monkeypatch, c
 def test_the_patience_with_a_worker_is_passed_on(plain, monkeypatch):
     asked = []
     bench = MadeBench(plain, truth)
-    monkeypatch.setattr("tfnas.bench.check_table.open_bench", lambda *given: asked.append(given) or bench)
+    monkeypatch.setattr("tfnas.bench.check_inputs.open_bench", lambda *given: asked.append(given) or bench)
     check(worker="ssh toy python3 -", worker_timeout=300.0)
     assert asked[0][2:] == ("ssh toy python3 -", 0, 300.0)
 

@@ -21,7 +21,7 @@ from small_search import middle_ms, write_inputs
 
 import tfnas
 from tfnas.bench.bench_config import BuildConfig
-from tfnas.bench.build_table import BuildStep
+from tfnas.bench.table_build import BuildStep
 from tfnas.cli import export, latency, latency_build, main, parsing_model, predict, test, train_eval, train_search
 from tfnas.cli.running import running
 from tfnas.core.errors import Infeasible, InputError, Interrupted, RunFailed

@@ -54,6 +54,9 @@ class BuildConfig:
     max_points: int | None = None
     """Maximum number of points. Default: 1/32 of all widths, or a quarter more than the minimum that every block needs,
     whichever is larger. Held-out points count; the minimum is always measured."""
+    max_unit_macs: float | None = None
+    """Of structures: leave out units of more multiply-accumulates than this, for an image, such as 2e9. Default: four
+    times those of the space's initial network, and 256e6 at least."""
     rounds: int = 10
     """Measurements of every point, fewer if the time budget requires it; their median counts."""
     calls: int = 2
@@ -73,6 +76,8 @@ class BuildConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name} must be 1 or more, got {value}")
+        if self.max_unit_macs is not None and not 0 < self.max_unit_macs < math.inf:
+            raise InputError(f"--max_unit_macs must be above 0, got {self.max_unit_macs}")
         if self.held_out < 0:
             raise InputError(f"--held_out must be 0 or more, got {self.held_out}")
         if not 0 <= self.seed < 2**63:

@@ -28,7 +28,7 @@ from tfnas.bench.timing import TimingSample, call_ms, steady
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.core.space import SearchSpace
-from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.default_table import AnyTable
 from tfnas.latency.table_contents import Conditions, Measurement
 from tfnas.utils.devices import check_threads, device_name, instruction_sets, named_device
 from tfnas.utils.text import command_line
@@ -204,7 +204,7 @@ def reference_case(measured: SearchSpace | Architecture) -> BenchmarkCase:
     return block_case(middle.block, middle.input_size)
 
 
-def table_conditions(table: LatencyTable, device: str | None = None) -> Conditions:
+def table_conditions(table: AnyTable, device: str | None = None) -> Conditions:
     """The conditions a table was measured under; `device` says which of several devices of its kind to use.
 
     Raises InputError for a table that does not say, that was counted and not measured, or of another kind of device.
@@ -238,7 +238,7 @@ def _conditions(measurement: Measurement, device: str) -> Conditions:
 
 
 @contextmanager
-def as_measured(table: LatencyTable) -> Iterator[None]:
+def as_measured(table: AnyTable) -> Iterator[None]:
     """Say of what is missing here, an InputError of the body, that it is a table that asks for it and no flag."""
     try:
         yield

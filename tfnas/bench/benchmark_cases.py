@@ -13,7 +13,12 @@ from tfnas.core.mbconv_blocks import Block
 from tfnas.core.space import IMAGE_CHANNELS, SearchSpace
 from tfnas.nn.blocks import Classifier, ConvBNAct, MBConv
 from tfnas.nn.network import Network
+from tfnas.spaces.families import build_network
 from tfnas.spaces.mbconv.table_keys import key_with_width
+from tfnas.spaces.zen.structure_network import Maker, ResidualUnit
+from tfnas.spaces.zen.super_block import BATCH_NORM_EPSILON
+from tfnas.spaces.zen.unit_shapes import CLASSIFIER, UnitShape, architecture_shapes
+from tfnas.spaces.zen.zen_family import StructureArchitecture
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,29 @@ def classifier_case(architecture: Architecture, num_classes: int) -> BenchmarkCa
     """The classifier of an architecture with so many classes, its global pool included."""
     channels, size = architecture.feature_mix.out_channels, architecture.feature_mix_size
     return BenchmarkCase(f"classifier_n{num_classes}", lambda: Classifier(channels, num_classes), channels, size)
+
+
+def unit_case(shape: UnitShape) -> BenchmarkCase:
+    """A unit of a structure, or the classifier."""
+    return BenchmarkCase(shape.text, lambda: _unit_module(shape), shape.in_channels, shape.size)
+
+
+def structure_reference_case(architecture: StructureArchitecture) -> BenchmarkCase:
+    """The unit that is run before every timed call for a table of structures: that of most multiply-accumulates."""
+    units = [shape for shape, _ in architecture_shapes(architecture)][:-1]
+    return unit_case(max(units, key=lambda shape: shape.counts.macs))
+
+
+def structure_case(architecture: StructureArchitecture) -> BenchmarkCase:
+    """A whole structure, images in, logits out."""
+    channels, size = architecture.in_channels, architecture.image_size
+    return BenchmarkCase(architecture.to_text(), lambda: build_network(architecture), channels, size)
+
+
+def _unit_module(shape: UnitShape) -> nn.Module:
+    if shape.block_type == CLASSIFIER:
+        return Classifier(shape.in_channels, shape.out_channels)
+    return ResidualUnit(shape.unit(), Maker(2, BATCH_NORM_EPSILON[shape.notation], batch_norm=True), residuals=True)
 
 
 def random_architectures(space: SearchSpace, count: int, num_classes: int, seed: int) -> list[Architecture]:

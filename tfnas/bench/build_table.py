@@ -7,27 +7,20 @@ alongside and never used, estimate the error of the result.
 
 from __future__ import annotations
 
-import datetime
 import math
-import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tfnas.bench.bench_config import BuildConfig
-from tfnas.bench.benches import Bench, open_bench, reference_case
+from tfnas.bench.benches import open_bench, reference_case
 from tfnas.bench.benchmark_cases import BenchmarkCase, classifier_case, stem_cases
 from tfnas.bench.build_points import TablePoint, case_at, drawn_points, first_widths, probe_widths, probed_keys
-from tfnas.bench.measurement_journal import MeasurementJournal
-from tfnas.bench.timing import InterleavedTiming, Timing
-from tfnas.core import __version__
-from tfnas.core.errors import RunFailed
+from tfnas.bench.table_build import SHARE_BEFORE_REFINING, BuildStep, MeasuredSpace, TableBuild
+from tfnas.bench.timing import Timing
 from tfnas.core.space import SearchSpace
 from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.table_contents import (
     BasePart,
-    BuildReport,
     ClassifierPart,
     Curve,
     Measurement,
@@ -43,30 +36,12 @@ from tfnas.spaces.mbconv.table_keys import (
     widths_by_key,
 )
 from tfnas.utils.files import check_writable
-from tfnas.utils.text import parse_seconds, parse_share
+from tfnas.utils.text import parse_share
 
 _CLASS_COUNTS = (1, 10, 100, 1000)
-_FEWEST_ROUNDS = 3
-_SHARE_BEFORE_REFINING = 0.7
 _NOISE = 2.0
 _FEWER_THAN_ALL = 32
 _MORE_THAN_FIRST = 1.25
-_MAY_CHANGE = ("out", "space", "worker", "worker_timeout")
-_PROCEDURE = (
-    "Each part alone, in interleaved rounds in random order, {calls} timed calls per measurement after one untimed; "
-    "before every timed call a reference block runs and the input is rewritten; preempted calls, and measurements "
-    "next to an erratic or slow reference, are repeated; ms = median of (ms / reference ms in the measurement) x "
-    "median reference ms; threads bound to cores, memory allocator primed."
-)
-
-
-@dataclass(frozen=True)
-class BuildStep:
-    """What a build does next, for people: in words, at how many points, with at most how many measurements."""
-
-    words: str
-    points: int
-    measurements: int
 
 
 def build_table(
@@ -86,43 +61,23 @@ def build_table(
     """
     space = config.opened_space()
     bench = open_bench(config.conditions, reference_case(space), config.worker, config.seed, config.worker_timeout)
-    out = Path(config.out)
-    check_writable(out)
-    subject = _subject(config, space, bench)
-    with MeasurementJournal.open(out.with_name(f"{out.name}.partial"), subject, bench) as journal:
-        timing = InterleavedTiming(journal.measure, config.calls, config.seed, on_measurement)
-        build = _Build(config, space, journal, timing, on_step)
+    check_writable(Path(config.out))
+    measured = MeasuredSpace(space.name, space.fingerprint, space.image_size, space.width_multiple)
+    with TableBuild.open(config, measured, bench, on_step, on_measurement) as session:
+        build = _Build(config, space, session)
         build.run()
-        contents = build.contents(_measurement(config, space, bench))
-        table = LatencyTable(contents, f"latency table {config.out}", config.out)
+        table = LatencyTable(build.contents(session.measurement), f"latency table {config.out}", config.out)
         table.check(space)
-        _save(table, out)
-        journal.remove()
+        session.save(table)
     return table
-
-
-def _save(table: LatencyTable, out: Path) -> None:
-    try:
-        table.save(out)
-    except RunFailed as error:
-        raise RunFailed(f"{error}; measurements are saved in {out}.partial; run the same command to resume") from error
 
 
 class _Build:
     """The state of a build; every decision follows from the samples so far, so that a resumed build decides alike."""
 
-    def __init__(
-        self,
-        config: BuildConfig,
-        space: SearchSpace,
-        journal: MeasurementJournal,
-        timing: InterleavedTiming,
-        on_step: Callable[[BuildStep], None],
-    ) -> None:
-        self._config, self._space, self._on_step = config, space, on_step
-        self._journal, self._timing = journal, timing
+    def __init__(self, config: BuildConfig, space: SearchSpace, session: TableBuild) -> None:
+        self._config, self._space, self._session = config, space, session
         self._tolerance = parse_share("tolerance", config.tolerance)
-        self._budget_s = parse_seconds("time_budget", config.time_budget)
         self._widths = widths_by_key(space)
         self._shallowest = space.shallowest(config.num_classes)
         self._stems = stem_cases(self._shallowest)
@@ -151,7 +106,7 @@ class _Build:
         self._held_out = set(drawn)
         self._measure("measuring every block", first, held_out=drawn)
         frontier, most_points = self._refinements(self._used), self._most_points()
-        while frontier and self._journal.seconds < self._budget_s:
+        while frontier and self._session.seconds < self._session.budget_s:
             self._measure("refining where the interpolation error is large", frontier[: most_points - self._points])
             frontier = self._refinements(frontier) if self._points < most_points else []
 
@@ -181,15 +136,8 @@ class _Build:
         """Measure what has not been measured yet, in as many rounds as the time budget allows."""
         points = [point for point in points if point not in self._used]
         cases = [*parts, *(self._case(point) for point in (*points, *held_out))]
-        before = self._journal.seconds
-        least = min(self._config.rounds, _FEWEST_ROUNDS)
-        self._on_step(BuildStep(f"{words}, first rounds", len(cases), least * len(cases)))
-        self._timing.run(cases, least)
-        round_s = (self._journal.seconds - before) / least
-        left_s = _SHARE_BEFORE_REFINING * self._budget_s - self._journal.seconds
-        more = max(0, min(self._config.rounds - least, int(left_s / max(round_s, 1e-9))))
-        self._on_step(BuildStep(words, len(cases), more * len(cases)))
-        self._timing.run(cases, more)
+        until_s = SHARE_BEFORE_REFINING * self._session.budget_s
+        self._session.measure(cases, until_s, words)
         self._used.update(points)
 
     def _case(self, point: TablePoint) -> BenchmarkCase:
@@ -201,13 +149,13 @@ class _Build:
         An error counts beyond the tolerance, and beyond the noise of the point itself. The largest errors come first.
         """
         curves = self._curves(self._used)
-        reference_ms = self._timing.reference.median_ms
+        reference_ms = self._session.reference_ms
         wanted: dict[TablePoint, float] = {}
         for point in measured:
             around = _neighbours(curves[point.key], point.width, self._classes)
             if around is None:
                 continue
-            timing = self._timing.timing(self._case(point), reference_ms)
+            timing = self._session.timing(self._case(point), reference_ms)
             noise = _NOISE * timing.standard_error_ms / timing.median_ms
             missed = abs(_interpolation_error(curves[point.key], point.width, self._classes))
             if missed > max(self._tolerance, noise):
@@ -235,18 +183,18 @@ class _Build:
 
     def _curves(self, points: Iterable[TablePoint]) -> dict[str, Curve]:
         """What has been measured at these points, by key."""
-        reference_ms = self._timing.reference.median_ms
+        reference_ms = self._session.reference_ms
         rows: dict[str, dict[int, Timing]] = {}
         for point in sorted(points):
-            rows.setdefault(point.key, {})[point.width] = self._timing.timing(self._case(point), reference_ms)
+            rows.setdefault(point.key, {})[point.width] = self._session.timing(self._case(point), reference_ms)
         return {key: _curve(row) for key, row in rows.items()}
 
     def contents(self, measurement: Measurement) -> TableContents:
         """The table."""
-        reference_ms = self._timing.reference.median_ms
-        timings = {name: self._timing.timing(case, reference_ms) for name, case in self._stems.items()}
+        reference_ms = self._session.reference_ms
+        timings = {name: self._session.timing(case, reference_ms) for name, case in self._stems.items()}
         keys = stem_keys(self._shallowest)
-        counts = {count: self._timing.timing(load, reference_ms) for count, load in self._classifiers.items()}
+        counts = {count: self._session.timing(load, reference_ms) for count, load in self._classifiers.items()}
         curves = self._curves(self._used)
         return TableContents(
             base={name: BasePart(keys[name], timings[name].median_ms, timings[name].spread_ms) for name in STEM_PARTS},
@@ -255,23 +203,9 @@ class _Build:
             classifier=ClassifierPart(classifier_key(self._shallowest), _curve(counts)),
             classes=self._classes,
             held_out=self._curves(self._held_out),
-            build=self._report(),
-        )
-
-    def _report(self) -> BuildReport:
-        reference, (fastest, slowest) = self._timing.reference, self._timing.drift
-        return BuildReport(
-            points=len(self._used),
-            held_out_points=len(self._held_out),
-            enumerated_points=_enumerated(self._widths),
-            seconds=self._journal.seconds,
-            visits=len(self._timing.in_order),
-            repeated_visits=self._timing.repeated,
-            reference=reference_case(self._space).name,
-            reference_ms=reference.median_ms,
-            reference_spread_ms=reference.spread_ms,
-            slowest_drift=slowest,
-            fastest_drift=fastest,
+            build=self._session.report(
+                len(self._used), len(self._held_out), _enumerated(self._widths), reference_case(self._space)
+            ),
         )
 
 
@@ -300,34 +234,3 @@ def _interpolation_error(curve: Curve, width: int, classes: WidthClasses) -> flo
     """Relative error of the curve without a width, at that width."""
     rest = curve.without(width)
     return float(rest.dense_ms(classes)[width - rest.widths[0]]) / curve.ms[curve.widths.index(width)] - 1
-
-
-def _subject(config: BuildConfig, space: SearchSpace, bench: Bench) -> dict[str, Any]:
-    """What makes two builds the same: everything but where the result goes."""
-    return {
-        "space": space.fingerprint,
-        "device": bench.device_name,
-        "versions": {"tfnas": __version__, **bench.versions},
-        **{name: value for name, value in vars(config).items() if name not in _MAY_CHANGE},
-    }
-
-
-def _measurement(config: BuildConfig, space: SearchSpace, bench: Bench) -> Measurement:
-    return Measurement(
-        space=space.name,
-        space_fingerprint=space.fingerprint,
-        image_size=space.image_size,
-        num_classes=config.num_classes,
-        width_multiple=space.width_multiple,
-        device=bench.device_name,
-        device_kind=config.conditions.device_kind,
-        worker=config.worker is not None,
-        runtime=config.runtime,
-        batch_size=config.batch,
-        threads=config.threads,
-        dtype=config.dtype,
-        versions={"python": platform.python_version(), "tfnas": __version__, **bench.versions},
-        date=datetime.date.today().isoformat(),
-        procedure=_PROCEDURE.format(calls=config.calls),
-        instruction_sets=bench.instruction_sets,
-    )

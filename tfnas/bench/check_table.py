@@ -6,41 +6,30 @@ correction is fitted on a part of the networks and validated on the others; `dec
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 import random
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from tfnas.bench.bench_config import FEWEST_NETWORKS, SUFFIXES, CheckConfig
-from tfnas.bench.benches import Bench, as_measured, open_bench, reference_case, table_conditions
-from tfnas.bench.benchmark_cases import BenchmarkCase, block_case, network_case, random_architectures
+from tfnas.bench.check_inputs import CheckInputs, open_inputs
 from tfnas.bench.check_report import FITTED, HELD_OUT, CheckedNetwork, CheckReport, MachineSpeed, check_picture
 from tfnas.bench.check_timing import RoundsTimed, SampleBudget, ratio_now, time_in_rounds
-from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError
-from tfnas.core.space import SearchSpace
-from tfnas.latency.authors_table import LatencyTableWarning
 from tfnas.latency.correction_fit import (
     CorrectionFit,
-    FloatArray,
     MeasuredNetworks,
     fit_correction,
-    smallest_parts,
     sum_errors,
 )
-from tfnas.latency.cost_table import LatencyTable
-from tfnas.latency.default_table import table_space
-from tfnas.latency.table_contents import BuildReport, Correction, Measurement, SumErrors, runtime_text
-from tfnas.spaces.mbconv.table_keys import latency_key
+from tfnas.latency.default_table import AnyTable, load_table
+from tfnas.latency.table_contents import Correction, SumErrors
 from tfnas.utils.files import check_writable, write_whole
 from tfnas.utils.text import parse_seconds
 
-_BLOCKS = 12
 _SHOWS_PERCENT = 0.05
 
 
@@ -64,14 +53,14 @@ def check_table(
     _check_places(config)
     timed = time_in_rounds(
         inputs.bench,
-        [network_case(network) for network in inputs.networks],
-        [case for case, _ in inputs.blocks],
+        inputs.subject.cases,
+        [case for case, _ in inputs.subject.blocks],
         SampleBudget(config.rounds, config.calls, parse_seconds("time_budget", config.time_budget), config.seed),
         on_measurement,
     )
     level = _level(inputs, timed)
     share = 1.0 if config.level == "now" else level.ratio
-    samples = measured_networks(inputs, np.array([timing.median_ms / share for timing in timed.networks]))
+    samples = inputs.samples(np.array([timing.median_ms / share for timing in timed.networks]))
     outcome = decide(config, inputs, samples, level.ratio, timed.disturbance)
     report = _Found(config, inputs, timed, level, samples, outcome).report()
     on_found(report)
@@ -95,8 +84,8 @@ def _check_places(config: CheckConfig) -> None:
 def _level(inputs: CheckInputs, timed: RoundsTimed) -> MachineSpeed:
     build = inputs.measurement_report
     return MachineSpeed(
-        blocks=len(inputs.blocks),
-        ratio=ratio_now(timed.blocks, [before for _, before in inputs.blocks]),
+        blocks=len(inputs.subject.blocks),
+        ratio=ratio_now(timed.blocks, [before for _, before in inputs.subject.blocks]),
         reference_ms=timed.block_reference.median_ms,
         reference_before_ms=None if build is None else build.reference_ms,
     )
@@ -120,8 +109,8 @@ class _Found:
             lookup_path=config.lookup_path,
             table=inputs.table.description,
             fingerprint=inputs.table.fingerprint,
-            space=inputs.space.name,
-            image_size=inputs.space.image_size,
+            space=inputs.subject.space,
+            image_size=inputs.measurement.image_size,
             num_classes=inputs.measurement.num_classes,
             device=inputs.bench.device_name,
             versions=dict(inputs.bench.versions),
@@ -136,7 +125,7 @@ class _Found:
             disturbance=timed.disturbance,
             at_level=config.level,
             level=self.level,
-            networks=tuple(self._network(index) for index in range(len(inputs.networks))),
+            networks=tuple(self._network(index) for index in range(len(inputs.subject.networks))),
             present=inputs.table.contents.correction,
             fit=self.outcome.fit,
             verdict=self.outcome.verdict,
@@ -146,12 +135,12 @@ class _Found:
         )
 
     def _network(self, index: int) -> CheckedNetwork:
-        network, fit = self.inputs.networks[index], self.outcome.fit
+        network, fit = self.inputs.subject.networks[index], self.outcome.fit
         timing, measured_ms = self.timed.networks[index], float(self.samples.measured_ms[index])
-        chosen = fitting_part(len(self.inputs.networks), self.config.seed)
+        chosen = fitting_part(len(self.inputs.subject.networks), self.config.seed)
         return CheckedNetwork(
             part=FITTED if index in chosen else HELD_OUT,
-            blocks=len(network.blocks),
+            blocks=self.inputs.subject.num_blocks[index],
             sum_ms=float(self.samples.sum_ms[index]),
             predicted_ms=self.inputs.table.architecture_ms(network),
             corrected_ms=None if fit is None else float(fit.terms.predicted_ms(self.samples)[index]),
@@ -163,109 +152,6 @@ class _Found:
         )
 
 
-# ---- what is measured --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class CheckInputs:
-    """A table and what it is held against; `plain` is the table without its correction."""
-
-    table: LatencyTable
-    plain: LatencyTable
-    measurement: Measurement
-    space: SearchSpace
-    bench: Bench
-    reference: BenchmarkCase
-    networks: list[Architecture]
-    blocks: list[tuple[BenchmarkCase, float]]
-    """Blocks at widths that were measured, with the plain table's milliseconds."""
-
-    @property
-    def measurement_report(self) -> BuildReport | None:
-        """How the table was built, if it says so, and with the same reference as here."""
-        build = self.table.contents.build
-        return build if build is not None and build.reference == self.reference.name else None
-
-    @property
-    def other_device(self) -> bool:
-        """Whether this is another processor or GPU than the table's."""
-        return self.bench.device_name != self.measurement.device
-
-    @property
-    def runtime_here(self) -> str:
-        """What runs the networks, with its version."""
-        return runtime_text(self.measurement.runtime, self.bench.versions)
-
-    @property
-    def other_version(self) -> str | None:
-        """That the table was measured with another version of the runtime, in words; None where it was not, or does
-        not say.
-        """
-        versions, here = self.measurement.versions, self.bench.versions
-        for name in (self.measurement.runtime, self.measurement.runtime.partition("-")[0]):
-            if name in versions and name in here and versions[name] != here[name]:
-                return f"was measured with {name} {versions[name]}; this is {name} {here[name]}"
-        return None
-
-
-def open_inputs(config: CheckConfig) -> CheckInputs:
-    """Read the table, find its space, open the bench and draw the networks.
-
-    Warns where the device or the runtime's version is another than the table's. Raises InputError for a table that was
-    not measured by this package, whose space is not known or does not fit, or whose device is not at hand.
-    """
-    table = LatencyTable.load(config.lookup_path)
-    conditions = table_conditions(table, config.device)
-    measurement = table.contents.measurement
-    assert measurement is not None  # else there are no conditions
-    if measurement.worker and config.worker is None:
-        raise InputError(
-            f"{table.source} was measured on another machine ({measurement.device}): give the command that reaches "
-            'it, such as --worker "ssh pi@raspberrypi python3 -"'
-        )
-    space = table_space(table, config.space)
-    reference = reference_case(space)
-    with as_measured(table):
-        bench = open_bench(conditions, reference, config.worker, config.seed, config.worker_timeout)
-    plain = LatencyTable(dataclasses.replace(table.contents, correction=None), table.source)
-    networks = random_architectures(space, config.num_networks, measurement.num_classes, config.seed)
-    blocks = _blocks_again(space, plain, config.seed)
-    inputs = CheckInputs(table, plain, measurement, space, bench, reference, networks, blocks)
-    _warn_of_differences(inputs)
-    return inputs
-
-
-def _blocks_again(space: SearchSpace, plain: LatencyTable, seed: int) -> list[tuple[BenchmarkCase, float]]:
-    """Some blocks of the table, each at a width that was measured, or where the space allows none at its least."""
-    rng = random.Random(f"blocks {seed}")
-    choices = [(place, operation) for place in space.blocks for operation in space.operations]
-    found: dict[str, tuple[BenchmarkCase, float]] = {}
-    for place, operation in rng.sample(choices, len(choices)):
-        allowed = space.widths(place, operation)
-        block = space.block(place, operation, allowed[0])
-        key = latency_key(block, place.input_size)
-        measured = plain.contents.curves[key].widths
-        widths = [width for width in measured if width in allowed] or [allowed[0]]
-        if key not in found and len(found) < _BLOCKS:
-            block = space.block(place, operation, rng.choice(widths))
-            found[key] = block_case(block, place.input_size), plain.block_ms(block, place.input_size)
-    return list(found.values())
-
-
-def _warn_of_differences(inputs: CheckInputs) -> None:
-    measurement, bench = inputs.measurement, inputs.bench
-    if inputs.other_device:
-        warnings.warn(
-            f"{inputs.table.source} was measured on {measurement.device}; this is {bench.device_name}: it "
-            "is compared but not corrected",
-            LatencyTableWarning,
-            stacklevel=3,
-        )
-    if inputs.other_version is not None:
-        words = f"{inputs.table.source} {inputs.other_version}: it is compared but not corrected"
-        warnings.warn(words, LatencyTableWarning, stacklevel=3)
-
-
 # ---- what becomes of the table ------------------------------------------------------------------------------------
 
 
@@ -275,7 +161,7 @@ class CalibrationOutcome:
 
     fit: CorrectionFit | None
     verdict: str
-    table: LatencyTable | None = None
+    table: AnyTable | None = None
 
 
 def fitting_part(count: int, seed: int) -> list[int]:
@@ -301,7 +187,7 @@ def decide(
             None, f"nothing is fitted: that takes {FEWEST_NETWORKS} networks, these are {len(samples)}"
         )
     is_fitted = np.isin(np.arange(len(samples)), chosen)
-    fit = fit_correction(samples.where(is_fitted), smallest_parts(inputs.plain))
+    fit = fit_correction(samples.where(is_fitted), inputs.subject.smallest)
     others = samples.where(~is_fitted)
     plain = sum_errors(others.sum_ms, others.measured_ms)
     new = None
@@ -317,7 +203,7 @@ def decide(
             after=sum_errors(fit.terms.predicted_ms(others), others.measured_ms),
             date=datetime.date.today().isoformat(),
         )
-    present_ms = np.array([inputs.table.architecture_ms(network) for network in inputs.networks])
+    present_ms = np.array([inputs.table.architecture_ms(network) for network in inputs.subject.networks])
     change, verdict = _changed(inputs, plain, sum_errors(present_ms[~is_fitted], others.measured_ms), new)
     if not change:
         return CalibrationOutcome(fit, verdict)
@@ -326,10 +212,7 @@ def decide(
     obstacle = _obstacle(config, inputs, disturbance)
     if obstacle is not None:
         return CalibrationOutcome(fit, f"the table is unchanged: {obstacle}")
-    contents = dataclasses.replace(inputs.table.contents, correction=change[0])
-    return CalibrationOutcome(
-        fit, verdict, LatencyTable(contents, f"latency table {config.table_path}", config.table_path)
-    )
+    return CalibrationOutcome(fit, verdict, inputs.table.with_correction(change[0], config.table_path))
 
 
 def _obstacle(config: CheckConfig, inputs: CheckInputs, disturbance: str | None) -> str | None:
@@ -341,7 +224,7 @@ def _obstacle(config: CheckConfig, inputs: CheckInputs, disturbance: str | None)
     if disturbance is not None:
         return f"{disturbance}; make the machine quiet and check again"
     try:
-        changed = LatencyTable.load(config.lookup_path).fingerprint != inputs.table.fingerprint
+        changed = load_table(config.lookup_path).fingerprint != inputs.table.fingerprint
     except InputError:
         changed = True
     return f"{config.lookup_path} was changed by another process in the meantime; check again" if changed else None
@@ -363,12 +246,3 @@ def _changed(
         than = "the table's own correction" if present.median_percent < plain.median_percent else "the uncorrected sum"
         why = f"the new correction is no better than {than} on the held-out networks"
     return None, f"the table is unchanged: {why}"
-
-
-def measured_networks(inputs: CheckInputs, measured_ms: FloatArray) -> MeasuredNetworks:
-    """The networks of a check with their plain sums."""
-    return MeasuredNetworks(
-        sum_ms=np.array([inputs.plain.architecture_ms(network) for network in inputs.networks]),
-        blocks=np.array([float(len(network.blocks)) for network in inputs.networks]),
-        measured_ms=measured_ms,
-    )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -16,13 +16,16 @@ from tfnas.cli.flags import FlagGroup, FlagParser
 from tfnas.cli.running import running, say_loading
 from tfnas.runs.endings import watch_interruption
 from tfnas.spaces.mbconv.space_file import space_arguments, space_names
+from tfnas.spaces.zen.structure_spaces import is_structure_space, structure_space_names
 from tfnas.utils.progress import TimeLeftColumn
 from tfnas.utils.text import command_line, say
 
 if TYPE_CHECKING:
-    from tfnas.bench.build_table import BuildStep
+    from tfnas.bench.table_build import BuildStep
     from tfnas.core.space import SearchSpace
     from tfnas.latency.cost_table import LatencyTable
+
+T = TypeVar("T")
 
 _EXAMPLES = """\
   {command} --space digits --out digits_here.json
@@ -36,6 +39,8 @@ _EXAMPLES = """\
   {command} --space imagenet --runtime onnxruntime \\
     --batch 1 --worker "ssh pi@raspberrypi python3 -" --out pi.json
       another device, which needs Python, numpy and onnxruntime
+  {command} --space zen-xxbl --image_size 32 --batch 1 --out zen.json
+      structures, for tfnas evolve
   {command} --space imagenet --cost macs --out imagenet_macs.json
       multiply-accumulates instead of milliseconds"""
 
@@ -43,7 +48,9 @@ _EXAMPLES = """\
 _GROUPS = (
     FlagGroup("what to measure", ("out", "space", "cost", "image_size", "num_classes", "width_multiple")),
     FlagGroup("where", ("runtime", "device", "threads", "batch", "dtype", "worker", "worker_timeout")),
-    FlagGroup("how long and how closely", ("time_budget", "tolerance", "max_points", "rounds", "calls")),
+    FlagGroup(
+        "how long and how closely", ("time_budget", "tolerance", "max_points", "max_unit_macs", "rounds", "calls")
+    ),
     FlagGroup("randomness", ("held_out", "seed")),
 )
 _IMAGES = {
@@ -65,21 +72,48 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas latency build") -
     with running(prog, argv) as command:
         parser = FlagParser(prog, BuildConfig, _DESCRIPTION, _GROUPS, _EXAMPLES, command_line_only=("worker",))
         config = parser.read(command.arguments)
-        if config.cost != "ms":
+        if is_structure_space(config.space):
+            _build_structures(config, prog)
+        elif config.cost != "ms":
             from tfnas.latency.counted_table import write_counted_table
 
-            table = write_counted_table(config.opened_space(), config.cost, config.out, config.num_classes)
+            counted = write_counted_table(config.opened_space(), config.cost, config.out, config.num_classes)
+            _report(Console(soft_wrap=True), config, counted)
         else:
             say_loading(prog)
             from tfnas.bench.build_table import build_table
 
-            console = Console(stderr=True)
-            for line in _existing_files(Path(config.out)):
-                say(console, line)
-            with _shown(console, config) as (on_step, on_measurement):
-                table = build_table(config, on_step=on_step, on_measurement=on_measurement)
-        _report(Console(soft_wrap=True), config, table)
+            _report(Console(soft_wrap=True), config, _measured(config, build_table))
     return command.status
+
+
+def _build_structures(config: BuildConfig, prog: str) -> None:
+    """Measure a table of structures and report it."""
+    say_loading(prog)
+    from tfnas.bench.build_structure_table import build_structure_table, structure_family
+    from tfnas.report.structure_table_report import structure_build_lines
+
+    family = structure_family(config)
+    table, console = _measured(config, build_structure_table), Console(soft_wrap=True)
+    for line in structure_build_lines(table, family):
+        say(console, line)
+    _say_next(console, "check", "latency check", "--lookup_path", config.out, *_checked_where(config))
+    size, target_ms = family.initial.image_size, _rounded_up(table.architecture_ms(family.initial))
+    flags = "--space", config.space, "--image_size", str(size), "--lookup_path", config.out, "--max_ms", target_ms
+    _say_next(console, "search", "evolve", *flags)
+
+
+def _say_next(console: Console, head: str, *command: str) -> None:
+    say(console, f"{head:<10}{command_line(*command)}")
+
+
+def _measured(config: BuildConfig, build: Callable[..., T]) -> T:
+    """Build a table, showing progress."""
+    console = Console(stderr=True)
+    for line in _existing_files(Path(config.out)):
+        say(console, line)
+    with _shown(console, config) as (on_step, on_measurement):
+        return build(config, on_step=on_step, on_measurement=on_measurement)
 
 
 def _existing_files(out: Path) -> Iterator[str]:
@@ -123,10 +157,10 @@ def _report(console: Console, config: BuildConfig, table: LatencyTable) -> None:
     for line in build_lines(table, space):
         say(console, line)
     if config.cost == "ms":
-        say(console, f"check     {command_line('latency check', '--lookup_path', config.out, *_checked_where(config))}")
+        _say_next(console, "check", "latency check", "--lookup_path", config.out, *_checked_where(config))
     target = _some_target(space, table, table.num_classes if config.space in _IMAGES else None)
     words = *space_arguments(space, config.space), "--lookup_path", config.out, "--target_lat", target
-    say(console, f"search    {command_line('search', *_IMAGES.get(config.space, ()), *words)}")
+    _say_next(console, "search", "search", *_IMAGES.get(config.space, ()), *words)
 
 
 def _some_target(space: SearchSpace, table: LatencyTable, num_classes: int | None) -> str:
@@ -137,13 +171,18 @@ def _some_target(space: SearchSpace, table: LatencyTable, num_classes: int | Non
     widths = [space.initial_width(place, space.operations[0]) for place in space.blocks]
     depths = [stage.blocks for stage in space.stages]
     usual = table.architecture_ms(space.architecture([0] * len(widths), depths, widths, num_classes or _DIGITS))
-    unit = 10.0 ** (math.floor(math.log10(usual)) - 3)
-    return f"{math.ceil(usual / unit) * unit:.10g}"
+    return _rounded_up(usual)
+
+
+def _rounded_up(value: float) -> str:
+    """To four digits."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 3)
+    return f"{math.ceil(value / unit) * unit:.10g}"
 
 
 def _checked_where(config: BuildConfig) -> Iterator[str]:
     """What a check needs besides the table: the user's own space, and where the device is."""
-    if config.space not in space_names():
+    if config.space not in (*space_names(), *structure_space_names()):
         yield from ("--space", config.space)
     if ":" in config.device:
         yield from ("--device", config.device)

@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 from tfnas.core.architecture import Architecture
 from tfnas.core.cost import COSTS, Cost
 from tfnas.core.errors import InputError
+from tfnas.core.family import NetworkArchitecture
 from tfnas.core.mbconv_blocks import Block
 from tfnas.core.space import SearchSpace
-from tfnas.latency.table_contents import TableContents
+from tfnas.latency.table_contents import Correction, TableContents
+from tfnas.latency.table_file import is_json, table_bytes
 from tfnas.latency.table_json import read_json, table_to_json, to_text
 from tfnas.spaces.mbconv.table_keys import (
     authors_key,
@@ -36,8 +38,6 @@ from tfnas.spaces.mbconv.table_keys import (
 )
 from tfnas.utils.files import write_whole
 from tfnas.utils.text import command_line
-
-_LARGEST_FILE = 64 * 2**20
 
 
 class LatencyTable:
@@ -69,21 +69,9 @@ class LatencyTable:
         the authors' files.
         """
         file = Path(path)
+        data = table_bytes(file)
         try:
-            with file.open("rb") as stream:
-                data = stream.read(_LARGEST_FILE + 1)
-        except (OSError, ValueError) as error:  # ValueError: a path that holds a zero byte
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise InputError(
-                f"latency table {file} cannot be read: {reason}; "
-                "give a table that `latency build` wrote, or one of the TF-NAS authors"
-            ) from error
-        if len(data) > _LARGEST_FILE:
-            raise InputError(
-                f"latency table {file} is larger than {_LARGEST_FILE >> 20} MiB, so it is not a latency table"
-            )
-        try:
-            if data.lstrip().startswith(b"{"):
+            if is_json(data):
                 contents = read_json(data)
             else:
                 from tfnas.latency.authors_table import PICKLE_STARTS, read_authors_table
@@ -101,6 +89,11 @@ class LatencyTable:
         Raises InputError for the authors' tables, which do not say what ours must, and RunFailed on a full disk.
         """
         write_whole(Path(path), to_text(table_to_json(self.contents)))
+
+    def with_correction(self, correction: Correction | None, path: str | os.PathLike[str]) -> LatencyTable:
+        """The same table with another correction or none, which stands for the file at a path."""
+        contents = dataclasses.replace(self.contents, correction=correction)
+        return LatencyTable(contents, f"latency table {path}", path)
 
     # ---- identity ---------------------------------------------------------------------------------------------
 
@@ -190,8 +183,16 @@ class LatencyTable:
             parts["correction"] = self._correction.offset_ms
         return parts
 
-    def architecture_ms(self, architecture: Architecture) -> float:
-        """Milliseconds of a whole network: the base and every block at its width."""
+    def architecture_ms(self, architecture: NetworkArchitecture) -> float:
+        """Milliseconds of a whole network: the base and every block at its width.
+
+        Raises InputError for one of another family than that of MBConv blocks.
+        """
+        if not isinstance(architecture, Architecture):
+            raise InputError(
+                f"{self.source} is of MBConv blocks, the network is of family {architecture.family!r}: give a table of "
+                f"its own space ({command_line('latency build', '--help')})"
+            )
         self._check_base(architecture)
         blocks_ms = sum(self.block_ms(place.block, place.input_size) for place in architecture.blocks)
         return self.base_ms(architecture.num_classes) + blocks_ms

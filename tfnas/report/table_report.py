@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ ALL = "all blocks"
 
 
 @dataclass(frozen=True)
-class InterpolationError:
+class PredictionError:
     """Sizes of relative errors, in percent of what was measured, over so many points."""
 
     points: int
@@ -29,18 +29,25 @@ class InterpolationError:
     p95_percent: float
 
 
-def interpolation_errors(contents: TableContents) -> dict[str, InterpolationError]:
+def interpolation_errors(contents: TableContents) -> dict[str, PredictionError]:
     """Over `ALL` held-out points, then by kind of block (`k3`, `k5 SE`); empty where the table holds none."""
-    errors: dict[str, list[float]] = {}
+    rows: list[tuple[str, float]] = []
     for key, held_out in contents.held_out.items():
         curve = contents.curves[key]
         interpolated = curve.dense_ms(contents.classes)
         for width, ms in zip(held_out.widths, held_out.ms, strict=True):
             error = abs(float(interpolated[width - curve.widths[0]]) / ms - 1) * 100
-            for group in (ALL, _key_group(key)):
-                errors.setdefault(group, []).append(error)
+            rows += [(group, error) for group in (ALL, _key_group(key))]
+    return errors_by_group(rows)
+
+
+def errors_by_group(rows: Iterable[tuple[str, float]]) -> dict[str, PredictionError]:
+    """Of errors with the name of their group; `ALL` comes first."""
+    errors: dict[str, list[float]] = {}
+    for group, error in rows:
+        errors.setdefault(group, []).append(error)
     return {
-        group: InterpolationError(len(row), float(np.median(row)), float(np.percentile(row, 95)))
+        group: PredictionError(len(row), float(np.median(row)), float(np.percentile(row, 95)))
         for group, row in sorted(errors.items(), key=lambda pair: (pair[0] != ALL, pair[0]))
     }
 
@@ -62,14 +69,15 @@ def build_lines(table: LatencyTable, space: SearchSpace) -> Iterator[str]:
     contents = table.contents
     yield f"table     {table.description}, fingerprint {table.fingerprint}"
     if contents.build is not None:
-        yield from _effort(contents.build)
-    yield from _errors(contents)
+        yield from effort_lines(contents.build)
+    yield from error_lines(interpolation_errors(contents), "interpolation error")
     if contents.cost == "ms":
         yield f"widths    {_preference(contents)}"
     yield f"reachable {SpaceBounds.of(space, table).description}, with {table.num_classes} classes"
 
 
-def _effort(build: BuildReport) -> Iterator[str]:
+def effort_lines(build: BuildReport) -> Iterator[str]:
+    """Lines on what was measured, and how quiet the machine was."""
     part = build.enumerated_points / build.points
     yield (
         f"points    {build.points} of the {build.enumerated_points} that every width would need (1/{part:.0f}), and "
@@ -85,11 +93,11 @@ def _effort(build: BuildReport) -> Iterator[str]:
     )
 
 
-def _errors(contents: TableContents) -> Iterator[str]:
-    errors = interpolation_errors(contents)
+def error_lines(errors: Mapping[str, PredictionError], words: str) -> Iterator[str]:
+    """Lines of held-out errors by group, with a warning where they are large."""
     for name, error in errors.items():
         yield (
-            f"held-out  interpolation error, {name}: median {error.median_percent:.1f} %, p95 "
+            f"held-out  {words}, {name}: median {error.median_percent:.1f} %, p95 "
             f"{error.p95_percent:.1f} % ({error.points} points)"
         )
     if ALL in errors and (errors[ALL].median_percent > _POOR_MEDIAN or errors[ALL].p95_percent > _POOR_P95):

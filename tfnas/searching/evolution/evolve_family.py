@@ -8,14 +8,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfnas.core.errors import InputError, did_you_mean
 from tfnas.core.family import Family
-from tfnas.core.json_yaml import load_yaml
 from tfnas.core.space import SearchSpace
 from tfnas.runs.architecture_source import arch_source, path_source
 from tfnas.searching.evolution.evolve_config import EvolveConfig
@@ -23,7 +21,7 @@ from tfnas.spaces.families import families, find_family
 from tfnas.spaces.mbconv.mbconv_family import MBConvFamily
 from tfnas.spaces.mbconv.space_file import space as load_space
 from tfnas.spaces.mbconv.space_file import space_names
-from tfnas.spaces.zen.structure_spaces import structure_space, structure_space_names
+from tfnas.spaces.zen.structure_spaces import is_structure_space, structure_space, structure_space_names
 from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
 
 Mutate = Callable[[Any, np.random.Generator], Any]
@@ -66,7 +64,7 @@ def open_family(config: EvolveConfig) -> SearchedFamily:
     Raises InputError for a space that there is not, and for an --init that is not of it.
     """
     named = None if config.init is None else _named(config.init)
-    if _is_structure_space(config.space):
+    if is_structure_space(config.space):
         return _of_structures(named, config)
     if config.space_variant != "default":
         raise InputError(
@@ -128,22 +126,6 @@ def _named(given: str) -> Any:
         message = str(error)
         raise InputError(f"--init: {message.removeprefix('--arch: ')}") from error
     return found.architecture
-
-
-def _is_structure_space(name_or_path: str, seen: tuple[str, ...] = ()) -> bool:
-    """Whether it is the name of a structure space, or a file that has the notation of one or extends one."""
-    if name_or_path in structure_space_names():
-        return True
-    if not os.path.isfile(name_or_path) or name_or_path in seen:  # noqa: PTH113 - a name may be too long for a path
-        return False
-    try:
-        document = load_yaml(Path(name_or_path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # read again where it is opened, and refused there
-        return False
-    if not isinstance(document, dict):
-        return False
-    parent = document.get("extends")
-    return "notation" in document or (isinstance(parent, str) and _is_structure_space(parent, (*seen, name_or_path)))
 
 
 def _mbconv_space(config: EvolveConfig) -> SearchSpace:

@@ -48,6 +48,21 @@ def expand(structure: Structure, resolution: int, frames: int, *, use_se: bool, 
     return tuple(units)
 
 
+def make_unit(
+    block: SuperBlock, notation: Notation, first: bool, channels: tuple[int, int, int], size: int, squeezes: bool
+) -> Unit:
+    """One unit of a block, on images: its first or another, with these channels in, inside and out."""
+    block_type = BLOCK_TYPES[notation, block.block_type]
+    position = 0 if first else 1
+    convs = _convs(block, block_type, position, channels, size, 1, floor=False)
+    squeeze = (
+        _squeeze_excite(notation, block_type, convs) if squeezes and block_type.squeeze_excite != "never" else None
+    )
+    shortcut = _unit_shortcut(block_type, position, convs)
+    activation = block.activation or block_type.activation
+    return Unit(0, 0, position, block.block_type, activation, convs, squeeze, shortcut)
+
+
 def round_to_8(value: float) -> int:
     """The multiple of 8 that is nearest, 8 at least; ties go to the even multiple, as the programs have it."""
     return max(8, 8 * round(value / 8))

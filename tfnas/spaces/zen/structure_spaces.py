@@ -6,11 +6,13 @@ child = family.mutate(family.initial, numpy.random.default_rng(0))
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tfnas.core.errors import InputError
-from tfnas.core.json_yaml import short
+from tfnas.core.json_yaml import load_yaml, short
 from tfnas.spaces.mbconv.space_file import built_in_spaces
 from tfnas.spaces.zen.structure_rules import PACKAGE, Variant, structure_rules
 from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
@@ -20,6 +22,22 @@ from tfnas.spaces.zen.zoo_networks import names, zoo_architecture
 def structure_space_names() -> list[str]:
     """Names of the built-in structure spaces."""
     return built_in_spaces(PACKAGE)
+
+
+def is_structure_space(name_or_path: str, seen: tuple[str, ...] = ()) -> bool:
+    """Whether it is the name of a structure space, or a file that has the notation of one or extends one."""
+    if name_or_path in structure_space_names():
+        return True
+    if not os.path.isfile(name_or_path) or name_or_path in seen:  # noqa: PTH113 - a name may be too long for a path
+        return False
+    try:
+        document = load_yaml(Path(name_or_path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # read again where it is opened, and refused there
+        return False
+    if not isinstance(document, dict):
+        return False
+    parent = document.get("extends")
+    return "notation" in document or (isinstance(parent, str) and is_structure_space(parent, (*seen, name_or_path)))
 
 
 def structure_space(

@@ -6,6 +6,7 @@ What a mutation draws are the rules of a structure space: `tfnas.spaces.zen.stru
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -131,6 +132,11 @@ class ZenFamily:
         """What draws under the rules."""
         initial = self.initial.structure
         return StructureMutation(self.rules or rules_of_blocks(initial.blocks, initial.notation), self.max_layers)
+
+    @property
+    def fingerprint(self) -> str:
+        """Short digest of what it draws: the rules, and the network that it begins at."""
+        return hashlib.sha256(f"{self.mutation.rules!r} {self.initial.to_text()}".encode()).hexdigest()[:16]
 
     def sample(self, generator: np.random.Generator) -> StructureArchitecture:
         """The initial structure after as many mutations as it has blocks, times a number of the rules."""
