@@ -19,6 +19,7 @@ from tfnas.supernet.supernet import Path
 
 PACKAGE = pathlib.Path(tfnas.__file__).parent
 FOLDER = PACKAGE / "supernet" / "cpu"
+STRUCTURE = "SuperConvK3BNRELU(3,8,1,1)SuperResIDWE6K3(8,16,2,8,1)SuperConvK1BNRELU(16,32,1,1)"
 
 
 def imported(file):
@@ -53,7 +54,7 @@ def test_it_is_for_cpus_in_full_precision():
 
 
 def after_steps():
-    """The parameters of a search after a weight step along two paths and an architecture step."""
+    """The parameters of a search after a weight step along two paths and an architecture step, and a score."""
     learner, (images, labels) = random_learner(w_lr=0.1), random_batch()
     for module in (learner.supernet, learner.parameters):
         module.double()
@@ -63,10 +64,11 @@ def after_steps():
     weight_step(learner, images, labels, paths)
     architecture_step(learner, images, labels, 3.0, torch.Generator().manual_seed(4))
     named = [*learner.supernet.named_parameters(), *learner.parameters.named_parameters()]
-    return {name: parameter.detach() for name, parameter in named}
+    zen = torch.tensor(tfnas.score("zen", STRUCTURE, image_size=16, num_classes=10, dtype="float64", batch_size=4))
+    return {"zen": zen, **{name: parameter.detach() for name, parameter in named}}
 
 
-def test_without_its_folder_and_that_call_a_search_takes_the_same_steps(tmp_path):
+def test_without_its_folder_and_that_call_a_search_takes_the_same_steps_and_scores_are_the_same(tmp_path):
     """A copy of the package that has neither, in a process of its own, against this one."""
     shutil.copytree(PACKAGE, tmp_path / "tfnas", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     shutil.rmtree(tmp_path / "tfnas" / "supernet" / "cpu")

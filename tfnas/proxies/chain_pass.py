@@ -26,14 +26,7 @@ from tfnas.spaces.mbconv.mbconv_family import architecture_units
 from tfnas.spaces.zen.structure_network import StructureNetwork
 from tfnas.spaces.zen.super_block import BATCH_NORM_EPSILON
 from tfnas.spaces.zen.zen_family import StructureArchitecture
-from tfnas.supernet.cpu.row_ops import (
-    excite,
-    image_means,
-    images_per_tile,
-    normalize,
-    normalize_and_activate,
-    statistics,
-)
+from tfnas.supernet.elastic import cpu_kernels
 from tfnas.utils.devices import named_device
 
 _BATCHES = 2
@@ -65,7 +58,7 @@ def describe_chain(scored: ScoredNetwork, options: ScoreOptions) -> ChainDescrip
     None where only a module can say or do it: other modules than this package's, other families, videos, networks that
     are to keep their shortcuts or have no batch norm, other devices than the CPU.
     """
-    if options.residuals or named_device(options.device).type != "cpu":
+    if options.residuals or cpu_kernels(named_device(options.device)) is None:
         return None
     structure, architecture, module = scored.any_structure, scored.adapted(options), scored.module
     if structure is not None and not structure.is_video:
@@ -98,7 +91,7 @@ def _weight_shape(conv: ConvShape) -> tuple[int, int, int, int]:
 @torch.no_grad()
 def pass_chain(chain: ChainDescription, weights: Sequence[Tensor], images: Tensor, changed: Tensor) -> ChainOutput:
     """Pass two batches (N, C, H, H) of the chain's image size through it, without shortcuts; biases are 0."""
-    passing = _Pass(len(images), chain.epsilon, iter(weights))
+    passing = _Pass(images, chain.epsilon, iter(weights))
     maps = _Maps(to_rows(torch.cat((images, changed))), images.shape[-1])
     for unit in chain.units:
         maps = passing.through(unit, maps)
@@ -124,8 +117,11 @@ class _Maps(NamedTuple):
 
 
 class _Pass:
-    def __init__(self, images: int, epsilon: float, weights: Iterator[Tensor]) -> None:
-        self.images, self.epsilon, self.weights = images, epsilon, weights
+    def __init__(self, images: Tensor, epsilon: float, weights: Iterator[Tensor]) -> None:
+        kernels = cpu_kernels(images.device)
+        assert kernels is not None  # without them, no chain is described
+        self.kernels = kernels
+        self.images, self.epsilon, self.weights = len(images), epsilon, weights
         self.scales: list[Tensor] = []  # of each batch norm for either batch: 1 / standard deviation
         self.positions: list[int] = []  # and how many numbers each is of
 
@@ -162,7 +158,7 @@ class _Pass:
     def _folded(self, rows: Tensor, weight: Tensor, activation: str | None) -> _Expansion:
         weights, means = [], []
         for half in self._halves(rows):
-            mean, _ = statistics(half, self.epsilon)
+            mean, _ = self.kernels.statistics(half, self.epsilon)
             covariance = torch.addr(half.t() @ half, mean, mean, beta=1 / half.shape[0], alpha=-1)
             variance = ((weight @ covariance) * weight).sum(1).clamp_min_(0)
             scale = variance.add_(self.epsilon).rsqrt_()
@@ -175,11 +171,11 @@ class _Pass:
     def _normalize(self, rows: Tensor, activation: str | None) -> None:
         """Batch norm of either batch and the activation, in place."""
         for half in self._halves(rows):
-            mean, scale = statistics(half, self.epsilon)
+            mean, scale = self.kernels.statistics(half, self.epsilon)
             if activation is None:
-                normalize(half, mean, scale)
+                self.kernels.normalize(half, mean, scale)
             else:
-                normalize_and_activate(half, mean, scale, half, activation == "relu")
+                self.kernels.normalize_and_activate(half, mean, scale, half, activation == "relu")
             self._record(half, scale)
 
     def _record(self, half: Tensor, scale: Tensor) -> None:
@@ -211,7 +207,7 @@ class _Pass:
         """
         pixels, channels = maps.size**2, expansion.means[0].shape[0]
         row_bytes = maps.rows.element_size() * channels
-        tile = pixels * min(self.images, images_per_tile(_TILE_BYTES // row_bytes, pixels))
+        tile = pixels * min(self.images, self.kernels.images_per_tile(_TILE_BYTES // row_bytes, pixels))
         buffer = maps.rows.new_empty(tile, channels)
         for half, weight, mean in zip(self._halves(maps.rows), *expansion[:2], strict=True):
             for rows in torch.split(half, tile):
@@ -224,14 +220,14 @@ class _Pass:
     def _excited(self, maps: _Maps, squeeze: SqueezeExciteShape, activation: str) -> _Maps:
         rows = self.whole(maps)
         gates = rows.new_empty(_BATCHES * self.images, rows.shape[1])
-        image_means(rows, gates)
+        self.kernels.image_means(rows, gates)
         for conv, then in zip(squeeze.convs, (activation, None), strict=True):
             gates = gates @ next(self.weights).flatten(1).t()
             if conv.norm:
                 self._normalize(gates, then)
             else:
                 gates = _activated(gates, then)
-        excite(rows, gates.sigmoid_())
+        self.kernels.excite(rows, gates.sigmoid_())
         return _Maps(rows, maps.size)
 
 
