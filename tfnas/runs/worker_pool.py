@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -189,7 +190,12 @@ def _is_lost(error: Exception) -> bool:
 def _joblib_backend(pool: WorkerPool) -> Iterator[None]:
     """Select the backend for joblib in the body."""
     if pool.backend == LOCAL:
-        with joblib.parallel_config(backend=LOCAL, n_jobs=pool.jobs, inner_max_num_threads=1):
+        with (
+            warnings.catch_warnings(),
+            joblib.parallel_config(backend=LOCAL, n_jobs=pool.jobs, inner_max_num_threads=1),
+        ):
+            # joblib replaces a process whose memory has grown, which says nothing to a user
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor")
             yield
     elif pool.backend == "dask":
         distributed = _module("distributed", "dask")
