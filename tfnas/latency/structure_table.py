@@ -34,6 +34,8 @@ from tfnas.spaces.zen.unit_shapes import UnitShape, block_shapes, classifier_sha
 from tfnas.spaces.zen.zen_family import StructureArchitecture
 from tfnas.utils.files import write_whole
 
+_MOST_UNITS = 1 << 18
+"""Units that are remembered: some 100 MB."""
 _BEYOND = 2.0
 """How far from what was measured predictions are made, as a factor of channels and of multiply-accumulates."""
 
@@ -176,7 +178,7 @@ class StructureTable:
         if found is None:
             self._check_range(shape)
             found = self.model.ms(shape)
-            if len(self._units) >= KNOWN_BLOCKS:
+            if len(self._units) >= _MOST_UNITS:
                 self._units.clear()
             self._units[shape] = found
         return found
@@ -259,8 +261,9 @@ class StructureTable:
                     f"{self.source} was measured with {least} to {most} channels {name} for units such as "
                     f"{shape.text}: {channels} is too far from that"
                 )
-        if shape.counts.macs > _BEYOND * measured.macs:
+        macs = shape.counts.macs
+        if macs > _BEYOND * measured.macs:
             raise NotInTable(
                 f"{self.source} was measured with up to {measured.macs / 1e6:.4g} M MACs for units such as "
-                f"{shape.text}: {shape.counts.macs / 1e6:.4g} M are too far from that (--max_unit_macs)"
+                f"{shape.text}: {macs / 1e6:.4g} M are too far from that (--max_unit_macs)"
             )

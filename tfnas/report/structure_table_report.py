@@ -17,9 +17,6 @@ def structure_build_lines(table: StructureTable, family: ZenFamily) -> Iterator[
     if contents.build is not None:
         yield from effort_lines(contents.build)
     yield from error_lines(held_out_errors(table), "prediction error")
-    multiple = table.model.channel_multiple
-    if multiple > 1:
-        yield f"widths    latency follows channels in multiples of {multiple}"
     yield (
         f"initial   the network that a search of {contents.measurement.space} begins at takes "
         f"{table.quantity(table.architecture_ms(initial))}, with {initial.num_classes} classes"

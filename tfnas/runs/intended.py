@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tfnas.core.errors import InputError
 from tfnas.latency.authors_table import LatencyTableWarning
-from tfnas.latency.cost_table import LatencyTable
+from tfnas.latency.default_table import load_table
 from tfnas.runs.architecture_source import read_summary
 
 _MOST_MS = 1e9
@@ -52,7 +52,7 @@ def intended_for(model_path: Path, architecture: str) -> Intended | None:
             return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LatencyTableWarning)
-            table = LatencyTable.load(path)
+            table = load_table(path)
     except InputError:
         return None
     measured = table.contents.measurement

@@ -6,6 +6,7 @@ budgets.exceeded(budgets.figures(architecture))        # None, or "params" or "l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from tfnas.core.cost import COSTS, MILLISECONDS, Cost
 from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
 from tfnas.core.units import peak_activations
+from tfnas.latency.structure_table import NotInTable
 from tfnas.proxies.unit_entropy import Chain, chain_effectiveness
 from tfnas.searching.evolution.budget_settings import BudgetSettings
 from tfnas.spaces.families import cost_parts
@@ -67,8 +69,9 @@ class Budgets:
         return tuple(self.limits)
 
     def figures(self, architecture: NetworkArchitecture) -> dict[str, float]:
-        """`params`, `macs` (of one image) and `layers`; `ms` with a table; of structures and MBConv networks `memory`
-        (bytes) and `effectiveness`; `feature` (bytes) where it is limited.
+        """`params`, `macs` (of one image) and `layers`; `ms` with a table, infinite where a structure is beyond what
+        was measured; of structures and MBConv networks `memory` (bytes) and `effectiveness`; `feature` (bytes) where it
+        is limited.
 
         Raises InputError where a limited figure is not defined for an architecture.
         """
@@ -79,7 +82,10 @@ class Budgets:
         else:
             figures = self._figures_of_parts(architecture)
         if self.table is not None:
-            figures["ms"] = self.table.architecture_ms(architecture)
+            try:
+                figures["ms"] = self.table.architecture_ms(architecture)
+            except NotInTable:  # units larger than any that were measured
+                figures["ms"] = math.inf
         return figures
 
     def too_deep(self, architecture: NetworkArchitecture) -> bool:

@@ -9,8 +9,6 @@ from typing import Any
 from tfnas.core.errors import InputError
 from tfnas.core.family import Family
 from tfnas.data.opened_data import ImageData, open_data
-from tfnas.latency.cost_table import LatencyTable
-from tfnas.latency.default_table import open_table
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.worker_pool import WorkerPool
@@ -36,7 +34,7 @@ class EvolveSetup:
     scorer: CandidateScorer
     first: Member
     figure_names: tuple[str, ...]
-    table: LatencyTable | None = None
+    table: AnyTable | None = None
     lookup_path: str | None = None
     data: ImageData | None = None
 
@@ -91,7 +89,7 @@ def _open_data(config: EvolveConfig, searched: SearchedFamily) -> ImageData | No
     return open_data(config.image_data, image_size=searched.initial.image_size, seed=config.seed)
 
 
-def _open_table(config: EvolveConfig, family: Family) -> tuple[LatencyTable | None, str | None]:
+def _open_table(config: EvolveConfig, family: Family) -> tuple[AnyTable | None, str | None]:
     """The latency table and its path, where latency has a budget."""
     if config.target_lat is None and config.max_ms is None:
         return None, None
@@ -101,7 +99,7 @@ def _open_table(config: EvolveConfig, family: Family) -> tuple[LatencyTable | No
         raise InputError(
             f"--target_lat and --max_ms need a latency table of --space {config.space}: give it with --lookup_path FILE"
         )
-    return LatencyTable.load(config.lookup_path), config.lookup_path
+    return load_table(config.lookup_path), config.lookup_path
 
 
 def _first_scores(scorer: CandidateScorer, initial: Any) -> tuple[float, ...]:

@@ -39,6 +39,8 @@ def check_start(budgets: Budgets, family: Family, start: Any) -> None:
     target_ms = budgets.settings.target_lat
     if target_ms is not None and isinstance(family, MBConvFamily) and isinstance(budgets.table, LatencyTable):
         check_target(family.space, budgets.table, target_ms, family.num_classes)
+    if budgets.table is not None:
+        budgets.table.architecture_ms(start)  # raises where the table has nothing like a unit of it
     figures = budgets.figures(start)
     over = budgets.excess(figures)
     if not over:

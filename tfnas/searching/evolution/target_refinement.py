@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -241,9 +242,10 @@ class _WidthSearch:
         if any(width not in allowed for width, allowed in zip(widths, self._ranges.ranges, strict=True)):
             return None
         try:
-            return self._budgets.figures(self._ranges.at(widths))
-        except InputError:  # groups that do not divide channels, widths that the table lacks
+            figures = self._budgets.figures(self._ranges.at(widths))
+        except InputError:  # groups that do not divide channels
             return None
+        return figures if math.isfinite(figures["ms"]) else None
 
 
 def _smallest(width: int) -> int:

@@ -6,11 +6,12 @@ The classifier is one, too. Bits of quantised networks do not count, because eve
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from tfnas.core.errors import InputError
 from tfnas.core.units import Counts, Unit, classifier_counts, unit_counts
-from tfnas.spaces.zen.block_units import block_unit, unit_keys
+from tfnas.spaces.zen.block_units import KNOWN_UNITS, block_unit, unit_keys
 from tfnas.spaces.zen.structure import make_unit
 from tfnas.spaces.zen.super_block import BLOCK_TYPES, Notation, SuperBlock
 from tfnas.spaces.zen.zen_family import StructureArchitecture
@@ -73,26 +74,31 @@ class UnitShape(NamedTuple):
 
     def unit(self) -> Unit:
         """The unit. Raises InputError where there is none of these fields."""
-        block_type = BLOCK_TYPES.get((self.notation, self.block_type))
-        if block_type is None:
-            raise InputError(f"there is no block type {self.block_type!r} in notation {self.notation}")
-        block = SuperBlock(
-            block_type=self.block_type,
-            kernel=self.kernel,
-            in_channels=self.in_channels,
-            out_channels=self.out_channels,
-            stride=self.stride,
-            bottleneck=self.inside or None,
-            expansion=1 if block_type.expands_output else None,  # the channels inside say it
-            groups=self.groups,
-            activation=self.activation if self.block_type == "conv" else None,
-        )
-        first = self.projected or self.stride > 1
-        unit = make_unit(block, self.notation, first, self.channels, self.size, self.squeeze_excite)
-        found = unit.activation, unit.projection is not None, unit.squeeze_excite is not None, len(unit.convs) > 1
-        if found != (self.activation, self.projected, self.squeeze_excite, self.inside > 0):
-            raise InputError(f"{self.text} contradicts itself: there is no such unit")
-        return unit
+        return _unit(self)
+
+
+@lru_cache(KNOWN_UNITS)
+def _unit(shape: UnitShape) -> Unit:
+    block_type = BLOCK_TYPES.get((shape.notation, shape.block_type))
+    if block_type is None:
+        raise InputError(f"there is no block type {shape.block_type!r} in notation {shape.notation}")
+    block = SuperBlock(
+        block_type=shape.block_type,
+        kernel=shape.kernel,
+        in_channels=shape.in_channels,
+        out_channels=shape.out_channels,
+        stride=shape.stride,
+        bottleneck=shape.inside or None,
+        expansion=1 if block_type.expands_output else None,  # the channels inside say it
+        groups=shape.groups,
+        activation=shape.activation if shape.block_type == "conv" else None,
+    )
+    first = shape.projected or shape.stride > 1
+    unit = make_unit(block, shape.notation, first, shape.channels, shape.size, shape.squeeze_excite)
+    found = unit.activation, unit.projection is not None, unit.squeeze_excite is not None, len(unit.convs) > 1
+    if found != (shape.activation, shape.projected, shape.squeeze_excite, shape.inside > 0):
+        raise InputError(f"{shape.text} contradicts itshape: there is no such unit")
+    return unit
 
 
 def block_shapes(block: SuperBlock, notation: Notation, size: int, use_se: bool) -> Iterator[tuple[UnitShape, int]]:
