@@ -1,20 +1,31 @@
-"""How much faster are candidates of a training-free search scored than in a plain implementation, at what ranking?
+"""How much faster does a training-free search work than a plain implementation, at what ranking?
 
     python scripts/bench_evolve.py --json FILE [--only zen_score_ratio zen_tau]
 
-One thread. A ratio is the seconds of processor time of `textbook_evolve.py` over ours, for the same candidates, both
-by turns: median, smallest and largest. `zen_score_ratio` is of one Zen-Score of published networks, and the smallest of
-theirs. `zen_tau` is Kendall's tau between the scores that a search takes and those of the network's module in double
-precision, of random structures of the CIFAR space within the budget of a published search.
+A ratio is the seconds of `textbook_evolve.py` over ours, both by turns on one thread, in processor time: median,
+smallest and largest.
+
+* `analytic_ratio`: of a candidate of the search for a CIFAR network, mutated, held against limits on parameters, MACs
+  and layers, and scored by its parameters where it is within them; both draw from the same population.
+* `zen_ratio`: the same with the Zen-Score, on batches of 16 images.
+* `zen_score_ratio`: of one Zen-Score of published networks; the smallest of theirs.
+* `zen_tau`: Kendall's tau between the scores that a search takes and those of the network's module in double precision,
+  of random structures of the CIFAR space within the limits.
+* `workers_ratio`: seconds by the clock of that search with the Zen-Score in one process over those with two. It says
+  something only where two cores have nothing else to do: `load` is the number of running processes at the start.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,6 +38,10 @@ from scipy.stats import kendalltau
 import tfnas
 from tfnas import zoo
 from tfnas.proxies import zen
+from tfnas.runs.distributed import distributed_context
+from tfnas.searching.evolution.evolutionary_search import EvolutionarySearch
+from tfnas.searching.evolution.evolve_setup import prepare
+from tfnas.searching.evolution.presets import preset_config
 from tfnas.spaces.families import architecture_counts
 from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
 
@@ -34,7 +49,8 @@ BATCH_SIZE = 16
 TAU_BATCH_SIZE = 4  # double precision takes long
 NETWORKS = (("zennet_cifar_model_size1M_res32", 32, 100), ("zennet_imagenet1k_flops400M_res224", 64, 1000))
 """Name, pixels a side and classes."""
-MOST_PARAMS, MOST_LAYERS = 1e6, 18
+LIMITS = textbook.Limits(params=1e6, macs=2e8, layers=18, image_size=32, num_classes=100, population=512)
+"""Those of the published searches for CIFAR networks, and one on MACs."""
 MOST_MUTATIONS = 40
 
 
@@ -47,18 +63,25 @@ def main() -> None:
     parser.add_argument("--structures", type=int, default=500, help="structures of zen_tau")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    results = {"torch": torch.__version__, "batch_size": BATCH_SIZE}
+    results: dict[str, Any] = {"torch": torch.__version__, "batch_size": BATCH_SIZE}
+    results["load"] = [round(load, 1) for load in os.getloadavg()]
     for name in arguments.only:
         results[name] = MEASURES[name](arguments)
         print(f"{name}: {json.dumps(results[name])}", flush=True)
     arguments.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
-def ratio(theirs: Callable[[], object], ours: Callable[[], object], rounds: int) -> dict[str, float]:
-    """Seconds of both, measured by turns, and the ratios of the turns."""
+def ratio(
+    theirs: Callable[[], object],
+    ours: Callable[[], object],
+    rounds: int,
+    counts: tuple[int, int] = (1, 1),
+    clock: Callable[[], float] = time.process_time,
+) -> dict[str, float]:
+    """Seconds of both, each for so many candidates, measured by turns, and the ratios of the turns."""
     seconds = []
     for number in range(rounds + 1):
-        pair = processor_seconds(theirs), processor_seconds(ours)
+        pair = seconds_of(theirs, clock) / counts[0], seconds_of(ours, clock) / counts[1]
         if number > 0:  # the first one warms up
             seconds.append(pair)
     ratios = [first / second for first, second in seconds]
@@ -67,15 +90,95 @@ def ratio(theirs: Callable[[], object], ours: Callable[[], object], rounds: int)
         "lowest": round(min(ratios), 3),
         "highest": round(max(ratios), 3),
         "textbook_seconds": round(statistics.median(first for first, _ in seconds), 5),
-        "seconds": round(statistics.median(second for _, second in seconds), 5),
+        "seconds": float(f"{statistics.median(second for _, second in seconds):.4g}"),
     }
 
 
-def processor_seconds(call: Callable[[], object]) -> float:
+def seconds_of(call: Callable[[], object], clock: Callable[[], float]) -> float:
     """Of one call."""
-    start = time.process_time()
+    start = clock()
     call()
-    return time.process_time() - start
+    return clock() - start
+
+
+# ---- searches -------------------------------------------------------------------------------------------------------
+
+
+def analytic_ratio(arguments: argparse.Namespace) -> dict[str, Any]:
+    """One candidate, scored by its parameters."""
+
+    def score(text: str) -> float:
+        return textbook.num_params(textbook.built(text, LIMITS.num_classes))
+
+    return candidate_ratio("params", score, (4096, 8192, 32), arguments.rounds)
+
+
+def zen_ratio(arguments: argparse.Namespace) -> dict[str, Any]:
+    """One candidate, with the Zen-Score where it is within the limits."""
+
+    def score(text: str) -> float:
+        structure = tfnas.Structure.parse(text)
+        return textbook.zen_score(structure, LIMITS.image_size, BATCH_SIZE, LIMITS.num_classes)
+
+    return candidate_ratio("zen", score, (256, 64, 16), arguments.rounds)
+
+
+def candidate_ratio(
+    name: str, score: Callable[[str], float], counts: tuple[int, int, int], rounds: int
+) -> dict[str, Any]:
+    """The ratio with a score. `counts` are the candidates of ours before the first round, and of ours and theirs in
+    each."""
+    before, ours, theirs = counts
+    with opened_search(name) as search:
+        search.step(before)
+        initial = search.setup.first.architecture.structure.to_text()
+        plain = textbook.TextbookSearch(initial, LIMITS, score)
+        random.seed(0)
+
+        def plain_search() -> None:
+            plain.texts = [member.architecture.structure.to_text() for member in search.population.members]
+            plain.scores = [member.value for member in search.population.members]
+            for _ in range(theirs):
+                plain.iterate()
+
+        return ratio(plain_search, lambda: search.step(ours), rounds, (theirs, ours))
+
+
+def workers_ratio(arguments: argparse.Namespace) -> dict[str, Any]:
+    """One process and two, which draw the same candidates."""
+    count = 64
+    with opened_search("zen") as alone, opened_search("zen", jobs=2) as both:
+        for search in (alone, both):
+            search.step(count)
+        calls = [partial(search.step, count) for search in (alone, both)]
+        found = ratio(*calls, arguments.rounds, (count, count), time.perf_counter)
+        assert [member.scores for member in alone.population.members] == [m.scores for m in both.population.members]
+    return {"seconds_alone" if key == "textbook_seconds" else key: value for key, value in found.items()}
+
+
+@contextmanager
+def opened_search(score: str, jobs: int = 1) -> Iterator[EvolutionarySearch]:
+    """Our search for a CIFAR network, before its first candidate."""
+    config = preset_config(
+        "zen-cifar-1m",
+        score=score,
+        batch_size=BATCH_SIZE,
+        max_macs=LIMITS.macs,
+        iterations=10**9,
+        jobs=jobs,
+        device="cpu",
+        seed=0,
+    )
+    with distributed_context("cpu", None, 60) as processes:
+        search = EvolutionarySearch(prepare(config, processes))
+        try:
+            search.build()
+            yield search
+        finally:
+            search.setup.scorer.close()
+
+
+# ---- scores ---------------------------------------------------------------------------------------------------------
 
 
 def zen_score_ratio(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -126,12 +229,15 @@ def cifar_structures(count: int) -> list[StructureArchitecture]:
 def within_budget(drawn: StructureArchitecture) -> bool:
     """Whether it has no more parameters and layers than the search of a 1M CIFAR network may find."""
     layers = sum(block.layers for block in drawn.structure.blocks)
-    return layers <= MOST_LAYERS and architecture_counts(drawn).params <= MOST_PARAMS
+    return layers <= LIMITS.layers and architecture_counts(drawn).params <= LIMITS.params
 
 
 MEASURES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "analytic_ratio": analytic_ratio,
+    "zen_ratio": zen_ratio,
     "zen_score_ratio": zen_score_ratio,
     "zen_tau": zen_tau,
+    "workers_ratio": workers_ratio,
 }
 
 if __name__ == "__main__":
