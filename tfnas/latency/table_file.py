@@ -24,7 +24,10 @@ def table_bytes(file: Path) -> bytes:
             data = stream.read(_LARGEST_FILE + 1)
     except (OSError, ValueError) as error:  # ValueError: a path that holds a zero byte
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"latency table {file} cannot be read: {reason}") from error
+        raise InputError(
+            f"latency table {file} cannot be read: {reason}; "
+            "give a table that `latency build` wrote, or one of the TF-NAS authors"
+        ) from error
     if len(data) > _LARGEST_FILE:
         raise InputError(f"latency table {file} is larger than {_LARGEST_FILE >> 20} MiB, so it is not a latency table")
     return data
@@ -47,4 +50,4 @@ def check_format(fields: Mapping[str, Any], expected: str) -> None:
         return
     if isinstance(found, str) and found in _OF:
         raise InputError(f"it is a table of {_OF[found]}: one of {_OF[expected]} is needed here")
-    raise InputError(f"format must be {expected!r}, got {short(found)}")
+    raise InputError(f"format must be {expected!r}, got {short(found)}: give a table that `latency build` wrote")
