@@ -28,7 +28,7 @@ from tfnas.bench.timing import TimingSample, call_ms, steady
 from tfnas.core.architecture import Architecture
 from tfnas.core.errors import InputError, RunFailed
 from tfnas.core.space import SearchSpace
-from tfnas.latency.default_table import AnyTable
+from tfnas.latency.structure_table import AnyTable
 from tfnas.latency.table_contents import Conditions, Measurement
 from tfnas.utils.devices import check_threads, device_name, instruction_sets, named_device
 from tfnas.utils.text import command_line

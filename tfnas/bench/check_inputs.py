@@ -27,8 +27,8 @@ from tfnas.core.space import SearchSpace
 from tfnas.latency.authors_table import LatencyTableWarning
 from tfnas.latency.correction_fit import FloatArray, MeasuredNetworks, SmallestParts, smallest_parts
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.latency.default_table import AnyTable, load_table, table_family, table_space
-from tfnas.latency.structure_table import NotInTable, StructureTable
+from tfnas.latency.default_table import table_space
+from tfnas.latency.structure_table import AnyTable, NotInTable, StructureTable, load_table, table_family
 from tfnas.latency.table_contents import BuildReport, Measurement, runtime_text
 from tfnas.spaces.mbconv.table_keys import latency_key
 from tfnas.spaces.zen.unit_shapes import CLASSIFIER

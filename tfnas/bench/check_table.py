@@ -25,7 +25,7 @@ from tfnas.latency.correction_fit import (
     fit_correction,
     sum_errors,
 )
-from tfnas.latency.default_table import AnyTable, load_table
+from tfnas.latency.structure_table import AnyTable, load_table
 from tfnas.latency.table_contents import Correction, SumErrors
 from tfnas.utils.files import check_writable, write_whole
 from tfnas.utils.text import parse_seconds

@@ -15,7 +15,7 @@ import itertools
 import json
 import os
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,10 @@ from numpy.typing import NDArray
 from tfnas.core.architecture import Architecture
 from tfnas.core.cost import COSTS, Cost
 from tfnas.core.errors import InputError
-from tfnas.core.family import NetworkArchitecture
 from tfnas.core.mbconv_blocks import Block
 from tfnas.core.space import SearchSpace
 from tfnas.latency.table_contents import Correction, TableContents
-from tfnas.latency.table_file import is_json, table_bytes
-from tfnas.latency.table_json import read_json, table_to_json, to_text
+from tfnas.latency.table_json import is_json, read_json, table_bytes, table_to_json, to_text
 from tfnas.spaces.mbconv.table_keys import (
     authors_key,
     classifier_key,
@@ -38,6 +36,9 @@ from tfnas.spaces.mbconv.table_keys import (
 )
 from tfnas.utils.files import write_whole
 from tfnas.utils.text import command_line
+
+if TYPE_CHECKING:
+    from tfnas.core.family import NetworkArchitecture
 
 
 class LatencyTable:

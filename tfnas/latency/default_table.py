@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from tfnas.core.errors import InputError
 from tfnas.core.space import SearchSpace
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.latency.structure_table import StructureTable
 from tfnas.latency.table_contents import Measurement
-from tfnas.latency.table_file import STRUCTURE_FORMAT, is_json, json_table, table_bytes
 from tfnas.spaces.mbconv.space_file import space as load_space
 from tfnas.spaces.mbconv.space_file import space_names
-from tfnas.spaces.zen.structure_spaces import structure_space, structure_space_names
-from tfnas.spaces.zen.zen_family import ZenFamily
 from tfnas.utils.devices import device_names
 from tfnas.utils.text import command_line
 
@@ -54,20 +49,6 @@ def open_table(lookup_path: str | None, space: SearchSpace, space_flags: Sequenc
     table = LatencyTable.load(path)
     table.check(space)
     return table, str(path)
-
-
-AnyTable = LatencyTable | StructureTable
-"""A latency table: of MBConv blocks, or of structures."""
-
-
-def load_table(path: str | os.PathLike[str]) -> AnyTable:
-    """The table in a file, of whatever kind its contents are. Raises InputError naming what is wrong in the file."""
-    data = table_bytes(Path(path))
-    try:
-        of_structures = is_json(data) and json_table(data).get("format") == STRUCTURE_FORMAT
-    except InputError as error:
-        raise InputError(f"latency table {path}: {error}") from error
-    return StructureTable.load(path) if of_structures else LatencyTable.load(path)
 
 
 def is_default(lookup_path: str | None, space: SearchSpace) -> bool:
@@ -115,28 +96,6 @@ def table_space(table: LatencyTable, name_or_path: str | None = None) -> SearchS
         )
     table.check(space)
     return space
-
-
-def table_family(table: StructureTable, name_or_path: str | None = None) -> ZenFamily:
-    """The family of structures that a table is for: its own, if that is built in, or one named.
-
-    Raises InputError for a table of a space that is not built in, and where the space is another one now.
-    """
-    measurement = table.contents.measurement
-    if name_or_path is None and measurement.space not in structure_space_names():
-        raise InputError(
-            f"{table.source} is for the space {measurement.space!r}, which is not a built-in space: give its YAML file "
-            "with --space"
-        )
-    family = structure_space(
-        name_or_path or measurement.space, image_size=measurement.image_size, num_classes=measurement.num_classes
-    )
-    if family.fingerprint != measurement.space_fingerprint:
-        raise InputError(
-            f"{table.source} is for a space named {measurement.space!r} with other networks than "
-            f"{name_or_path or 'the built-in one'}: give the YAML file of its own with --space"
-        )
-    return family
 
 
 SEARCHED_RUNTIME = "torch"

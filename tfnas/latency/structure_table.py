@@ -20,18 +20,19 @@ import numpy as np
 
 from tfnas.core.cost import MILLISECONDS, Cost
 from tfnas.core.errors import InputError
+from tfnas.latency.cost_table import LatencyTable
 from tfnas.latency.structure_table_json import (
     StructureTableContents,
     read_structure_table,
     structure_table_to_json,
 )
 from tfnas.latency.table_contents import Correction
-from tfnas.latency.table_file import is_json, json_table, table_bytes
-from tfnas.latency.table_json import to_text
+from tfnas.latency.table_json import STRUCTURE_FORMAT, is_json, json_table, table_bytes, to_text
 from tfnas.latency.unit_latency_model import UnitLatencyModel
+from tfnas.spaces.zen.structure_spaces import structure_space, structure_space_names
 from tfnas.spaces.zen.super_block import KNOWN_BLOCKS, SuperBlock
 from tfnas.spaces.zen.unit_shapes import UnitShape, block_shapes, classifier_shape
-from tfnas.spaces.zen.zen_family import StructureArchitecture
+from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
 from tfnas.utils.files import write_whole
 
 _MOST_UNITS = 1 << 18
@@ -267,3 +268,41 @@ class StructureTable:
                 f"{self.source} was measured with up to {measured.macs / 1e6:.4g} M MACs for units such as "
                 f"{shape.text}: {macs / 1e6:.4g} M are too far from that (--max_unit_macs)"
             )
+
+
+# ---- tables of either kind -------------------------------------------------------------------------------------------
+
+AnyTable = LatencyTable | StructureTable
+"""A latency table: of MBConv blocks, or of structures."""
+
+
+def load_table(path: str | os.PathLike[str]) -> AnyTable:
+    """The table in a file, of whatever kind its contents are. Raises InputError naming what is wrong in the file."""
+    data = table_bytes(Path(path))
+    try:
+        of_structures = is_json(data) and json_table(data).get("format") == STRUCTURE_FORMAT
+    except InputError as error:
+        raise InputError(f"latency table {path}: {error}") from error
+    return StructureTable.load(path) if of_structures else LatencyTable.load(path)
+
+
+def table_family(table: StructureTable, name_or_path: str | None = None) -> ZenFamily:
+    """The family of structures that a table is for: its own, if that is built in, or one named.
+
+    Raises InputError for a table of a space that is not built in, and where the space is another one now.
+    """
+    measurement = table.contents.measurement
+    if name_or_path is None and measurement.space not in structure_space_names():
+        raise InputError(
+            f"{table.source} is for the space {measurement.space!r}, which is not a built-in space: give its YAML file "
+            "with --space"
+        )
+    family = structure_space(
+        name_or_path or measurement.space, image_size=measurement.image_size, num_classes=measurement.num_classes
+    )
+    if family.fingerprint != measurement.space_fingerprint:
+        raise InputError(
+            f"{table.source} is for a space named {measurement.space!r} with other networks than "
+            f"{name_or_path or 'the built-in one'}: give the YAML file of its own with --space"
+        )
+    return family

@@ -1,4 +1,4 @@
-"""Our JSON form of a latency table of structures, written and read: every field is checked (`json_fields.py`)."""
+"""Our JSON form of a latency table of structures, written and read: every field is checked (`table_json.py`)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any, get_args
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import short
 from tfnas.core.mbconv_blocks import MOST_CHANNELS, MOST_CLASSES, MOST_IMAGE_SIZE
-from tfnas.latency.json_fields import (
+from tfnas.latency.table_contents import BuildReport, Correction, Measurement
+from tfnas.latency.table_json import (
     SETS,
+    STRUCTURE_FORMAT,
     as_list,
     as_ms,
     as_object,
@@ -20,14 +22,13 @@ from tfnas.latency.json_fields import (
     as_text,
     as_truth,
     as_whole,
+    check_format,
     check_names,
     field_names,
     read_correction,
     read_measurement,
     record,
 )
-from tfnas.latency.table_contents import BuildReport, Correction, Measurement
-from tfnas.latency.table_file import STRUCTURE_FORMAT, check_format
 from tfnas.spaces.zen.super_block import Notation
 from tfnas.spaces.zen.unit_shapes import CLASSIFIER, UnitShape, classifier_shape
 from tfnas.utils.text import command_line

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tfnas.core.errors import InputError
 from tfnas.latency.authors_table import LatencyTableWarning
-from tfnas.latency.default_table import load_table
+from tfnas.latency.structure_table import load_table
 from tfnas.runs.architecture_source import read_summary
 
 _MOST_MS = 1e9

@@ -9,7 +9,8 @@ from typing import Any
 from tfnas.core.errors import InputError
 from tfnas.core.family import Family
 from tfnas.data.opened_data import ImageData, open_data
-from tfnas.latency.default_table import AnyTable, load_table, open_table
+from tfnas.latency.default_table import open_table
+from tfnas.latency.structure_table import AnyTable, load_table
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.runs.distributed import DistributedContext
 from tfnas.runs.worker_pool import WorkerPool

@@ -17,7 +17,7 @@ from typing import Any
 
 from tfnas.core.errors import InputError, did_you_mean
 from tfnas.core.json_yaml import load_yaml
-from tfnas.latency.default_table import load_table
+from tfnas.latency.structure_table import load_table
 from tfnas.searching.evolution.evolve_config import EvolveConfig
 from tfnas.searching.evolution.tinynas_config import read_tinynas_config
 
