@@ -51,12 +51,15 @@ if TYPE_CHECKING:
     from tfnas.searching.reranking.rerank import rerank
     from tfnas.searching.reranking.rerank_config import RerankConfig
     from tfnas.spaces.families import build_network, load_architecture, parse_architecture, register_family
+    from tfnas.spaces.zen.block_names import register_block
     from tfnas.spaces.zen.structure import Structure
     from tfnas.spaces.zen.structure_network import StructureNetwork
+    from tfnas.spaces.zen.super_block import BlockType
     from tfnas.training.retraining import TrainResult, retrain
     from tfnas.training.train_config import TrainConfig
 
 _HOMES = {
+    "BlockType": "tfnas.spaces.zen.super_block",
     "BuildConfig": "tfnas.bench.bench_config",
     "CertifyConfig": "tfnas.searching.refitting.refit_config",
     "CheckConfig": "tfnas.bench.bench_config",
@@ -99,6 +102,7 @@ _HOMES = {
     "parse_architecture": "tfnas.spaces.families",
     "predict": "tfnas.evaluation.predicting",
     "preset_config": "tfnas.searching.evolution.presets",
+    "register_block": "tfnas.spaces.zen.block_names",
     "register_family": "tfnas.spaces.families",
     "rerank": "tfnas.searching.reranking.rerank",
     "retrain": "tfnas.training.retraining",
@@ -109,6 +113,7 @@ _HOMES = {
 
 __all__ = [
     "Architecture",
+    "BlockType",
     "BuildConfig",
     "CertifyConfig",
     "CheckConfig",
@@ -158,6 +163,7 @@ __all__ = [
     "parse_architecture",
     "predict",
     "preset_config",
+    "register_block",
     "register_family",
     "rerank",
     "retrain",

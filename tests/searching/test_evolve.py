@@ -195,6 +195,15 @@ def test_diversity_is_the_mean_distance_of_pairs(toy_family):
     assert population_diversity(population) == pytest.approx(((1 - 1 / 5) + (1 - 1 / 5) + 1) / 3)
 
 
+def test_a_network_for_videos_is_trained_as_the_last_line_says(tmp_path):
+    small = settings(tmp_path, space="tinynas-3d-k1dwk1", image_size=32, num_classes=3, iterations=4, max_params=None)
+    result = evolve(small, QUIET)
+    last = (result.run_dir / "log.txt").read_text().splitlines()[-1]
+    network = eval(last.partition("videos: ")[2], {"tfnas": tfnas})
+    assert "train_eval" not in last and network.structure == result.architecture.structure
+    assert network.classifier.out_features == 3
+
+
 def test_the_pareto_front_is_what_nothing_beats():
     points = np.random.default_rng(0).integers(0, 12, size=(60, 2)).astype(float)
     beaten = [

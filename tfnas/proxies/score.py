@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import difflib
 import math
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal
 
+from tfnas.core.entry_points import register_entry_point
 from tfnas.core.errors import InputError, RunFailed, TfnasError
 from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
@@ -93,7 +95,10 @@ _registered: dict[str, Score] = {}
 
 
 def register_score(found: Score) -> None:
-    """Add a score; `tfnas.score` and re-ranking know it from then on. Raises ValueError if there is one of its name."""
+    """Add a score; all that takes names of scores knows it from then on.
+
+    Raises ValueError if there is one of its name.
+    """
     if found.name in _MODULES or _registered.setdefault(found.name, found) is not found:
         raise ValueError(f"there is a score {found.name!r} already")
 
@@ -110,7 +115,7 @@ def find_score(name: str) -> Score:
         return next(item for item in vars(module).values() if isinstance(item, Score) and item.name == name)
     if name not in _registered:
         for entry in entry_points(group=ENTRY_POINTS, name=name):
-            register_score(entry.load())
+            register_entry_point(entry, Score, register_score)
     if name not in _registered:
         names = score_names()
         near = difflib.get_close_matches(name, names, 1)
@@ -149,8 +154,18 @@ def measure(found: Score, scored: ScoredNetwork, settings: ScoreOptions) -> floa
         raise
     except Exception as error:  # whatever a module of the user's may raise
         reason = str(error) or type(error).__name__
-        message = f"score {found.name} cannot be computed for {scored.text}: {reason}"
+        message = f"score {found.name}{_place(found, error)} cannot be computed for {scored.text}: {reason}"
         raise ScoreFailed(message, scored.text) from error
     if not math.isfinite(value):
-        raise ScoreFailed(f"score {found.name} of {scored.text} is not finite: {value}", scored.text)
+        raise ScoreFailed(f"score {found.name}{_place(found)} of {scored.text} is not finite: {value}", scored.text)
     return value
+
+
+def _place(found: Score, error: Exception | None = None) -> str:
+    """Of a score from outside the file that computes it, and the line in it that an error comes from."""
+    code = getattr(found.measure, "__code__", None)
+    if found.name in _MODULES or code is None:
+        return ""
+    frames = () if error is None else traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in frames if frame.f_code.co_filename == code.co_filename]
+    return f" ({code.co_filename}{f', line {lines[-1]}' if lines else ''})"

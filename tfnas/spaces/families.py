@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfnas.core.architecture import JSON_FORMAT, JSON_VERSION, RUN_FILE, Architecture
+from tfnas.core.entry_points import register_entry_point
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import load_json_file, short
 from tfnas.core.units import CostPart, Counts, sum_counts
@@ -54,7 +55,7 @@ def families() -> Mapping[str, Family]:
     built_in = {name: _built_in(name) for name in _BUILT_IN}
     for entry in metadata.entry_points(group=ENTRY_POINTS):
         if entry.name not in {**built_in, **_FAMILIES}:
-            register_family(entry.load())
+            register_entry_point(entry, object, register_family)
     return {**built_in, **_FAMILIES}
 
 
@@ -64,6 +65,17 @@ def find_family(name: str) -> Family:
     if family is None:
         raise InputError(f"no family of networks {short(name)}: known are {', '.join(families())}")
     return family
+
+
+def registered_family(name: str) -> Family | None:
+    """The family that this process has registered under a name and that others do not find themselves."""
+    installed = {entry.name for entry in metadata.entry_points(group=ENTRY_POINTS)}
+    return None if name in installed else _FAMILIES.get(name)
+
+
+def receive_family(family: Family) -> None:
+    """Know a family that another process has registered, unless there is one of its name here."""
+    _FAMILIES.setdefault(family.name, family)
 
 
 @cache

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfnas.core.errors import InputError, RunFailed
+from tfnas.core.family import Family
 from tfnas.data.data_config import DataConfig
 from tfnas.proxies.labelled_images import labelled_images
 from tfnas.proxies.score import Score, ScoreFailed, measure
@@ -19,6 +20,7 @@ from tfnas.proxies.score_options import ScoreOptions
 from tfnas.proxies.scored_network import ScoredNetwork
 from tfnas.runs.worker_pool import LOCAL, WorkerPool, owned_processes
 from tfnas.searching.evolution.objective import Objective
+from tfnas.spaces.families import receive_family, registered_family
 
 _ATTEMPTS = 3
 _REMEMBERED = 100_000
@@ -32,15 +34,19 @@ Outcome = Scores | str
 class NetworkScores:
     """The scores of one network, to be computed anywhere.
 
-    `terms` are scores with their options; those that need real images take two batches of the `data`.
+    `terms` are scores with their options; those that need real images take two batches of the `data`. `family` is one
+    that only this process knows.
     """
 
     architecture: Any
     terms: tuple[tuple[Score, ScoreOptions], ...]
     data: DataConfig | None
+    family: Family | None = None
 
     def compute(self) -> Scores:
         """One number per term. Raises ScoreFailed and InputError as `tfnas.proxies.score.measure` does."""
+        if self.family is not None:
+            receive_family(self.family)
         scored = ScoredNetwork(architecture=self.architecture)
         return tuple([measure(score, scored, self._options(score, options)) for score, options in self.terms])
 
@@ -101,8 +107,8 @@ class CandidateScorer:
                 self.first_problem = outcome
         return outcomes
 
-    def _task(self, architecture: Any) -> NetworkScores:
-        return NetworkScores(architecture, self._terms, self.data)
+    def _task(self, architecture: Any, family: Family | None = None) -> NetworkScores:
+        return NetworkScores(architecture, self._terms, self.data, family)
 
     def here(self, architecture: Any) -> Outcome:
         """What a network scores, computed in this process."""
@@ -117,10 +123,11 @@ class CandidateScorer:
         if not self._pool.connected:
             self._connections.enter_context(owned_processes())
             self._pool = self._connections.enter_context(self._pool.connection())
+        family = registered_family(architectures[0].family)
         found: dict[int, Outcome] = {}
         for attempt in range(1, _ATTEMPTS + 1):
             missing = [number for number in range(len(architectures)) if number not in found]
-            results = self._pool.results([self._task(architectures[number]) for number in missing])
+            results = self._pool.results([self._task(architectures[number], family) for number in missing])
             try:
                 with closing(results):
                     for result in results:

@@ -19,8 +19,8 @@ from tfnas.runs.architecture_source import arch_source, path_source
 from tfnas.searching.evolution.evolve_config import EvolveConfig
 from tfnas.spaces.families import families, find_family
 from tfnas.spaces.mbconv.mbconv_family import MBConvFamily
+from tfnas.spaces.mbconv.space_file import installed_spaces, space_names
 from tfnas.spaces.mbconv.space_file import space as load_space
-from tfnas.spaces.mbconv.space_file import space_names
 from tfnas.spaces.zen.structure_spaces import is_structure_space, structure_space, structure_space_names
 from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
 
@@ -129,7 +129,8 @@ def _named(given: str) -> Any:
 
 
 def _mbconv_space(config: EvolveConfig) -> SearchSpace:
-    names = (*structure_space_names(), *space_names(), *(name for name in families() if name not in ("zen", "mbconv")))
+    own = (*structure_space_names(), *space_names(), *installed_spaces())
+    names = (*own, *(name for name in families() if name not in ("zen", "mbconv")))
     if config.space not in names and not os.path.isfile(config.space):  # noqa: PTH113
         hint = did_you_mean(config.space, names)
         raise InputError(f"--space: no space {config.space!r}: give one of {', '.join(names)} or a YAML file{hint}")

@@ -12,7 +12,7 @@ from tfnas.searching.evolution.evolve_setup import EvolveSetup
 from tfnas.searching.evolution.population import REFINED, Member, Population
 from tfnas.searching.evolution.search_history import HISTORY_FILE, SearchHistory
 from tfnas.spaces.families import architecture_counts, original_form
-from tfnas.spaces.zen.zen_family import STRUCTURE_FILE
+from tfnas.spaces.zen.zen_family import STRUCTURE_FILE, StructureArchitecture
 from tfnas.utils.text import command_line
 
 POPULATION_FILE = "population.json"
@@ -125,7 +125,6 @@ def show_results(run: RunDirectory, best: Any, summary: Mapping[str, Any]) -> No
     scores = ", ".join(f"{name} {value:.6g} (start {started[name]:.6g})" for name, value in summary["scores"].items())
     drawn = f"in iteration {summary['found']}"
     where = drawn if summary["found"] is not None else "by refining the widths of the best"
-    data = [] if "data" in summary else ["--data", "folder", "--train_root", "IMAGES"]
     for line in (
         "",
         f"found     {where} of {summary['iterations']}: {scores}",
@@ -137,9 +136,20 @@ def show_results(run: RunDirectory, best: Any, summary: Mapping[str, Any]) -> No
             run, "architecture.json", *([original] if original else []), POPULATION_FILE, HISTORY_FILE, PICTURE_FILE
         ),
         f"next      {command_line('parse', '--model_path', run.path)}",
-        f"          {command_line('train', '--model_path', run.path, *data)}",
+        f"          {_training(run, best, summary)}",
     ):
         run.say(line)
+
+
+def _training(run: RunDirectory, best: Any, summary: Mapping[str, Any]) -> str:
+    """How the network is trained: by a command, or one of videos by a program of the user's."""
+    if isinstance(best, StructureArchitecture) and best.is_video:
+        network = (
+            f"StructureNetwork(tfnas.load_architecture({str(run.path)!r}).structure, num_classes={best.num_classes})"
+        )
+        return f"in Python, to train on videos: tfnas.{network}"
+    data = [] if "data" in summary else ["--data", "folder", "--train_root", "IMAGES"]
+    return command_line("train", "--model_path", run.path, *data)
 
 
 def original_file(architecture: Any) -> str | None:

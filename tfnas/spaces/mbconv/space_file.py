@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from importlib import resources
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tfnas.core.entry_points import load_entry_point
 from tfnas.core.errors import InputError, did_you_mean
 from tfnas.core.json_yaml import load_yaml, short
 from tfnas.core.mbconv_blocks import MOST_CHANNELS, MOST_IMAGE_SIZE, MOST_KERNEL_SIZE, MOST_STRIDE, check_number
@@ -18,6 +21,7 @@ from tfnas.core.space import Operation, SearchSpace, Stage
 A = TypeVar("A")
 B = TypeVar("B")
 
+ENTRY_POINTS = "tfnas.spaces"
 _PACKAGE = "tfnas.spaces.mbconv"
 _MOST = {
     "image_size": MOST_IMAGE_SIZE,
@@ -82,15 +86,33 @@ def built_in_spaces(package: str) -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in files if entry.name.endswith(".yaml"))
 
 
+def installed_spaces() -> list[str]:
+    """Names of the spaces of installed packages: their entry points name the path of a YAML file."""
+    return sorted(entry.name for entry in entry_points(group=ENTRY_POINTS))
+
+
+def installed_space(name: str) -> str | None:
+    """The file of a space of an installed package; None where there is none, and where a file has that name.
+
+    Raises InputError naming the package where its entry point cannot be loaded.
+    """
+    if os.path.isfile(name):  # noqa: PTH113 - a name may be too long for a path
+        return None
+    found = [load_entry_point(entry, Path) for entry in entry_points(group=ENTRY_POINTS, name=name)]
+    return str(found[0]) if found else None
+
+
 def read_space_document(
     name_or_path: str, package: str, completed: str, seen: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], str]:
     """The fields of a space with those of the space it extends filled in, and a name for messages.
 
-    The space is a file, or has its name in the package. A field replaces the extended space's, but for the mapping
-    `completed`, which is completed entry by entry. Raises InputError naming the file.
+    The space has its name in the package, or is a file, of an installed package, too. A field replaces the extended
+    space's, but for the mapping `completed`, which is completed entry by entry. Raises InputError naming the file.
     """
     names = built_in_spaces(package)
+    if name_or_path not in names:
+        name_or_path = installed_space(name_or_path) or name_or_path
     if name_or_path in names:
         text = (resources.files(package) / f"{name_or_path}.yaml").read_text(encoding="utf-8")
         where = f"space {name_or_path}"

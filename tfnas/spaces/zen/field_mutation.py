@@ -12,16 +12,12 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from tfnas.core.errors import InputError
+from tfnas.core.units import PLAIN
 from tfnas.spaces.zen.structure import round_to_8
 from tfnas.spaces.zen.structure_rules import StructureRules
-from tfnas.spaces.zen.super_block import BLOCK_TYPES, KNOWN_BLOCKS, Notation, SuperBlock
+from tfnas.spaces.zen.super_block import BLOCK_TYPES, KNOWN_BLOCKS, SuperBlock
 
 T = TypeVar("T")
-_COUNTED_LAYERS: dict[Notation, dict[str, int]] = {
-    "zennas": {name: 1 for notation, name in BLOCK_TYPES if notation == "zennas"},
-    "tinynas": {name: kind.num_convs(1) for (notation, name), kind in BLOCK_TYPES.items() if notation == "tinynas"},
-}
-"""What one of a block's layers counts as, in the programs' limits on layers."""
 _TRIES = 1000
 Fields = dict[str, Any]
 Uniform = Callable[[], float]
@@ -43,6 +39,11 @@ class FieldMutation:
 
     def __init__(self, rules: StructureRules, max_layers: int | None) -> None:
         self.rules, self.max_layers = rules, max_layers
+        self._counted_layers = {
+            name: 1 if rules.notation == "zennas" else BLOCK_TYPES[rules.notation, name].num_convs(1)
+            for name in (PLAIN, *rules.block_types)
+        }
+        """What one of a block's layers counts as, in the programs' limits on layers."""
         self._known: dict[Hashable, tuple[Any, ...]] = {}
         self._known_sizes: dict[tuple[int, ...], tuple[int, ...]] = {}
         optional = {"kernel": rules.kernels, "bits": rules.bits, "block_type": len(rules.residual_types) > 1}
@@ -87,7 +88,7 @@ class FieldMutation:
 
     def _num_layers(self, blocks: list[SuperBlock]) -> int:
         """Layers as the program counts them; TinyNAS's are the convolutions, but for those of shortcuts."""
-        counted = _COUNTED_LAYERS[self.rules.notation]
+        counted = self._counted_layers
         return sum([counted[block.block_type] * block.layers for block in blocks])
 
     def _tried(
@@ -247,7 +248,7 @@ class FieldMutation:
         if place.number == 1 and rules.second_block_layers is not None:
             limits.append(rules.second_block_layers)
         elif rules.unshared_blocks is not None and self.max_layers is not None:
-            convs = _COUNTED_LAYERS[rules.notation][block.block_type]
+            convs = self._counted_layers[block.block_type]
             limits.append(max(1, self.max_layers // convs // max(1, place.num_blocks - rules.unshared_blocks)))
         most = min(limits) if limits else None
 

@@ -6,6 +6,7 @@ NAME      SuperConvK{1,3,5,7}BNRELU                           (in, out, stride, 
           SuperResK{3,5,7}K{the same}                         (in, out, stride, bottleneck, layers)
           SuperResK1K{3,5,7}K1                                (in, out, stride, bottleneck, layers)
           SuperResIDWE{1,2,4,6}K{3,5,7}                       (in, out, stride, bottleneck, layers)
+          a registered type's, then K and the kernel          (in, out, stride, bottleneck, layers)
 """
 
 from __future__ import annotations
@@ -13,15 +14,9 @@ from __future__ import annotations
 import re
 
 from tfnas.core.errors import InputError
+from tfnas.spaces.zen.block_names import named_block_type, registered_types
 from tfnas.spaces.zen.super_block import SuperBlock
 
-_NAMES: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("conv", re.compile(r"SuperConvK(?P<kernel>[1357])BNRELU")),
-    ("kxkx", re.compile(r"SuperResK(?P<kernel>[357])K(?P=kernel)")),
-    ("k1kxk1", re.compile(r"SuperResK1K(?P<kernel>[357])K1")),
-    ("idw", re.compile(r"SuperResIDWE(?P<expansion>[1246])K(?P<kernel>[357])")),
-)
-_KNOWN = "SuperConvK3BNRELU, SuperResK3K3, SuperResK1K3K1, SuperResIDWE6K3 and the like"
 _BLOCK = re.compile(r"(?P<name>[A-Za-z_]\w*)\((?P<inside>[^()]*)\)", re.ASCII)
 _SPACE = re.compile(r"\s*")
 _LONGEST_NUMBER = 9
@@ -90,15 +85,6 @@ def _block(name: str, inside: str) -> SuperBlock:
     )
 
 
-def named_block_type(name: str) -> tuple[str, dict[str, int]]:
-    """The block type that a name stands for, with the numbers in it."""
-    for block_type, pattern in _NAMES:
-        found = pattern.fullmatch(name)
-        if found is not None:
-            return block_type, {key: int(value) for key, value in found.groupdict().items()}
-    raise InputError(f"no super-block has this name; known are {_KNOWN}")
-
-
 def block_name(block: SuperBlock) -> str:
     """The name of a block's kind. Raises InputError where no name says what the block is."""
     if block.temporal_kernel or block.quantized or block.activation_bits or block.groups != 1 or block.activation:
@@ -109,6 +95,7 @@ def block_name(block: SuperBlock) -> str:
         "kxkx": f"SuperResK{kernel}K{kernel}",
         "k1kxk1": f"SuperResK1K{kernel}K1",
         "idw": f"SuperResIDWE{block.expansion}K{kernel}",
+        **{name: f"{name}K{kernel}" for name in registered_types([block.block_type])},
     }
     named_block_type(names[block.block_type])
     return names[block.block_type]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from tfnas.core.errors import InputError
 from tfnas.core.units import ConvShape, Shortcut, SqueezeExciteShape, StageEnd, Unit, stage_ends
 from tfnas.spaces.zen import plainnet, tinynas
+from tfnas.spaces.zen.block_names import register_block, registered_type, registered_types
 from tfnas.spaces.zen.super_block import BLOCK_TYPES, BlockType, Notation, SuperBlock
 
 
@@ -194,7 +195,7 @@ class Structure:
                 raise InputError(f"block {number} of {len(self.blocks)} ({block.block_type}): {error}") from error
 
     def _check(self, block: SuperBlock, before: SuperBlock | None) -> None:
-        if (self.notation, block.block_type) not in BLOCK_TYPES:
+        if (self.notation, block.block_type) not in BLOCK_TYPES and registered_type(block.block_type) is None:
             known = ", ".join(name for notation, name in BLOCK_TYPES if notation == self.notation)
             raise InputError(f"there is no such block type in notation {self.notation}, which has {known}")
         _BLOCK_NAMES[self.notation](block)  # what cannot be written down cannot stand
@@ -212,6 +213,10 @@ class Structure:
         found = object.__new__(cls)
         found.__dict__.update(blocks=tuple(blocks), notation=notation)
         return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """With the registered types of its blocks, which another process does not know."""
+        return _unpickled, (self.blocks, self.notation, registered_types(block.block_type for block in self.blocks))
 
     def __hash__(self) -> int:
         """Computed once; see `SuperBlock`."""
@@ -310,3 +315,10 @@ class Structure:
     def stages(self, resolution: int, *, floor: bool = True) -> tuple[StageEnd, ...]:
         """Its stages: a new one begins at every block with a stride, except the first block. Sizes as in `units`."""
         return stage_ends(self.units(resolution, floor=floor))
+
+
+def _unpickled(blocks: tuple[SuperBlock, ...], notation: Notation, own_types: Mapping[str, BlockType]) -> Structure:
+    """A structure from another process."""
+    for name, block_type in own_types.items():
+        register_block(name, block_type)
+    return Structure.of_valid(blocks, notation)

@@ -19,7 +19,7 @@ from tfnas.core.json_yaml import short
 from tfnas.core.mbconv_blocks import MOST_CHANNELS, MOST_KERNEL_SIZE
 from tfnas.core.units import PLAIN
 from tfnas.spaces.mbconv.space_file import built_in_spaces, expect_type, known_fields, read_space_document
-from tfnas.spaces.zen import plainnet, tinynas
+from tfnas.spaces.zen.block_names import class_block_type, named_block_type
 from tfnas.spaces.zen.super_block import BLOCK_TYPES, MOST_BITS, MOST_LAYERS, Notation, SuperBlock
 
 Variant = Literal["default", "program"]
@@ -184,10 +184,10 @@ def _built_in_rules(name: str) -> StructureRules:
 def residual_type(notation: Notation, name: str) -> ResidualType:
     """The residual type of a name in a notation. Raises InputError where there is none."""
     if notation == "zennas":
-        block_type, numbers = plainnet.named_block_type(name)
+        block_type, numbers = named_block_type(name)
         found = ResidualType(block_type, numbers["kernel"], numbers.get("expansion"))
     else:
-        found = ResidualType(tinynas.class_block_type(name))
+        found = ResidualType(class_block_type(name))
     if found.block_type == "conv":
         raise InputError(f"{name} is no residual block")
     return found

@@ -13,7 +13,7 @@ from typing import Any
 
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import load_yaml, short
-from tfnas.spaces.mbconv.space_file import built_in_spaces
+from tfnas.spaces.mbconv.space_file import built_in_spaces, installed_space
 from tfnas.spaces.zen.structure_rules import PACKAGE, Variant, structure_rules
 from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
 from tfnas.spaces.zen.zoo_networks import names, zoo_architecture
@@ -25,9 +25,13 @@ def structure_space_names() -> list[str]:
 
 
 def is_structure_space(name_or_path: str, seen: tuple[str, ...] = ()) -> bool:
-    """Whether it is the name of a structure space, or a file that has the notation of one or extends one."""
+    """Whether it is the name of a structure space, or a file that has the notation of one or extends one.
+
+    The name of a space of an installed package stands for its file.
+    """
     if name_or_path in structure_space_names():
         return True
+    name_or_path = installed_space(name_or_path) or name_or_path
     if not os.path.isfile(name_or_path) or name_or_path in seen:  # noqa: PTH113 - a name may be too long for a path
         return False
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import short
@@ -40,7 +40,7 @@ class SuperBlock:
     """
 
     block_type: str
-    """`conv`, `kxkx`, `k1kx`, `k1kxk1`, `idw`, `k1dwk1` or `k1dwsek1`; see `BLOCK_TYPES`."""
+    """`conv`, `kxkx`, `k1kx`, `k1kxk1`, `idw`, `k1dwk1` or `k1dwsek1` (see `BLOCK_TYPES`), or a registered name."""
     kernel: int
     in_channels: int
     out_channels: int
@@ -137,14 +137,21 @@ def _check_number(name: str, value: object, most: int) -> None:
         raise InputError(f"{name} must be {most} at most, got {short(value)}")
 
 
+def _check_word(name: str, value: object, words: tuple[str, ...]) -> None:
+    if value not in words:
+        raise InputError(f"{name} must be {' or '.join(words)}, got {short(value)}")
+
+
 Notation = Literal["zennas", "tinynas"]
 Layer = Literal["point", "full", "depthwise"]
 Shortcut = Literal["none", "strided", "pooled", "identity"]
+SqueezeExcite = Literal["never", "if asked", "always"]
+BlockActivation = Literal["relu", "silu"]
 
 
 @dataclass(frozen=True)
 class BlockType:
-    """How the units of a super-block are made."""
+    """How the units of a super-block are made. Raises InputError naming the field that cannot be."""
 
     layers: tuple[Layer, ...]
     """The convolutions: 1x1 (`point`), k x k (`full`), or k x k with one group per channel (`depthwise`)."""
@@ -162,10 +169,29 @@ class BlockType:
     """Whether the number of layers counts at all."""
     squeeze_excite_after: int | None = None
     """After which convolution squeeze-and-excite stands, where a network has it."""
-    squeeze_excite: Literal["never", "if asked", "always"] = "never"
-    activation: Literal["relu", "silu"] = "relu"
+    squeeze_excite: SqueezeExcite = "never"
+    """`if asked`: where a structure of notation zennas is to have it."""
+    activation: BlockActivation = "relu"
     expands_output: bool = False
     """Whether widths inside are multiples (`expansion`) of a unit's output instead of the bottleneck."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.layers, tuple) or not self.layers:
+            raise InputError(f"layers must be a tuple of convolutions, got {short(self.layers)}")
+        for layer in self.layers:
+            _check_word("layers", layer, get_args(Layer))
+        _check_word("shortcut", self.shortcut, get_args(Shortcut))
+        _check_word("squeeze_excite", self.squeeze_excite, get_args(SqueezeExcite))
+        _check_word("activation", self.activation, get_args(BlockActivation))
+        if "depthwise" in (self.layers[0], self.layers[-1]):
+            raise InputError("layers must not begin or end with depthwise, which cannot change the number of channels")
+        _check_number("units_per_layer", self.units_per_layer, MOST_LAYERS)
+        places = range(len(self.layers))
+        if (self.squeeze_excite_after is None) != (self.squeeze_excite == "never"):
+            raise InputError("squeeze_excite_after must be given where squeeze_excite is not never, and only there")
+        for name, place in (("strided", self.strided), ("squeeze_excite_after", self.squeeze_excite_after or 0)):
+            if place not in places:
+                raise InputError(f"{name} must be 0 to {places[-1]}, the place of a layer, got {short(place)}")
 
     def num_convs(self, layers: int) -> int:
         """Convolutions of a super-block of so many layers, without those of shortcuts."""
@@ -214,6 +240,6 @@ BLOCK_TYPES: dict[tuple[Notation, str], BlockType] = {
         activation="silu",
     ),
 }
-"""Every block type by notation and name."""
+"""Every block type by notation and name, those registered from outside included (`tfnas.spaces.zen.block_names`)."""
 
 BATCH_NORM_EPSILON: dict[Notation, float] = {"zennas": 1e-3, "tinynas": 1e-5}

@@ -18,22 +18,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfnas.core.errors import InputError
+from tfnas.spaces.zen.block_names import CLASSES, class_block_type, registered_types
 from tfnas.spaces.zen.super_block import BLOCK_TYPES, SuperBlock
 
-_TYPE_BY_CLASS = {
-    "ConvKXBNRELU": "conv",
-    "Conv3DKXBNRELU": "conv",
-    "SuperResK1KXK1": "k1kxk1",
-    "SuperResK1KX": "k1kx",
-    "SuperResKXKX": "kxkx",
-    "SuperResK1DWK1": "k1dwk1",
-    "SuperQuantResK1DWK1": "k1dwk1",
-    "SuperRes3DK1DWK1": "k1dwk1",
-    "SuperResK1DWSEK1": "k1dwsek1",
-    "SuperResConvK1KXK1": "k1kxk1",
-    "SuperResConvK1KX": "k1kx",
-    "SuperResConvKXKX": "kxkx",
-}
 _KEYS = {"class", "in", "out", "k", "s", "L", "btn", "g", "p", "act", "kt", "nbitsA", "nbitsW", "inner_class"}
 _ACTIVATIONS = {"relu": "relu", "silu": "silu", "swish": "silu"}
 
@@ -91,7 +78,9 @@ def read_document(document: Any, index: int | None = None) -> tuple[SuperBlock, 
             blocks.append(_block(fields))
         except InputError as error:
             name = fields.get("class") if isinstance(fields, Mapping) else None
-            known = f" ({name})" if isinstance(name, str) and name in _TYPE_BY_CLASS else ""
+            known = (
+                f" ({name})" if isinstance(name, str) and (name in CLASSES or ("tinynas", name) in BLOCK_TYPES) else ""
+            )
             raise InputError(f"block {number} of {len(document)}{known}: {error}") from error
     return tuple(blocks)
 
@@ -156,13 +145,6 @@ def _block(fields: Any) -> SuperBlock:
     if "Quant" in name:
         _check_bits_of_all(block, name)
     return block
-
-
-def class_block_type(name: Any) -> str:
-    """The block type of a class. Raises InputError where there is none of that name."""
-    if not isinstance(name, str) or name not in _TYPE_BY_CLASS:
-        raise InputError(f"no class {name!r}; known are {', '.join(_TYPE_BY_CLASS)}")
-    return _TYPE_BY_CLASS[name]
 
 
 def _check_bits_of_all(block: SuperBlock, name: str) -> None:
@@ -241,7 +223,7 @@ def block_name(block: SuperBlock) -> str:
     is_video = block.temporal_kernel is not None
     names = [
         name
-        for name, block_type in _TYPE_BY_CLASS.items()
+        for name, block_type in (*CLASSES.items(), *((name, name) for name in registered_types([block.block_type])))
         if block_type == block.block_type and ("3D" in name) == is_video
     ]
     quantized = [name for name in names if "Quant" in name and block.has_bits_for(_num_convs(block))]
