@@ -19,6 +19,7 @@ import tfnas
 from tfnas.cli import evolve as cli_evolve
 from tfnas.cli import parsing_model
 from tfnas.core.errors import InputError
+from tfnas.core.units import peak_activations
 from tfnas.proxies import score as scores
 from tfnas.proxies.score import Score, ScoreFailed, register_score
 from tfnas.proxies.score_options import ScoreOptions
@@ -185,6 +186,41 @@ def test_what_a_unit_of_it_computes(fused):
         torch.testing.assert_close(unit(images), silu(branch + pooled))
 
 
+def random_type(generator):
+    count = int(generator.integers(2, 5))
+    ends, inside = ("point", "full"), ("point", "full", "depthwise")
+    layers = [ends if place in (0, count - 1) else inside for place in range(count)]
+    squeezes = str(generator.choice(["never", "if asked", "always"]))
+    return BlockType(
+        tuple(str(generator.choice(words)) for words in layers),
+        strided=int(generator.integers(count)),
+        shortcut=str(generator.choice(["none", "strided", "pooled", "identity"])),
+        projects_first=bool(generator.integers(2)),
+        units_per_layer=int(generator.integers(1, 3)),
+        squeeze_excite=squeezes,
+        squeeze_excite_after=None if squeezes == "never" else int(generator.integers(count)),
+        activation=str(generator.choice(["relu", "silu"])),
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_type_is_counted_and_scored_as_its_module(seed):
+    generator = np.random.default_rng(seed)
+    register_block("SuperRandom", random_type(generator))
+    squeezed = "_se" if seed % 2 else ""
+    found = parse_architecture(
+        f"i3x20_n5{squeezed}:SuperConvK3BNRELU(3,8,1,1)SuperRandomK3(8,16,2,24,2)SuperRandomK5(16,8,1,8,1)"
+    )
+    network, figures = tfnas.build_network(found), structure_figures().figures(found)
+    counted = tfnas.count(network, 20)
+    assert (figures["params"], figures["macs"]) == (counted.params, counted.macs)
+    units = found.structure.units(20, use_se=bool(squeezed))
+    assert figures["memory"] == 4 * peak_activations(units, 5)
+    module = StructureNetwork(found.structure, residuals=False, use_se=bool(squeezed))
+    expected = tfnas.score("zen", module, batch_size=4, image_size=20)
+    assert tfnas.score("zen", found, batch_size=4) == pytest.approx(expected, abs=5e-3)
+
+
 @pytest.mark.parametrize("notation", ["zennas", "tinynas"])
 def test_it_is_mutated_among_other_types(fused, tmp_path, notation):
     path = tmp_path / "own.yaml"
@@ -247,6 +283,14 @@ def test_an_unknown_block_says_how_to_make_it_known(text):
 # ---- mistakes name the file -----------------------------------------------------------------------------------------
 
 
+def written_module(folder, monkeypatch, source):
+    """The name of a module that can be imported."""
+    (folder / "wrong_module.py").write_text(source)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "wrong_module", raising=False)
+    return "wrong_module"
+
+
 def offer(monkeypatch, module, entry):
     def entry_points(*, group, name=entry.name):
         return [entry] if (group, name) == (entry.group, entry.name) else []
@@ -261,11 +305,9 @@ def offer(monkeypatch, module, entry):
     ("from tfnas.spaces.zen.super_block import BlockType\nBLOCK = BlockType(('full',))", "layers must be two conv"),
 ])  # fmt: skip
 def test_a_block_of_a_package_that_is_wrong(tmp_path, monkeypatch, source, message):
-    (tmp_path / "wrong_block.py").write_text(source)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "wrong_block", raising=False)
-    offer(monkeypatch, block_names, EntryPoint("SuperResFused", "wrong_block:BLOCK", block_names.ENTRY_POINTS))
-    place = r'entry point SuperResFused = "wrong_block:BLOCK" \(tfnas.blocks\)'
+    module = written_module(tmp_path, monkeypatch, source)
+    offer(monkeypatch, block_names, EntryPoint("SuperResFused", f"{module}:BLOCK", block_names.ENTRY_POINTS))
+    place = rf'entry point SuperResFused = "{module}:BLOCK" \(tfnas.blocks\)'
     with pytest.raises(InputError, match=f"{place}.*{message}"):
         parse_architecture(ZENNAS)
 
@@ -311,20 +353,17 @@ def test_a_score_that_fails_names_its_file_and_line(tmp_path):
 
 def test_a_space_of_a_package_that_is_wrong(tmp_path, monkeypatch, fused):
     (tmp_path / "wrong.yaml").write_text(documented("my_space.yaml") + "max_channels: 100\n")
-    (tmp_path / "space_module.py").write_text(
-        "from pathlib import Path\nSPACE = Path(__file__).with_name('wrong.yaml')\nTEXT = 'wrong.yaml'\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "space_module", raising=False)
-    offer(monkeypatch, space_file, EntryPoint("wrong", "space_module:SPACE", space_file.ENTRY_POINTS))
+    source = "from pathlib import Path\nSPACE = Path(__file__).with_name('wrong.yaml')\nTEXT = 'wrong.yaml'\n"
+    module = written_module(tmp_path, monkeypatch, source)
+    offer(monkeypatch, space_file, EntryPoint("wrong", f"{module}:SPACE", space_file.ENTRY_POINTS))
     place = re.escape(str(tmp_path / "wrong.yaml"))
     config = tfnas.EvolveConfig(space="wrong", score="params", iterations=4, run_dir=str(tmp_path / "run"))
     with pytest.raises(InputError, match=rf"space file {place}: max_channels must be a multiple of 8, got 100"):
         evolve(config, QUIET)
     with pytest.raises(InputError, match=r"no space 'wrongs': give one of .*, wrong\b.*did you mean wrong"):
         evolve(tfnas.EvolveConfig(space="wrongs", run_dir=str(tmp_path / "run")), QUIET)
-    offer(monkeypatch, space_file, EntryPoint("wrong", "space_module:TEXT", space_file.ENTRY_POINTS))
-    with pytest.raises(InputError, match=r'entry point wrong = "space_module:TEXT" .* must be a Path, got a str'):
+    offer(monkeypatch, space_file, EntryPoint("wrong", f"{module}:TEXT", space_file.ENTRY_POINTS))
+    with pytest.raises(InputError, match=rf'entry point wrong = "{module}:TEXT" .* must be a Path, got a str'):
         structure_space("wrong")
 
 
