@@ -257,7 +257,7 @@ class StructureTable:
         measured = self._ranges[kind._replace(kernel=1, stride=1, projected=False)]
         sides = zip(("in", "inside", "out"), measured.least, shape.channels, measured.most, strict=True)
         for name, least, channels, most in sides:
-            if not least / _BEYOND <= channels <= most * _BEYOND:
+            if not least / _BEYOND <= channels <= most * _BEYOND and (name != "inside" or shape.inside):
                 raise NotInTable(
                     f"{self.source} was measured with {least} to {most} channels {name} for units such as "
                     f"{shape.text}: {channels} is too far from that"

@@ -29,6 +29,7 @@ from tfnas.latency.table_json import (
     read_measurement,
     record,
 )
+from tfnas.latency.table_contents import MOST_MS, BuildReport, Correction, Measurement
 from tfnas.spaces.zen.super_block import Notation
 from tfnas.spaces.zen.unit_shapes import CLASSIFIER, UnitShape, classifier_shape
 from tfnas.utils.text import command_line
@@ -182,7 +183,18 @@ def _check_consistency(contents: StructureTableContents) -> None:
             raise InputError(f"held_out[{number}]: there is nothing of the kind of {shape.text} among the units")
     if all(shape.block_type != CLASSIFIER for shape in contents.points):
         raise InputError("units must contain a classifier")
+    if contents.correction is not None:
+        _check_correction(contents.points, contents.correction)
     if contents.build is not None:
         for name, found in (("points", len(contents.points)), ("held_out_points", len(contents.held_out))):
             if getattr(contents.build, name) != found:
                 raise InputError(f"build.{name} is {getattr(contents.build, name)}, but the table contains {found}")
+
+
+def _check_correction(points: Mapping[UnitShape, UnitTiming], correction: Correction) -> None:
+    """A correction must leave every unit and every classifier that was measured above zero."""
+    for shape, timing in points.items():
+        added_ms = correction.offset_ms if shape.block_type == CLASSIFIER else correction.block_ms
+        found_ms = correction.scale * timing.ms + added_ms
+        if not 0 < found_ms <= MOST_MS:
+            raise InputError(f"the correction gives {found_ms:.4g} ms for {shape.text}: the file is corrupt")

@@ -97,7 +97,7 @@ def _unit(shape: UnitShape) -> Unit:
     unit = make_unit(block, shape.notation, first, shape.channels, shape.size, shape.squeeze_excite)
     found = unit.activation, unit.projection is not None, unit.squeeze_excite is not None, len(unit.convs) > 1
     if found != (shape.activation, shape.projected, shape.squeeze_excite, shape.inside > 0):
-        raise InputError(f"{shape.text} contradicts itshape: there is no such unit")
+        raise InputError(f"{shape.text} contradicts itself: there is no such unit")
     return unit
 
 
