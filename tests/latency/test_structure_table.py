@@ -12,8 +12,7 @@ import tfnas
 from tfnas.core.errors import InputError
 from tfnas.core.units import classifier_counts, unit_counts
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.latency.default_table import load_table
-from tfnas.latency.structure_table import NotInTable, StructureTable
+from tfnas.latency.structure_table import NotInTable, StructureTable, load_table
 from tfnas.latency.structure_table_json import StructureTableContents, UnitTiming, structure_table_to_json
 from tfnas.latency.table_contents import BuildReport, Correction, Measurement, SumErrors
 from tfnas.latency.unit_features import FEATURES, unit_features

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import short
 from tfnas.core.mbconv_blocks import MOST_CHANNELS, MOST_CLASSES, MOST_IMAGE_SIZE
-from tfnas.latency.table_contents import BuildReport, Correction, Measurement
+from tfnas.latency.table_contents import MOST_MS, BuildReport, Correction, Measurement
 from tfnas.latency.table_json import (
     SETS,
     STRUCTURE_FORMAT,
@@ -29,7 +29,6 @@ from tfnas.latency.table_json import (
     read_measurement,
     record,
 )
-from tfnas.latency.table_contents import MOST_MS, BuildReport, Correction, Measurement
 from tfnas.spaces.zen.super_block import Notation
 from tfnas.spaces.zen.unit_shapes import CLASSIFIER, UnitShape, classifier_shape
 from tfnas.utils.text import command_line
