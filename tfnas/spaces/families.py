@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfnas.core.architecture import JSON_FORMAT, JSON_VERSION, RUN_FILE, Architecture
-from tfnas.core.entry_points import register_entry_point
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import load_json_file, short
 from tfnas.core.units import CostPart, Counts, sum_counts
@@ -55,6 +54,8 @@ def families() -> Mapping[str, Family]:
     built_in = {name: _built_in(name) for name in _BUILT_IN}
     for entry in metadata.entry_points(group=ENTRY_POINTS):
         if entry.name not in {**built_in, **_FAMILIES}:
+            from tfnas.core.entry_points import register_entry_point  # needed only where a package adds a family
+
             register_entry_point(entry, object, register_family)
     return {**built_in, **_FAMILIES}
 

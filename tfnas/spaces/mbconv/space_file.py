@@ -12,7 +12,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tfnas.core.entry_points import load_entry_point
 from tfnas.core.errors import InputError, did_you_mean
 from tfnas.core.json_yaml import load_yaml, short
 from tfnas.core.mbconv_blocks import MOST_CHANNELS, MOST_IMAGE_SIZE, MOST_KERNEL_SIZE, MOST_STRIDE, check_number
@@ -98,8 +97,11 @@ def installed_space(name: str) -> str | None:
     """
     if os.path.isfile(name):  # noqa: PTH113 - a name may be too long for a path
         return None
-    found = [load_entry_point(entry, Path) for entry in entry_points(group=ENTRY_POINTS, name=name)]
-    return str(found[0]) if found else None
+    for entry in entry_points(group=ENTRY_POINTS, name=name):
+        from tfnas.core.entry_points import load_entry_point  # needed only where a package adds a space
+
+        return str(load_entry_point(entry, Path))
+    return None
 
 
 def read_space_document(
