@@ -206,10 +206,11 @@ def random_type(generator):
 @pytest.mark.parametrize("seed", range(12))
 def test_any_type_is_counted_and_scored_as_its_module(seed):
     generator = np.random.default_rng(seed)
-    register_block("SuperRandom", random_type(generator))
+    name = f"SuperRandom{'ABCDEFGHIJLM'[seed]}"  # a name means one type as long as a process lives
+    register_block(name, random_type(generator))
     squeezed = "_se" if seed % 2 else ""
     found = parse_architecture(
-        f"i3x20_n5{squeezed}:SuperConvK3BNRELU(3,8,1,1)SuperRandomK3(8,16,2,24,2)SuperRandomK5(16,8,1,8,1)"
+        f"i3x20_n5{squeezed}:SuperConvK3BNRELU(3,8,1,1){name}K3(8,16,2,24,2){name}K5(16,8,1,8,1)"
     )
     network, figures = tfnas.build_network(found), structure_figures().figures(found)
     counted = tfnas.count(network, 20)
