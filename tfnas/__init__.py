@@ -20,6 +20,7 @@ from tfnas.utils.lazy_names import install, lazy_names
 if TYPE_CHECKING:
     from tfnas import zoo
     from tfnas.bench.bench_config import BuildConfig, CheckConfig
+    from tfnas.bench.build_structure_table import build_structure_table
     from tfnas.bench.build_table import build_table
     from tfnas.bench.check_table import check_table
     from tfnas.core.choice import Choice
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from tfnas.export.exporting import export_model
     from tfnas.export.onnx_model import OnnxModel
     from tfnas.latency.cost_table import LatencyTable
+    from tfnas.latency.default_table import load_table
     from tfnas.latency.meet_target import meet_target
+    from tfnas.latency.structure_table import StructureTable
     from tfnas.latency.widths import fit_widths
     from tfnas.nn.counting import count
     from tfnas.nn.network import FeatureNetwork, Network
@@ -73,6 +76,7 @@ _HOMES = {
     "ExportReport": "tfnas.export.export_report",
     "FeatureNetwork": "tfnas.nn.network",
     "LatencyTable": "tfnas.latency.cost_table",
+    "StructureTable": "tfnas.latency.structure_table",
     "Network": "tfnas.nn.network",
     "OnnxModel": "tfnas.export.onnx_model",
     "PredictConfig": "tfnas.evaluation.evaluation_config",
@@ -85,7 +89,9 @@ _HOMES = {
     "TrainResult": "tfnas.training.retraining",
     "TrainedModel": "tfnas.runs.model_file",
     "build_network": "tfnas.spaces.families",
+    "build_structure_table": "tfnas.bench.build_structure_table",
     "build_table": "tfnas.bench.build_table",
+    "load_table": "tfnas.latency.default_table",
     "certify_file": "tfnas.searching.refitting.certify",
     "check_table": "tfnas.bench.check_table",
     "close_run": "tfnas.searching.refitting.refit_run",
@@ -140,12 +146,14 @@ __all__ = [
     "SearchSpace",
     "Structure",
     "StructureNetwork",
+    "StructureTable",
     "TfnasError",
     "TrainConfig",
     "TrainResult",
     "TrainedModel",
     "__version__",
     "build_network",
+    "build_structure_table",
     "build_table",
     "certify_file",
     "check_table",
@@ -158,6 +166,7 @@ __all__ = [
     "fit_widths",
     "load",
     "load_architecture",
+    "load_table",
     "load_weights",
     "meet_target",
     "parse_architecture",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from made_structure_device import MadeStructureDevice, case_ms
 
+import tfnas
 from tfnas.bench.bench_config import BuildConfig, CheckConfig
 from tfnas.bench.benchmark_cases import structure_case, unit_case
 from tfnas.bench.build_structure_table import build_structure_table
@@ -17,9 +18,11 @@ from tfnas.bench.structure_points import UnitRanges, random_walk
 from tfnas.cli import latency
 from tfnas.core.errors import InputError
 from tfnas.latency.structure_table import NotInTable, StructureTable, load_table, table_family
+from tfnas.latency.default_table import default_table_path, load_table, table_family
 from tfnas.latency.unit_latency_model import UnitLatencyModel
 from tfnas.report.structure_table_report import held_out_errors
 from tfnas.report.table_report import ALL
+from tfnas.searching.parsing import parse_model
 from tfnas.spaces.families import parse_architecture
 from tfnas.spaces.zen.structure_spaces import structure_space, structure_space_names
 from tfnas.spaces.zen.unit_shapes import CLASSIFIER, architecture_shapes
@@ -197,6 +200,50 @@ def test_a_check_needs_the_space_that_was_measured(on_device, folder):
     (folder / "own.yaml").write_text(OWN_YAML.replace("max_channels: 128", "max_channels: 64"))
     with pytest.raises(InputError, match=r"with other networks than own\.yaml"):
         table_family(table, "own.yaml")
+
+
+# ---- used ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_search_meets_its_target_by_the_table_and_parse_shows_the_parts(on_device, capsys):
+    on_device(MadeStructureDevice())
+    table = build()
+    target_ms = 2 * table.architecture_ms(structure_space("own.yaml", image_size=16, num_classes=10).initial)
+    result = tfnas.evolve(
+        tfnas.EvolveConfig(
+            space="own.yaml",
+            image_size=16,
+            num_classes=10,
+            lookup_path="t.json",
+            target_lat=target_ms,
+            score="entropy",
+            iterations=300,
+            population=16,
+            jobs=1,
+            run_dir="run",
+        )
+    )
+    assert 0.995 * target_ms <= table.architecture_ms(result.architecture) <= target_ms
+    assert result.summary["table_fingerprint"] == table.fingerprint
+    capsys.readouterr()
+    for parsed in (parse_model("run"), parse_model("run", lookup_path="t.json")):
+        assert parsed.table_ms == pytest.approx(table.architecture_ms(result.architecture))
+        assert sum(part.table_ms for part in parsed.parts) == pytest.approx(parsed.table_ms)
+    with pytest.raises(InputError, match=r"is of MBConv blocks, the network is of family 'zen'"):
+        parse_model("run", lookup_path=default_table_path("digits"))
+
+
+def test_a_start_beyond_the_table_is_named(on_device):
+    on_device(MadeStructureDevice())
+    build()
+    wide = (
+        "SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,2048,2,8,1)SuperResK3K3(2048,32,2,16,1)SuperConvK1BNRELU(32,64,1,1)"
+    )
+    config = tfnas.EvolveConfig(
+        space="own.yaml", image_size=16, num_classes=10, lookup_path="t.json", max_ms=1e6, init=wide, iterations=5
+    )
+    with pytest.raises(InputError, match=r"was measured with 8 to \d+ channels out .*: 2048 is too far from that"):
+        tfnas.evolve(config)
 
 
 # ---- what is measured ------------------------------------------------------------------------------------------------

@@ -212,7 +212,7 @@ def test_a_network_of_the_zoo_is_parsed_by_its_name(tmp_path, monkeypatch, capsy
     (["parse", "--arch", "SuperConvK3BNRELU(3,8,1)"], "--arch: character 1, block 1"),
     (["train", "--arch", "E3D_S", "--data", "digits"], "takes videos: it can be searched, scored and counted"),
     (["parse", "--arch", "E3D_S", "--save_path", "e3d.txt", "--print_lat", "true"], "takes videos: it can be searched"),
-    (["parse", "--arch", "deepmad-R18", "--lookup_path", "x"], "latency tables are for networks of MBConv blocks only"),
+    (["parse", "--arch", "deepmad-R18", "--lookup_path", "x"], "latency table x cannot be read"),
     (["parse", "--arch", "deepmad-R18", "--space", "digits"], "is not a network of space digits"),
     (["train", "--data", "digits"], "which network? Give --model_path RUN_DIR (of a search)"),
     (["train", "--arch", "a", "--config_path", "b"], "give --config_path or --arch, not both"),

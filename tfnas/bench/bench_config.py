@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from tfnas.core.cost import COSTS
-from tfnas.core.errors import InputError
+from tfnas.core.errors import InputError, did_you_mean
 from tfnas.core.space import SearchSpace
 from tfnas.latency.default_table import shipped_table_paths
 from tfnas.latency.table_contents import DTYPES, LARGEST_WIDTH, Conditions
 from tfnas.spaces.mbconv.space_file import space as load_space
+from tfnas.spaces.mbconv.space_file import space_names
+from tfnas.spaces.zen.structure_spaces import structure_space_names
 from tfnas.utils.text import parse_seconds, parse_share
 
 
@@ -24,7 +27,7 @@ class BuildConfig:
     """JSON file to write; an existing one is replaced at the end. FILE.partial next to it stores the measurements so
     far; the same command resumes from it."""
     space: str = "digits"
-    """Name of a built-in space, or a YAML file."""
+    """Name of a built-in space, of MBConv blocks or of structures, or a YAML file."""
     cost: str = "ms"
     """Cost that the table contains: ms, which is measured, or macs or params, which are counted and exact."""
     image_size: int | None = None
@@ -96,7 +99,13 @@ class BuildConfig:
         parse_seconds("time_budget", self.time_budget)
 
     def opened_space(self) -> SearchSpace:
-        """The space at the image size and width multiple asked for. Raises InputError when there is none."""
+        """The space of MBConv blocks at the image size and width multiple asked for. Raises InputError when there is
+        none.
+        """
+        names = [*space_names(), *structure_space_names()]
+        if self.space not in names and not os.path.isfile(self.space):  # noqa: PTH113 - a name may be too long for a path
+            hint = did_you_mean(self.space, names)
+            raise InputError(f"no space {self.space!r}: give one of {', '.join(names)} or a YAML file{hint}")
         return load_space(self.space, image_size=self.image_size, width_multiple=self.width_multiple)
 
     @property

@@ -102,7 +102,7 @@ SEARCHED_RUNTIME = "torch"
 SEARCHED_DTYPE = "float32"
 
 
-def other_machine(table: LatencyTable) -> str | None:
+def other_machine(table: AnyTable) -> str | None:
     """That a table was measured on another processor or GPU than this machine has; None where it was not.
 
     None too for a table that does not say, that was counted, or that a worker measured: it is of another device on

@@ -31,8 +31,8 @@ from tfnas.latency.table_json import STRUCTURE_FORMAT, is_json, json_table, tabl
 from tfnas.latency.unit_latency_model import UnitLatencyModel
 from tfnas.spaces.zen.structure_spaces import structure_space, structure_space_names
 from tfnas.spaces.zen.super_block import KNOWN_BLOCKS, SuperBlock
-from tfnas.spaces.zen.unit_shapes import UnitShape, block_shapes, classifier_shape
 from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
+from tfnas.spaces.zen.unit_shapes import CLASSIFIER, UnitShape, block_shapes, classifier_shape
 from tfnas.utils.files import write_whole
 
 _MOST_UNITS = 1 << 18
@@ -183,6 +183,14 @@ class StructureTable:
                 self._units.clear()
             self._units[shape] = found
         return found
+
+    def part_ms(self, shape: UnitShape) -> float:
+        """The same with the correction, so that the parts of a network add up to its milliseconds."""
+        uncorrected_ms, correction = self.unit_ms(shape), self.contents.correction
+        if correction is None:
+            return uncorrected_ms
+        added_ms = correction.offset_ms if shape.block_type == CLASSIFIER else correction.block_ms
+        return correction.scale * uncorrected_ms + added_ms
 
     @cached_property
     def model(self) -> UnitLatencyModel:

@@ -16,15 +16,17 @@ from tfnas.core.family import NetworkArchitecture
 from tfnas.core.json_yaml import load_json_file
 from tfnas.core.mbconv_blocks import Block, Conv, output_size
 from tfnas.core.space import SearchSpace
-from tfnas.core.units import Counts, Unit
+from tfnas.core.units import CostPart, Counts, Unit
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.latency.default_table import default_table_path, other_machine
+from tfnas.latency.default_table import AnyTable, default_table_path, load_table, other_machine
+from tfnas.latency.structure_table import StructureTable
 from tfnas.runs.architecture_source import UNFINISHED, ArchitectureSource, arch_source, read_source
 from tfnas.runs.run_directory import write_forms
 from tfnas.spaces.families import architecture_counts, cost_parts, original_form, part_counts, to_document
 from tfnas.spaces.mbconv.mbconv_family import check_of_space
 from tfnas.spaces.mbconv.space_file import space as load_space
 from tfnas.spaces.mbconv.space_file import space_names
+from tfnas.spaces.zen.unit_shapes import classifier_shape, unit_shape
 from tfnas.spaces.zen.zen_family import StructureArchitecture
 from tfnas.utils.text import typed
 
@@ -55,7 +57,7 @@ class ParsedNetwork:
     source: ArchitectureSource
     parts: tuple[NetworkPart, ...]
     counts: Counts
-    table: LatencyTable | None
+    table: AnyTable | None
     notes: tuple[str, ...]
 
     @property
@@ -72,7 +74,7 @@ class ParsedNetwork:
     @property
     def table_ms(self) -> float | None:
         """The network's latency in the table, in milliseconds per batch; None without a table of latencies."""
-        if self.table is None or not self.table.cost.is_time or not isinstance(self.architecture, Architecture):
+        if self.table is None or not self.table.cost.is_time:
             return None
         return self.table.architecture_ms(self.architecture)
 
@@ -154,12 +156,8 @@ def _choose_table(
     source: ArchitectureSource,
     lookup_path: str | os.PathLike[str] | None,
     space: str | None,
-) -> tuple[LatencyTable | None, tuple[str, ...]]:
+) -> tuple[AnyTable | None, tuple[str, ...]]:
     """The latency table, and notes about it. Raises InputError if the one asked for does not fit."""
-    if not isinstance(architecture, Architecture):
-        if lookup_path is not None:
-            raise InputError(f"--lookup_path {lookup_path}: latency tables are for networks of MBConv blocks only")
-        return None, ()
     if lookup_path is not None:
         table = _fitting_table(Path(lookup_path), architecture)
         other = source.target is not None and table.fingerprint != source.table_fingerprint
@@ -173,6 +171,8 @@ def _choose_table(
             notes = (f"{table.source} has changed since the search",)
         except InputError as error:
             notes = (f"the search's own table cannot be used: {error}",)
+    if not isinstance(architecture, Architecture):
+        return None, notes
     for name in [space] if space else space_names():
         default = default_table_path(name)
         if default is not None:
@@ -186,8 +186,8 @@ def _choose_table(
     return None, (*notes, "no bundled latency table fits this network; give one with --lookup_path")
 
 
-def _fitting_table(path: Path, architecture: Architecture) -> LatencyTable:
-    table = LatencyTable.load(path)
+def _fitting_table(path: Path, architecture: NetworkArchitecture) -> AnyTable:
+    table = load_table(path)
     table.architecture_ms(architecture)
     return table
 
@@ -195,20 +195,34 @@ def _fitting_table(path: Path, architecture: Architecture) -> LatencyTable:
 # ---- the parts ------------------------------------------------------------------------------------------------------
 
 
-def _parts(architecture: NetworkArchitecture, table: LatencyTable | None) -> Iterator[NetworkPart]:
-    """Every part of the network in order."""
+def _parts(architecture: NetworkArchitecture, table: AnyTable | None) -> Iterator[NetworkPart]:
+    """Every part of the network in order; `table` is one that prices it."""
     if isinstance(architecture, Architecture):
-        yield from _mbconv_parts(architecture, table)
+        yield from _mbconv_parts(architecture, table if isinstance(table, LatencyTable) else None)
         return
-    given = cost_parts(architecture)
-    layers: list[Unit | str | None] = [part.key for part in given]
     if isinstance(architecture, StructureArchitecture):
-        layers[:-1] = architecture.structure.units(architecture.image_size, use_se=architecture.use_se)
-    layers[-1] = None
-    for part, layer in zip(given, layers, strict=True):
-        label = f"{layer.block + 1}.{layer.position + 1}" if isinstance(layer, Unit) else part.name
-        label = "head" if layer is None else label
-        yield NetworkPart(label, layer, part.in_channels, part.out_channels, part.input_size, part.counts, None)
+        yield from _structure_parts(architecture, table if isinstance(table, StructureTable) else None)
+        return
+    *parts, head = cost_parts(architecture)
+    for part in parts:
+        yield NetworkPart(part.name, part.key, part.in_channels, part.out_channels, part.input_size, part.counts, None)
+    yield _head(head, None)
+
+
+def _structure_parts(architecture: StructureArchitecture, table: StructureTable | None) -> Iterator[NetworkPart]:
+    notation = architecture.structure.notation
+    units = architecture.structure.units(architecture.image_size, use_se=architecture.use_se)
+    *parts, head = cost_parts(architecture)
+    for part, unit in zip(parts, units, strict=True):
+        table_ms = None if table is None else table.part_ms(unit_shape(unit, notation))
+        label = f"{unit.block + 1}.{unit.position + 1}"
+        yield NetworkPart(label, unit, part.in_channels, part.out_channels, part.input_size, part.counts, table_ms)
+    classifier = classifier_shape(notation, head.in_channels, head.out_channels, head.input_size)
+    yield _head(head, None if table is None else table.part_ms(classifier))
+
+
+def _head(part: CostPart, table_ms: float | None) -> NetworkPart:
+    return NetworkPart("head", None, part.in_channels, part.out_channels, part.input_size, part.counts, table_ms)
 
 
 def _mbconv_parts(architecture: Architecture, table: LatencyTable | None) -> Iterator[NetworkPart]:

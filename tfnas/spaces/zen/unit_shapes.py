@@ -101,6 +101,25 @@ def _unit(shape: UnitShape) -> Unit:
     return unit
 
 
+def unit_shape(unit: Unit, notation: Notation) -> UnitShape:
+    """What the latency of a unit of a network depends on."""
+    first = unit.convs[0]
+    return UnitShape(
+        notation,
+        unit.block_type,
+        unit.activation,
+        max(conv.kernel for conv in unit.convs),
+        first.groups,
+        unit.in_channels,
+        first.out_channels if len(unit.convs) > 1 else 0,
+        unit.out_channels,
+        unit.stride,
+        unit.resolution_in,
+        unit.projection is not None,
+        unit.squeeze_excite is not None,
+    )
+
+
 def block_shapes(block: SuperBlock, notation: Notation, size: int, use_se: bool) -> Iterator[tuple[UnitShape, int]]:
     """The kinds of units of a block that receives `size` x `size` pixels, and how many there are of each."""
     block_type = BLOCK_TYPES[notation, block.block_type]
