@@ -44,6 +44,7 @@ from tfnas.searching.evolution.evolve_setup import prepare
 from tfnas.searching.evolution.presets import preset_config
 from tfnas.spaces.families import architecture_counts
 from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
+from tfnas.utils.garbage_collection import collecting_seldom
 
 BATCH_SIZE = 16
 TAU_BATCH_SIZE = 4  # double precision takes long
@@ -169,7 +170,7 @@ def opened_search(score: str, jobs: int = 1) -> Iterator[EvolutionarySearch]:
         device="cpu",
         seed=0,
     )
-    with distributed_context("cpu", None, 60) as processes:
+    with distributed_context("cpu", None, 60) as processes, collecting_seldom():
         search = EvolutionarySearch(prepare(config, processes))
         try:
             search.build()

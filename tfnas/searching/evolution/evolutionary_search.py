@@ -50,6 +50,7 @@ from tfnas.searching.evolution.search_history import (
 from tfnas.searching.evolution.target_refinement import refine_to_target
 from tfnas.spaces.families import parse_architecture
 from tfnas.utils.files import write_whole
+from tfnas.utils.garbage_collection import collecting_seldom
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -86,7 +87,8 @@ def evolve(config: EvolveConfig, console: Console | None = None, given: Collecti
         return opened[0]
 
     try:
-        run_dir, summary = run_algorithm(config, open_search, console, resumed)
+        with collecting_seldom():
+            run_dir, summary = run_algorithm(config, open_search, console, resumed)
     finally:
         for search in opened:
             search.setup.scorer.close()

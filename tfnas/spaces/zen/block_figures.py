@@ -50,14 +50,14 @@ def block_figures(
     params = macs = count = peak = 0
     log_width = 0.0
     for key, times in unit_keys(block, notation):
-        unit = _unit_figures(key, squeezes)
-        params += times * unit.params
-        macs += times * (unit.macs_in * positions_in + unit.macs_out * positions_out + unit.macs_once)
+        unit_params, macs_in, macs_out, macs_once, unit_log_width, steps = _unit_figures(key, squeezes)
+        params += times * unit_params
+        macs += times * (macs_in * positions_in + macs_out * positions_out + macs_once)
         count += times
-        log_width += times * unit.log_width
+        log_width += times * unit_log_width
         if block.groups > 1 and not groups_share_fan_in:
             log_width += times * _grouped(block_unit(key), block.groups) * math.log(block.groups)
-        for before, after, once in unit.live:
+        for before, after, once in steps:
             live = before * positions_in + after * positions_out + once
             if live > peak:
                 peak = live
@@ -115,6 +115,8 @@ def _unit_figures(key: UnitKey, squeezes: bool) -> _UnitFigures:
         params += weights + 2 * unit.out_channels
         macs_out += weights
         live.append((kept, pooled + after + unit.out_channels, 0))
+    if unit.stride == 1 and squeeze_after is None:  # as many pixels before as after
+        live = [(0, max([sum(step) for step in live]), 0)]
     return _UnitFigures(params, macs_in, macs_out, macs_once, unit.log_width, tuple(live))
 
 

@@ -41,16 +41,22 @@ class BlockUnit(NamedTuple):
 
 def unit_keys(block: SuperBlock, notation: Notation) -> list[tuple[UnitKey, int]]:
     """The kinds of units of a block and how many there are of each; that of the first unit stands first."""
-    block_type = BLOCK_TYPES[notation, block.block_type]
+    name = block.block_type
+    block_type = BLOCK_TYPES[notation, name]
+    area, groups = block.kernel**2 * (block.temporal_kernel or 1), block.groups
     layers = block.layers if block_type.repeats else 1
-    area = block.kernel**2 * (block.temporal_kernel or 1)
+    if not block_type.expands_output:  # all but the first unit are equal
+        out, count = block.out_channels, layers * block_type.units_per_layer
+        inside = block.bottleneck or out
+        first_key: UnitKey = (notation, name, area, groups, (block.in_channels, inside, out), block.stride, True)
+        return [(first_key, 1), ((notation, name, area, groups, (out, inside, out), 1, False), count - 1)][:count]
     first, *others = unit_channels(block, block_type, min(layers, 2))
-    keys: list[tuple[UnitKey, int]] = [((notation, block.block_type, area, block.groups, first, block.stride, True), 1)]
+    keys: list[tuple[UnitKey, int]] = [((notation, name, area, groups, first, block.stride, True), 1)]
     times: dict[tuple[int, int, int], int] = {}  # all but the first unit are told apart by their channels alone
     for position, channels in enumerate(others, 1):
         times[channels] = times.get(channels, 0) + (1 if position < block_type.units_per_layer else layers - 1)
     for channels, count in times.items():
-        keys.append(((notation, block.block_type, area, block.groups, channels, 1, False), count))
+        keys.append(((notation, name, area, groups, channels, 1, False), count))
     return keys
 
 

@@ -42,7 +42,16 @@ def program_counts(
 
 def program_layers(block: SuperBlock, notation: Notation) -> int:
     """What the program's limit on depth counts: ZenNAS the layers of super-blocks, TinyNAS convolutions."""
-    return block.layers if notation == "zennas" else BLOCK_TYPES[notation, block.block_type].num_convs(block.layers)
+    if notation == "zennas":
+        return block.layers
+    convs, repeats = _LAYER_CONVS[block.block_type]
+    return convs * block.layers if repeats else convs
+
+
+_LAYER_CONVS = {
+    name: (kind.num_convs(1), kind.repeats) for (notation, name), kind in BLOCK_TYPES.items() if notation == "tinynas"
+}
+"""Of every block type of TinyNAS the convolutions of a layer, and whether layers repeat."""
 
 
 # ---- ZenNAS ---------------------------------------------------------------------------------------------------------

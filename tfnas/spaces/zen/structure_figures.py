@@ -7,17 +7,23 @@ counter.figures(architecture)      # {"params": ..., "macs": ..., "layers": ...,
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import NamedTuple
 
 from tfnas.core.units import PLAIN, classifier_counts, classifier_peak_activations
 from tfnas.spaces.zen.block_figures import block_figures
 from tfnas.spaces.zen.program_counts import program_counts, program_feature_bytes, program_layers
+from tfnas.spaces.zen.structure import Structure
 from tfnas.spaces.zen.super_block import Notation, SuperBlock
 from tfnas.spaces.zen.zen_family import StructureArchitecture
 
 _MOST_BLOCKS = 50_000
 """Blocks that are remembered: some 30 MB. When there are more all are forgotten, which costs time only."""
+
+_MOST_STRUCTURES = 1024
+"""Structures that are remembered, for scores are taken after budgets."""
 
 _LAST_BITS = 8
 """Of what the last block writes, for `max_feature`."""
@@ -36,6 +42,15 @@ class _Table(dict[SuperBlock, _Entry]):
     def __init__(self, setting: _Setting) -> None:
         super().__init__()
         self.setting = setting
+
+
+@dataclass(slots=True)
+class _Walk:
+    """What is known of a structure: the table of its first block, the entries of all, and the figures."""
+
+    first: _Table
+    entries: list[_Entry]
+    figures: dict[str, float] | None = None
 
 
 class StageWidth(NamedTuple):
@@ -58,51 +73,41 @@ class StructureFigures:
         self._numbers: dict[_Setting, int] = {}
         self._tables: list[_Table] = []
         self._remembered = 0
+        self._walks: dict[Structure, _Walk] = {}
 
     def figures(self, architecture: StructureArchitecture) -> dict[str, float]:
         """`params`, `macs`, `layers` (what the program's limit on depth counts), `memory` (bytes) and `effectiveness`
         of one image or video."""
-        blocks = architecture.structure.blocks
-        tables, table = self._tables, self._first_table(architecture)
-        params: float = 0
-        macs: float = 0
-        layers = convs = peak = 0
-        log_width = effectiveness = 0.0
-        for block in blocks:
-            found = table.get(block)
-            if found is None:
-                found = self._counted(block, table)
-            if block.stride > 1 and convs:
-                effectiveness = max(effectiveness, convs * math.exp(-log_width / convs))
-            params += found[0]
-            macs += found[1]
-            layers += found[2]
-            convs += found[3]
-            log_width += found[4]
-            if found[5] > peak:
-                peak = found[5]
-            table = tables[found[6]]
-        head_params, head_macs, head_peak = self._head(architecture, table.setting[3])
+        walk = self._walk(architecture)
+        if walk.figures is None:
+            walk.figures = self._added(architecture, walk.entries)
+        return dict(walk.figures)
+
+    def _added(self, architecture: StructureArchitecture, entries: list[_Entry]) -> dict[str, float]:
+        columns = zip(*entries, strict=True)
+        params, macs, layers, convs, log_widths = (list(accumulate(next(columns))) for _ in range(5))
+        peak, following = max(next(columns)), next(columns)
+        ends = [number - 1 for number, block in enumerate(architecture.structure.blocks) if block.stride > 1 and number]
+        effectiveness = [convs[end] * math.exp(-log_widths[end] / convs[end]) for end in (*ends, -1)]
+        head_params, head_macs, head_peak = self._head(architecture, self._tables[following[-1]].setting[3])
         return {
-            "params": params + head_params,
-            "macs": macs + head_macs,
-            "layers": layers,
+            "params": params[-1] + head_params,
+            "macs": macs[-1] + head_macs,
+            "layers": layers[-1],
             "memory": max(peak, head_peak) * self._bytes,
-            "effectiveness": max(effectiveness, convs * math.exp(-log_width / convs)),
+            "effectiveness": max(effectiveness),
         }
 
     def stages(self, architecture: StructureArchitecture) -> tuple[list[StageWidth], list[int]]:
         """Its stages, and the number of units of every residual super-block."""
-        tables, table = self._tables, self._first_table(architecture)
-        channels, log_width = 0, 0.0
+        tables, blocks = self._tables, architecture.structure.blocks
+        walk = self._walk(architecture)
+        table, channels, log_width = walk.first, 0, 0.0
         stages: list[StageWidth] = []
         depths: list[int] = []
-        for block in architecture.structure.blocks:
+        for block, found in zip(blocks, walk.entries, strict=True):
             if block.stride > 1 and channels:
                 stages.append(StageWidth(channels, table.setting[3], log_width))
-            found = table.get(block)
-            if found is None:
-                found = self._counted(block, table)
             if block.block_type != PLAIN:
                 depths.append(found[7])
             log_width += found[4]
@@ -118,6 +123,24 @@ class StructureFigures:
             peak = max(peak, program_feature_bytes(block, size, bits))
             size //= block.stride
         return peak
+
+    def _walk(self, architecture: StructureArchitecture) -> _Walk:
+        """The entries of a structure's blocks."""
+        structure, first = architecture.structure, self._first_table(architecture)
+        known = self._walks.get(structure)
+        if known is not None and known.first is first:
+            return known
+        tables, table, entries = self._tables, first, []
+        for block in structure.blocks:
+            found = table.get(block)
+            if found is None:
+                found = self._counted(block, table)
+            entries.append(found)
+            table = tables[found[6]]
+        if len(self._walks) >= _MOST_STRUCTURES:
+            self._walks.clear()
+        self._walks[structure] = walk = _Walk(first, entries)
+        return walk
 
     def _first_table(self, architecture: StructureArchitecture) -> _Table:
         notation, size = architecture.structure.notation, architecture.image_size
@@ -166,7 +189,11 @@ class StructureFigures:
         return channels * classes + 1, channels * classes, peak
 
 
-@cache
 def structure_figures(reference: bool = False) -> StructureFigures:
     """What all of this process that count structures share, so that a block is counted once."""
+    return _shared(reference)
+
+
+@cache  # which tells a default from the same value that is given
+def _shared(reference: bool) -> StructureFigures:
     return StructureFigures(reference=reference)

@@ -86,16 +86,17 @@ class SuperBlock:
                 raise InputError(f"{channels} channels cannot be split into {self.groups} groups")
         for bits in (*self.weight_bits, *self.activation_bits):
             _check_number("bits", bits, MOST_BITS)
+        self._remember_hash()
 
     def __hash__(self) -> int:
         """Computed once, as searches look a block up often, and from numbers alone: in a pickle it stays true."""
-        found: int | None = self.__dict__.get("_hash")
-        if found is None:
-            numbers = (self.kernel, self.in_channels, self.out_channels, self.stride, self.layers, self.groups)
-            optional = (self.bottleneck or 0, self.expansion or 0, self.temporal_kernel or 0)
-            found = hash((numbers, optional, self.weight_bits, self.activation_bits))
-            object.__setattr__(self, "_hash", found)
+        found: int = self.__dict__["_hash"]
         return found
+
+    def _remember_hash(self) -> None:
+        numbers = (self.kernel, self.in_channels, self.out_channels, self.stride, self.layers, self.groups)
+        optional = (self.bottleneck or 0, self.expansion or 0, self.temporal_kernel or 0)
+        self.__dict__["_hash"] = hash((numbers, optional, self.weight_bits, self.activation_bits))
 
     def changed(self, **fields: Any) -> SuperBlock:
         """The block without its label and with other fields, which the caller knows to be valid: only groups, which
@@ -106,7 +107,7 @@ class SuperBlock:
         if self.groups != 1:
             return dataclasses.replace(self, label=None, **fields)
         values = {**self.__dict__, "label": None, **fields}
-        values.pop("_hash", None)
+        del values["_hash"]
         key = tuple(values.values())  # in the order of the fields
         found = _CHANGED.get(key)
         if found is None:
@@ -114,6 +115,7 @@ class SuperBlock:
                 _CHANGED.clear()
             found = _CHANGED[key] = object.__new__(SuperBlock)
             found.__dict__.update(values)
+            found._remember_hash()
         return found
 
     @property

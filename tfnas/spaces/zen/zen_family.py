@@ -66,6 +66,10 @@ class StructureArchitecture:
         if self.use_se and self.structure.notation != "zennas":
             raise InputError("squeeze-and-excite can be added to notation zennas only; in tinynas the blocks say it")
 
+    def __hash__(self) -> int:
+        """Of the structure alone, which remembers it: in a search all have the same images and classes."""
+        return hash(self.structure)
+
     @property
     def in_channels(self) -> int:
         """Channels of its images."""
