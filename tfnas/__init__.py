@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from tfnas.export.exporting import export_model
     from tfnas.export.onnx_model import OnnxModel
     from tfnas.latency.cost_table import LatencyTable
-    from tfnas.latency.default_table import load_table
     from tfnas.latency.meet_target import meet_target
-    from tfnas.latency.structure_table import StructureTable
+    from tfnas.latency.structure_table import StructureTable, load_table
     from tfnas.latency.widths import fit_widths
     from tfnas.nn.counting import count
     from tfnas.nn.network import FeatureNetwork, Network
@@ -91,7 +90,7 @@ _HOMES = {
     "build_network": "tfnas.spaces.families",
     "build_structure_table": "tfnas.bench.build_structure_table",
     "build_table": "tfnas.bench.build_table",
-    "load_table": "tfnas.latency.default_table",
+    "load_table": "tfnas.latency.structure_table",
     "certify_file": "tfnas.searching.refitting.certify",
     "check_table": "tfnas.bench.check_table",
     "close_run": "tfnas.searching.refitting.refit_run",

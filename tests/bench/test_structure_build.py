@@ -17,8 +17,8 @@ from tfnas.bench.check_table import check_table
 from tfnas.bench.structure_points import UnitRanges, random_walk
 from tfnas.cli import latency
 from tfnas.core.errors import InputError
+from tfnas.latency.default_table import default_table_path
 from tfnas.latency.structure_table import NotInTable, StructureTable, load_table, table_family
-from tfnas.latency.default_table import default_table_path, load_table, table_family
 from tfnas.latency.unit_latency_model import UnitLatencyModel
 from tfnas.report.structure_table_report import held_out_errors
 from tfnas.report.table_report import ALL

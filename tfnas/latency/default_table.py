@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfnas.core.errors import InputError
 from tfnas.core.space import SearchSpace
@@ -13,6 +14,9 @@ from tfnas.spaces.mbconv.space_file import space as load_space
 from tfnas.spaces.mbconv.space_file import space_names
 from tfnas.utils.devices import device_names
 from tfnas.utils.text import command_line
+
+if TYPE_CHECKING:
+    from tfnas.latency.structure_table import AnyTable
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 

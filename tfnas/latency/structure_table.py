@@ -31,8 +31,8 @@ from tfnas.latency.table_json import STRUCTURE_FORMAT, is_json, json_table, tabl
 from tfnas.latency.unit_latency_model import UnitLatencyModel
 from tfnas.spaces.zen.structure_spaces import structure_space, structure_space_names
 from tfnas.spaces.zen.super_block import KNOWN_BLOCKS, SuperBlock
-from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
 from tfnas.spaces.zen.unit_shapes import CLASSIFIER, UnitShape, block_shapes, classifier_shape
+from tfnas.spaces.zen.zen_family import StructureArchitecture, ZenFamily
 from tfnas.utils.files import write_whole
 
 _MOST_UNITS = 1 << 18

@@ -18,8 +18,8 @@ from tfnas.core.mbconv_blocks import Block, Conv, output_size
 from tfnas.core.space import SearchSpace
 from tfnas.core.units import CostPart, Counts, Unit
 from tfnas.latency.cost_table import LatencyTable
-from tfnas.latency.default_table import AnyTable, default_table_path, load_table, other_machine
-from tfnas.latency.structure_table import StructureTable
+from tfnas.latency.default_table import default_table_path, other_machine
+from tfnas.latency.structure_table import AnyTable, StructureTable, load_table
 from tfnas.runs.architecture_source import UNFINISHED, ArchitectureSource, arch_source, read_source
 from tfnas.runs.run_directory import write_forms
 from tfnas.spaces.families import architecture_counts, cost_parts, original_form, part_counts, to_document
