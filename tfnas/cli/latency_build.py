@@ -99,7 +99,8 @@ def _build_structures(config: BuildConfig, prog: str) -> None:
         say(console, line)
     _say_next(console, "check", "latency check", "--lookup_path", config.out, *_checked_where(config))
     size, target_ms = family.initial.image_size, _rounded_up(table.architecture_ms(family.initial))
-    flags = "--space", config.space, "--image_size", str(size), "--lookup_path", config.out, "--max_ms", target_ms
+    images = "--image_size", str(size), "--num_classes", str(config.num_classes)
+    flags = "--space", config.space, *images, "--lookup_path", config.out, "--max_ms", target_ms
     _say_next(console, "search", "evolve", *flags)
 
 
