@@ -164,6 +164,17 @@ def test_figures_are_the_same_after_everything_was_forgotten(monkeypatch):
         assert found == many.figures(StructureArchitecture(structure, size, 10, use_se))
 
 
+def test_a_structure_is_counted_anew_for_other_images_and_classes():
+    figures = StructureFigures()
+    for structure, _, _ in structures("zennas", 5):
+        for classes, size, use_se in ((10, 32, False), (100, 32, False), (100, 33, False), (100, 33, True)):
+            architecture = StructureArchitecture(structure, size, classes, use_se)
+            for _ in range(2):
+                found = figures.figures(architecture)
+                counts = real_counts(structure, size, classes, use_se=use_se)
+                assert (found.pop("params"), found.pop("macs")) == (counts.params, counts.macs)
+
+
 def test_peak_feature_of_the_published_networks():
     """As the TinyNAS program says at 224 pixels."""
     figures = StructureFigures()

@@ -7,7 +7,7 @@ counter.figures(architecture)      # {"params": ..., "macs": ..., "layers": ...,
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate
 from typing import NamedTuple
@@ -46,11 +46,11 @@ class _Table(dict[SuperBlock, _Entry]):
 
 @dataclass(slots=True)
 class _Walk:
-    """What is known of a structure: the table of its first block, the entries of all, and the figures."""
+    """What is known of a structure: the table of its first block, the entries of all, and by classes the figures."""
 
     first: _Table
     entries: list[_Entry]
-    figures: dict[str, float] | None = None
+    figures: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
 class StageWidth(NamedTuple):
@@ -78,10 +78,11 @@ class StructureFigures:
     def figures(self, architecture: StructureArchitecture) -> dict[str, float]:
         """`params`, `macs`, `layers` (what the program's limit on depth counts), `memory` (bytes) and `effectiveness`
         of one image or video."""
-        walk = self._walk(architecture)
-        if walk.figures is None:
-            walk.figures = self._added(architecture, walk.entries)
-        return dict(walk.figures)
+        walk, classes = self._walk(architecture), architecture.num_classes
+        figures = walk.figures.get(classes)
+        if figures is None:
+            figures = walk.figures[classes] = self._added(architecture, walk.entries)
+        return dict(figures)
 
     def _added(self, architecture: StructureArchitecture, entries: list[_Entry]) -> dict[str, float]:
         columns = zip(*entries, strict=True)
