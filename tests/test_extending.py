@@ -37,6 +37,7 @@ from tfnas.spaces.zen.structure_figures import structure_figures
 from tfnas.spaces.zen.structure_network import StructureNetwork
 from tfnas.spaces.zen.structure_spaces import structure_space
 from tfnas.spaces.zen.super_block import BLOCK_TYPES, BlockType
+from tfnas.spaces.zen.unit_shapes import architecture_shapes
 
 PROJECT = Path(__file__).resolve().parents[1]
 QUIET = Console(quiet=True)
@@ -206,7 +207,7 @@ def random_type(generator):
 @pytest.mark.parametrize("seed", range(12))
 def test_any_type_is_counted_and_scored_as_its_module(seed):
     generator = np.random.default_rng(seed)
-    name = f"SuperRandom{'ABCDEFGHIJLM'[seed]}"  # a name means one type as long as a process lives
+    name = f"SuperRandom{seed}x"  # what is known of a type is remembered by its name
     register_block(name, random_type(generator))
     squeezed = "_se" if seed % 2 else ""
     found = parse_architecture(
@@ -215,6 +216,8 @@ def test_any_type_is_counted_and_scored_as_its_module(seed):
     network, figures = tfnas.build_network(found), structure_figures().figures(found)
     counted = tfnas.count(network, 20)
     assert (figures["params"], figures["macs"]) == (counted.params, counted.macs)
+    shapes = architecture_shapes(found)
+    assert sum(times * shape.counts.macs for shape, times in shapes) == counted.macs
     units = found.structure.units(20, use_se=bool(squeezed))
     assert figures["memory"] == 4 * peak_activations(units, 5)
     module = StructureNetwork(found.structure, residuals=False, use_se=bool(squeezed))

@@ -44,7 +44,8 @@ _NAMES: tuple[tuple[str, re.Pattern[str]], ...] = (
 _REGISTERED_NAME = re.compile(r"(?P<name>Super\w+)K(?P<kernel>\d{1,9})", re.ASCII)
 _OWN_NAME = re.compile(r"Super[A-Za-z]\w{0,58}", re.ASCII)
 _KNOWN = "SuperConvK3BNRELU, SuperResK3K3, SuperResK1K3K1, SuperResIDWE6K3 and the like"
-_HINT = "a type of your own must be registered (tfnas.register_block) or its package installed"
+HINT = "a type of your own must be registered (tfnas.register_block) or its package installed"
+"""What to do about a type that is unknown."""
 
 
 def register_block(name: str, block_type: BlockType) -> None:
@@ -94,7 +95,7 @@ def named_block_type(name: str) -> tuple[str, dict[str, int]]:
     if found is not None and registered_type(found["name"]) is not None:
         return found["name"], {"kernel": int(found["kernel"])}
     known = [_KNOWN, *(f"{registered}K3" for registered in _registered_names())]
-    raise InputError(f"no super-block has this name; known are {', '.join(known)}; {_HINT}")
+    raise InputError(f"no super-block has this name; known are {', '.join(known)}; {HINT}")
 
 
 def class_block_type(name: Any) -> str:
@@ -103,7 +104,7 @@ def class_block_type(name: Any) -> str:
         return CLASSES[name]
     if isinstance(name, str) and registered_type(name) is not None:
         return name
-    raise InputError(f"no class {name!r:.80}; known are {', '.join([*CLASSES, *_registered_names()])}; {_HINT}")
+    raise InputError(f"no class {name!r:.80}; known are {', '.join([*CLASSES, *_registered_names()])}; {HINT}")
 
 
 def _registered_names() -> list[str]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from tfnas.core.errors import InputError
 from tfnas.core.units import Counts, Unit, classifier_counts, unit_counts
+from tfnas.spaces.zen.block_names import HINT, registered_type
 from tfnas.spaces.zen.block_units import KNOWN_UNITS, block_unit, unit_keys
 from tfnas.spaces.zen.structure import make_unit
 from tfnas.spaces.zen.super_block import BLOCK_TYPES, Notation, SuperBlock
@@ -79,9 +80,9 @@ class UnitShape(NamedTuple):
 
 @lru_cache(KNOWN_UNITS)
 def _unit(shape: UnitShape) -> Unit:
-    block_type = BLOCK_TYPES.get((shape.notation, shape.block_type))
+    block_type = BLOCK_TYPES.get((shape.notation, shape.block_type)) or registered_type(shape.block_type)
     if block_type is None:
-        raise InputError(f"there is no block type {shape.block_type!r} in notation {shape.notation}")
+        raise InputError(f"there is no block type {shape.block_type!r} in notation {shape.notation}; {HINT}")
     block = SuperBlock(
         block_type=shape.block_type,
         kernel=shape.kernel,
