@@ -31,8 +31,8 @@ def test_mutants_of_a_space_are_of_the_space_and_one_choice_away(name):
     family = MBConvFamily(space, 10)
     found = chain(family, family.sample(np.random.default_rng(3)), 400)
     changed = Counter()
-    for before, after in pairwise(found):
-        old, new = family.genes(before), family.genes(after)
+    genes = [family.genes(architecture) for architecture in found]
+    for (before, old), (after, new) in pairwise(zip(found, genes, strict=True)):
         assert after != before and after.num_classes == 10
         if old.depths != new.depths:
             changed["depth"] += 1
