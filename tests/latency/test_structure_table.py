@@ -335,13 +335,33 @@ def test_shapes_are_the_units_of_a_network(name):
         assert classifier.counts == classifier_counts(drawn.structure.out_channels, drawn.num_classes, size**2)
 
 
-def test_features_add_up_to_the_counts():
-    shapes = [shape for shape in made_contents().points if shape.block_type != CLASSIFIER]
-    rows = unit_features(shapes)
-    macs = [place for place, name in enumerate(FEATURES) if name.startswith("MACs, full")]
-    for shape, row in zip(shapes, rows, strict=True):
-        biases = 0 if not shape.projected else shape.out_channels * (-(-shape.size // shape.stride)) ** 2
-        assert row[macs].sum() + biases == shape.counts.macs
+@pytest.mark.parametrize("name", [name for name in structure_space_names() if not name.startswith("tinynas-3d")])
+def test_features_follow_from_the_convolutions_of_a_unit(name):
+    family, generator = structure_space(name), np.random.default_rng(4)
+    shapes = list(dict(shape for _ in range(3) for shape in architecture_shapes(family.sample(generator))[:-1]))
+    for shape, row in zip(shapes, unit_features(shapes), strict=True):
+        unit, found = shape.unit(), dict(zip(FEATURES, row, strict=True))
+        convs = [*unit.convs, *([] if unit.projection is None else [unit.projection])]
+        convs += [] if unit.squeeze_excite is None else unit.squeeze_excite.convs
+        assert total(found, "MACs, full", "MACs, depthwise") == sum(conv.num_weights * conv.positions for conv in convs)
+        depthwise = sum(conv.num_weights * conv.positions for conv in convs if conv.depthwise)
+        assert total(found, "MACs, depthwise") == depthwise
+        assert total(found, "convolutions, ") == len(convs)
+        assert found["weights"] == sum(conv.num_weights for conv in convs)
+        assert found["activations read"] == sum(conv.in_channels * conv.resolution_in**2 for conv in convs)
+        assert found["activations written"] == sum(conv.out_channels * conv.positions for conv in convs)
+        for count in (2**19, 2**21, 2**23):
+            beyond = [max(0, conv.num_weights - count) for conv in convs]
+            assert found[f"weights beyond {count}"] == sum(beyond)
+            work = sum(more * conv.positions for more, conv in zip(beyond, convs, strict=True))
+            assert found[f"MACs with weights beyond {count}"] == work
+        pools = unit.shortcut is not None and unit.shortcut.pools
+        expected = (unit.shortcut is not None) + pools + 2 * (unit.squeeze_excite is not None)
+        assert found["other operations"] == expected
+
+
+def total(features, *beginnings):
+    return sum(value for name, value in features.items() if name.startswith(beginnings))
 
 
 def test_units_that_a_busy_machine_made_slow_count_less():

@@ -28,6 +28,7 @@ from tfnas.latency.structure_table_json import (
 )
 from tfnas.latency.table_contents import Correction
 from tfnas.latency.table_json import STRUCTURE_FORMAT, is_json, json_table, table_bytes, to_text
+from tfnas.latency.unit_features import unit_macs
 from tfnas.latency.unit_latency_model import UnitLatencyModel
 from tfnas.spaces.zen.structure_spaces import structure_space, structure_space_names
 from tfnas.spaces.zen.super_block import KNOWN_BLOCKS, SuperBlock
@@ -50,7 +51,7 @@ class _Range(NamedTuple):
 
     least: tuple[int, int, int]
     most: tuple[int, int, int]
-    macs: int
+    macs: float
 
 
 class _BlockPrices(dict[SuperBlock, tuple[float, int, "_BlockPrices"]]):
@@ -237,11 +238,11 @@ class StructureTable:
         ranges: dict[UnitShape, _Range] = {}
         for shape in self.contents.points:
             key = shape.kind._replace(kernel=1, stride=1, projected=False)
-            least, most, macs = ranges.get(key, (shape.channels, shape.channels, 0))
+            least, most, macs = ranges.get(key, (shape.channels, shape.channels, 0.0))
             ranges[key] = _Range(
                 tuple(map(min, least, shape.channels)),  # type: ignore[arg-type]
                 tuple(map(max, most, shape.channels)),  # type: ignore[arg-type]
-                max(macs, shape.counts.macs),
+                max(macs, unit_macs(shape)),
             )
         return ranges
 
@@ -270,7 +271,7 @@ class StructureTable:
                     f"{self.source} was measured with {least} to {most} channels {name} for units such as "
                     f"{shape.text}: {channels} is too far from that"
                 )
-        macs = shape.counts.macs
+        macs = unit_macs(shape)
         if macs > _BEYOND * measured.macs:
             raise NotInTable(
                 f"{self.source} was measured with up to {measured.macs / 1e6:.4g} M MACs for units such as "

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tfnas.core.units import ConvShape, Unit
+from tfnas.spaces.zen.structure import squeezed_channels
+from tfnas.spaces.zen.super_block import BLOCK_TYPES
 from tfnas.spaces.zen.unit_shapes import CLASSIFIER, UnitShape
 
 _KERNELS = ("1", "3", "5", "7 or more")
@@ -33,59 +34,75 @@ FEATURES = (
 """Of one image; a classifier counts as an operation of its own."""
 
 
+_PLACES = {name: place for place, name in enumerate(FEATURES)}
+_MACS, _CONVS = _PLACES["MACs, full 1"], _PLACES["convolutions, full 1"]
+_READ, _WRITTEN, _AGAIN = (_PLACES[f"activations {how}"] for how in ("read", "written", "touched again"))
+_WEIGHTS, _BEYOND = _PLACES["weights"], _PLACES[f"weights beyond {_MANY_WEIGHTS[0]}"]
+_MACS_BEYOND = _PLACES[f"MACs with weights beyond {_MANY_WEIGHTS[0]}"]
+_OTHER = _PLACES["other operations"]
+
+
 def unit_features(shapes: Sequence[UnitShape]) -> NDArray[np.float64]:
     """A row for each unit, a column for each of `FEATURES`."""
     return np.array([_row(shape) for shape in shapes], dtype=np.float64).reshape(len(shapes), len(FEATURES))
 
 
-def _row(shape: UnitShape) -> tuple[float, ...]:
-    values = dict.fromkeys(FEATURES, 0.0)
+def unit_macs(shape: UnitShape) -> float:
+    """Multiply-accumulates of the convolutions of a unit, or of a classifier's layer, without biases."""
+    row = _row(shape)
+    return sum(row[_MACS:_CONVS]) + row[_PLACES["MACs, classifier"]]
+
+
+def _row(shape: UnitShape) -> list[float]:
+    """In plain arithmetic, as a search asks for many; the tests compare it with the convolutions of the unit."""
+    values = [0.0] * len(FEATURES)
+    inputs, inside, outputs = shape.channels
+    size, size_out = shape.size, -(-shape.size // shape.stride)
     if shape.block_type == CLASSIFIER:
-        values["activations read"] += shape.in_channels * shape.size**2
-        values["MACs, classifier"] += shape.in_channels * shape.out_channels
-        values["classifiers"] += 1
-        return tuple(values.values())
-    unit = shape.unit()
-    for conv in unit.convs:
-        _add_conv(values, conv)
-    if unit.squeeze_excite is not None:
-        _add_squeeze_excite(values, unit)
-    if unit.shortcut is not None:
-        _add_shortcut(values, unit)
-    return tuple(values.values())
+        values[_READ] = inputs * size**2
+        values[_PLACES["MACs, classifier"]] = inputs * outputs
+        values[_PLACES["classifiers"]] = 1
+        return values
+    block_type = BLOCK_TYPES[shape.notation, shape.block_type]
+    last = len(block_type.layers) - 1
+    for number, layer in enumerate(block_type.layers):
+        given, made = inside if number else inputs, outputs if number == last else inside
+        kernel, groups = 1 if layer == "point" else shape.kernel, given if layer == "depthwise" else shape.groups
+        before = size_out if number > block_type.strided else size
+        _add_conv(values, (given, made, kernel, groups), before, size_out if number >= block_type.strided else size)
+        if shape.squeeze_excite and number == block_type.squeeze_excite_after:
+            values[_AGAIN] += 2 * made * (size_out if number >= block_type.strided else size) ** 2
+            values[_OTHER] += 2
+            squeezed = squeezed_channels(shape.notation, made)
+            _add_conv(values, (made, squeezed, 1, 1), 1, 1)
+            _add_conv(values, (squeezed, made, 1, 1), 1, 1)
+    has_shortcut = block_type.shortcut != "none" and not (block_type.shortcut == "identity" and inputs != outputs)
+    if has_shortcut:
+        _add_shortcut(values, shape, size_out, pools=block_type.shortcut != "strided" and shape.stride > 1)
+    return values
 
 
-def _add_conv(values: dict[str, float], conv: ConvShape) -> None:
-    read, written = conv.in_channels * conv.resolution_in**2, conv.out_channels * conv.positions
-    kernel = _KERNELS[min(conv.kernel // 2, len(_KERNELS) - 1)]
-    weights = conv.num_weights
-    kind = f"{'depthwise' if conv.depthwise else 'full'} {kernel}"
-    values[f"MACs, {kind}"] += weights * conv.positions
-    values[f"convolutions, {kind}"] += 1
-    values["weights"] += weights
-    for count in _MANY_WEIGHTS:
-        beyond = max(0, weights - count)
-        values[f"weights beyond {count}"] += beyond
-        values[f"MACs with weights beyond {count}"] += beyond * conv.positions
-    values["activations read"] += read
-    values["activations written"] += written
+def _add_conv(values: list[float], conv: tuple[int, int, int, int], size: int, size_out: int) -> None:
+    """A convolution: channels in and out, kernel and groups."""
+    inputs, outputs, kernel, groups = conv
+    weights, positions = inputs * outputs * kernel**2 // groups, size_out**2
+    kind = min(kernel // 2, len(_KERNELS) - 1) + (len(_KERNELS) if groups == inputs == outputs else 0)
+    values[_MACS + kind] += weights * positions
+    values[_CONVS + kind] += 1
+    values[_READ] += inputs * size**2
+    values[_WRITTEN] += outputs * positions
+    values[_WEIGHTS] += weights
+    for place, count in enumerate(_MANY_WEIGHTS):
+        if weights > count:
+            values[_BEYOND + place] += weights - count
+            values[_MACS_BEYOND + place] += (weights - count) * positions
 
 
-def _add_squeeze_excite(values: dict[str, float], unit: Unit) -> None:
-    assert unit.squeeze_excite is not None
-    positions = unit.convs[unit.squeeze_excite.after].positions
-    values["activations touched again"] += 2 * unit.squeeze_excite.channels * positions
-    values["other operations"] += 2
-    for conv in unit.squeeze_excite.convs:
-        _add_conv(values, conv)
-
-
-def _add_shortcut(values: dict[str, float], unit: Unit) -> None:
-    assert unit.shortcut is not None
-    if unit.shortcut.pools:
-        values["activations touched again"] += unit.in_channels * unit.resolution_in**2
-        values["other operations"] += 1
-    if unit.shortcut.projection is not None:
-        _add_conv(values, unit.shortcut.projection)
-    values["activations touched again"] += unit.out_channels * unit.resolution_out**2
-    values["other operations"] += 1
+def _add_shortcut(values: list[float], shape: UnitShape, size_out: int, *, pools: bool) -> None:
+    if pools:
+        values[_AGAIN] += shape.in_channels * shape.size**2
+        values[_OTHER] += 1
+    if shape.projected:
+        _add_conv(values, (shape.in_channels, shape.out_channels, 1, 1), size_out if pools else shape.size, size_out)
+    values[_AGAIN] += shape.out_channels * size_out**2
+    values[_OTHER] += 1
