@@ -12,8 +12,8 @@ from typing import NamedTuple
 from tfnas.spaces.zen.structure import unit_channels
 from tfnas.spaces.zen.super_block import BLOCK_TYPES, BlockType, Notation, SuperBlock
 
-KNOWN_UNITS = 1 << 15
-"""Units that are remembered: some 20 MB for each function of them."""
+KNOWN_UNITS = 1 << 14
+"""Units that are remembered: some 10 MB for each function of them."""
 
 UnitKey = tuple[Notation, str, int, int, tuple[int, int, int], int, bool]
 """All that a unit depends on but sizes: notation, block type, the area of its kernel (times the frames that it spans),

@@ -19,8 +19,8 @@ from tfnas.spaces.zen.structure import Structure
 from tfnas.spaces.zen.super_block import Notation, SuperBlock
 from tfnas.spaces.zen.zen_family import StructureArchitecture
 
-_MOST_BLOCKS = 50_000
-"""Blocks that are remembered: some 30 MB. When there are more all are forgotten, which costs time only."""
+_MOST_BLOCKS = 20_000
+"""Blocks that are remembered: some 12 MB. When there are more all are forgotten, which costs time only."""
 
 _MOST_STRUCTURES = 1024
 """Structures that are remembered, for scores are taken after budgets."""

@@ -28,7 +28,7 @@ _MOST = {
     "groups": MOST_CHANNELS,
 }
 MOST_BITS = 64
-KNOWN_BLOCKS = 1 << 15
+KNOWN_BLOCKS = 1 << 14
 """How many blocks, and figures of them, a search remembers."""
 
 
