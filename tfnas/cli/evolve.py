@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.table import Table
-
 from tfnas.cli.flags import FlagGroup, FlagParser
 from tfnas.cli.running import running, say_loading
+from tfnas.core.cost import COSTS
 from tfnas.searching.evolution.evolve_config import EvolveConfig
 from tfnas.searching.evolution.presets import preset, preset_config, preset_names
-from tfnas.utils.text import short
 
 _EXAMPLES = """\
   {command} --preset zen-cifar-1m --iterations 2000
@@ -29,7 +28,7 @@ _EXAMPLES = """\
 _GROUPS = (
     FlagGroup(
         "what to search",
-        ("preset", "space", "space_variant", "space_rules", "init", "image_size", "num_classes"),
+        ("preset", "list_presets", "space", "space_variant", "space_rules", "init", "image_size", "num_classes"),
     ),
     FlagGroup(
         "budgets",
@@ -69,14 +68,13 @@ class _EvolveFlags(EvolveConfig):
     preset: str | None = None
     """Published search, which all settings that are not given are taken from: a name that --list_presets shows, or a
     configuration file of TinyNAS, which is read as data."""
+    list_presets: bool = False
+    """Print the published searches with their budgets, and exit."""
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "tfnas evolve") -> int:
     """Run the command on `argv` (default: the process's arguments) and return the exit status."""
     with running(prog, argv) as command:
-        if "--list_presets" in command.arguments:
-            _list_presets()
-            return 0
         parser = FlagParser(
             prog,
             _EvolveFlags,
@@ -87,6 +85,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas evolve") -> int:
             command_line_only=_COMMAND_LINE_ONLY,
         )
         given = parser.given(command.arguments)
+        if given.pop("list_presets", False):
+            _print_presets()
+            return 0
         name = given.pop("preset", None)
         published = name is not None and given.get("resume") is None  # a resumed run has its own settings
         config = preset_config(name, **given) if published else EvolveConfig(**given)
@@ -97,17 +98,23 @@ def main(argv: Sequence[str] | None = None, prog: str = "tfnas evolve") -> int:
     return command.status
 
 
-def _list_presets() -> None:
-    """Print the published searches with their budgets."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("preset", "space", "score", "budgets", "pixels", "source"):
-        table.add_column(title, overflow="fold", no_wrap=title == "preset")
+def _print_presets() -> None:
+    """Print the published searches: their source, score, space and budgets, in lines as wide as the terminal."""
+    width = shutil.get_terminal_size().columns
     for name in preset_names():
         found = preset(name)
-        budgets = ", ".join(
-            f"{limit.removeprefix('max_')} {short(int(value)) if limit in ('max_params', 'max_macs') else f'{value:g}'}"
-            for limit, value in found.budgets.items()
-        )
         fields = found.fields
-        table.add_row(name, fields["space"], fields["score"], budgets, str(fields["image_size"]), found.source)
-    Console().print(table)
+        searched = f"{fields['score']} in {fields['space']} at {fields['image_size']} px"
+        print(textwrap.fill(f"{name}: {found.source}", width, subsequent_indent="  "))
+        text = f"{searched}; {', '.join(map(_budget_text, found.budgets.items()))}"
+        indents = {"initial_indent": "  ", "subsequent_indent": "    "}
+        print(textwrap.fill(text, width, break_on_hyphens=False, **indents))
+
+
+def _budget_text(budget: tuple[str, float]) -> str:
+    """A budget of a preset with its unit."""
+    name, limit = budget[0].removeprefix("max_"), budget[1]
+    if name in COSTS:
+        return COSTS[name].quantity(limit)
+    units = {"layers": "layers", "ms_per_image": "ms per image"}
+    return f"{limit:g} {units[name]}" if name in units else f"{name} {limit:g}"

@@ -102,10 +102,17 @@ def test_the_command_takes_a_name_and_flags_before_its_settings(tmp_path, capsys
     assert "no preset 'params'" in capsys.readouterr().err
 
 
-def test_all_are_listed(capsys):
+def test_all_are_listed_in_lines_that_fit(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert evolve_command.main(["--list_presets"]) == 0
-    printed = capsys.readouterr().out
-    assert all(name in printed for name in preset_names())
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.partition(":")[0] for line in lines if not line.startswith(" ")] == preset_names()
+    start = lines.index("zen-cifar-1m: Zen-NAS, Zen_NAS_cifar_params1M.sh")
+    assert lines[start + 1] == "  zen in zen-xxbl at 32 px; 1 M parameters, 18 layers"
+    with pytest.raises(SystemExit):
+        evolve_command.main(["--help"])
+    assert "--list_presets" in capsys.readouterr().out.split("examples:")[0]
 
 
 @pytest.mark.slow
