@@ -140,6 +140,20 @@ def test_mbconv_blocks_evolve_too(tmp_path):
     assert blocks.summary["score"] > blocks.summary["start_scores"]["entropy"]
 
 
+@pytest.mark.parametrize("family", ["zen", "mbconv"])
+def test_a_family_with_spaces_is_no_space(tmp_path, family):
+    with pytest.raises(InputError, match=f"--space: no space '{family}': give one of"):
+        evolve(settings(tmp_path, space=family), QUIET)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("space", "trained"), [("tinynas-3d-k1dwk1", False), ("tinynas-k1kxk1", True)])
+def test_training_is_proposed_for_networks_of_images_only(tmp_path, space, trained):
+    result = evolve(settings(tmp_path, space=space, iterations=4, max_params=None), QUIET)
+    log = (result.run_dir / "log.txt").read_text()
+    assert "next " in log and ("--train_root IMAGES" in log) == trained
+
+
 def test_a_family_of_ones_own_evolves_too(tmp_path, toy_family):
     result = evolve(settings(tmp_path, space="toy", init="toy:16x10:8,8,8", max_params=1600), QUIET)
     assert result.architecture.family == "toy" and 1500 < result.summary["params"] <= 1600

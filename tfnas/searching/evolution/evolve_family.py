@@ -72,7 +72,7 @@ def open_family(config: EvolveConfig) -> SearchedFamily:
         )
     if config.space_rules is not None:
         raise InputError(f"--space_rules is for the spaces {', '.join(structure_space_names())}")
-    if config.space in families():  # a family's name is no space's: those of structures and MBConv blocks have names
+    if config.space in _families_without_spaces():
         other = find_family(config.space)
         return _of_family(other, named or other.sample(np.random.default_rng(config.seed)), config)
     space = _mbconv_space(config)
@@ -128,9 +128,14 @@ def _named(given: str) -> Any:
     return found.architecture
 
 
+def _families_without_spaces() -> list[str]:
+    """Families that are searched by their own name; those of structures and MBConv blocks have named spaces."""
+    return [name for name in families() if name not in (ZenFamily.name, MBConvFamily.name)]
+
+
 def _mbconv_space(config: EvolveConfig) -> SearchSpace:
     own = (*structure_space_names(), *space_names(), *installed_spaces())
-    names = (*own, *(name for name in families() if name not in ("zen", "mbconv")))
+    names = (*own, *_families_without_spaces())
     if config.space not in names and not os.path.isfile(config.space):  # noqa: PTH113
         hint = did_you_mean(config.space, names)
         raise InputError(f"--space: no space {config.space!r}: give one of {', '.join(names)} or a YAML file{hint}")
