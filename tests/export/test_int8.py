@@ -217,12 +217,13 @@ def test_files_that_this_processor_computes_wrongly_are_warned_of(
         assert written is None or (json.loads(written.read_text())["warning"] is not None) == warned
 
 
-def test_what_is_recorded_of_the_processor(full_range, tmp_path, without_vnni):
-    file, report = full_range
+def test_what_is_recorded_of_the_processor(exported, full_range, tmp_path, without_vnni):
+    (run, _, _), (file, report) = exported, full_range
     assert report.instruction_sets == ("avx", "f16c", "fma", "avx2") and report.checks[1].instructions == "avx2"
     saved = json.loads(file.with_name("model.int8_vnni.onnx.json").read_text())["export"]
     assert saved["instruction_sets"] == ["avx", "f16c", "fma", "avx2"]
-    certify_file(CertifyConfig(file=(str(file),), time_budget="0.2s", out=str(tmp_path / "c.json")))
+    config = CertifyConfig(file=(str(run / "model.int8.onnx"),), time_budget="0.2s", out=str(tmp_path / "c.json"))
+    certify_file(config)
     conditions = json.loads((tmp_path / "c.json").read_text())["certificate"]["conditions"]
     assert conditions["instruction_sets"] == ["avx", "f16c", "fma", "avx2"]
 
