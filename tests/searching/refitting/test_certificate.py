@@ -264,8 +264,8 @@ def test_the_certificate_has_no_call_of_the_pilot():
     """The visits of the pilot take 10 ms a call, those after it 11: whatever the first say, the second are told."""
 
     class Turning(MadeBench):
-        def call_ms(self, ms):
-            return super().call_ms(ms * (1.0 if self.seconds < 4 else 1.1))
+        def calls_ms(self, true_ms):
+            return super().calls_ms(true_ms * (1.0 if self.seconds < 4 else 1.1))
 
     bench = Turning(lambda _: 10.0, jitter=0.01)
     found, _ = timed(bench, length(60.0, pilot_seconds=4.5))
