@@ -94,9 +94,8 @@ def one_step_each(folder):
         torch.save(found, Path(folder) / f"{processes.rank}.pt")
 
 
-def test_two_processes_have_the_gradient_of_the_mean_loss(tmp_path, float64):
-    run_together(one_step_each, str(tmp_path), folder=tmp_path)
-    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+def test_two_processes_have_the_gradient_of_the_mean_loss(two_together, float64):
+    found = [torch.load(two_together.parent / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert [process.pop("tells") for process in found] == [True, False]
     refused = [process.pop("refused") for process in found]
     assert refused == [["ReportedElsewhere", None, 2, ""], ["InputError", 1, 2, "its images are not there"]]
@@ -149,6 +148,12 @@ def search_in_double(settings):
     search(SearchConfig(**settings), QUIET)
 
 
+def steps_and_search(folder, settings):
+    """What the processes of `two_together` do, which take seconds to start."""
+    one_step_each(folder)
+    search_in_double(settings)
+
+
 def search_twice(*both):
     """One after the other, in one program."""
     for settings in both:
@@ -181,9 +186,9 @@ def whole_state(run_dir):
 
 @pytest.fixture(scope="module")
 def two_together(tmp_path_factory):
-    """A run of two processes, left alone."""
+    """A run of two processes, left alone; beside it is what `one_step_each` has written before."""
     folder = tmp_path_factory.mktemp("two")
-    run_together(search_in_double, small_settings(folder, "run"), folder=folder)
+    run_together(steps_and_search, str(folder), small_settings(folder, "run"), folder=folder)
     return folder / "run"
 
 
