@@ -25,6 +25,7 @@ DEEPMAD = (
     "'L':2,'btn':24},{'class':'SuperResK1KXK1','in':16,'k':3,'out':24,'s':2,'L':2,'btn':16},"
     "{'class':'ConvKXBNRELU','in':24,'k':1,'out':32,'s':1}]"
 )
+QUICK_EXPORT = ("--check_images", 8, "--measure_batch", 1)
 pytestmark = pytest.mark.usefixtures("toy_family")
 
 
@@ -96,7 +97,7 @@ def walk_the_road(tmp_path, arch, images, size, family, original, picture=None):
         picture = tmp_path / "digit.png"
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(picture)
     ran("predict", "--model_path", run, "--device", "cpu", picture)
-    ran("export", "--model_path", run, "--out", onnx)
+    ran("export", "--model_path", run, *QUICK_EXPORT, "--out", onnx)
     check_onnx(onnx, run, network, size)
     ran("predict", "--model_path", onnx, picture)
     quick = ("--epsilon", "50%", "--time_budget", "0.2s")
@@ -163,8 +164,9 @@ def test_an_architecture_alone_goes_with_weights(digits_run, tmp_path, capsys):
     assert len(answers) == 1 and '"probability"' in answers.pop()
     exported = []
     for weights in (published, bare):
-        ran("export", "--arch", f"i3x16_n10:{ZENNET}", "--weights", weights, "--out", tmp_path / f"{weights.stem}.onnx")
-        session = onnxruntime.InferenceSession(str(tmp_path / f"{weights.stem}.onnx"))
+        file = tmp_path / f"{weights.stem}.onnx"
+        ran("export", "--arch", f"i3x16_n10:{ZENNET}", "--weights", weights, *QUICK_EXPORT, "--out", file)
+        session = onnxruntime.InferenceSession(str(file))
         exported.append(session.run(None, {session.get_inputs()[0].name: np.full((1, 3, 16, 16), 0.3, np.float32)})[0])
     np.testing.assert_array_equal(*exported)
     assert summary["top1"] is not None
