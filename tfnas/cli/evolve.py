@@ -107,8 +107,7 @@ def _print_presets() -> None:
         searched = f"{fields['score']} in {fields['space']} at {fields['image_size']} px"
         print(textwrap.fill(f"{name}: {found.source}", width, subsequent_indent="  "))
         text = f"{searched}; {', '.join(map(_budget_text, found.budgets.items()))}"
-        indents = {"initial_indent": "  ", "subsequent_indent": "    "}
-        print(textwrap.fill(text, width, break_on_hyphens=False, **indents))
+        print(textwrap.fill(text, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
 
 
 def _budget_text(budget: tuple[str, float]) -> str:
