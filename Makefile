@@ -9,6 +9,8 @@ PYTEST_ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 export PYTHON
+# Tests start many processes, each of which would otherwise compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help search test slow gpu lint format wheel clean
 .DELETE_ON_ERROR:

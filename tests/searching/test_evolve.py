@@ -289,6 +289,7 @@ def test_bad_input_is_one_message_before_anything_is_written(tmp_path, changes, 
     ("changes", "message"),
     [
         ({"iterations": 0}, "--iterations must be 1 or more"),
+        ({"batch_size": 10**8}, "--batch_size must be 2 to 65536"),
         ({"max_macs": -1.0}, "max_macs must be a positive number"),
         ({"cluster": "tcp://x:1"}, "--cluster is for --joblib_backend dask or ray"),
         ({"resume": "there"}, "give --run_dir for a new run or --resume"),

@@ -126,8 +126,11 @@ class RunDirectory:
             yield
 
     def write_config(self, config: Any) -> None:
-        """Write the effective configuration (a dataclass)."""
-        write_whole(self.path / CONFIG_FILE, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+        """Write the effective configuration (a dataclass), such that --config begins a new run of it."""
+        settings = dataclasses.asdict(config)
+        if "resume" in settings:
+            settings["resume"] = None
+        write_whole(self.path / CONFIG_FILE, yaml.safe_dump(settings, sort_keys=False))
 
     def say(self, message: str = "") -> None:
         """Print a line and append it to the log."""

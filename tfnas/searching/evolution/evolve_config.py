@@ -18,6 +18,8 @@ MAY_CHANGE = {*RUN_MAY_CHANGE, "resume", "workers", "jobs", "joblib_backend", "c
 """What may differ between a run and its resumption: what changes no result, and paths, of which the contents are
 compared."""
 
+_LARGEST_BATCH = 2**16
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvolveConfig(RunSettings, DataConfig, BudgetSettings):
@@ -84,6 +86,8 @@ class EvolveConfig(RunSettings, DataConfig, BudgetSettings):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name} must be 1 or more, got {value}")
+        if not 2 <= self.batch_size <= _LARGEST_BATCH:
+            raise InputError(f"--batch_size must be 2 to {_LARGEST_BATCH}, got {self.batch_size}")
         if self.cluster is not None and self.joblib_backend == "loky":
             raise InputError("--cluster is for --joblib_backend dask or ray")
         if self.run_dir is not None and self.resume is not None:
