@@ -5,7 +5,7 @@ ZenNAS rounds sizes down at a stride; TinyNAS takes them as real numbers. Bits o
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from tfnas.core.errors import InputError
@@ -44,14 +44,15 @@ def program_layers(block: SuperBlock, notation: Notation) -> int:
     """What the program's limit on depth counts: ZenNAS the layers of super-blocks, TinyNAS convolutions."""
     if notation == "zennas":
         return block.layers
-    convs, repeats = _LAYER_CONVS[block.block_type]
+    convs, repeats = _layer_convs(block.block_type)
     return convs * block.layers if repeats else convs
 
 
-_LAYER_CONVS = {
-    name: (kind.num_convs(1), kind.repeats) for (notation, name), kind in BLOCK_TYPES.items() if notation == "tinynas"
-}
-"""Of every block type of TinyNAS the convolutions of a layer, and whether layers repeat."""
+@cache
+def _layer_convs(block_type: str) -> tuple[int, bool]:
+    """Of a block type of TinyNAS the convolutions of a layer, and whether layers repeat."""
+    kind = BLOCK_TYPES["tinynas", block_type]
+    return kind.num_convs(1), kind.repeats
 
 
 # ---- ZenNAS ---------------------------------------------------------------------------------------------------------
