@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from tfnas.core.architecture import Architecture
@@ -175,7 +176,7 @@ class SearchSpace:
 
     # ---- structure --------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def blocks(self) -> tuple[BlockPlace, ...]:
         """All searchable blocks, stage by stage."""
         size = output_size(self.image_size, self.stem_stride)
@@ -187,12 +188,12 @@ class SearchSpace:
                 channels, size = stage.channels, output_size(size, stride)
         return tuple(places)
 
-    @property
+    @cached_property
     def depth_choices(self) -> tuple[tuple[int, ...], ...]:
         """Per stage, the numbers of blocks that may be kept, in the order of its betas."""
         return tuple(tuple(range(stage.min_blocks, stage.blocks + 1)) for stage in self.stages)
 
-    @property
+    @cached_property
     def first_blocks(self) -> tuple[int, ...]:
         """Per stage, the index of its first block among `blocks`."""
         return tuple(sum(stage.blocks for stage in self.stages[:index]) for index in range(len(self.stages)))
@@ -238,7 +239,7 @@ class SearchSpace:
             mid_step=1 if len(widths) == 1 else self.width_multiple,
         )
 
-    @property
+    @cached_property
     def initial_blocks(self) -> tuple[tuple[Block, ...], ...]:
         """For every one of `blocks` what each operation makes of it, at its initial width, with its range of widths."""
         return tuple(
