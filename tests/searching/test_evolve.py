@@ -285,6 +285,14 @@ def test_bad_input_is_one_message_before_anything_is_written(tmp_path, changes, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_a_table_it_says_how_to_measure_one(tmp_path):
+    space = tmp_path / "own.yaml"
+    space.write_text("extends: digits\nname: own\nstem_channels: 24\n")
+    config = EvolveConfig(space=str(space), score="params", target_lat=12.0, save=str(tmp_path))
+    with pytest.raises(InputError, match=rf"latency build --space {space} --out own_latency\.json"):
+        evolve(config, QUIET)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -22,6 +22,7 @@ from tfnas.searching.evolution.objective import Objective
 from tfnas.searching.evolution.population import Member
 from tfnas.searching.evolution.start_check import check_start
 from tfnas.spaces.mbconv.mbconv_family import MBConvFamily
+from tfnas.spaces.mbconv.space_file import space_arguments
 from tfnas.utils.devices import usable_cores
 
 
@@ -96,7 +97,7 @@ def _open_table(config: EvolveConfig, family: Family) -> tuple[AnyTable | None, 
     if config.target_lat is None and config.max_ms is None:
         return None, None
     if isinstance(family, MBConvFamily):
-        return open_table(config.lookup_path, family.space, config.space)
+        return open_table(config.lookup_path, family.space, space_arguments(family.space, config.space))
     if config.lookup_path is None:
         raise InputError(
             f"--target_lat and --max_ms need a latency table of --space {config.space}: give it with --lookup_path FILE"
