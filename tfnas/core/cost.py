@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 
+FLOOR = 0.995
+"""The lowest latency that meets a target, relative to the target; the highest is the target itself."""
 _LARGEST_PLAIN = 1e4
 
 

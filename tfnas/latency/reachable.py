@@ -16,10 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfnas.core.architecture import Architecture
+from tfnas.core.cost import FLOOR
 from tfnas.latency.cost_table import LatencyTable
-
-FLOOR = 0.995
-"""The lowest latency that meets a target, relative to the target; the highest is the target itself."""
 
 
 class Band(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tfnas.core.cost import FLOOR
 from tfnas.core.errors import InputError
-from tfnas.latency.reachable import FLOOR
 
 _LIMITS = (
     "max_params",

@@ -17,7 +17,6 @@ from typing import Any
 
 from tfnas.core.errors import InputError, did_you_mean
 from tfnas.core.json_yaml import load_yaml
-from tfnas.latency.structure_table import load_table
 from tfnas.searching.evolution.evolve_config import EvolveConfig
 from tfnas.searching.evolution.tinynas_config import read_tinynas_config
 
@@ -65,6 +64,8 @@ def preset_config(name_or_path: str, **given: Any) -> EvolveConfig:
     found = preset(name_or_path)
     path, batch_size = given.get("lookup_path"), None
     if path is not None and found.ms_per_image is not None:
+        from tfnas.latency.structure_table import load_table  # scipy takes half a second to load
+
         batch_size = load_table(path).batch_size
     own = found.fields if {"target_lat", "max_ms"} & set(given) else found.settings(batch_size)
     return EvolveConfig(**{**own, **given})

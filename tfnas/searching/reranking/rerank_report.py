@@ -13,7 +13,7 @@ from matplotlib.ticker import EngFormatter
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
-from tfnas.latency.reachable import FLOOR
+from tfnas.core.cost import FLOOR
 from tfnas.runs.run_directory import RunDirectory
 from tfnas.searching.reranking.finished_search import FinishedSearch
 from tfnas.searching.reranking.rerank_config import INHERITED, RerankConfig
