@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 PLAIN = "conv"
 """The block type of units that are no residual ones: stems, and convolutions alone."""
+FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tfnas.core.architecture import Architecture
 from tfnas.core.cost import COSTS, MILLISECONDS, Cost
 from tfnas.core.errors import InputError
 from tfnas.core.family import NetworkArchitecture
-from tfnas.core.units import peak_activations
+from tfnas.core.units import FLOAT32_BYTES, peak_activations
 from tfnas.latency.structure_table import NotInTable
 from tfnas.proxies.unit_entropy import Chain, chain_effectiveness
 from tfnas.searching.evolution.budget_settings import BudgetSettings
@@ -23,8 +23,6 @@ from tfnas.spaces.mbconv.mbconv_family import architecture_units
 from tfnas.spaces.zen.program_counts import program_layers
 from tfnas.spaces.zen.structure_figures import structure_figures
 from tfnas.spaces.zen.zen_family import StructureArchitecture
-
-_FLOAT32_BYTES = 4
 
 FIGURES = {
     "layers": Cost("layers", "layers", "layers"),
@@ -127,7 +125,7 @@ class Budgets:
         }
         if isinstance(architecture, Architecture):
             units = architecture_units(architecture)
-            figures["memory"] = _FLOAT32_BYTES * peak_activations(units, architecture.num_classes)
+            figures["memory"] = FLOAT32_BYTES * peak_activations(units, architecture.num_classes)
             figures["effectiveness"] = chain_effectiveness(Chain(units))
         for name in ("memory", "effectiveness", "feature"):
             if name in self.limits and name not in figures:

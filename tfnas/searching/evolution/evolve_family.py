@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 from collections.abc import Callable
@@ -139,8 +138,7 @@ def _mbconv_space(config: EvolveConfig) -> SearchSpace:
     if config.space not in names and not os.path.isfile(config.space):  # noqa: PTH113
         hint = did_you_mean(config.space, names)
         raise InputError(f"--space: no space {config.space!r}: give one of {', '.join(names)} or a YAML file{hint}")
-    space = load_space(config.space)
-    return space if config.image_size is None else dataclasses.replace(space, image_size=config.image_size)
+    return load_space(config.space, image_size=config.image_size)
 
 
 def _smallest(space: SearchSpace, num_classes: int) -> Any:

@@ -29,17 +29,19 @@ def description(setup: EvolveSetup) -> list[str]:
     jobs = f"{setup.scorer.jobs} worker processes" if setup.scorer.in_workers else "this process"
     images = [] if setup.data is None else [f"data      {setup.data.describe()}"]
     table = [] if setup.table is None else [f"table     {setup.table.description}"]
+    score = str(setup.objective)
+    if not setup.objective.by_rank:  # ranks among one network say nothing
+        score += f", {setup.objective.shown(setup.objective.total(setup.first.scores)):.6g} at the start"
     return [
         *images,
         *table,
         f"space     {config.space}, images of {start.image_size} px, {start.num_classes} classes",
         f"start     {figures_text(setup.first.figures, setup.figure_names)}",
         f"budgets   {budgets or 'none: the largest network that the space has is likely to win'}",
-        f"score     {setup.objective}, {setup.objective.shown(setup.objective.total(setup.first.scores)):.6g} at the "
-        "start" if not setup.objective.by_rank else f"score     {setup.objective}",
+        f"score     {score}",
         f"search    {config.iterations} networks, {config.children} at a time, from a population of up to "
         f"{config.population}, seed {config.seed}, scored in {jobs}",
-    ]  # fmt: skip
+    ]
 
 
 def figures_text(figures: tuple[float, ...], names: tuple[str, ...]) -> str:

@@ -58,7 +58,6 @@ def prepare(config: EvolveConfig, processes: DistributedContext) -> EvolveSetup:
         config = dataclasses.replace(config, num_classes=data.num_classes)
         searched = open_family(config)
     initial = searched.initial
-    objective = Objective.parse(config.score, config.combine == "rank")
     table, lookup_path = _open_table(config, searched.family)
     budgets = Budgets(config, table)
     check_start(budgets, searched.family, initial)

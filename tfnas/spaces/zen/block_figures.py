@@ -44,7 +44,7 @@ def block_figures(
     Without `groups_share_fan_in` only depthwise convolutions have fan-ins of a group: how the TinyNAS program counts.
     """
     block_type = BLOCK_TYPES[notation, block.block_type]
-    squeezes = block_type.squeeze_excite == "always" or (use_se and block_type.squeeze_excite == "if asked")
+    squeezes = block_type.squeezes(use_se)
     size_out = -(-size // block.stride)
     positions_in, positions_out = frames * size**2, frames * size_out**2
     params = macs = count = peak = 0

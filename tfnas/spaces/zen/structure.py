@@ -34,7 +34,7 @@ def expand(structure: Structure, resolution: int, frames: int, *, use_se: bool, 
         block_type = structure.block_type(block)
         if block.quantized and not block.has_bits_for(block_type.num_convs(block.layers)):
             block = dataclasses.replace(block, weight_bits=(), activation_bits=())
-        squeezes = block_type.squeeze_excite == "always" or (use_se and block_type.squeeze_excite == "if asked")
+        squeezes = block_type.squeezes(use_se)
         made: dict[tuple[object, ...], tuple[tuple[ConvShape, ...], SqueezeExciteShape | None, Shortcut | None]] = {}
         for position, channels in enumerate(unit_channels(block, block_type, block.layers)):
             # Most units of a block are equal: made once, a deep network takes a fraction of a millisecond.

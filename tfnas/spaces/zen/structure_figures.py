@@ -12,7 +12,7 @@ from functools import cache
 from itertools import accumulate
 from typing import NamedTuple
 
-from tfnas.core.units import PLAIN, classifier_counts, classifier_peak_activations
+from tfnas.core.units import FLOAT32_BYTES, PLAIN, classifier_counts, classifier_peak_activations
 from tfnas.spaces.zen.block_figures import block_figures
 from tfnas.spaces.zen.program_counts import program_counts, program_feature_bytes, program_layers
 from tfnas.spaces.zen.structure import Structure
@@ -65,11 +65,10 @@ class StructureFigures:
     """Counts structures: truly, or with `reference` as their programs do in searches.
 
     Those count without squeeze-and-excite (ZenNAS, where it is asked for) or without classifier (TinyNAS).
-    `bytes_per_activation` is 4 for float32.
     """
 
-    def __init__(self, *, reference: bool = False, bytes_per_activation: int = 4) -> None:
-        self._reference, self._bytes = reference, bytes_per_activation
+    def __init__(self, *, reference: bool = False) -> None:
+        self._reference = reference
         self._numbers: dict[_Setting, int] = {}
         self._tables: list[_Table] = []
         self._remembered = 0
@@ -95,7 +94,7 @@ class StructureFigures:
             "params": params[-1] + head_params,
             "macs": macs[-1] + head_macs,
             "layers": layers[-1],
-            "memory": max(peak, head_peak) * self._bytes,
+            "memory": FLOAT32_BYTES * max(peak, head_peak),
             "effectiveness": max(effectiveness),
         }
 

@@ -195,6 +195,10 @@ class BlockType:
             if place not in places:
                 raise InputError(f"{name} must be 0 to {places[-1]}, the place of a layer, got {short(place)}")
 
+    def squeezes(self, use_se: bool) -> bool:
+        """Whether its units have squeeze-and-excite in a network that is, or is not, to have it."""
+        return self.squeeze_excite == "always" or (use_se and self.squeeze_excite == "if asked")
+
     def num_convs(self, layers: int) -> int:
         """Convolutions of a super-block of so many layers, without those of shortcuts."""
         return len(self.layers) * self.units_per_layer * (layers if self.repeats else 1)

@@ -124,7 +124,7 @@ def unit_shape(unit: Unit, notation: Notation) -> UnitShape:
 def block_shapes(block: SuperBlock, notation: Notation, size: int, use_se: bool) -> Iterator[tuple[UnitShape, int]]:
     """The kinds of units of a block that receives `size` x `size` pixels, and how many there are of each."""
     block_type = BLOCK_TYPES[notation, block.block_type]
-    squeezes = block_type.squeeze_excite == "always" or (use_se and block_type.squeeze_excite == "if asked")
+    squeezes = block_type.squeezes(use_se)
     for key, times in unit_keys(block, notation):
         unit = block_unit(key)
         inputs, inside, outputs = key[4]
