@@ -14,7 +14,7 @@ import json
 import operator
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from tfnas.core.errors import InputError
 from tfnas.core.json_yaml import short
@@ -42,6 +42,7 @@ _BUDGETS = {
     "efficient_score": "max_effectiveness",
 }
 _SCORES = {"madnas": "multiscale_entropy", "deepmad": "entropy", "stentr": "spatiotemporal_entropy", "random": "random"}
+_KINDS = {int: "a whole number", dict: "a dict", list: "a list"}
 _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -121,8 +122,8 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
         if not all(isinstance(key, str) for key in keys) or len(set(keys)) < len(keys):
             raise InputError(f"line {node.lineno}: the keys of a dict must be different texts")
         return dict(zip(keys, (_value(value, names) for value in node.values), strict=True))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
-        return {str(word.arg): _value(word.value, names) for word in node.keywords if word.arg is not None}
+    if _is_dict_of_words(node):
+        return {str(word.arg): _value(word.value, names) for word in node.keywords}
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return -_number(node.operand, names)
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
@@ -136,6 +137,13 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
     )
 
 
+def _is_dict_of_words(node: ast.expr) -> TypeGuard[ast.Call]:
+    """Whether it is `dict(name=value)`, without others' entries (`**`)."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict"):
+        return False
+    return not node.args and all(word.arg is not None for word in node.keywords)
+
+
 def _number(node: ast.expr, names: Mapping[str, Any]) -> float | int:
     value = _value(node, names)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST_NUMBER:
@@ -147,7 +155,7 @@ def _number(node: ast.expr, names: Mapping[str, Any]) -> float | int:
 
 
 class _Config:
-    """The sections of a configuration. Whatever is not asked for is refused at the end."""
+    """The sections of a configuration. Whatever is not known is refused."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = values
@@ -180,7 +188,7 @@ class _Config:
 
     def _section(self, name: str, kind: type) -> Any:
         if not isinstance(self.values.get(name), kind):
-            raise InputError(f"it needs {name}, {'a ' + kind.__name__}, got {short(self.values.get(name))}")
+            raise InputError(f"{name} must be given, as {_KINDS[kind]}, got {short(self.values.get(name))}")
         return self.values[name]
 
     def _space(self) -> None:
@@ -241,6 +249,7 @@ def _refuse_unknown(where: str, section: Mapping[str, Any], known: Set[str]) -> 
 
 
 def _whole(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 1:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 1 <= value < _LARGEST_NUMBER or value != int(value):
         raise InputError(f"{name} must be a whole number of 1 or more, got {short(value)}")
     return int(value)
