@@ -118,9 +118,9 @@ class _StructureBuild:
 
     def _refinements(self, count: int, generator: np.random.Generator) -> list[UnitShape]:
         """Units near those that the others predict badly: beyond the tolerance and their own noise, the worst first."""
-        timings = list(self._timings(self._used).values())
-        ms, noise = (np.array([getattr(timing, name) for timing in timings]) for name in ("ms", "noise"))
-        errors = np.abs(UnitLatencyModel(self._used, ms, noise).left_out_errors)
+        timings = self._timings(self._used)
+        errors = np.abs(UnitLatencyModel.of_timings(timings).left_out_errors)
+        noise = [timing.noise for timing in timings.values()]
         taken = {*self._used, *self._held_out}
         found: list[UnitShape] = []
         for place in np.argsort(-errors, kind="stable")[: 2 * count]:

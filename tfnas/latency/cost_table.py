@@ -69,8 +69,11 @@ class LatencyTable:
         Raises InputError naming the file and what is wrong in it; warns (LatencyTableWarning) of negative entries in
         the authors' files.
         """
-        file = Path(path)
-        data = table_bytes(file)
+        return cls.of_bytes(table_bytes(Path(path)), Path(path))
+
+    @classmethod
+    def of_bytes(cls, data: bytes, file: Path) -> LatencyTable:
+        """The table in the contents of a file. Raises and warns as `load` does."""
         try:
             if is_json(data):
                 contents = read_json(data)

@@ -16,8 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from tfnas.core.cost import MILLISECONDS, Cost
 from tfnas.core.errors import InputError
 from tfnas.latency.cost_table import LatencyTable
@@ -86,8 +84,11 @@ class StructureTable:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> StructureTable:
         """Read our JSON form. Raises InputError naming the file and what is wrong in it."""
-        file = Path(path)
-        data = table_bytes(file)
+        return cls.of_bytes(table_bytes(Path(path)), Path(path))
+
+    @classmethod
+    def of_bytes(cls, data: bytes, file: Path) -> StructureTable:
+        """The table in the contents of a file. Raises as `load` does."""
         try:
             if not is_json(data):
                 raise InputError("it is not our JSON form: a table of structures (ZenNet, TinyNAS) is needed here")
@@ -196,9 +197,7 @@ class StructureTable:
     @cached_property
     def model(self) -> UnitLatencyModel:
         """What predicts units."""
-        timings = list(self.contents.points.values())
-        ms, noise = (np.array([getattr(timing, name) for timing in timings]) for name in ("ms", "noise"))
-        return UnitLatencyModel(list(self.contents.points), ms, noise)
+        return UnitLatencyModel.of_timings(self.contents.points)
 
     def _first_table(self, architecture: StructureArchitecture) -> _BlockPrices:
         measured = self.contents.measurement
@@ -287,12 +286,13 @@ AnyTable = LatencyTable | StructureTable
 
 def load_table(path: str | os.PathLike[str]) -> AnyTable:
     """The table in a file, of whatever kind its contents are. Raises InputError naming what is wrong in the file."""
-    data = table_bytes(Path(path))
+    file = Path(path)
+    data = table_bytes(file)
     try:
         of_structures = is_json(data) and json_table(data).get("format") == STRUCTURE_FORMAT
     except InputError as error:
-        raise InputError(f"latency table {path}: {error}") from error
-    return StructureTable.load(path) if of_structures else LatencyTable.load(path)
+        raise InputError(f"latency table {file}: {error}") from error
+    return StructureTable.of_bytes(data, file) if of_structures else LatencyTable.of_bytes(data, file)
 
 
 def table_family(table: StructureTable, name_or_path: str | None = None) -> ZenFamily:

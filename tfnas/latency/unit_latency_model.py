@@ -10,13 +10,14 @@ from what the others predict, which a busy machine makes, count less.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from tfnas.latency.structure_table_json import UnitTiming
 from tfnas.latency.unit_features import unit_features
 from tfnas.spaces.zen.unit_shapes import UnitShape
 
@@ -58,6 +59,12 @@ class UnitLatencyModel:
             usual = max(_MAD_TO_SIGMA * float(np.median(np.abs(left_out))), _LEAST_NOISE)
             noise = own * np.maximum(1.0, np.abs(left_out) / (_OUTLYING * usual)) ** 2
         self.left_out_errors = np.expm1(left_out)
+
+    @classmethod
+    def of_timings(cls, timings: Mapping[UnitShape, UnitTiming]) -> UnitLatencyModel:
+        """Fitted to what was measured of units."""
+        ms, noise = (np.array([getattr(timing, name) for timing in timings.values()]) for name in ("ms", "noise"))
+        return cls(list(timings), ms, noise)
 
     def ms(self, shape: UnitShape) -> float:
         """Milliseconds of a unit of a block type that was measured."""
